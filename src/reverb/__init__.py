@@ -1,1 +1,38 @@
-"""python-reverb."""
+"""Asyncio client for Laravel Reverb and other WebSocket servers that speak the Pusher protocol."""
+
+from importlib.metadata import version
+
+from .auth import Authorizer, ChannelAuth
+from .channel import Channel, PresenceChannel
+from .client import ReverbClient
+from .config import ReverbConfig
+from .events import Events
+from .exceptions import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionError,
+    ProtocolError,
+    ReverbError,
+    SubscriptionError,
+    TimeoutError,
+)
+
+__version__ = version("python-reverb")
+
+__all__ = [
+    "AuthenticationError",
+    "Authorizer",
+    "Channel",
+    "ChannelAuth",
+    "ConfigurationError",
+    "ConnectionError",
+    "Events",
+    "PresenceChannel",
+    "ProtocolError",
+    "ReverbClient",
+    "ReverbConfig",
+    "ReverbError",
+    "SubscriptionError",
+    "TimeoutError",
+    "__version__",
+]

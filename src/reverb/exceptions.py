@@ -43,7 +43,7 @@ class ReverbError(Exception):
 
 
 class ConfigurationError(ReverbError, ValueError):
-    """Settings are missing or invalid; the message lists each ``REVERB_…`` variable and what is wrong with it."""
+    """Settings are missing or invalid; the message lists each ``REVERB_…`` variable and what it lacks."""
 
 
 class ConnectionError(ReverbError, builtins.ConnectionError):

@@ -1,0 +1,411 @@
+"""One WebSocket connection, from the TCP connect to the last byte. The only module that knows picows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
+from time import monotonic
+from urllib.parse import quote, urlencode
+
+import aiohappyeyeballs
+import picows
+
+from . import _protocol
+from ._protocol import Answers, Message, Question, ServerError
+from .config import ReverbConfig
+from .exceptions import ConnectionError, ProtocolError, ReverbError, TimeoutError
+
+log = logging.getLogger("reverb.connection")
+# picows reports every connect and disconnect at INFO; what matters of it is said here.
+_picows_log = logging.getLogger("reverb.connection.picows")
+_picows_log.setLevel(logging.WARNING)
+
+_CLOSE_TIMEOUT = 2.0
+"""Seconds that the server gets to answer our close frame."""
+_ATTEMPT_DELAY = 0.25
+"""Seconds before the next address of a host is tried beside the last one (RFC 8305 recommends 250 ms)."""
+_LATENESS = 0.5
+"""Seconds that our own timer may be late before silence is blamed on us and not on the server."""
+
+_TEXT = picows.WSMsgType.TEXT
+_BINARY = picows.WSMsgType.BINARY
+_CONTINUATION = picows.WSMsgType.CONTINUATION
+_PING = picows.WSMsgType.PING
+_CLOSE = picows.WSMsgType.CLOSE
+
+
+class Connection(picows.WSListener):
+    """A WebSocket on which the server has said ``pusher:connection_established``; made by :meth:`open`.
+
+    ``deliver`` gets every message of the server but its pings, which are answered here. What is sent here is also
+    noted in ``answers``, so that errors can be matched with what caused them.
+    """
+
+    socket_id: str
+    """The server's name for this connection; part of what channel signatures sign."""
+    activity_timeout: float | None
+    """Seconds of silence after which the server wants to be asked; None where it did not say."""
+
+    def __init__(self, config: ReverbConfig, deliver: Callable[[Message], None]) -> None:
+        self.answers = Answers()
+        self._config = config
+        self._deliver = deliver
+        self._transport: picows.WSTransport | None = None
+        self._socket: socket.socket | None = None
+        self._established: asyncio.Future[ReverbError | None] = asyncio.get_running_loop().create_future()
+        self._timed_out = False
+        self._closing = False
+        self._loss: str | None = None
+        self._fragments = bytearray()
+        self._last_received = monotonic()
+        self._last_error: ServerError | None = None
+        self._last_error_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._writable: asyncio.Future[None] | None = None
+
+    # --- opening -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(
+        cls, config: ReverbConfig, ssl_context: ssl.SSLContext | None, deliver: Callable[[Message], None]
+    ) -> Connection:
+        """Connect, and wait for ``pusher:connection_established``.
+
+        Raises :class:`ConnectionError`, :class:`TimeoutError` or :class:`ProtocolError`. However it ends without a
+        connection, cancellation included, its socket is closed by then.
+        """
+        self = cls(config, deliver)
+        connecting = asyncio.ensure_future(
+            picows.ws_connect(
+                lambda: self,
+                _url(config),
+                ssl_context=ssl_context,
+                websocket_handshake_timeout=None,  # the timer below covers all of it
+                extra_headers={} if config.origin is None else {"Origin": config.origin},
+                max_redirects=0,
+                max_frame_size=_protocol.MAX_INCOMING_SIZE,
+                disconnect_on_exception=False,
+                enable_auto_pong=False,  # pings are signs of life, so we want to see them
+                proxy=None if config.proxy is None else config.proxy.get_secret_value(),
+                socket_factory=self._open_socket,
+                # aiofastnet 1.2 reports a TLS handshake that is cut short through the loop's exception handler,
+                # in a way that logging can't print; the standard library's TLS just raises.
+                use_aiofastnet=False if config.scheme == "wss" else None,
+                logger_name=_picows_log,
+            )
+        )
+
+        def abort() -> None:
+            # Cancelled in the HTTP handshake, picows would leave the socket open: that is ended from below.
+            if self._transport is not None:
+                self._transport.disconnect(graceful=False)
+            elif self._socket is not None:
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+            else:
+                connecting.cancel()
+
+        def time_out() -> None:
+            self._timed_out = True
+            abort()
+
+        timer = asyncio.get_running_loop().call_later(config.connect_timeout, time_out)
+        try:
+            await asyncio.wait({connecting})
+            refusal = self._refusal(connecting) or await self._established
+            if refusal is not None:
+                raise refusal
+        except BaseException:
+            abort()
+            await asyncio.wait({connecting})
+            if not connecting.cancelled():
+                connecting.exception()  # known already, or no longer of interest
+            if self._transport is not None:
+                await self.wait_lost()
+            raise
+        finally:
+            timer.cancel()
+        self._deliver = deliver
+        self._keep_alive()
+        return self
+
+    async def _open_socket(self, url: picows.WSParsedURL) -> socket.socket:
+        addresses = await asyncio.get_running_loop().getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+        self._socket = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=_ATTEMPT_DELAY)
+        return self._socket
+
+    def _refusal(
+        self, connecting: asyncio.Future[tuple[picows.WSTransport, picows.WSListener]]
+    ) -> ReverbError | None:
+        """Why there is no WebSocket, or None when there is one."""
+        address = self._config.address
+        if self._timed_out:
+            return self._timeout()
+        try:
+            _, listener = connecting.result()
+        except picows.WSHandshakeError as error:
+            return _explain_handshake(address, error)
+        except Exception as error:  # whatever the resolver, the socket, TLS, or a proxy came up with
+            reason = str(error) or type(error).__name__
+            refusal = ConnectionError(
+                f"cannot connect to {address}: {reason} (REVERB_HOST, REVERB_PORT, REVERB_SCHEME)"
+            )
+            refusal.__cause__ = error
+            return refusal
+        if listener is None:
+            return ConnectionError(
+                f"{address} closed the connection during the WebSocket handshake "
+                "(TLS port spoken to in plain? see REVERB_SCHEME and REVERB_PORT)"
+            )
+        return None
+
+    def _timeout(self) -> TimeoutError:
+        return TimeoutError(
+            f"{self._config.address} did not complete the handshake within "
+            f"{self._config.connect_timeout:g} seconds (REVERB_CONNECT_TIMEOUT)"
+        )
+
+    def _on_handshake_message(self, message: Message) -> None:
+        data = _protocol.parse_data(message.data)
+        if message.event == "pusher:error":
+            error = _protocol.parse_error(data)
+            self._settle(ConnectionError(_explain_refusal(self._config, error), code=error.code))
+        elif message.event == "pusher:connection_established":
+            socket_id = data.get("socket_id") if isinstance(data, dict) else None
+            if not isinstance(socket_id, str):
+                self._settle(ProtocolError(f"{self._config.address} established a connection without a socket_id"))
+                return
+            self.socket_id = socket_id
+            timeout = data.get("activity_timeout")
+            self.activity_timeout = timeout if isinstance(timeout, int | float) and timeout > 0 else None
+            self._settle(None)
+
+    def _settle(self, refusal: ReverbError | None) -> None:
+        if not self._established.done():
+            self._established.set_result(refusal)
+
+    # --- what picows calls -------------------------------------------------------------------------------------
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        self._transport = transport
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        if frame.last_in_buffer:
+            self._last_received = monotonic()
+        if self._closing:
+            if frame.msg_type == _CLOSE:
+                transport.disconnect()
+            return
+        payload: memoryview | bytearray | None
+        if frame.msg_type == _TEXT and frame.fin:
+            payload = frame.get_payload_as_memoryview()
+        else:
+            payload = self._take_rare_frame(transport, frame)
+            if payload is None:
+                return
+        try:
+            message = _protocol.decode(payload)
+        except ProtocolError as error:
+            log.warning("skipped a message of %d bytes from %s: %s", len(payload), self._config.address, error)
+            return
+        if message.channel is None:
+            if not self._established.done():
+                self._on_handshake_message(message)
+                return
+            if message.event == "pusher:ping":
+                self.send_silent(_protocol.PONG)
+                return
+            if message.event == "pusher:error":
+                self._last_error = _protocol.parse_error(_protocol.parse_data(message.data))
+                self._last_error_at = monotonic()
+        self._deliver(message)
+
+    def _take_rare_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> bytearray | None:
+        """Handle a control frame or a part of a message; return a message when it is whole."""
+        if frame.msg_type == _PING:
+            transport.send_pong(frame.get_payload_as_bytes())
+            self.answers.sent_silent()
+        elif frame.msg_type == _CLOSE:
+            self._closing = True
+            code = frame.get_close_code() or picows.WSCloseCode.OK
+            transport.send_close(code, frame.get_close_message())
+            transport.disconnect()
+        elif frame.msg_type in (_TEXT, _BINARY, _CONTINUATION):
+            self._fragments += frame.get_payload_as_memoryview()
+            if len(self._fragments) > _protocol.MAX_INCOMING_SIZE:
+                self._abandon(
+                    f"the server sent a message of more than {_protocol.MAX_INCOMING_SIZE} bytes",
+                    picows.WSCloseCode.MESSAGE_TOO_BIG,
+                )
+            elif frame.fin:
+                whole, self._fragments = self._fragments, bytearray()
+                return whole
+        return None
+
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.resume_writing()
+        self._settle(self._timeout() if self._timed_out else self._lost())
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.set_result(None)
+            self._writable = None
+
+    # --- sending -----------------------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent: false from the moment that an end is in sight."""
+        return not self._closing
+
+    def send_subscribe(self, channel: str, auth: str | None, channel_data: str | None) -> Question:
+        self._send(_protocol.encode_subscribe(channel, auth, channel_data))
+        return self.answers.sent_subscribe(channel)
+
+    def send_ping(self) -> None:
+        self._send(_protocol.PING)
+        self.answers.sent_ping()
+
+    def send_silent(self, payload: bytes) -> None:
+        """Send something that is not answered unless with an error: a client event, an unsubscribe, a pong."""
+        self._send(payload)
+        self.answers.sent_silent()
+
+    async def drain(self) -> None:
+        """Wait while the socket's buffer is full."""
+        while self._writable is not None:
+            await asyncio.shield(self._writable)
+
+    def _send(self, payload: bytes) -> None:
+        if self._closing or self._transport is None:
+            raise ConnectionError(f"the connection to {self._config.address} is closed")
+        self._transport.send(_TEXT, payload)
+
+    # --- staying alive -----------------------------------------------------------------------------------------
+
+    def _keep_alive(self) -> None:
+        interval = self._config.ping_interval
+        if self.activity_timeout is not None:
+            interval = min(interval, self.activity_timeout)
+        pong_timeout = self._config.pong_timeout
+        call_later = asyncio.get_running_loop().call_later
+
+        def watch() -> None:
+            silence = monotonic() - self._last_received
+            if silence < interval:
+                self._timer = call_later(interval - silence, watch)
+                return
+            self.send_ping()
+            self._timer = call_later(pong_timeout, check, monotonic())
+
+        def check(asked_at: float) -> None:
+            now = monotonic()
+            if self._last_received >= asked_at:
+                watch()
+            elif now - asked_at > pong_timeout + _LATENESS:
+                # We are late, so the answer may be waiting to be read: blocked loop, suspended machine.
+                self._timer = call_later(pong_timeout, check, asked_at + (now - asked_at))
+            else:
+                self._abandon(f"no answer to a ping within {pong_timeout:g} seconds (REVERB_PONG_TIMEOUT)")
+
+        self._timer = call_later(interval, watch)
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    def _abandon(self, reason: str, code: picows.WSCloseCode = picows.WSCloseCode.GOING_AWAY) -> None:
+        """Give the connection up without waiting for the server."""
+        assert self._transport is not None
+        self._closing = True
+        self._loss = reason
+        self._transport.send_close(code)
+        self._transport.disconnect(graceful=False)
+
+    async def close(self) -> None:
+        """Close with code 1000 and wait, for a moment, until the server has closed too."""
+        if self._transport is None or self._transport.is_disconnected:
+            return
+        if not self._closing:
+            self._closing = True
+            self._transport.send_close(picows.WSCloseCode.OK)
+        timer = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self._transport.disconnect, False)
+        try:
+            await self.wait_lost()
+        finally:
+            timer.cancel()
+            self._transport.disconnect(graceful=False)
+
+    async def wait_lost(self) -> ConnectionError:
+        """Wait until the connection is gone; return the reason."""
+        assert self._transport is not None
+        try:
+            await self._transport.wait_disconnected()
+        except Exception as error:  # picows found something it can't go on with
+            self._loss = f"the server broke the WebSocket protocol: {error}"
+        return self._lost()
+
+    def _lost(self) -> ConnectionError:
+        address = self._config.address
+        handshake = self._transport.close_handshake if self._transport is not None else None
+        if handshake is not None and handshake.recv is not None:
+            code = handshake.recv.code.value or None
+            reason = f"the server closed it with code {code}" if code else "the server closed it without a code"
+            if handshake.recv.reason:
+                reason += f": {handshake.recv.reason}"
+            return ConnectionError(f"lost the connection to {address}: {reason}", code=code)
+        if self._last_error is not None and self._last_error_at >= self._last_received:
+            # Reverb sends no close codes; its last words are the reason.
+            error = self._last_error
+            return ConnectionError(f"lost the connection to {address}: {error}", code=error.code)
+        reason = self._loss or "it ended without a close frame"
+        return ConnectionError(f"lost the connection to {address}: {reason}")
+
+
+def _url(config: ReverbConfig) -> str:
+    query = urlencode(
+        {
+            "protocol": _protocol.PROTOCOL_VERSION,
+            "client": "python-reverb",
+            "version": version("python-reverb"),
+        }
+    )
+    return f"{config.scheme}://{config.address}{quote(config.path)}/app/{quote(config.app_key, safe='')}?{query}"
+
+
+def _explain_handshake(address: str, error: picows.WSHandshakeError) -> ConnectionError:
+    status = re.match(rb"HTTP/\d\.\d (\d{3})", error.raw_header or b"")
+    if status is None or status[1] == b"101":
+        return ConnectionError(f"{address} does not answer like a WebSocket server: {error}")
+    code = int(status[1])
+    hints = {
+        401: "something in front of it wants a login",
+        403: "something in front of it refuses: a proxy or a firewall",
+        404: "check REVERB_PATH (the server's REVERB_SERVER_PATH), REVERB_PORT, and any proxy in front of it",
+        426: "a proxy in front of it does not pass the Upgrade header on",
+    }
+    if 300 <= code < 400:
+        hint = "it redirects; check REVERB_SCHEME and REVERB_PORT"
+    else:
+        hint = hints.get(code, "the server, or a proxy in front of it, is not ready")
+    return ConnectionError(f"{address} refused the WebSocket with HTTP status {code}: {hint}", code=code)
+
+
+def _explain_refusal(config: ReverbConfig, error: ServerError) -> str:
+    hints = {
+        4001: "check REVERB_APP_KEY",
+        4004: "the application's max_connections is used up",
+        4009: "set REVERB_ORIGIN to one of the server's allowed_origins",
+    }
+    hint = hints.get(error.code or 0)
+    return f"{config.address} refused the connection: {error}" + (f"; {hint}" if hint else "")

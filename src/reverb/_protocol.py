@@ -1,0 +1,348 @@
+"""The Pusher protocol as Laravel Reverb speaks it: bytes to messages, messages to bytes, and its rules.
+
+Pure: no I/O, no clock, no logging. What a rule rests on is named beside it; where Reverb and the Pusher
+documentation differ, Reverb's behaviour (seen on 1.10) is followed, and soketi's where it differs again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from enum import Enum
+from itertools import islice
+from typing import Any, NamedTuple
+
+import msgspec
+
+from .exceptions import ProtocolError, SubscriptionError
+
+PROTOCOL_VERSION = 7
+MAX_INCOMING_SIZE = 16 * 1024 * 1024
+"""Largest message accepted from a server, in bytes."""
+
+CLIENT_EVENT_PREFIX = "client-"
+
+
+class Message(msgspec.Struct, gc=False):
+    """One message from the server.
+
+    ``data`` is what stands in the JSON: usually a string that holds JSON once more (everything published over the
+    HTTP API), sometimes a value (client events), or None, also where it is absent (pings, cache misses).
+    ``user_id`` is the sender of a client event on a presence channel, as the sender's own JSON type.
+    """
+
+    event: str
+    channel: str | None = None
+    data: Any = None
+    user_id: str | int | None = None
+
+
+_decode_message = msgspec.json.Decoder(Message).decode
+_decode_json = msgspec.json.Decoder().decode
+_encode_json = msgspec.json.Encoder().encode
+
+
+def decode(payload: bytes | bytearray | memoryview) -> Message:
+    """Decode one whole message; raise :class:`ProtocolError` for anything that is not one."""
+    try:
+        return _decode_message(payload)
+    # A UnicodeDecodeError is a ValueError, as are msgspec's own errors; deep nesting is a RecursionError.
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"the server sent something that is not a message: {error}") from None
+
+
+def parse_data(data: Any) -> Any:
+    """Return what ``data`` of a message means: parsed when it is a JSON string, else as it is."""
+    if type(data) is str:
+        try:
+            return _decode_json(data)
+        except (ValueError, RecursionError):
+            return data
+    return data
+
+
+def encode(event: str, data: Any = msgspec.UNSET) -> bytes:
+    """Encode a message of the protocol itself, such as ``pusher:ping``."""
+    return _encode_json({"event": event} if data is msgspec.UNSET else {"event": event, "data": data})
+
+
+PING = encode("pusher:ping")
+PONG = encode("pusher:pong")
+
+
+def encode_subscribe(channel: str, auth: str | None = None, channel_data: str | None = None) -> bytes:
+    data = {"channel": channel}
+    if auth is not None:
+        data["auth"] = auth
+    if channel_data is not None:
+        data["channel_data"] = channel_data
+    return encode("pusher:subscribe", data)
+
+
+def encode_unsubscribe(channel: str) -> bytes:
+    return encode("pusher:unsubscribe", {"channel": channel})
+
+
+def encode_client_event(event: str, channel: str, data: Any) -> bytes:
+    """Encode a client event, with the ``client-`` prefix added unless it is there.
+
+    Raises :class:`ProtocolError` for data that Reverb answers with 4200: anything but an object, a list, or null.
+    """
+    if not event:
+        raise ProtocolError(f"a client event on {channel!r} needs a name")
+    if not event.startswith(CLIENT_EVENT_PREFIX):
+        event = CLIENT_EVENT_PREFIX + event
+    try:
+        raw = _encode_json(data)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ProtocolError(f"the data of {event!r} on {channel!r} cannot be sent as JSON: {error}") from None
+    if raw[0] not in b"{[" and raw != b"null":
+        raise ProtocolError(
+            f"the data of {event!r} on {channel!r} must be an object, a list, or None, "
+            f"not {type(data).__name__}: servers refuse single values in client events"
+        )
+    return b'{"event":%b,"channel":%b,"data":%b}' % (_encode_json(event), _encode_json(channel), raw)
+
+
+def encode_channel_data(channel: str, user_data: Any) -> str:
+    """Return the JSON text that names the user in a presence channel: ``user_id`` a string, ``user_info`` there.
+
+    Without ``user_info`` Reverb answers 4200 to the newcomer and to everyone who joins later.
+    """
+    usage = f'{channel!r} is a presence channel: pass user_data={{"user_id": "…", "user_info": {{…}}}}'
+    if not isinstance(user_data, dict):
+        raise SubscriptionError(usage)
+    unknown = user_data.keys() - {"user_id", "user_info"}
+    if unknown:
+        raise SubscriptionError(f"{usage}; unknown: {', '.join(sorted(map(repr, unknown)))}")
+    user_id = user_data.get("user_id")
+    if isinstance(user_id, bool) or not isinstance(user_id, str | int) or user_id == "":
+        raise SubscriptionError(f"{usage}; user_id must be a string or an integer, not {user_id!r}")
+    info = user_data.get("user_info")
+    if not isinstance(info, dict | None):
+        raise SubscriptionError(f"{usage}; user_info must be a dict, not {type(info).__name__}")
+    try:
+        return _encode_json({"user_id": str(user_id), "user_info": info or {}}).decode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SubscriptionError(f"the user_info for {channel!r} cannot be sent as JSON: {error}") from None
+
+
+# --- channel names ---------------------------------------------------------------------------------------------
+
+
+def is_presence(channel: str) -> bool:
+    """Reverb matches the prefix without the dash: ``presenceX`` is a presence channel too."""
+    return channel.startswith("presence")
+
+
+def needs_auth(channel: str) -> bool:
+    """Reverb matches the prefixes without the dash: ``privateX`` wants a signature too."""
+    return channel.startswith(("private", "presence"))
+
+
+def is_encrypted(channel: str) -> bool:
+    return channel.startswith("private-encrypted-")
+
+
+# --- presence --------------------------------------------------------------------------------------------------
+
+
+def parse_user_info(info: Any) -> dict[str, Any]:
+    """Make a dict of whatever became of a member's ``user_info`` on its way through PHP.
+
+    PHP sends an empty object as ``[]`` and an object with the keys 0, 1, 2… as a list. A member without info is
+    ``{}``; a single value, which only other clients can have sent, stands under the key ``"value"``.
+    """
+    if isinstance(info, dict):
+        return info
+    if info is None:
+        return {}
+    if isinstance(info, list):
+        return {str(index): value for index, value in enumerate(info)}
+    return {"value": info}
+
+
+def parse_members(data: Any) -> dict[str, dict[str, Any]]:
+    """Read the members from the data of a presence channel's ``subscription_succeeded``.
+
+    ``ids`` holds strings and integers, ``hash`` their infos: an object, or a list when PHP saw the ids 0, 1, 2….
+    soketi leaves members without info out of ``hash``.
+    """
+    presence = data.get("presence") if isinstance(data, dict) else None
+    if not isinstance(presence, dict):
+        return {}
+    infos = presence.get("hash")
+    if isinstance(infos, list):
+        infos = {str(index): info for index, info in enumerate(infos)}
+    elif not isinstance(infos, dict):
+        infos = {}
+    ids = presence.get("ids")
+    names = [str(user_id) for user_id in ids if user_id is not None] if isinstance(ids, list) else list(infos)
+    return {name: parse_user_info(infos.get(name)) for name in names}
+
+
+# --- errors ----------------------------------------------------------------------------------------------------
+
+UNAUTHORIZED = 4009
+INVALID_MESSAGE = 4200
+
+
+class ServerError(NamedTuple):
+    """What a ``pusher:error`` or a ``pusher:subscription_error`` says."""
+
+    code: int | None
+    message: str
+
+    def __str__(self) -> str:
+        return self.message if self.code is None else f"{self.message} ({self.code})"
+
+
+def parse_error(data: Any) -> ServerError:
+    """Read the parsed data of a ``pusher:error``: Reverb's ``code`` and ``message``, or soketi's ``status`` and
+    ``error`` of a ``pusher:subscription_error``."""
+    if not isinstance(data, dict):
+        return ServerError(None, str(data))
+    code = data.get("code", data.get("status"))
+    message = data.get("message") or data.get("error") or "no reason given"
+    return ServerError(code if isinstance(code, int) else None, str(message))
+
+
+def is_auth_refusal(error: ServerError) -> bool:
+    """Whether a refused subscription was refused for its signature.
+
+    Reverb: 4009 with this text (4009 has two other meanings). soketi and Pusher: an HTTP status.
+    """
+    return error.code in (401, 403) or (error.code == UNAUTHORIZED and "unauthorized" in error.message.lower())
+
+
+class Action(Enum):
+    """What to do about a connection that could not be made or was lost."""
+
+    FAIL = "fail"
+    BACK_OFF = "back off"
+    RETRY_NOW = "retry now"
+
+
+def action_for_code(code: int) -> Action:
+    """The Pusher protocol's classes of codes: 4000-4099 do not reconnect unchanged, 4200-4299 reconnect at once,
+    and everything else, 4100-4199 and the codes of RFC 6455 among them, reconnects after backing off."""
+    if 4000 <= code < 4100:
+        return Action.FAIL
+    if 4200 <= code < 4300:
+        return Action.RETRY_NOW
+    return Action.BACK_OFF
+
+
+# --- which answer belongs to which message ---------------------------------------------------------------------
+
+
+class Question:
+    """A message that the server answers: a subscribe, or a ping (``channel`` is None)."""
+
+    __slots__ = ("after_silent", "channel")
+
+    def __init__(self, channel: str | None, after_silent: bool) -> None:
+        self.channel = channel
+        self.after_silent = after_silent
+
+
+class Refusal(NamedTuple):
+    question: Question
+    error: ServerError
+
+
+class Answers:
+    """Finds out which of our messages an answer of the server belongs to, on one connection.
+
+    Reverb's errors name no channel. What makes them attributable all the same: a connection's messages are handled
+    strictly in the order sent, a subscribe is answered by one success or one error, a ping by one pong or one
+    error, and everything else ("silent": client events, unsubscribes, pongs) by nothing or one error. So an error
+    belongs to the oldest open question, or to something silent sent before it. Where the text of the error rules
+    one of them out, it is attributed at once. Where not, it is kept until a later question is answered: then every
+    question passed over has been refused. :attr:`wants_fence` asks for a ping to force such an answer.
+
+    soketi names the channel in its refusals and may confirm out of order. Both are harmless here: being passed
+    over means nothing unless an error waits to be attributed.
+    """
+
+    def __init__(self) -> None:
+        self._open: deque[Question] = deque()
+        self._waiting: list[ServerError] = []
+        self._silent_sent = False
+
+    def sent_subscribe(self, channel: str) -> Question:
+        return self._ask(channel)
+
+    def sent_ping(self) -> Question:
+        return self._ask(None)
+
+    def sent_silent(self) -> None:
+        self._silent_sent = True
+
+    def _ask(self, channel: str | None) -> Question:
+        question = Question(channel, self._silent_sent)
+        self._silent_sent = False
+        self._open.append(question)
+        return question
+
+    @property
+    def wants_fence(self) -> bool:
+        """Whether an error waits to be attributed and no ping is on its way that will tell."""
+        return bool(self._waiting and self._open) and self._open[-1].channel is not None
+
+    def answered(self, channel: str | None) -> tuple[Question | None, list[Refusal]]:
+        """Take a success or a refusal that names ``channel``, or a pong (None).
+
+        Returns the question it answers, or None where nobody asked, and the refusals that it brings to light.
+        """
+        question = next((each for each in self._open if each.channel == channel), None)
+        if question is None:
+            return None, []
+        refusals: list[Refusal] = []
+        if self._waiting:
+            passed = list(islice(self._open, self._open.index(question)))
+            refusals = _attribute(self._waiting, passed)
+            for refusal in refusals:
+                self._open.remove(refusal.question)
+            self._waiting.clear()
+        self._open.remove(question)
+        return question, refusals
+
+    def refused(self, error: ServerError) -> Refusal | None:
+        """Take an error without a channel; return the refusal it surely is, or None.
+
+        None means that it belongs to something silent, or that it is not known yet (:attr:`wants_fence`).
+        """
+        candidates = [question for question in self._open if _may_refuse(error, question)]
+        if not candidates:
+            return None
+        if self._waiting or (candidates[0].after_silent and _may_be_silent(error)):
+            self._waiting.append(error)
+            return None
+        self._open.remove(candidates[0])
+        return Refusal(candidates[0], error)
+
+
+def _may_refuse(error: ServerError, question: Question) -> bool:
+    if error.code == 4301:
+        return "rate limit" in error.message.lower()
+    if question.channel is None:
+        return False
+    if error.code == UNAUTHORIZED:
+        return is_auth_refusal(error) and needs_auth(question.channel)
+    return True
+
+
+def _may_be_silent(error: ServerError) -> bool:
+    return not is_auth_refusal(error)
+
+
+def _attribute(errors: Sequence[ServerError], passed: Sequence[Question]) -> list[Refusal]:
+    """Share out errors, in order, among questions that were passed over; errors left over were for silent ones."""
+    surplus = len(errors) - len(passed)
+    kept = list(errors)
+    for error in errors:
+        if surplus > 0 and _may_be_silent(error):
+            kept.remove(error)
+            surplus -= 1
+    return [Refusal(question, error) for question, error in zip(passed, kept, strict=False)]

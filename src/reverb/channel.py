@@ -1,0 +1,211 @@
+"""Channels: what was subscribed to, who is there, and which handlers get what happens on it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from . import _protocol
+from ._dispatch import Bindings, Handler, Lane
+from ._protocol import Message
+from .events import Events
+from .exceptions import ReverbError, TimeoutError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .client import ReverbClient
+
+__all__ = ["Channel", "PresenceChannel"]
+
+_GRACE = 1.0
+"""Seconds that the first events of a channel wait for its first handler, …"""
+_SHORT_GRACE = 0.05
+"""… and when there are global handlers that would have to wait with them."""
+
+
+class Channel:
+    """A subscribed channel; made by :meth:`ReverbClient.subscribe`, never by hand.
+
+    It stays the same object over reconnects, and its handlers stay bound.
+    """
+
+    __slots__ = (
+        "_bindings",
+        "_channel_data",
+        "_claimed",
+        "_client",
+        "_is_asking",
+        "_is_subscribed",
+        "_lane",
+        "_name",
+        "_waiters",
+    )
+
+    def __init__(self, client: ReverbClient, name: str, channel_data: str | None = None) -> None:
+        self._client = client
+        self._name = name
+        # The JSON text that says who we are, as it is signed and sent; from an authorizer it comes anew each time.
+        self._channel_data = channel_data
+        self._is_subscribed = False
+        self._is_asking = False
+        self._bindings = Bindings(client._bindings)
+        self._lane = Lane(name, self._bindings, client._dispatcher)
+        self._claimed = False
+        """Whether some ``subscribe()`` has returned this channel."""
+        self._waiters: set[asyncio.Future[None]] = set()
+        """The calls of ``subscribe()`` that wait for the server's answer."""
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether the server has confirmed the subscription on the present connection."""
+        return self._is_subscribed and self._client.is_connected
+
+    def bind(self, event: str, handler: Handler) -> Self:
+        """Call ``handler(event, data, channel)`` for each ``event`` of this channel; returns the channel.
+
+        ``event`` is a name, one of :class:`Events`, ``"*"`` for every event, or ``"error"`` for the errors that
+        concern this channel. ``handler`` is an ``async def`` or a plain function; ``data`` is parsed JSON, or the
+        string itself when it isn't JSON, or None when the event has none. A handler with a parameter named
+        ``user_id`` also gets the sender of a client event on a presence channel (a string; None for all other
+        events). Events of a channel are delivered one after another, in order: a slow handler delays this channel
+        and nothing else. What a handler raises is logged and reported to the error handlers.
+        """
+        self._bindings.bind(event, handler)
+        self._lane.release_in(0)
+        return self
+
+    def unbind(self, event: str, handler: Handler | None = None) -> Self:
+        """Remove ``handler`` from ``event``, or all its handlers; returns the channel."""
+        self._bindings.unbind(event, handler)
+        return self
+
+    async def trigger(self, event: str, data: Any) -> None:
+        """Send a client event to the channel's other subscribers.
+
+        The name gets the prefix ``client-`` unless it has it. ``data`` is what encodes to a JSON object, a list,
+        or null. Returns when the message is handed to the socket, which waits while its buffer is full; servers
+        confirm nothing. Raises :class:`ProtocolError` for other data and for messages larger than
+        ``REVERB_MAX_MESSAGE_SIZE``, :class:`SubscriptionError` on a channel that is public, encrypted, or not
+        subscribed, and :class:`ConnectionError` while the connection is down.
+        """
+        await self._client._trigger(self, event, data)
+
+    def __repr__(self) -> str:
+        state = "subscribed" if self.is_subscribed else "not subscribed"
+        return f"<{type(self).__name__} {self._name!r} {state}>"
+
+    # --- called by the client ----------------------------------------------------------------------------------
+
+    def _new_waiter(self, timeout: float) -> asyncio.Future[None]:
+        """Return a future for the server's answer, which fails by itself after ``timeout`` seconds."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiters.add(waiter)
+
+        def expire() -> None:
+            if not waiter.done():
+                waiter.set_exception(
+                    TimeoutError(
+                        f"no answer to the subscription to {self._name!r} within {timeout:g} seconds "
+                        "(REVERB_SUBSCRIBE_TIMEOUT)"
+                    )
+                )
+
+        timer = loop.call_later(timeout, expire)
+
+        def settle(waiter: asyncio.Future[None]) -> None:
+            timer.cancel()
+            if not waiter.cancelled():
+                waiter.exception()  # whoever waited may have been cancelled, and nobody else needs to see it
+
+        waiter.add_done_callback(settle)
+        return waiter
+
+    def _resolve(self, error: ReverbError | None) -> None:
+        """Give the server's answer to everyone who waits for it."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                if error is None:
+                    waiter.set_result(None)
+                else:
+                    waiter.set_exception(error)
+
+    def _on_confirmed(self, message: Message) -> None:
+        self._is_asking = False
+        self._is_subscribed = True
+        if not self._claimed:
+            self._lane.hold()
+        self._lane.put(Events.SUBSCRIPTION_SUCCEEDED.value, message.data)
+        self._resolve(None)
+
+    def _on_claimed(self) -> None:
+        """``subscribe()`` is about to return this channel: soon its events can go to whoever is bound by then."""
+        if not self._claimed:
+            self._claimed = True
+            self._lane.release_in(_SHORT_GRACE if self._client._bindings else _GRACE)
+
+    def _on_lost(self) -> None:
+        self._is_asking = False
+        self._is_subscribed = False
+
+    def _on_protocol_event(self, message: Message) -> None:
+        self._lane.put(message.event, message.data, message.user_id)
+
+
+class PresenceChannel(Channel):
+    """A channel that knows who is subscribed to it."""
+
+    __slots__ = ("_me", "_members")
+
+    def __init__(self, client: ReverbClient, name: str, channel_data: str | None = None) -> None:
+        super().__init__(client, name, channel_data)
+        self._me: dict[str, Any] = _identity(channel_data)
+        self._members: dict[str, dict[str, Any]] = {}
+
+    @property
+    def members(self) -> dict[str, dict[str, Any]]:
+        """Who is here: ``user_info`` by ``user_id``, ourselves included. A copy.
+
+        Ids are strings and infos are dicts, whatever their senders made them. Up to date before the handlers of
+        ``member_added`` and ``member_removed`` run.
+        """
+        return dict(self._members)
+
+    @property
+    def me(self) -> dict[str, Any]:
+        """Ourselves: ``{"user_id": …, "user_info": …}``."""
+        return self._me
+
+    def _on_confirmed(self, message: Message) -> None:
+        self._me = _identity(self._channel_data)
+        self._members = _protocol.parse_members(_protocol.parse_data(message.data))
+        super()._on_confirmed(message)
+
+    def _on_protocol_event(self, message: Message) -> None:
+        if message.event not in (Events.MEMBER_ADDED, Events.MEMBER_REMOVED):
+            super()._on_protocol_event(message)
+            return
+        member = _protocol.parse_data(message.data)
+        user_id = member.get("user_id") if isinstance(member, dict) else None
+        if user_id is None:
+            return
+        user_id = str(user_id)
+        if message.event == Events.MEMBER_ADDED:
+            info = _protocol.parse_user_info(member.get("user_info"))
+            self._members[user_id] = info
+        else:
+            # The server names the one who left; who that was, only we still know.
+            info = self._members.pop(user_id, {})
+        self._lane.put(message.event, {"user_id": user_id, "user_info": info})
+
+
+def _identity(channel_data: str | None) -> dict[str, Any]:
+    data = _protocol.parse_data(channel_data)
+    if not isinstance(data, dict) or data.get("user_id") is None:
+        return {}
+    return {"user_id": str(data["user_id"]), "user_info": _protocol.parse_user_info(data.get("user_info"))}

@@ -1,0 +1,442 @@
+"""The client: one connection to a server, the channels on it, and their handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from . import _protocol
+from ._connection import Connection
+from ._dispatch import ERROR_EVENT, Bindings, Dispatcher, Handler, Lane
+from ._protocol import Message, Question, ServerError
+from ._supervisor import Supervisor
+from .auth import Authorizer, ChannelAuth, sign_channel
+from .channel import Channel, PresenceChannel
+from .config import ReverbConfig
+from .events import Events
+from .exceptions import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionError,
+    ProtocolError,
+    ReverbError,
+    SubscriptionError,
+    TimeoutError,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self, Unpack
+
+    from .config import Settings
+
+__all__ = ["ReverbClient"]
+
+log = logging.getLogger("reverb.client")
+
+_MAX_AUTHORIZATIONS = 8
+"""Calls of an authorizer at the same time, so that a reconnect with many channels is no stampede."""
+
+
+class ReverbClient:
+    """An asyncio client for Laravel Reverb and other servers of the Pusher protocol.
+
+    Settings come from keyword arguments, the environment (``REVERB_…``) and ``.env``, or from a ready ``config``;
+    see :class:`ReverbConfig`. ``authorizer`` signs for private and presence channels in place of the application's
+    secret. ``ssl_context`` verifies the server in place of the system's certificates. Raises
+    :class:`ConfigurationError` for settings that are missing or invalid.
+
+    ::
+
+        async with ReverbClient() as client:
+            channel = await client.subscribe("updates")
+            channel.bind("data.changed", handler)
+            await client.listen()
+    """
+
+    def __init__(
+        self,
+        config: ReverbConfig | None = None,
+        *,
+        authorizer: Authorizer | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        **settings: Unpack[Settings],
+    ) -> None:
+        if config is not None and settings:
+            raise TypeError("pass either a config or settings, not both")
+        self._config = ReverbConfig(**settings) if config is None else config
+        self._authorizer = authorizer
+        self._ssl_context = ssl_context
+        self._bindings = Bindings()
+        self._dispatcher = Dispatcher()
+        self._lane = Lane(None, self._bindings, self._dispatcher)
+        self._channels: dict[str, Channel] = {}
+        """Channels that the server has confirmed, on this connection or an earlier one, by name."""
+        self._joining: dict[str, Channel] = {}
+        """Channels that it has not confirmed yet, by name."""
+        self._asked: dict[Question, Channel] = {}
+        self._authorizing: set[asyncio.Task[None]] = set()
+        self._authorizations = asyncio.Semaphore(_MAX_AUTHORIZATIONS)
+        self._disconnecting = False
+        self._supervisor = Supervisor(self._config, self)
+        logging.getLogger("reverb").setLevel(self._config.log_level)
+
+    # --- the connection ----------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Connect to the server; once connected, stay connected until :meth:`disconnect`.
+
+        Makes one attempt. Raises :class:`ConnectionError` or :class:`TimeoutError` when it fails, a refusal by the
+        server included. Channels of an earlier connection are subscribed again before it returns. Does nothing on
+        a connected client.
+        """
+        if self._ssl_context is None and self._config.scheme == "wss":
+            self._ssl_context = ssl.create_default_context()
+        self._dispatcher.closed = False
+        self._authorizations = asyncio.Semaphore(_MAX_AUTHORIZATIONS)
+        await self._supervisor.start(self._ssl_context)
+
+    async def disconnect(self) -> None:
+        """Close the connection.
+
+        Handlers get ``REVERB_DRAIN_TIMEOUT`` seconds to finish what was received and are then cancelled; the
+        handler that calls this, if one does, is not waited for, and gets no more events. After it nothing of the
+        client's is running. Bindings and channels are kept for another :meth:`connect`.
+        """
+        if self._disconnecting and self._dispatcher.is_worker(asyncio.current_task()):
+            return  # whoever is disconnecting waits for this very handler
+        self._disconnecting = True
+        try:
+            await self._supervisor.stop()
+            self._fail_joining(ConnectionError(f"disconnected from {self._config.address}"))
+            await self._dispatcher.drain(self._config.drain_timeout)
+        finally:
+            self._disconnecting = False
+            for channel in self._channels.values():
+                channel._lane.clear()
+            self._lane.clear()
+
+    async def listen(self) -> None:
+        """Wait until :meth:`disconnect`; raise :class:`ConnectionError` when the connection is lost for good.
+
+        Handlers are called whether or not anyone waits here. Can be cancelled without harm.
+        """
+        await self._supervisor.wait_ended()
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.disconnect()
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None
+
+    @property
+    def socket_id(self) -> str | None:
+        """The server's name for the present connection; None while there is none."""
+        connection = self._connection
+        return None if connection is None else connection.socket_id
+
+    @property
+    def _connection(self) -> Connection | None:
+        connection = self._supervisor.connection
+        return connection if connection is not None and connection.is_open else None
+
+    # --- channels ----------------------------------------------------------------------------------------------
+
+    @property
+    def channels(self) -> dict[str, Channel]:
+        """The subscribed channels by name; while the connection is down, those that will be subscribed again."""
+        return dict(self._channels)
+
+    async def subscribe(self, channel: str, user_data: dict[str, Any] | None = None) -> Channel:
+        """Subscribe to ``channel``; return it once the server has confirmed.
+
+        Presence channels need ``user_data``: ``{"user_id": …, "user_info": {…}}``. A name that is subscribed
+        already gives the same object again. While the connection is being made again this waits for it. Events
+        that arrive directly behind the confirmation reach handlers that are bound right after this returns.
+
+        Raises :class:`AuthenticationError` or :class:`SubscriptionError` when the server refuses, or
+        :class:`TimeoutError` when it does not answer within ``REVERB_SUBSCRIBE_TIMEOUT`` seconds; the connection
+        stays up. Raises :class:`ConfigurationError` for a private channel without ``REVERB_APP_SECRET`` and
+        :class:`ConnectionError` on a client that is not connected. Cancelled, it leaves nothing subscribed.
+        """
+        if not self._supervisor.is_running:
+            raise ConnectionError(f"cannot subscribe to {channel!r}: not connected; call connect() first")
+        found = self._channels.get(channel) or self._joining.get(channel)
+        if found is None:
+            found = self._joining[channel] = self._make_channel(channel, user_data)
+        if found.is_subscribed:
+            return found
+        waiter = found._new_waiter(self._config.subscribe_timeout)
+        try:
+            if not found._is_asking:
+                self._ask(found)
+            await waiter
+        except BaseException:
+            found._waiters.discard(waiter)
+            if not (found._claimed or found._waiters):
+                self._drop(found)
+            raise
+        found._waiters.discard(waiter)
+        found._on_claimed()
+        return found
+
+    async def unsubscribe(self, channel: str) -> None:
+        """Leave ``channel``. Its handlers get no more events; does nothing for a name that is not subscribed.
+
+        The server confirms nothing. While the connection is down it is remembered.
+        """
+        found = self._channels.get(channel) or self._joining.get(channel)
+        if found is not None:
+            self._drop(found)
+            found._resolve(SubscriptionError(f"{channel!r} was unsubscribed before the server had confirmed it"))
+
+    def bind(self, event: str, handler: Handler) -> Self:
+        """Call ``handler(event, data, channel)`` for each ``event`` of any channel; returns the client.
+
+        As :meth:`Channel.bind`, after the channel's own handlers. Events without a channel are included: there,
+        ``channel`` is None. ``"error"`` gets the server's ``pusher:error`` and what goes wrong in the client: a
+        handler that raises, a channel that is refused after a reconnect.
+        """
+        self._bindings.bind(event, handler)
+        return self
+
+    def unbind(self, event: str, handler: Handler | None = None) -> Self:
+        """Remove ``handler`` from ``event``, or all its global handlers; returns the client."""
+        self._bindings.unbind(event, handler)
+        return self
+
+    def __repr__(self) -> str:
+        state = f"connected as {self.socket_id}" if self.is_connected else "not connected"
+        return f"<ReverbClient {self._config.address} {state}, {len(self._channels)} channels>"
+
+    # --- subscribing -------------------------------------------------------------------------------------------
+
+    def _make_channel(self, name: str, user_data: dict[str, Any] | None) -> Channel:
+        if not isinstance(name, str) or not name:
+            raise SubscriptionError(f"a channel name must be a string that is not empty, not {name!r}")
+        if _protocol.needs_auth(name) and self._authorizer is None and self._config.app_secret is None:
+            raise ConfigurationError(f"REVERB_APP_SECRET is missing: {name!r} needs it, or an authorizer")
+        if not _protocol.is_presence(name):
+            if user_data is not None:
+                raise SubscriptionError(f"user_data is for presence channels; {name!r} is none")
+            return Channel(self, name)
+        if self._authorizer is not None:
+            return PresenceChannel(self, name)  # the authorizer says who we are
+        return PresenceChannel(self, name, _protocol.encode_channel_data(name, user_data))
+
+    def _ask(self, channel: Channel) -> None:
+        """Ask the server for a channel, if there is a connection; else that is done when there is one."""
+        connection = self._connection
+        if connection is None:
+            return
+        channel._is_asking = True
+        if not _protocol.needs_auth(channel.name):
+            self._send_subscribe(connection, channel, None)
+        elif self._authorizer is None:
+            assert self._config.app_secret is not None
+            secret = self._config.app_secret.get_secret_value()
+            auth = sign_channel(
+                self._config.app_key, secret, connection.socket_id, channel.name, channel._channel_data
+            )
+            self._send_subscribe(connection, channel, auth)
+        else:
+            task = asyncio.ensure_future(self._authorize(connection, channel, self._authorizer))
+            self._authorizing.add(task)
+            task.add_done_callback(self._authorizing.discard)
+
+    async def _authorize(self, connection: Connection, channel: Channel, authorizer: Authorizer) -> None:
+        try:
+            async with self._authorizations:
+                auth = await authorizer(connection.socket_id, channel.name)
+            if not isinstance(auth, ChannelAuth):
+                raise TypeError(f"it returned {type(auth).__name__}, not ChannelAuth")
+        except ReverbError as error:
+            self._refuse(channel, error)
+        except Exception as error:
+            refusal = AuthenticationError(f"the authorizer failed for {channel.name!r}: {type(error).__name__}")
+            refusal.__cause__ = error
+            self._refuse(channel, refusal)
+        else:
+            channel._channel_data = auth.channel_data
+            self._send_subscribe(connection, channel, auth.auth)
+
+    def _send_subscribe(self, connection: Connection, channel: Channel, auth: str | None) -> None:
+        if connection.is_open and self._is_wanted(channel):
+            question = connection.send_subscribe(channel.name, auth, channel._channel_data)
+            self._asked[question] = channel
+
+    def _is_wanted(self, channel: Channel) -> bool:
+        return channel in (self._channels.get(channel.name), self._joining.get(channel.name))
+
+    def _drop(self, channel: Channel) -> None:
+        """Leave a channel and forget it."""
+        self._channels.pop(channel.name, None)
+        self._joining.pop(channel.name, None)
+        channel._lane.clear()
+        connection = self._connection
+        if connection is not None and (channel.is_subscribed or channel._is_asking):
+            connection.send_silent(_protocol.encode_unsubscribe(channel.name))
+        channel._on_lost()
+
+    def _confirm(self, channel: Channel, message: Message) -> None:
+        if self._is_wanted(channel):
+            self._joining.pop(channel.name, None)
+            self._channels[channel.name] = channel
+            channel._on_confirmed(message)
+
+    def _refuse(self, channel: Channel, error: ReverbError) -> None:
+        channel._is_asking = False
+        if self._joining.get(channel.name) is channel:
+            del self._joining[channel.name]
+            channel._resolve(error)
+        elif self._channels.get(channel.name) is channel:
+            # It was subscribed once, so nobody may be waiting; the application has to hear of it all the same.
+            log.error("%s; it is tried again at the next reconnect", error)
+            channel._resolve(error)
+            channel._lane.put(ERROR_EVENT, {"message": str(error), "code": error.code, "exception": error})
+
+    def _refuse_for(self, channel: Channel, error: ServerError) -> None:
+        name, address = channel.name, self._config.address
+        if _protocol.is_auth_refusal(error):
+            hint = (
+                "check REVERB_APP_KEY and REVERB_APP_SECRET"
+                if self._authorizer is None
+                else "check the authorizer"
+            )
+            refusal: ReverbError = AuthenticationError(
+                f"{address} refused the signature for {name!r}: {error}; {hint}", code=error.code
+            )
+        else:
+            refusal = SubscriptionError(
+                f"{address} refused the subscription to {name!r}: {error}", code=error.code
+            )
+            if error.code == _protocol.INVALID_MESSAGE and (connection := self._connection) is not None:
+                # Reverb says so, too, when another member lacks user_info, and counts us as a member all the same.
+                connection.send_silent(_protocol.encode_unsubscribe(name))
+        self._refuse(channel, refusal)
+
+    def _fail_joining(self, error: ReverbError) -> None:
+        for channel in [*self._joining.values(), *self._channels.values()]:
+            channel._resolve(error)
+        self._joining.clear()
+
+    async def _trigger(self, channel: Channel, event: str, data: Any) -> None:
+        name = channel.name
+        if not _protocol.needs_auth(name):
+            raise SubscriptionError(
+                f"cannot trigger on {name!r}: client events need a private or presence channel"
+            )
+        if _protocol.is_encrypted(name):
+            raise SubscriptionError(f"cannot trigger on {name!r}: encrypted channels have no client events")
+        payload = _protocol.encode_client_event(event, name, data)
+        if len(payload) > self._config.max_message_size:
+            raise ProtocolError(
+                f"{event!r} on {name!r} is too large to send: {len(payload)} bytes, and the server accepts "
+                f"{self._config.max_message_size} (REVERB_MAX_MESSAGE_SIZE)"
+            )
+        connection = self._connection
+        if connection is None:
+            raise ConnectionError(f"cannot trigger on {name!r}: not connected to {self._config.address}")
+        if not channel.is_subscribed:
+            raise SubscriptionError(f"cannot trigger on {name!r}: not subscribed")
+        await connection.drain()
+        connection.send_silent(payload)
+
+    # --- called by the supervisor and the connection -----------------------------------------------------------
+
+    async def _on_connected(self, connection: Connection) -> None:
+        """Subscribe to everything that is wanted; return when all of it is confirmed, refused, or overdue."""
+        self._lane.put(
+            Events.CONNECTION_ESTABLISHED.value,
+            {"socket_id": connection.socket_id, "activity_timeout": connection.activity_timeout},
+        )
+        waiters = {}
+        for channel in [*self._joining.values(), *self._channels.values()]:
+            waiters[channel._new_waiter(self._config.subscribe_timeout)] = channel
+            self._ask(channel)
+        if not waiters:
+            return
+        try:
+            await asyncio.wait(waiters)
+        finally:
+            for waiter, channel in waiters.items():
+                channel._waiters.discard(waiter)
+                waiter.cancel()
+        for waiter, channel in waiters.items():
+            error = waiter.exception()
+            if isinstance(error, TimeoutError):
+                self._refuse(channel, error)
+
+    def _on_lost(self) -> None:
+        for task in self._authorizing:
+            task.cancel()
+        self._asked.clear()
+        for channel in [*self._joining.values(), *self._channels.values()]:
+            channel._on_lost()
+
+    def _on_failed(self, error: ReverbError) -> None:
+        self._fail_joining(error)
+
+    def _on_message(self, message: Message) -> None:
+        channel = self._channels.get(message.channel)  # type: ignore[arg-type]  # None is nobody's name
+        if channel is not None and not message.event.startswith("pusher"):
+            channel._lane.put(message.event, message.data, message.user_id)
+        else:
+            self._on_protocol_event(message, channel)
+
+    def _on_protocol_event(self, message: Message, channel: Channel | None) -> None:
+        event, connection = message.event, self._connection
+        if connection is None:
+            return
+        if event == Events.SUBSCRIPTION_SUCCEEDED and message.channel is not None:
+            asked = self._settle(connection, message.channel)
+            if asked is not None:
+                self._confirm(asked, message)
+            return
+        if event == "pusher:subscription_error" and message.channel is not None:
+            asked = self._settle(connection, message.channel)
+            if asked is not None:
+                self._refuse_for(asked, _protocol.parse_error(_protocol.parse_data(message.data)))
+                return
+        elif event == "pusher:pong" and message.channel is None:
+            self._settle(connection, None)
+            return
+        elif event == Events.ERROR:
+            self._on_server_error(connection, message)
+        if channel is not None:
+            channel._on_protocol_event(message)
+        elif message.channel is None:
+            self._lane.put(event, message.data, message.user_id)
+
+    def _settle(self, connection: Connection, name: str | None) -> Channel | None:
+        """Take an answer about ``name``; return the channel that was asked for."""
+        question, refusals = connection.answers.answered(name)
+        for refusal in refusals:
+            self._take_refusal(refusal.question, refusal.error)
+        return None if question is None else self._asked.pop(question, None)
+
+    def _on_server_error(self, connection: Connection, message: Message) -> None:
+        error = _protocol.parse_error(_protocol.parse_data(message.data))
+        log.warning("%s says: %s", self._config.address, error)
+        if message.channel is not None:
+            return  # it names what it is about: a client event, on soketi
+        refusal = connection.answers.refused(error)
+        if refusal is not None:
+            self._take_refusal(refusal.question, refusal.error)
+        elif connection.answers.wants_fence:
+            connection.send_ping()
+
+    def _take_refusal(self, question: Question, error: ServerError) -> None:
+        channel = self._asked.pop(question, None)
+        if channel is not None:
+            self._refuse_for(channel, error)
