@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
-from itertools import islice
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import msgspec
@@ -261,51 +261,57 @@ class Answers:
     one of them out, it is attributed at once. Where not, it is kept until a later question is answered: then every
     question passed over has been refused. :attr:`wants_fence` asks for a ping to force such an answer.
 
-    soketi names the channel in its refusals and may confirm out of order. Both are harmless here: being passed
-    over means nothing unless an error waits to be attributed.
+    Only one subscribe to the same channel may be open at a time (:meth:`is_open`), or a success could belong to
+    either. soketi names the channel in its refusals and may confirm out of order. Both are harmless here: being
+    passed over means nothing unless an error waits to be attributed.
     """
 
     def __init__(self) -> None:
-        self._open: deque[Question] = deque()
+        self._open: dict[Question, None] = {}  # in the order sent
+        self._subscribes: dict[str, Question] = {}
+        self._pings: deque[Question] = deque()
         self._waiting: list[ServerError] = []
         self._silent_sent = False
 
+    def is_open(self, channel: str) -> bool:
+        """Whether the answer to a subscribe to ``channel`` is still to come."""
+        return channel in self._subscribes
+
     def sent_subscribe(self, channel: str) -> Question:
-        return self._ask(channel)
+        question = self._subscribes[channel] = self._ask(channel)
+        return question
 
     def sent_ping(self) -> Question:
-        return self._ask(None)
+        question = self._ask(None)
+        self._pings.append(question)
+        return question
 
     def sent_silent(self) -> None:
         self._silent_sent = True
 
-    def _ask(self, channel: str | None) -> Question:
-        question = Question(channel, self._silent_sent)
-        self._silent_sent = False
-        self._open.append(question)
-        return question
-
     @property
     def wants_fence(self) -> bool:
         """Whether an error waits to be attributed and no ping is on its way that will tell."""
-        return bool(self._waiting and self._open) and self._open[-1].channel is not None
+        return bool(self._waiting and self._open) and next(reversed(self._open)).channel is not None
 
     def answered(self, channel: str | None) -> tuple[Question | None, list[Refusal]]:
         """Take a success or a refusal that names ``channel``, or a pong (None).
 
         Returns the question it answers, or None where nobody asked, and the refusals that it brings to light.
         """
-        question = next((each for each in self._open if each.channel == channel), None)
+        if channel is not None:
+            question = self._subscribes.get(channel)
+        else:
+            question = self._pings[0] if self._pings else None
         if question is None:
             return None, []
         refusals: list[Refusal] = []
         if self._waiting:
-            passed = list(islice(self._open, self._open.index(question)))
-            refusals = _attribute(self._waiting, passed)
-            for refusal in refusals:
-                self._open.remove(refusal.question)
+            refusals = _attribute(self._waiting, list(takewhile(lambda each: each is not question, self._open)))
             self._waiting.clear()
-        self._open.remove(question)
+            for refusal in refusals:
+                self._close(refusal.question)
+        self._close(question)
         return question, refusals
 
     def refused(self, error: ServerError) -> Refusal | None:
@@ -313,14 +319,32 @@ class Answers:
 
         None means that it belongs to something silent, or that it is not known yet (:attr:`wants_fence`).
         """
-        candidates = [question for question in self._open if _may_refuse(error, question)]
-        if not candidates:
+        if not any(_may_refuse(error, question) for question in self._open):
             return None
-        if self._waiting or (candidates[0].after_silent and _may_be_silent(error)):
+        oldest = next(iter(self._open))
+        if self._waiting or (oldest.after_silent and _may_be_silent(error) and _may_refuse(error, oldest)):
             self._waiting.append(error)
             return None
-        self._open.remove(candidates[0])
-        return Refusal(candidates[0], error)
+        if not _may_refuse(error, oldest):
+            if _may_be_silent(error):
+                return None
+            # A refused signature that the oldest question did not have: a server that answers out of order.
+            oldest = next(question for question in self._open if _may_refuse(error, question))
+        self._close(oldest)
+        return Refusal(oldest, error)
+
+    def _ask(self, channel: str | None) -> Question:
+        question = Question(channel, self._silent_sent)
+        self._silent_sent = False
+        self._open[question] = None
+        return question
+
+    def _close(self, question: Question) -> None:
+        del self._open[question]
+        if question.channel is None:
+            self._pings.remove(question)
+        else:
+            del self._subscribes[question.channel]
 
 
 def _may_refuse(error: ServerError, question: Question) -> bool:

@@ -271,6 +271,8 @@ class ReverbClient:
             self._send_subscribe(connection, channel, auth.auth)
 
     def _send_subscribe(self, connection: Connection, channel: Channel, auth: str | None) -> None:
+        if connection.answers.is_open(channel.name):
+            return  # an earlier subscription that was given up; its answer brings us back here
         if connection.is_open and self._is_wanted(channel):
             question = connection.send_subscribe(channel.name, auth, channel._channel_data)
             self._asked[question] = channel
@@ -293,6 +295,8 @@ class ReverbClient:
             self._joining.pop(channel.name, None)
             self._channels[channel.name] = channel
             channel._on_confirmed(message)
+        else:
+            self._ask_successor(channel)
 
     def _refuse(self, channel: Channel, error: ReverbError) -> None:
         channel._is_asking = False
@@ -304,6 +308,14 @@ class ReverbClient:
             log.error("%s; it is tried again at the next reconnect", error)
             channel._resolve(error)
             channel._lane.put(ERROR_EVENT, {"message": str(error), "code": error.code, "exception": error})
+        else:
+            self._ask_successor(channel)
+
+    def _ask_successor(self, channel: Channel) -> None:
+        """Ask for the channel that took the place of one that was given up while its answer was on the way."""
+        successor = self._joining.get(channel.name)
+        if successor is not None:
+            self._ask(successor)
 
     def _refuse_for(self, channel: Channel, error: ServerError) -> None:
         name, address = channel.name, self._config.address

@@ -1,0 +1,474 @@
+"""The wire format and its rules. Frames and messages are those of real Reverb 1.10.2 and soketi 1.6.1."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import deque
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reverb import ProtocolError, SubscriptionError
+from reverb._protocol import (
+    Action,
+    Answers,
+    Message,
+    Question,
+    ServerError,
+    action_for_code,
+    decode,
+    encode_channel_data,
+    encode_client_event,
+    encode_subscribe,
+    encode_unsubscribe,
+    is_auth_refusal,
+    is_encrypted,
+    is_presence,
+    needs_auth,
+    parse_data,
+    parse_error,
+    parse_members,
+    parse_user_info,
+)
+
+# --- decoding --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frame", "message", "data"),
+    [
+        (
+            rb'{"event":"App\\Events\\Shipped","data":"{\"a\":1}","channel":"pub"}',
+            Message("App\\Events\\Shipped", "pub", '{"a":1}'),
+            {"a": 1},
+        ),
+        (rb'{"event":"e","data":"just text","channel":"pub"}', Message("e", "pub", "just text"), "just text"),
+        (rb'{"event":"e1","channel":"pub","data":"1"}', Message("e1", "pub", "1"), 1),
+        (
+            rb'{"event":"e","data":"{\"k\":\"\u00e9 \ud83d\ude00 \/ \\u2028\"}","channel":"u"}',
+            Message("e", "u", '{"k":"é 😀 / \\u2028"}'),
+            {"k": "é 😀 / \u2028"},
+        ),
+        (
+            rb'{"event":"client-typing","channel":"presence-room","data":{"t":1},"user_id":7}',
+            Message("client-typing", "presence-room", {"t": 1}, 7),
+            {"t": 1},
+        ),
+        (
+            rb'{"event":"client-hi","channel":"private-x","data":null}',
+            Message("client-hi", "private-x", None),
+            None,
+        ),
+        (rb'{"event":"pusher:cache_miss","channel":"cache-c"}', Message("pusher:cache_miss", "cache-c"), None),
+        (rb'{"event":"pusher:ping"}', Message("pusher:ping"), None),
+        (rb'{"event":"pusher:pong","data":{}}', Message("pusher:pong", None, {}), {}),
+        (rb'{"event":"e","data":"","channel":"c","unknown":[1]}', Message("e", "c", ""), ""),
+    ],
+)
+def test_decodes_what_servers_send(frame: bytes, message: Message, data: Any) -> None:
+    assert decode(frame) == message
+    assert parse_data(decode(frame).data) == data
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        b"{nope",
+        b"5",
+        b"null",
+        b'"x"',
+        b"[]",
+        b"{}",
+        b'{"event":5}',
+        b'{"event":null}',
+        b'{"event":"e","channel":7}',
+        b'{"event":"e","user_id":{}}',
+        b'{"event":"\xff"}',
+        b'{"event":"e","data":"\\ud800"}',
+        b'{"event":"e"} trailing',
+        b'{"event":"e","data":' + b"[" * 100_000,
+    ],
+)
+def test_refuses_what_is_no_message(frame: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode(frame)
+
+
+@given(st.binary(max_size=200))
+def test_decoding_bytes_gives_a_message_or_a_protocol_error(frame: bytes) -> None:
+    try:
+        assert isinstance(decode(frame), Message)
+    except ProtocolError:
+        pass
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(st.fixed_dictionaries({}, optional={"event": _json, "channel": _json, "data": _json, "user_id": _json}))
+def test_any_json_object_gives_a_message_or_a_protocol_error(value: dict[str, Any]) -> None:
+    try:
+        message = decode(json.dumps(value).encode())
+    except ProtocolError:
+        return
+    assert isinstance(message.event, str)
+    parse_data(message.data)
+    parse_members(parse_data(message.data))
+    parse_error(parse_data(message.data))
+
+
+def test_data_nested_too_deeply_stays_a_string() -> None:
+    deep = "[" * 100_000
+    assert parse_data(deep) == deep
+
+
+# --- encoding --------------------------------------------------------------------------------------------------
+
+
+def test_encodes_subscribe_and_unsubscribe() -> None:
+    assert json.loads(encode_subscribe("news")) == {"event": "pusher:subscribe", "data": {"channel": "news"}}
+    assert json.loads(encode_subscribe("presence-é", "key:sig", '{"user_id":"1"}')) == {
+        "event": "pusher:subscribe",
+        "data": {"channel": "presence-é", "auth": "key:sig", "channel_data": '{"user_id":"1"}'},
+    }
+    assert json.loads(encode_unsubscribe("news")) == {"event": "pusher:unsubscribe", "data": {"channel": "news"}}
+
+
+@pytest.mark.parametrize("data", [{}, {"cpu": 45.2, "name": "é/"}, [], [1, 2], (1,), None])
+def test_encodes_client_events(data: Any) -> None:
+    for event in ("status", "client-status"):
+        assert json.loads(encode_client_event(event, "private-x", data)) == {
+            "event": "client-status",
+            "channel": "private-x",
+            "data": list(data) if isinstance(data, tuple) else data,
+        }
+
+
+@pytest.mark.parametrize("data", ["text", '{"a":1}', 5, 1.5, True, b"bytes", object(), {"a": object()}, {1j: 2}])
+def test_refuses_data_that_servers_refuse_in_client_events(data: Any) -> None:
+    with pytest.raises(ProtocolError, match=r"'client-status' on 'private-x'"):
+        encode_client_event("status", "private-x", data)
+
+
+def test_refuses_a_circular_structure() -> None:
+    data: list[Any] = []
+    data.append(data)
+    with pytest.raises(ProtocolError):
+        encode_client_event("status", "private-x", data)
+
+
+def test_refuses_a_client_event_without_a_name() -> None:
+    with pytest.raises(ProtocolError, match="needs a name"):
+        encode_client_event("", "private-x", {})
+
+
+@pytest.mark.parametrize(
+    ("user_data", "sent"),
+    [
+        ({"user_id": "1", "user_info": {"name": "a"}}, {"user_id": "1", "user_info": {"name": "a"}}),
+        ({"user_id": 7}, {"user_id": "7", "user_info": {}}),
+        ({"user_id": 0, "user_info": None}, {"user_id": "0", "user_info": {}}),
+    ],
+)
+def test_channel_data_has_a_string_id_and_always_user_info(user_data: Any, sent: Any) -> None:
+    assert json.loads(encode_channel_data("presence-x", user_data)) == sent
+
+
+@pytest.mark.parametrize(
+    "user_data",
+    [
+        None,
+        "1",
+        {},
+        {"user_id": None},
+        {"user_id": ""},
+        {"user_id": True},
+        {"user_id": 1.5},
+        {"user_info": {}},
+        {"user_id": "1", "user_info": "text"},
+        {"user_id": "1", "name": "a"},
+        {"user_id": "1", "user_info": {"x": object()}},
+    ],
+)
+def test_user_data_that_is_no_identity_is_refused(user_data: Any) -> None:
+    with pytest.raises(SubscriptionError, match="presence-x"):
+        encode_channel_data("presence-x", user_data)
+
+
+# --- channel names ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "auth", "presence", "encrypted"),
+    [
+        ("news", False, False, False),
+        ("cache-c", False, False, False),
+        ("private-x", True, False, False),
+        ("privateX", True, False, False),
+        ("private-cache-x", True, False, False),
+        ("presence-x", True, True, False),
+        ("presenceX", True, True, False),
+        ("presence-cache-x", True, True, False),
+        ("private-encrypted-x", True, False, True),
+        ("a-private-x", False, False, False),
+    ],
+)
+def test_kinds_of_channels(name: str, auth: bool, presence: bool, encrypted: bool) -> None:
+    assert (needs_auth(name), is_presence(name), is_encrypted(name)) == (auth, presence, encrypted)
+
+
+# --- presence --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "members"),
+    [
+        (
+            '{"presence":{"count":2,"ids":["1",7],"hash":{"1":{"name":"a"},"7":[]}}}',
+            {"1": {"name": "a"}, "7": {}},
+        ),
+        ('{"presence":{"count":0,"ids":[],"hash":[]}}', {}),
+        (
+            '{"presence":{"count":2,"ids":["0","1"],"hash":[{"n":"zero"},{"n":"one"}]}}',
+            {"0": {"n": "zero"}, "1": {"n": "one"}},
+        ),
+        ('{"presence":{"count":1,"ids":["1"],"hash":{"1":null}}}', {"1": {}}),
+        ('{"presence":{"count":1,"ids":["1"],"hash":{"1":"str"}}}', {"1": {"value": "str"}}),
+        (
+            '{"presence":{"ids":["alice","bob"],"hash":{"alice":{"name":"A"}},"count":2}}',
+            {"alice": {"name": "A"}, "bob": {}},
+        ),
+        ('{"presence":{"ids":["alice",null],"hash":{"alice":{},"undefined":{}},"count":2}}', {"alice": {}}),
+        ('{"presence":{"hash":{"1":{}}}}', {"1": {}}),
+        ('{"presence":5}', {}),
+        ("{}", {}),
+        ("[]", {}),
+        ("nope", {}),
+        (None, {}),
+    ],
+)
+def test_members_whatever_php_made_of_them(data: str | None, members: dict[str, Any]) -> None:
+    assert parse_members(parse_data(data)) == members
+
+
+@pytest.mark.parametrize(
+    ("info", "parsed"),
+    [({"a": 1}, {"a": 1}), ([], {}), (["x", "y"], {"0": "x", "1": "y"}), (None, {}), (5, {"value": 5})],
+)
+def test_user_info_is_a_dict(info: Any, parsed: dict[str, Any]) -> None:
+    assert parse_user_info(info) == parsed
+
+
+# --- errors ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (
+            r'{"code":4001,"message":"Application does not exist"}',
+            ServerError(4001, "Application does not exist"),
+        ),
+        ({"code": 4003, "message": "The app is not enabled."}, ServerError(4003, "The app is not enabled.")),
+        (
+            {"type": "AuthError", "error": "The connection is unauthorized.", "status": 401},
+            ServerError(401, "The connection is unauthorized."),
+        ),
+        ({}, ServerError(None, "no reason given")),
+        ({"code": "4001"}, ServerError(None, "no reason given")),
+        ("text", ServerError(None, "text")),
+        (None, ServerError(None, "None")),
+    ],
+)
+def test_errors_of_both_kinds_of_servers(data: Any, error: ServerError) -> None:
+    assert parse_error(parse_data(data)) == error
+
+
+def test_4009_is_about_a_signature_only_by_its_text() -> None:
+    assert is_auth_refusal(ServerError(4009, "Connection is unauthorized"))
+    assert is_auth_refusal(ServerError(401, "The connection is unauthorized."))
+    assert not is_auth_refusal(ServerError(4009, "The client is not a member of the specified channel."))
+    assert not is_auth_refusal(ServerError(4009, "Origin not allowed"))
+    assert not is_auth_refusal(ServerError(4200, "Invalid message format"))
+
+
+@pytest.mark.parametrize(
+    ("codes", "action"),
+    [
+        ([4000, 4001, 4004, 4009, 4099], Action.FAIL),
+        ([4100, 4199], Action.BACK_OFF),
+        ([4200, 4201, 4299], Action.RETRY_NOW),
+        ([1000, 1001, 1006, 1009, 1011, 1012, 4300, 4301, 4999, 404, 429, 503], Action.BACK_OFF),
+    ],
+)
+def test_classes_of_codes(codes: list[int], action: Action) -> None:
+    assert {action_for_code(code) for code in codes} == {action}
+
+
+# --- which answer belongs to which message ---------------------------------------------------------------------
+
+UNAUTHORIZED = ServerError(4009, "Connection is unauthorized")
+NOT_A_MEMBER = ServerError(4009, "The client is not a member of the specified channel.")
+INVALID = ServerError(4200, "Invalid message format")
+RATE_LIMIT = ServerError(4301, "Rate limit exceeded")
+NO_CLIENT_EVENTS = ServerError(4301, "The app does not have client messaging enabled.")
+
+
+def test_a_success_answers_the_question_about_its_channel() -> None:
+    answers = Answers()
+    a, b = answers.sent_subscribe("a"), answers.sent_subscribe("b")
+    assert answers.is_open("a")
+    assert answers.answered("a") == (a, [])
+    assert not answers.is_open("a")
+    assert answers.answered("a") == (None, [])
+    assert answers.answered("b") == (b, [])
+    assert answers.answered(None) == (None, [])
+
+
+def test_a_refused_signature_is_the_oldest_open_one() -> None:
+    answers = Answers()
+    answers.sent_subscribe("public")
+    refused, other = answers.sent_subscribe("private-1"), answers.sent_subscribe("private-2")
+    answers.answered("public")
+    refusal = answers.refused(UNAUTHORIZED)
+    assert refusal is not None
+    assert refusal.question is refused
+    assert answers.answered("private-2") == (other, [])
+
+
+def test_an_error_that_only_a_client_event_can_cause_refuses_nothing() -> None:
+    answers = Answers()
+    question = answers.sent_subscribe("private-1")
+    for error in (NOT_A_MEMBER, NO_CLIENT_EVENTS):
+        assert answers.refused(error) is None
+    assert not answers.wants_fence
+    assert answers.answered("private-1") == (question, [])
+
+
+def test_an_error_without_an_open_question_refuses_nothing() -> None:
+    answers = Answers()
+    answers.sent_silent()
+    assert answers.refused(INVALID) is None
+    assert not answers.wants_fence
+
+
+def test_an_ambiguous_error_waits_for_the_fence_and_hits_the_subscribe() -> None:
+    answers = Answers()
+    answers.sent_silent()
+    question = answers.sent_subscribe("presence-1")
+    assert answers.refused(INVALID) is None
+    assert answers.wants_fence
+    fence = answers.sent_ping()
+    assert not answers.wants_fence
+    assert answers.answered(None) == (fence, [(question, INVALID)])
+
+
+def test_an_ambiguous_error_that_was_a_client_events_leaves_the_subscribe_alone() -> None:
+    answers = Answers()
+    answers.sent_silent()
+    question = answers.sent_subscribe("presence-1")
+    assert answers.refused(INVALID) is None
+    fence = answers.sent_ping()
+    assert answers.answered("presence-1") == (question, [])
+    assert answers.answered(None) == (fence, [])
+
+
+def test_a_channel_confirmed_out_of_order_refuses_nobody() -> None:
+    """soketi answers subscribes as their authorisation completes."""
+    answers = Answers()
+    slow, quick = answers.sent_subscribe("presence-slow"), answers.sent_subscribe("quick")
+    assert answers.answered("quick") == (quick, [])
+    assert answers.answered("presence-slow") == (slow, [])
+
+
+def test_a_rate_limited_ping_is_no_refused_subscribe() -> None:
+    answers = Answers()
+    ping, question = answers.sent_ping(), answers.sent_subscribe("a")
+    refusal = answers.refused(RATE_LIMIT)
+    assert refusal is not None
+    assert refusal.question is ping
+    assert answers.answered("a") == (question, [])
+
+
+class InOrderServer:
+    """Answers each message in the order sent, with one of the outcomes that Reverb has for it."""
+
+    def __init__(self, choose: random.Random) -> None:
+        self.choose = choose
+        self.inbox: deque[tuple[str, Question | None]] = deque()
+        self.refused: set[Question] = set()
+
+    def answer(self) -> tuple[str, str | None, ServerError | None] | None:
+        kind, question = self.inbox.popleft()
+        if kind == "ping":
+            return ("success", None, None)
+        if kind == "silent":
+            error = self.choose.choice([None, None, INVALID, NOT_A_MEMBER, NO_CLIENT_EVENTS, RATE_LIMIT])
+            return None if error is None else ("error", None, error)
+        assert question is not None
+        assert question.channel is not None
+        errors = [INVALID, RATE_LIMIT] + [UNAUTHORIZED] * question.channel.startswith("p")
+        if self.choose.random() < 0.5:
+            self.refused.add(question)
+            return ("error", None, self.choose.choice(errors))
+        return ("success", question.channel, None)
+
+
+@given(st.integers(min_value=0, max_value=2**32), st.integers(min_value=1, max_value=60))
+def test_every_answer_is_matched_with_its_message_whatever_the_order(seed: int, messages: int) -> None:
+    choose = random.Random(seed)
+    server, answers = InOrderServer(choose), Answers()
+    subscribes: set[Question] = set()
+    confirmed: set[Question] = set()
+    refused: set[Question] = set()
+
+    def send(kind: str) -> None:
+        question = None
+        if kind == "subscribe":
+            names = [name for name in ("a", "b", "private-a", "presence-b") if not answers.is_open(name)]
+            if not names:
+                return
+            question = answers.sent_subscribe(choose.choice(names))
+            subscribes.add(question)
+        elif kind == "ping":
+            question = answers.sent_ping()
+        else:
+            answers.sent_silent()
+        server.inbox.append((kind, question))
+
+    def receive() -> None:
+        answer = server.answer()
+        if answer is None:
+            return
+        kind, channel, error = answer
+        if kind == "success":
+            question, refusals = answers.answered(channel)
+            assert question is not None
+            confirmed.add(question)
+            refused.update(refusal.question for refusal in refusals)
+        else:
+            assert error is not None
+            refusal = answers.refused(error)
+            if refusal is not None:
+                refused.add(refusal.question)
+            elif answers.wants_fence:
+                send("ping")
+
+    for _ in range(messages):
+        if server.inbox and choose.random() < 0.5:
+            receive()
+        else:
+            send(choose.choice(["subscribe", "subscribe", "silent", "ping"]))
+    while server.inbox:
+        receive()
+
+    assert refused & subscribes == server.refused
+    assert confirmed & subscribes == subscribes - server.refused
