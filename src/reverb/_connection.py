@@ -232,7 +232,7 @@ class Connection(picows.WSListener):
             transport.send_pong(frame.get_payload_as_bytes())
             self.answers.sent_silent()
         elif frame.msg_type == _CLOSE:
-            self._closing = True
+            self._stop_using()
             code = frame.get_close_code() or picows.WSCloseCode.OK
             transport.send_close(code, frame.get_close_message())
             transport.disconnect()
@@ -249,9 +249,7 @@ class Connection(picows.WSListener):
         return None
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
-        self._closing = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_using()
         self.resume_writing()
         self._settle(self._timeout() if self._timed_out else self._lost())
 
@@ -306,28 +304,36 @@ class Connection(picows.WSListener):
             silence = monotonic() - self._last_received
             if silence < interval:
                 self._timer = call_later(interval - silence, watch)
-                return
-            self.send_ping()
-            self._timer = call_later(pong_timeout, check, monotonic())
+            else:
+                self.send_ping()
+                self._timer = call_later(min(interval, pong_timeout), check, monotonic())
 
         def check(asked_at: float) -> None:
-            now = monotonic()
+            waited = monotonic() - asked_at
             if self._last_received >= asked_at:
                 watch()
-            elif now - asked_at > pong_timeout + _LATENESS:
+            elif waited < pong_timeout:
+                self._timer = call_later(pong_timeout - waited, check, asked_at)
+            elif waited > pong_timeout + _LATENESS:
                 # We are late, so the answer may be waiting to be read: blocked loop, suspended machine.
-                self._timer = call_later(pong_timeout, check, asked_at + (now - asked_at))
+                self._timer = call_later(pong_timeout, check, asked_at + waited)
             else:
                 self._abandon(f"no answer to a ping within {pong_timeout:g} seconds (REVERB_PONG_TIMEOUT)")
 
-        self._timer = call_later(interval, watch)
+        if not self._closing:
+            watch()
 
     # --- the end -----------------------------------------------------------------------------------------------
+
+    def _stop_using(self) -> None:
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _abandon(self, reason: str, code: picows.WSCloseCode = picows.WSCloseCode.GOING_AWAY) -> None:
         """Give the connection up without waiting for the server."""
         assert self._transport is not None
-        self._closing = True
+        self._stop_using()
         self._loss = reason
         self._transport.send_close(code)
         self._transport.disconnect(graceful=False)
@@ -337,7 +343,7 @@ class Connection(picows.WSListener):
         if self._transport is None or self._transport.is_disconnected:
             return
         if not self._closing:
-            self._closing = True
+            self._stop_using()
             self._transport.send_close(picows.WSCloseCode.OK)
         timer = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self._transport.disconnect, False)
         try:

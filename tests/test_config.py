@@ -1,0 +1,234 @@
+"""Settings from keyword arguments, the environment, and ``.env``."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reverb import ConfigurationError, ReverbClient, ReverbConfig, ReverbError
+from reverb.config import Settings
+
+MINIMUM: Any = {"app_key": "key", "host": "reverb.example.com"}
+
+
+def test_defaults_are_those_of_the_documentation() -> None:
+    config = ReverbConfig(**MINIMUM)
+    assert config.model_dump(exclude={"app_key", "host"}) == {
+        "app_secret": None,
+        "app_id": None,
+        "port": 443,
+        "scheme": "wss",
+        "path": "",
+        "origin": None,
+        "proxy": None,
+        "reconnect_enabled": True,
+        "reconnect_delay_min": 1.0,
+        "reconnect_delay_max": 30.0,
+        "ping_interval": 30.0,
+        "pong_timeout": 10.0,
+        "connect_timeout": 10.0,
+        "subscribe_timeout": 10.0,
+        "drain_timeout": 5.0,
+        "max_message_size": 10_000,
+        "log_level": "INFO",
+    }
+
+
+ENVIRONMENT = {
+    "REVERB_APP_KEY": ("env-key", "app_key", "env-key"),
+    "REVERB_APP_ID": ("123", "app_id", "123"),
+    "REVERB_HOST": ("env.example.com", "host", "env.example.com"),
+    "REVERB_PORT": ("8080", "port", 8080),
+    "REVERB_SCHEME": ("ws", "scheme", "ws"),
+    "REVERB_PATH": ("/ws", "path", "/ws"),
+    "REVERB_ORIGIN": ("https://example.com", "origin", "https://example.com"),
+    "REVERB_RECONNECT_ENABLED": ("false", "reconnect_enabled", False),
+    "REVERB_RECONNECT_DELAY_MIN": ("0.5", "reconnect_delay_min", 0.5),
+    "REVERB_RECONNECT_DELAY_MAX": ("60", "reconnect_delay_max", 60.0),
+    "REVERB_PING_INTERVAL": ("15", "ping_interval", 15.0),
+    "REVERB_PONG_TIMEOUT": ("5", "pong_timeout", 5.0),
+    "REVERB_CONNECT_TIMEOUT": ("3", "connect_timeout", 3.0),
+    "REVERB_SUBSCRIBE_TIMEOUT": ("4", "subscribe_timeout", 4.0),
+    "REVERB_DRAIN_TIMEOUT": ("0", "drain_timeout", 0.0),
+    "REVERB_MAX_MESSAGE_SIZE": ("20000", "max_message_size", 20000),
+    "REVERB_LOG_LEVEL": ("debug", "log_level", "DEBUG"),
+}
+
+
+def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, (text, _, _) in ENVIRONMENT.items():
+        monkeypatch.setenv(variable, text)
+    monkeypatch.setenv("REVERB_APP_SECRET", "env-secret")
+    monkeypatch.setenv("REVERB_PROXY", "http://proxy:3128")
+    config = ReverbConfig()
+    for _, name, value in ENVIRONMENT.values():
+        assert getattr(config, name) == value
+    assert config.app_secret is not None
+    assert config.app_secret.get_secret_value() == "env-secret"
+    assert config.proxy is not None
+    assert config.proxy.get_secret_value() == "http://proxy:3128"
+
+
+def test_every_setting_can_come_from_the_dotenv_file_of_a_laravel_application() -> None:
+    laravel = (
+        "APP_NAME=Shop\nAPP_KEY=base64:abc\nREVERB_SERVER_HOST=0.0.0.0\nVITE_REVERB_APP_KEY=${REVERB_APP_KEY}\n"
+    )
+    lines = [f'{variable}="{text}"' for variable, (text, _, _) in ENVIRONMENT.items()]
+    Path(".env").write_text(laravel + "\n".join(lines))
+    config = ReverbConfig()
+    for _, name, value in ENVIRONMENT.values():
+        assert getattr(config, name) == value
+
+
+def test_arguments_win_over_the_environment_and_that_over_the_dotenv_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("REVERB_APP_KEY=file\nREVERB_HOST=file\nREVERB_PORT=1\n")
+    monkeypatch.setenv("REVERB_HOST", "environment")
+    monkeypatch.setenv("REVERB_PORT", "2")
+    config = ReverbConfig(port=3)
+    assert (config.app_key, config.host, config.port) == ("file", "environment", 3)
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REVERB_APP_ID", "")
+    monkeypatch.setenv("REVERB_PORT", "")
+    config = ReverbConfig(**MINIMUM)
+    assert (config.app_id, config.port) == (None, 443)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "expected"), [("ws", "ws"), ("wss", "wss"), ("http", "ws"), ("https", "wss"), (" HTTPS ", "wss")]
+)
+def test_laravels_schemes_are_understood(scheme: str, expected: str) -> None:
+    assert ReverbConfig(**MINIMUM, scheme=scheme).scheme == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), [("", ""), ("/", ""), ("ws", "/ws"), ("/ws", "/ws"), ("/ws/", "/ws"), ("a/b", "/a/b")]
+)
+def test_paths_are_normalised(path: str, expected: str) -> None:
+    assert ReverbConfig(**MINIMUM, path=path).path == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("example.com", "example.com:443"),
+        (" ::1 ", "[::1]:443"),
+        ("[::1]", "[::1]:443"),
+        ("10.0.0.1", "10.0.0.1:443"),
+    ],
+)
+def test_address(host: str, address: str) -> None:
+    assert ReverbConfig(app_key="key", host=host).address == address
+
+
+def test_all_problems_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REVERB_PORT", "eighty")
+    monkeypatch.setenv("REVERB_SCHEME", "ftp")
+    monkeypatch.setenv("REVERB_RECONNECT_DELAY_MAX", "0.1")
+    monkeypatch.setenv("REVERB_LOG_LEVEL", "LOUD")
+    with pytest.raises(ConfigurationError) as caught:
+        ReverbClient()
+    assert isinstance(caught.value, ReverbError)
+    assert isinstance(caught.value, ValueError)
+    lines = str(caught.value).splitlines()[1:]
+    assert [line.split()[0] for line in lines] == [
+        "REVERB_APP_KEY",
+        "REVERB_HOST",
+        "REVERB_PORT",
+        "REVERB_SCHEME",
+        "REVERB_RECONNECT_DELAY_MAX",
+        "REVERB_LOG_LEVEL",
+    ]
+    assert "is missing" in lines[0]
+    assert "integer" in lines[2]
+    assert "REVERB_RECONNECT_DELAY_MIN (1)" in lines[4]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("app_key", ""),
+        ("host", ""),
+        ("host", "https://example.com"),
+        ("host", "example.com:8080"),
+        ("host", "exam ple.com"),
+        ("port", 0),
+        ("port", 65536),
+        ("port", 8080.5),
+        ("scheme", "wsss"),
+        ("scheme", 5),
+        ("reconnect_enabled", "maybe"),
+        ("reconnect_delay_min", 0),
+        ("reconnect_delay_min", -1),
+        ("reconnect_delay_max", float("inf")),
+        ("ping_interval", float("nan")),
+        ("pong_timeout", 0),
+        ("connect_timeout", "soon"),
+        ("subscribe_timeout", -1),
+        ("drain_timeout", -0.1),
+        ("max_message_size", 0),
+        ("log_level", "LOUD"),
+        ("proxy", "example.com:3128"),
+        ("proxy", "ftp://example.com"),
+        ("proxy", "http://"),
+        ("proxy", "http://proxy:99999"),
+    ],
+)
+def test_bad_values_are_named(setting: str, value: Any) -> None:
+    settings: Any = {**MINIMUM, setting: value}
+    with pytest.raises(ConfigurationError, match=f"REVERB_{setting.upper()} "):
+        ReverbConfig(**settings)
+
+
+def test_an_unknown_setting_is_a_mistake() -> None:
+    settings: Any = {**MINIMUM, "reconect_enabled": False}
+    with pytest.raises(TypeError, match="reconect_enabled"):
+        ReverbClient(**settings)
+
+
+def test_a_client_takes_a_config_or_settings() -> None:
+    config = ReverbConfig(**MINIMUM, port=8080)
+    assert "reverb.example.com:8080" in repr(ReverbClient(config))
+    with pytest.raises(TypeError, match="not both"):
+        ReverbClient(config, port=9090)
+
+
+def test_the_settings_of_a_client_are_those_of_the_config() -> None:
+    assert Settings.__annotations__.keys() == ReverbConfig.model_fields.keys()
+
+
+def test_a_dotenv_file_that_cannot_be_read_is_named() -> None:
+    Path(".env").write_bytes(b"REVERB_HOST=\xff\xfe")
+    with pytest.raises(ConfigurationError, match=r"\.env"):
+        ReverbConfig(**MINIMUM)
+
+
+def test_secrets_never_show() -> None:
+    config = ReverbConfig(**MINIMUM, app_secret="S3CR3T", proxy="http://user:P4SS@proxy:3128")
+    client = ReverbClient(config)
+    settings: Any = {"app_secret": ["S3CR3T"], "proxy": "S3CR3T", "port": "S3CR3T"}
+    try:
+        ReverbConfig(**settings)
+    except ConfigurationError as error:
+        shown = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        cause = error.__cause__
+    for text in (repr(config), str(config), repr(client), str(config.model_dump()), shown.split("Error:")[-1]):
+        assert "S3CR3T" not in text
+        assert "P4SS" not in text
+    assert cause is None
+
+
+def test_the_log_level_is_that_of_the_librarys_logger() -> None:
+    logger = logging.getLogger("reverb")
+    before = logger.level
+    try:
+        ReverbClient(**MINIMUM, log_level="error")
+        assert logger.level == logging.ERROR
+        assert logger.handlers == []
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,702 @@
+"""One connection against a server that does what a script says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from reverb import ConnectionError, ProtocolError, ReverbConfig, ReverbError, TimeoutError, _connection
+from reverb._connection import Connection
+from reverb._protocol import MAX_INCOMING_SIZE, Message
+from reverb.config import Settings
+
+from .certificates import make_certificates
+from .scripted import BINARY, CLOSE, PING, PONG, TEXT, Peer, ScriptedServer, encode_frame, encode_message
+from .watching import client_tasks, until
+
+
+def config_for(server: ScriptedServer, **settings: Any) -> ReverbConfig:
+    defaults: Settings = {"app_key": "key", "host": server.host, "port": server.port, "scheme": "ws"}
+    return ReverbConfig(**{**defaults, **settings})
+
+
+class Inbox:
+    """Takes what a connection delivers, and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[Message] = asyncio.Queue()
+
+    def __call__(self, message: Message) -> None:
+        self.queue.put_nowait(message)
+
+    async def next(self) -> Message:
+        return await asyncio.wait_for(self.queue.get(), 5)
+
+
+@pytest.fixture
+async def inbox() -> Inbox:
+    return Inbox()
+
+
+@asynccontextmanager
+async def opened(server: ScriptedServer, inbox: Inbox, **settings: Any) -> AsyncIterator[Connection]:
+    ssl_context = settings.pop("ssl_context", None)
+    connection = await Connection.open(config_for(server, **settings), ssl_context, inbox)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def refusal(server: ScriptedServer, inbox: Inbox, **settings: Any) -> ReverbError:
+    """Open a connection that can't be opened; return why, having checked that nothing of it is left."""
+    ssl_context = settings.pop("ssl_context", None)
+    with pytest.raises(ReverbError) as caught:
+        await Connection.open(config_for(server, **settings), ssl_context, inbox)
+    assert client_tasks() == set()
+    assert f"{server.host}:{server.port}" in str(caught.value)
+    return caught.value
+
+
+# --- opening ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_request_names_key_protocol_client_path_and_origin(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish("697736332.449543751", 30)
+        await peer.wait_closed()
+
+    async with (
+        ScriptedServer(script) as server,
+        opened(server, inbox, app_key="a/key", path="ws", origin="https://example.com") as connection,
+    ):
+        assert connection.socket_id == "697736332.449543751"
+        assert connection.activity_timeout == 30
+        request = server.peers[0].request
+        assert request.target.startswith("/ws/app/a%2Fkey?protocol=7&client=python-reverb&version=")
+        assert request.headers["origin"] == "https://example.com"
+        assert request.headers["host"] == f"127.0.0.1:{server.port}"
+        assert "sec-websocket-extensions" not in request.headers
+
+
+async def test_no_origin_is_sent_unless_set(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox):
+        assert "origin" not in server.peers[0].request.headers
+
+
+@pytest.mark.parametrize(
+    ("code", "data", "hint"),
+    [
+        (4001, r'{"code":4001,"message":"Application does not exist"}', "REVERB_APP_KEY"),
+        (4001, {"code": 4001, "message": "App key key does not exist."}, "REVERB_APP_KEY"),
+        (4004, r'{"code":4004,"message":"Application is over connection quota"}', "max_connections"),
+        (4009, r'{"code":4009,"message":"Origin not allowed"}', "REVERB_ORIGIN"),
+        (None, "gibberish", "gibberish"),
+    ],
+)
+async def test_an_error_in_place_of_the_greeting_is_a_refusal(
+    inbox: Inbox, code: int | None, data: Any, hint: str
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.upgrade()
+        await peer.send("pusher:error", data)
+        await peer.wait_closed()  # by us: Reverb would leave the socket open
+
+    async with ScriptedServer(script) as server:
+        error = await refusal(server, inbox)
+        assert isinstance(error, ConnectionError)
+        assert error.code == code
+        assert hint in str(error)
+        assert server.connections == 1
+
+
+async def test_reverbs_refusal_of_a_key_is_the_reason_and_not_the_end_of_stream_behind_it(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.upgrade()
+        await peer.send("pusher:error", r'{"code":4001,"message":"Application does not exist"}')
+        await peer.hang_up()
+
+    async with ScriptedServer(script) as server:
+        assert (await refusal(server, inbox)).code == 4001
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [(301, "REVERB_SCHEME"), (401, "login"), (403, "firewall"), (404, "REVERB_PATH"), (503, "not ready")],
+)
+async def test_http_refusals_say_what_to_check(inbox: Inbox, status: int, hint: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.refuse(status, "no", {"Location": "https://elsewhere.example.com/"})
+
+    async with ScriptedServer(script) as server:
+        error = await refusal(server, inbox)
+        assert isinstance(error, ConnectionError)
+        assert error.code == status
+        assert hint in str(error)
+
+
+async def test_a_status_of_http_1_0_is_understood(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.read_request()
+        await peer.send_raw(b"HTTP/1.0 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+
+    async with ScriptedServer(script) as server:
+        assert (await refusal(server, inbox)).code == 502
+
+
+async def at_once(peer: Peer) -> None:
+    pass
+
+
+async def after_the_request(peer: Peer) -> None:
+    await peer.read_request()
+
+
+async def after_the_upgrade(peer: Peer) -> None:
+    await peer.upgrade()
+
+
+@pytest.mark.parametrize("stage", [at_once, after_the_request, after_the_upgrade])
+@pytest.mark.parametrize("end", ["eof", "reset"])
+async def test_a_connection_that_ends_too_early(inbox: Inbox, stage: Callable[[Peer], Any], end: str) -> None:
+    async def script(peer: Peer) -> None:
+        await stage(peer)
+        if end == "reset":
+            peer.reset()
+
+    async with ScriptedServer(script) as server:
+        assert isinstance(await refusal(server, inbox), ConnectionError)
+        assert server.connections == 1
+
+
+async def test_garbage_instead_of_http(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.read_request()
+        await peer.send_raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+
+    async with ScriptedServer(script) as server:
+        assert "does not answer like a WebSocket server" in str(await refusal(server, inbox))
+
+
+async def test_a_greeting_without_a_socket_id(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.upgrade()
+        await peer.send("pusher:connection_established", "{}")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server:
+        assert isinstance(await refusal(server, inbox), ProtocolError)
+
+
+async def test_garbage_before_the_greeting_is_skipped(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.upgrade()
+        await peer.send_text("{nope")
+        await peer.send("some:event")
+        await peer.send("pusher:connection_established", {"socket_id": "1.2"})
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox) as connection:
+        assert connection.socket_id == "1.2"
+        assert connection.activity_timeout is None
+
+
+async def test_nobody_listens(inbox: Inbox) -> None:
+    async with ScriptedServer(at_once) as server:
+        pass
+    error = await refusal(server, inbox)
+    assert isinstance(error, ConnectionError)
+    assert "REVERB_PORT" in str(error)
+
+
+async def test_an_unknown_host() -> None:
+    config = ReverbConfig(app_key="key", host="no-such-host.invalid", scheme="ws")
+    with pytest.raises(ConnectionError, match=r"no-such-host\.invalid:443.*REVERB_HOST"):
+        await Connection.open(config, None, lambda message: None)
+
+
+async def silent_after_the_request(peer: Peer) -> None:
+    await peer.read_request()
+    await peer.wait_closed()
+
+
+async def silent_after_the_upgrade(peer: Peer) -> None:
+    await peer.upgrade()
+    await peer.wait_closed()
+
+
+@pytest.mark.parametrize("script", [silent_after_the_request, silent_after_the_upgrade])
+async def test_silence_in_the_handshake_times_out_and_the_socket_is_closed(
+    inbox: Inbox, script: Callable[[Peer], Any]
+) -> None:
+    async with ScriptedServer(script) as server:
+        error = await refusal(server, inbox, connect_timeout=0.2)
+        assert isinstance(error, TimeoutError)
+        assert "0.2 seconds (REVERB_CONNECT_TIMEOUT)" in str(error)
+
+
+async def test_silence_where_tls_should_be_times_out(inbox: Inbox) -> None:
+    done = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await done.wait()
+
+    async with ScriptedServer(script) as server:
+        error = await refusal(server, inbox, scheme="wss", connect_timeout=0.2)
+        assert isinstance(error, TimeoutError)
+        done.set()
+
+
+@pytest.mark.parametrize("script", [silent_after_the_request, silent_after_the_upgrade])
+async def test_cancelling_in_the_handshake_closes_the_socket(inbox: Inbox, script: Callable[[Peer], Any]) -> None:
+    async with ScriptedServer(script) as server:
+        opening = asyncio.ensure_future(Connection.open(config_for(server), None, inbox))
+        await until(lambda: server.peers and hasattr(server.peers[0], "request"))
+        opening.cancel()
+        await asyncio.wait({opening})
+        assert opening.cancelled()
+        assert client_tasks() == set()
+
+
+# --- TLS and proxies -------------------------------------------------------------------------------------------
+
+
+async def test_tls_with_a_private_authority(inbox: Inbox, tmp_path: Path) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.send("e", "1", "c")
+        await peer.wait_closed()
+
+    certificates = make_certificates(tmp_path)
+    async with (
+        ScriptedServer(script, ssl_context=certificates.server) as server,
+        opened(server, inbox, scheme="wss", ssl_context=certificates.client),
+    ):
+        assert await inbox.next() == Message("e", "c", "1")
+
+
+async def test_a_certificate_nobody_vouches_for_is_refused(inbox: Inbox, tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    async with ScriptedServer(at_once, ssl_context=certificates.server) as server:
+        error = await refusal(server, inbox, scheme="wss", ssl_context=ssl.create_default_context())
+        assert isinstance(error, ConnectionError)
+        assert "certificate" in str(error)
+
+
+async def test_tls_spoken_to_a_plain_port(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with ScriptedServer(script) as server:
+        assert "REVERB_SCHEME" in str(await refusal(server, inbox, scheme="wss"))
+
+
+@asynccontextmanager
+async def proxy(kind: str) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A proxy of the simplest sort; gives its URL and what it was asked for."""
+    asked: list[bytes] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if kind == "http":
+            head = await reader.readuntil(b"\r\n\r\n")
+            asked.append(head)
+            host, _, port = head.split()[1].decode().partition(":")
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        else:
+            _, methods = await reader.readexactly(2)
+            await reader.readexactly(methods)
+            writer.write(b"\x05\x00")
+            request = await reader.readexactly(10)
+            asked.append(request)
+            host, port = socket.inet_ntoa(request[4:8]), str(int.from_bytes(request[8:10], "big"))
+            writer.write(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
+        there, back = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pump(reader, back), pump(there, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"{kind}://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("kind", ["http", "socks5"])
+async def test_proxies(inbox: Inbox, kind: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.wait_closed()
+
+    async with (
+        ScriptedServer(script) as server,
+        proxy(kind) as (url, asked),
+        opened(server, inbox, proxy=url) as connection,
+    ):
+        assert connection.socket_id == "1.1"
+        assert len(asked) == 1
+
+
+async def test_a_proxy_that_refuses(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.refuse(407)
+
+    async with ScriptedServer(script) as server:
+        url = f"http://user:P4SS@127.0.0.1:{server.port}"
+        error = await refusal(server, inbox, proxy=url)
+        assert isinstance(error, ConnectionError)
+        assert "407" in str(error)
+        assert "P4SS" not in str(error) + str(error.__cause__)
+
+
+# --- receiving -------------------------------------------------------------------------------------------------
+
+
+async def test_messages_arrive_whole_and_in_order_however_they_are_cut(inbox: Inbox) -> None:
+    texts = [encode_message("e", str(number) + "é" * 100, "c").encode() for number in range(6)]
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        # several messages in one segment, of which the last is incomplete
+        frames = b"".join(encode_frame(TEXT, text) for text in texts[:3])
+        await peer.send_raw(frames[:-10])
+        await peer.expect("pusher:pong")
+        await peer.send_raw(frames[-10:])
+        # binary; fragments with control frames between them
+        await peer.send_frame(BINARY, texts[3])
+        await peer.send_frame(TEXT, texts[4][:7], fin=False)
+        await peer.send_frame(PING, b"between")
+        await peer.send_frame(0, texts[4][7:9], fin=False)
+        await peer.send_frame(0, b"", fin=False)
+        await peer.send_frame(0, texts[4][9:])
+        await peer.send_raw(b"".join(encode_frame(TEXT, bytes([byte]), fin=False) for byte in texts[5][:1]))
+        await peer.send_frame(0, texts[5][1:])
+        assert (await peer.receive_frame()).payload == b"between"
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox) as connection:
+        first = [await inbox.next() for _ in range(2)]
+        connection.send_silent(b'{"event":"pusher:pong"}')
+        rest = [await inbox.next() for _ in range(4)]
+        assert [message.data[0] for message in first + rest] == list("012345")
+
+
+async def test_messages_behind_the_greeting_in_the_same_segment_are_delivered(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.upgrade()
+        await peer.send_raw(
+            encode_frame(TEXT, encode_message("pusher:connection_established", '{"socket_id":"1.1"}'))
+            + encode_frame(TEXT, encode_message("e", "1", "c"))
+        )
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox):
+        assert await inbox.next() == Message("e", "c", "1")
+
+
+async def test_both_kinds_of_ping_are_answered(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.send("pusher:ping")
+        assert await peer.receive() == {"event": "pusher:pong"}
+        await peer.send_frame(PING, b"abc")
+        frame = await peer.receive_frame()
+        assert (frame.opcode, frame.payload) == (PONG, b"abc")
+        await peer.send("done")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox):
+        assert (await inbox.next()).event == "done"
+
+
+async def test_what_is_no_message_is_logged_and_skipped(inbox: Inbox, caplog: pytest.LogCaptureFixture) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        for text in (b"", b"{nope", b"[]", b'{"event":5}', b"\xff\xfe", b'{"event":"e","data":' + b"[" * 50_000):
+            await peer.send_frame(TEXT, text)
+        await peer.send_frame(PONG, b"unasked")
+        await peer.send("e", "1", "c")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox):
+        assert await inbox.next() == Message("e", "c", "1")
+        skipped = [record for record in caplog.records if "skipped a message" in record.message]
+        assert len(skipped) == 6
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        (encode_frame(TEXT, b"x" * 10)[:1] + b"\x8a" + b"x" * 14, 1002),  # masked, as only clients may
+        (b"\x83\x00", 1002),  # an opcode that does not exist
+        (b"\x81\x7f" + (MAX_INCOMING_SIZE + 1).to_bytes(8, "big"), 1009),
+    ],
+)
+async def test_a_server_that_breaks_the_websocket_protocol_is_left(inbox: Inbox, what: bytes, code: int) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.send_raw(what)
+        frame = await peer.receive_frame()
+        assert frame.opcode == CLOSE
+        assert int.from_bytes(frame.payload[:2], "big") == code
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox) as connection:
+        assert "broke the WebSocket protocol" in str(await asyncio.wait_for(connection.wait_lost(), 5))
+        assert not connection.is_open
+
+
+async def test_fragments_that_grow_beyond_all_bounds_end_the_connection(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reverb._protocol.MAX_INCOMING_SIZE", 1000)
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        for fin in (False, False, False):
+            await peer.send_frame(TEXT if peer.control else 0, b"x" * 400, fin=fin)
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox) as connection:
+        assert "more than 1000 bytes" in str(await asyncio.wait_for(connection.wait_lost(), 5))
+
+
+# --- sending ---------------------------------------------------------------------------------------------------
+
+
+async def test_sending_waits_while_the_sockets_buffer_is_full(inbox: Inbox) -> None:
+    go_on = asyncio.Event()
+    sent = 0
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await go_on.wait()
+        while (await peer.receive())["event"] != "last":
+            pass
+        await peer.send("done")
+        await peer.wait_closed()
+
+    payload = json.dumps({"event": "client-x", "data": "x" * 100_000}).encode()
+
+    async with ScriptedServer(script) as server, opened(server, inbox) as connection:
+
+        async def flood() -> None:
+            nonlocal sent
+            for _ in range(200):
+                await connection.drain()
+                connection.send_silent(payload)
+                sent += 1
+            await connection.drain()
+            connection.send_silent(b'{"event":"last"}')
+
+        flooding = asyncio.ensure_future(flood())
+        await until(lambda: connection._writable)
+        assert sent < 200
+        go_on.set()
+        await asyncio.wait_for(flooding, 20)
+        assert (await inbox.next()).event == "done"
+
+
+async def test_sending_that_waits_ends_with_the_connection(inbox: Inbox) -> None:
+    reset = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await reset.wait()
+        peer.reset()
+
+    async with ScriptedServer(script) as server, opened(server, inbox) as connection:
+        while not connection._writable:
+            connection.send_silent(b"x" * 1_000_000)
+        draining = asyncio.ensure_future(connection.drain())
+        await asyncio.sleep(0)
+        reset.set()
+        await asyncio.wait_for(draining, 5)
+        with pytest.raises(ConnectionError, match="closed"):
+            connection.send_silent(b"{}")
+
+
+# --- staying alive ---------------------------------------------------------------------------------------------
+
+
+async def test_silence_is_asked_about_and_an_answer_is_enough(inbox: Inbox) -> None:
+    asked_after: list[float] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.establish(activity_timeout=30)
+        for _ in range(3):
+            since = monotonic()
+            await peer.expect("pusher:ping")
+            asked_after.append(monotonic() - since)
+            await peer.send("pusher:pong")
+        await peer.send("done")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox, ping_interval=0.2, pong_timeout=1):
+        assert [(await inbox.next()).event for _ in range(4)] == ["pusher:pong"] * 3 + ["done"]
+        assert all(0.15 < seconds < 2 for seconds in asked_after)
+
+
+@pytest.mark.parametrize(("ours", "servers"), [(30.0, 1), (1.0, 30)])
+async def test_the_shorter_of_the_two_intervals_counts(inbox: Inbox, ours: float, servers: int) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish(activity_timeout=servers)
+        await peer.expect("pusher:ping")
+        await peer.send("done")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox, ping_interval=ours):
+        assert (await inbox.next()).event == "done"
+
+
+async def test_whatever_is_received_counts_as_life(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        for _ in range(8):
+            await asyncio.sleep(0.1)  # what is tested is time
+            await peer.send_frame(PING)
+        await peer.send("now")
+        assert (await peer.receive())["event"] == "client-x"  # and no ping before it
+        await peer.wait_closed()
+
+    async with (
+        ScriptedServer(script) as server,
+        opened(server, inbox, ping_interval=0.4, pong_timeout=0.4) as connection,
+    ):
+        assert (await inbox.next()).event == "now"
+        connection.send_silent(b'{"event":"client-x"}')
+
+
+async def test_a_ping_that_stays_unanswered_ends_the_connection(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:ping")
+        await peer.wait_closed()
+
+    async with (
+        ScriptedServer(script) as server,
+        opened(server, inbox, ping_interval=0.1, pong_timeout=0.1) as connection,
+    ):
+        loss = await asyncio.wait_for(connection.wait_lost(), 5)
+        assert "no answer to a ping within 0.1 seconds (REVERB_PONG_TIMEOUT)" in str(loss)
+        assert loss.code is None
+
+
+async def test_our_own_lateness_is_not_blamed_on_the_server(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_connection, "_LATENESS", 0.05)
+    asked = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:ping")
+        asked.set()
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox, ping_interval=0.1, pong_timeout=0.1):
+        await asyncio.wait_for(asked.wait(), 5)
+        until = monotonic() + 0.4
+        while monotonic() < until:
+            pass  # a handler that blocks the loop
+        for _ in range(5):
+            await asyncio.sleep(0)  # our timer, which is overdue, has its turn before the answer is there
+        await server.peers[0].send("pusher:pong")
+        assert (await inbox.next()).event == "pusher:pong"
+
+
+# --- the end ---------------------------------------------------------------------------------------------------
+
+
+async def test_closing_sends_1000_and_waits_for_the_server(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.wait_closed()
+        assert peer.control[-1].payload == (1000).to_bytes(2, "big")
+
+    async with ScriptedServer(script) as server:
+        async with opened(server, inbox) as connection:
+            assert connection.is_open
+        assert not connection.is_open
+        await connection.close()  # once more does nothing
+
+
+async def test_closing_does_not_wait_for_ever(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_connection, "_CLOSE_TIMEOUT", 0.1)
+    done = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await done.wait()
+
+    async with ScriptedServer(script) as server:
+        async with opened(server, inbox):
+            pass
+        done.set()
+
+
+@pytest.mark.parametrize(
+    ("payload", "code", "reason"),
+    [
+        (b"", None, "without a code"),
+        (b"\x03\xe8", 1000, "code 1000"),
+        (b"\x03\xf1Maximum message size exceeded", 1009, "code 1009: Maximum message size exceeded"),
+        (b"\x0f\xa1", 4001, "code 4001"),
+        (b"\x10\x68", 4200, "code 4200"),
+    ],
+)
+async def test_the_servers_close_frame_is_answered_and_is_the_reason(
+    inbox: Inbox, payload: bytes, code: int | None, reason: str
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.send_frame(CLOSE, payload)
+        frame = await peer.receive_frame()
+        assert (frame.opcode, frame.payload[:2]) == (CLOSE, payload[:2] or b"\x03\xe8")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox) as connection:
+        loss = await asyncio.wait_for(connection.wait_lost(), 5)
+        assert loss.code == code
+        assert reason in str(loss)
+        assert f"127.0.0.1:{server.port}" in str(loss)
+
+
+async def test_the_last_words_of_reverb_are_the_reason(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.send("pusher:error", r'{"code":4201,"message":"Pong reply not received in time"}')
+
+    async with ScriptedServer(script) as server, opened(server, inbox) as connection:
+        loss = await asyncio.wait_for(connection.wait_lost(), 5)
+        assert loss.code == 4201
+        assert "Pong reply not received in time" in str(loss)
+
+
+async def test_an_error_that_was_not_the_last_word_is_not_the_reason(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.send("pusher:error", r'{"code":4200,"message":"Invalid message format"}')
+        await peer.expect("pusher:pong")
+        await peer.send("e", "1", "c")
+
+    async with ScriptedServer(script) as server, opened(server, inbox) as connection:
+        await inbox.next()
+        connection.send_silent(b'{"event":"pusher:pong"}')
+        loss = await asyncio.wait_for(connection.wait_lost(), 5)
+        assert loss.code is None
+        assert "without a close frame" in str(loss)

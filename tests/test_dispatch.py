@@ -1,0 +1,425 @@
+"""Bindings and lanes: who gets which event, in what order, and what handlers may do."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from reverb._dispatch import ERROR_EVENT, Bindings, Dispatcher, Lane
+
+Call = tuple[str, Any, str | None]
+
+
+class Recorder:
+    """Remembers calls, and lets a test wait for them."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, event: str, data: Any, channel: str | None) -> None:
+        self.calls.append((event, data, channel))
+        self._changed.set()
+
+    async def wait_for(self, count: int) -> list[Call]:
+        async def enough() -> None:
+            while len(self.calls) < count:
+                self._changed.clear()
+                await self._changed.wait()
+
+        await asyncio.wait_for(enough(), 5)
+        return self.calls
+
+    @property
+    def events(self) -> list[str]:
+        return [event for event, _, _ in self.calls]
+
+
+class Kit:
+    """Two channels' lanes and the client's, as a client has them."""
+
+    def __init__(self) -> None:
+        self.dispatcher = Dispatcher()
+        self.everywhere = Bindings()
+        self.client = Lane(None, self.everywhere, self.dispatcher)
+        self.a_bindings, self.b_bindings = Bindings(self.everywhere), Bindings(self.everywhere)
+        self.a = Lane("a", self.a_bindings, self.dispatcher)
+        self.b = Lane("b", self.b_bindings, self.dispatcher)
+
+
+@pytest.fixture
+async def kit() -> AsyncIterator[Kit]:
+    kit = Kit()
+    yield kit
+    await kit.dispatcher.drain(5)
+
+
+@pytest.fixture
+async def recorder() -> Recorder:
+    return Recorder()
+
+
+def asynchronous(recorder: Recorder, pause: bool) -> Any:
+    async def handler(event: str, data: Any, channel: str | None) -> None:
+        if pause:
+            await asyncio.sleep(0)
+        recorder(event, data, channel)
+
+    return handler
+
+
+class CallableObject:
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    async def __call__(self, event: str, data: Any, channel: str | None) -> None:
+        self.recorder(event, data, channel)
+
+
+@pytest.mark.parametrize("kind", ["plain", "async", "async with a pause", "partial", "object", "lambda", "method"])
+async def test_all_kinds_of_handlers_are_called_in_order(kit: Kit, recorder: Recorder, kind: str) -> None:
+    handlers: dict[str, Any] = {
+        "plain": recorder,
+        "async": asynchronous(recorder, pause=False),
+        "async with a pause": asynchronous(recorder, pause=True),
+        "partial": functools.partial(asynchronous(recorder, pause=True)),
+        "object": CallableObject(recorder),
+        "lambda": lambda *arguments: asynchronous(recorder, pause=True)(*arguments),
+        "method": CallableObject(recorder).__call__,
+    }
+    kit.a_bindings.bind("e", handlers[kind])
+    for number in range(250):
+        kit.a.put("e", str(number))
+    assert await recorder.wait_for(250) == [("e", number, "a") for number in range(250)]
+
+
+async def test_a_plain_handler_is_called_on_the_spot(kit: Kit, recorder: Recorder) -> None:
+    kit.a_bindings.bind("e", recorder)
+    kit.a.put("e", None)
+    assert recorder.calls == [("e", None, "a")]
+
+
+@pytest.mark.parametrize(
+    ("data", "seen"), [('{"a":1}', {"a": 1}), ("text", "text"), ("1", 1), ({"a": 1}, {"a": 1}), (None, None)]
+)
+async def test_data_is_parsed_json_or_the_string_itself(
+    kit: Kit, recorder: Recorder, data: Any, seen: Any
+) -> None:
+    kit.a_bindings.bind("e", recorder)
+    kit.a.put("e", data)
+    assert recorder.calls == [("e", seen, "a")]
+
+
+async def test_the_data_of_an_event_nobody_bound_is_not_parsed(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse(data: Any) -> Any:
+        raise AssertionError("parsed")
+
+    monkeypatch.setattr("reverb._dispatch.parse_data", parse)
+    kit.a_bindings.bind("other", Recorder())
+    kit.a.put("e", "{}")
+
+
+async def test_handlers_of_an_event_are_called_in_the_order_bound_the_clients_last(kit: Kit) -> None:
+    order: list[str] = []
+
+    def note(name: str, pause: bool) -> Any:
+        async def handler(*_: Any) -> None:
+            if pause:
+                await asyncio.sleep(0)
+            order.append(name)
+
+        return handler
+
+    kit.everywhere.bind("e", note("client", pause=False))
+    kit.a_bindings.bind("e", note("first", pause=True))
+    kit.a_bindings.bind("*", note("second", pause=False))
+    kit.a_bindings.bind("e", lambda *_: order.append("third"))
+    kit.a.put("e", None)
+    await kit.dispatcher.drain(5)
+    assert order == ["first", "second", "third", "client"]
+
+
+async def test_names_wildcards_and_aliases(kit: Kit) -> None:
+    seen: dict[str, list[str]] = {}
+
+    def note(name: str) -> Any:
+        return lambda event, data, channel: seen.setdefault(name, []).append(event)
+
+    for name in ("e", "*", "error", "pusher:member_added", "pusher_internal:subscription_succeeded"):
+        kit.a_bindings.bind(name, note(name))
+    events = (
+        "e",
+        "error",
+        "pusher:error",
+        ERROR_EVENT,
+        "pusher_internal:member_added",
+        "pusher_internal:subscription_succeeded",
+    )
+    for event in events:
+        kit.a.put(event, None)
+    assert seen == {
+        "e": ["e"],
+        "*": list(events),
+        "error": ["error", "pusher:error", ERROR_EVENT],
+        "pusher:member_added": ["pusher_internal:member_added"],
+        "pusher_internal:subscription_succeeded": ["pusher_internal:subscription_succeeded"],
+    }
+
+
+async def test_client_handlers_get_the_events_of_all_channels(kit: Kit, recorder: Recorder) -> None:
+    kit.everywhere.bind("e", recorder)
+    for lane in (kit.a, kit.b, kit.client):
+        lane.put("e", None)
+    assert recorder.calls == [("e", None, "a"), ("e", None, "b"), ("e", None, None)]
+
+
+async def test_binding_late_and_unbinding(kit: Kit, recorder: Recorder) -> None:
+    other = Recorder()
+    kit.a.put("e", "0")  # nobody is there yet
+    kit.a_bindings.bind("e", recorder)
+    kit.a_bindings.bind("e", other)
+    kit.everywhere.bind("e", recorder)
+    kit.a.put("e", "1")
+    kit.a_bindings.unbind("e", recorder)
+    kit.a.put("e", "2")
+    kit.a_bindings.unbind("e")
+    kit.a_bindings.unbind("never bound")
+    kit.a.put("e", "3")
+    kit.everywhere.unbind("e", recorder)
+    kit.a.put("e", "4")
+    assert [data for _, data, _ in recorder.calls] == [1, 1, 2, 3]
+    assert [data for _, data, _ in other.calls] == [1, 2]
+
+
+async def test_unbinding_knows_aliases_and_bound_methods(kit: Kit, recorder: Recorder) -> None:
+    kit.a_bindings.bind("pusher:member_added", recorder.__call__)
+    kit.a_bindings.unbind("pusher_internal:member_added", recorder.__call__)
+    kit.a.put("pusher_internal:member_added", None)
+    assert recorder.calls == []
+
+
+async def test_only_what_can_be_called_can_be_bound(kit: Kit) -> None:
+    handler: Any = "not a function"
+    with pytest.raises(TypeError, match="callable"):
+        kit.a_bindings.bind("e", handler)
+
+
+async def test_the_sender_is_told_to_handlers_that_ask(kit: Kit) -> None:
+    senders: list[str | None] = []
+
+    async def handler(event: str, data: Any, channel: str | None, user_id: str | None) -> None:
+        senders.append(user_id)
+
+    def plain(event: str, data: Any, channel: str | None, *, user_id: str | None = "unknown") -> None:
+        senders.append(user_id)
+
+    kit.a_bindings.bind("e", handler)
+    kit.a_bindings.bind("e", plain)
+    for user_id in ("alice", 7, None):
+        kit.a.put("e", None, user_id)
+    await kit.dispatcher.drain(5)
+    assert senders == ["alice", "alice", "7", "7", None, None]
+
+
+async def test_a_slow_handler_delays_its_own_lane_only(kit: Kit, recorder: Recorder) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(event: str, data: Any, channel: str | None) -> None:
+        await go_on.wait()
+        recorder(event, data, channel)
+
+    kit.a_bindings.bind("e", slow)
+    kit.b_bindings.bind("e", asynchronous(recorder, pause=True))
+    kit.a.put("e", "1")
+    kit.a.put("e", "2")
+    kit.b.put("e", "3")
+    assert await recorder.wait_for(1) == [("e", 3, "b")]
+    go_on.set()
+    assert await recorder.wait_for(3) == [("e", 3, "b"), ("e", 1, "a"), ("e", 2, "a")]
+
+
+async def test_a_long_queue_gives_other_lanes_their_turn(kit: Kit, recorder: Recorder) -> None:
+    kit.a_bindings.bind("e", asynchronous(recorder, pause=False))
+    kit.b_bindings.bind("e", asynchronous(recorder, pause=False))
+    for _ in range(10_000):
+        kit.a.put("e", None)
+    kit.b.put("e", None)
+    await recorder.wait_for(10_001)
+    assert recorder.calls.index(("e", None, "b")) < 1_000
+
+
+async def test_order_is_kept_when_a_plain_handler_comes_behind_an_async_one(kit: Kit, recorder: Recorder) -> None:
+    kit.a_bindings.bind("slow", asynchronous(recorder, pause=True))
+    kit.a_bindings.bind("quick", recorder)
+    kit.a.put("slow", None)
+    kit.a.put("quick", None)
+    await recorder.wait_for(2)
+    assert recorder.events == ["slow", "quick"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_handler_that_raises_is_logged_and_reported_and_stops_nothing(
+    kit: Kit, recorder: Recorder, caplog: pytest.LogCaptureFixture, is_async: bool
+) -> None:
+    errors = Recorder()
+
+    def explode(*_: Any) -> None:
+        raise RuntimeError("boom")
+
+    async def explode_later(*_: Any) -> None:
+        explode()
+
+    kit.a_bindings.bind("e", explode_later if is_async else explode)
+    kit.a_bindings.bind("e", recorder)
+    kit.everywhere.bind("error", errors)
+    kit.a.put("e", "1")
+    kit.a.put("e", "2")
+    await recorder.wait_for(2)
+    reports = await errors.wait_for(2)
+    assert [(event, channel) for event, _, channel in reports] == [(ERROR_EVENT, "a")] * 2
+    data = reports[0][1]
+    assert isinstance(data["exception"], RuntimeError)
+    assert "explode" in data["message"]
+    assert "'e'" in data["message"]
+    record = next(record for record in caplog.records if record.levelno == logging.ERROR)
+    assert "explode" in record.message
+    assert "'e'" in record.message
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], RuntimeError)
+
+
+async def test_an_error_handler_that_raises_is_logged_and_not_reported_to_itself(
+    kit: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = 0
+
+    def explode(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+        raise RuntimeError("boom")
+
+    kit.everywhere.bind("*", explode)
+    kit.a.put("e", None)
+    assert calls == 2  # the event, and the report of the failure
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 2
+
+
+@pytest.mark.skipif(not hasattr(asyncio.Task, "cancelling"), reason="3.10 can't tell who was cancelled")
+async def test_a_handler_that_waits_for_something_cancelled_stops_nothing(kit: Kit, recorder: Recorder) -> None:
+    async def handler(event: str, data: Any, channel: str | None) -> None:
+        recorder(event, data, channel)
+        cancelled = asyncio.ensure_future(asyncio.Event().wait())
+        cancelled.cancel()
+        await cancelled
+
+    errors = Recorder()
+    kit.a_bindings.bind("e", handler)
+    kit.everywhere.bind("error", errors)
+    kit.a.put("e", "1")
+    kit.a.put("e", "2")
+    await recorder.wait_for(2)
+    assert isinstance((await errors.wait_for(2))[0][1]["exception"], asyncio.CancelledError)
+
+
+async def test_binding_and_unbinding_inside_a_handler(kit: Kit, recorder: Recorder) -> None:
+    def rebind(event: str, data: Any, channel: str | None) -> None:
+        kit.a_bindings.unbind("e")
+        kit.a_bindings.bind("e", recorder)
+
+    kit.a_bindings.bind("e", rebind)
+    kit.a.put("e", "1")
+    kit.a.put("e", "2")
+    assert recorder.calls == [("e", 2, "a")]
+
+
+async def test_a_handler_bound_while_events_wait_gets_them(kit: Kit, recorder: Recorder) -> None:
+    async def first(*_: Any) -> None:
+        await asyncio.sleep(0)
+        kit.a_bindings.bind("second", recorder)
+
+    kit.a_bindings.bind("first", first)
+    kit.a.put("first", None)
+    kit.a.put("second", None)
+    assert await recorder.wait_for(1) == [("second", None, "a")]
+
+
+async def test_held_events_go_when_released(kit: Kit, recorder: Recorder) -> None:
+    kit.a.hold()
+    kit.a.put("e", "1")
+    kit.a.put("e", "2")
+    kit.a_bindings.bind("e", recorder)
+    kit.a.release_in(0)
+    assert recorder.calls == []
+    assert await recorder.wait_for(2) == [("e", 1, "a"), ("e", 2, "a")]
+    kit.a.put("e", "3")
+    assert recorder.calls[-1] == ("e", 3, "a")
+
+
+async def test_what_is_cleared_is_not_delivered(kit: Kit, recorder: Recorder) -> None:
+    kit.a_bindings.bind("e", recorder)
+    kit.a.hold()
+    kit.a.put("e", "1")
+    kit.a.release_in(0)
+    kit.a.clear()
+    kit.a.put("e", "2")
+    assert recorder.calls == [("e", 2, "a")]
+
+
+async def test_event_names_without_end_take_no_memory_without_end(kit: Kit) -> None:
+    kit.everywhere.bind("e", Recorder())
+    for number in range(5_000):
+        kit.a.put(f"event-{number}", None)
+    assert len(kit.a_bindings._routes) <= 1_000
+
+
+async def test_draining_lets_handlers_finish_what_was_received(kit: Kit, recorder: Recorder) -> None:
+    kit.a_bindings.bind("e", asynchronous(recorder, pause=True))
+    for _ in range(10):
+        kit.a.put("e", None)
+    await kit.dispatcher.drain(5)
+    assert len(recorder.calls) == 10
+
+
+async def test_draining_cancels_handlers_that_take_too_long(
+    kit: Kit, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    cancelled = []
+
+    async def endless(event: str, data: Any, channel: str | None) -> None:
+        recorder(event, data, channel)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(event)
+            raise
+
+    kit.a_bindings.bind("e", endless)
+    kit.a.put("e", "1")
+    kit.a.put("e", "2")
+    await recorder.wait_for(1)
+    await kit.dispatcher.drain(0.01)
+    assert cancelled == ["e"]
+    assert len(recorder.calls) == 1
+    assert "cancelling 1 handlers" in caplog.text
+
+
+async def test_a_worker_that_is_cancelled_from_outside_ends(kit: Kit, recorder: Recorder) -> None:
+    """As asyncio.run does it with all tasks at the end of a program."""
+
+    async def endless(event: str, data: Any, channel: str | None) -> None:
+        recorder(event, data, channel)
+        await asyncio.Event().wait()
+
+    kit.a_bindings.bind("e", endless)
+    kit.a.put("e", None)
+    kit.a.put("e", None)
+    await recorder.wait_for(1)
+    (worker,) = (task for task in asyncio.all_tasks() if kit.dispatcher.is_worker(task))
+    worker.cancel()
+    await asyncio.wait({worker}, timeout=5)
+    assert worker.cancelled()

@@ -1,0 +1,39 @@
+"""Waiting for conditions, and seeing what the client has left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import reverb
+
+_LIBRARY = Path(reverb.__file__).parent
+
+
+async def until(condition: Callable[[], Any], deadline: float = 5.0) -> None:
+    """Wait for a condition that nothing announces; fail after ``deadline`` seconds."""
+    end = monotonic() + deadline
+    while not condition():
+        assert monotonic() < end, "the condition was not met in time"
+        await asyncio.sleep(0.001)
+
+
+def client_tasks() -> set[asyncio.Task[Any]]:
+    """The running tasks of the client, and of the WebSocket library on its behalf."""
+    found = set()
+    for task in asyncio.all_tasks():
+        code = getattr(task.get_coro(), "cr_code", None)
+        path = Path(code.co_filename) if code is not None else Path()
+        ours = path.is_relative_to(_LIBRARY) and not path.is_relative_to(_LIBRARY / "server")
+        if ours or "picows" in path.parts:
+            found.add(task)
+    return found
+
+
+def open_descriptors() -> int:
+    """How many file descriptors this process has open (Linux)."""
+    return len(os.listdir("/proc/self/fd"))
