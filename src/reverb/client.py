@@ -282,8 +282,9 @@ class ReverbClient:
 
     def _drop(self, channel: Channel) -> None:
         """Leave a channel and forget it."""
-        self._channels.pop(channel.name, None)
-        self._joining.pop(channel.name, None)
+        for place in (self._channels, self._joining):
+            if place.get(channel.name) is channel:
+                del place[channel.name]
         channel._lane.clear()
         connection = self._connection
         if connection is not None and (channel.is_subscribed or channel._is_asking):
@@ -338,7 +339,7 @@ class ReverbClient:
         self._refuse(channel, refusal)
 
     def _fail_joining(self, error: ReverbError) -> None:
-        for channel in [*self._joining.values(), *self._channels.values()]:
+        for channel in [*self._channels.values(), *self._joining.values()]:
             channel._resolve(error)
         self._joining.clear()
 
@@ -373,7 +374,7 @@ class ReverbClient:
             {"socket_id": connection.socket_id, "activity_timeout": connection.activity_timeout},
         )
         waiters = {}
-        for channel in [*self._joining.values(), *self._channels.values()]:
+        for channel in [*self._channels.values(), *self._joining.values()]:
             waiters[channel._new_waiter(self._config.subscribe_timeout)] = channel
             self._ask(channel)
         if not waiters:
@@ -393,7 +394,7 @@ class ReverbClient:
         for task in self._authorizing:
             task.cancel()
         self._asked.clear()
-        for channel in [*self._joining.values(), *self._channels.values()]:
+        for channel in [*self._channels.values(), *self._joining.values()]:
             channel._on_lost()
 
     def _on_failed(self, error: ReverbError) -> None:

@@ -1,0 +1,73 @@
+# Each target sets up what it needs by itself: the tools in .venv, soketi (a server to test against) in .cache.
+#
+#   make demo                 see the client at work, no server needed
+#   make test ARGS='-k tls'   run the tests
+#   make check                lint, formatting, types
+#   make bench ARGS=quick     measure against other clients
+#   make clean                remove everything that the targets above made
+#
+# PYTHON=/path/to/python chooses the interpreter; otherwise the first Python >= 3.10 that runs is taken.
+
+.PHONY: demo test check bench clean
+
+BIN := .venv/bin
+SOURCES := src tests bench examples
+
+# Written last, with the checkout's path in it: without the stamp the environment is half made, with another path in
+# it the environment was moved here and its scripts point elsewhere. Both, and a Python that is gone, mean starting over.
+STAMP := .venv/installed-for
+INTACT := $(shell grep -qxF '$(CURDIR)' $(STAMP) 2>/dev/null && $(BIN)/python -c '' 2>/dev/null && echo yes)
+ifneq ($(INTACT),yes)
+.PHONY: $(STAMP)
+endif
+
+demo: $(STAMP)
+	@$(BIN)/reverb demo $(ARGS)
+
+test: $(STAMP)
+	@$(BIN)/python tests/integration/soketi/install.py
+	$(BIN)/pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	@$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A python may be on PATH and still not run (version managers leave such shims) or lack what venv needs (Debian
+# packages that apart), so each candidate is executed.
+# uv finds, or fetches, a Python by itself.
+$(STAMP): pyproject.toml
+	@set -e; \
+	if [ "$(INTACT)" != yes ]; then \
+	    rm -rf .venv; \
+	    if command -v uv >/dev/null 2>&1; then \
+	        echo "Making .venv with uv ..."; \
+	        uv venv --quiet --seed --python '$(or $(PYTHON),>=3.10)' .venv; \
+	    else \
+	        for python in $(or $(PYTHON),python3 python python3.14 python3.13 python3.12 python3.11 python3.10) ""; do \
+	            if [ -z "$$python" ]; then \
+	                echo "No Python >= 3.10 that can make a venv found$(if $(PYTHON), at PYTHON=$(PYTHON))." >&2; \
+	                echo "Install one (on Debian: python3-venv), or say where it is: make PYTHON=/path/to/python3" >&2; \
+	                exit 1; \
+	            fi; \
+	            if "$$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then break; fi; \
+	        done; \
+	        echo "Making .venv with $$("$$python" --version) ($$(command -v "$$python")) ..."; \
+	        "$$python" -m venv .venv; \
+	    fi; \
+	fi; \
+	echo "Installing the project and its tools into .venv ..."; \
+	if command -v uv >/dev/null 2>&1; then \
+	    uv pip install --quiet --python $(BIN)/python --editable '.[dev]'; \
+	else \
+	    $(BIN)/python -m pip install -qq --disable-pip-version-check 'pip>=21.3'; \
+	    $(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'; \
+	fi; \
+	echo '$(CURDIR)' > $(STAMP)

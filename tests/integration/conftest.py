@@ -1,0 +1,45 @@
+"""Fixtures: the servers to test against."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.integration.servers import MissingError, Soketi, Target, external_target, run_soketi
+
+
+@pytest.fixture(scope="session")
+def soketi_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Soketi]:
+    try:
+        with run_soketi(tmp_path_factory.mktemp("soketi")) as soketi:
+            yield soketi
+    except MissingError as reason:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(reason))
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def soketi(soketi_process: Soketi) -> Target:
+    """soketi, for what only soketi does."""
+    soketi_process.check()
+    return soketi_process.target
+
+
+@pytest.fixture(params=["embedded", "soketi", "external"])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
+    """Each server in turn: a test that takes this fixture runs unchanged against all of them."""
+    if request.param == "embedded":
+        from reverb.server import ReverbServer
+
+        async with ReverbServer() as embedded:
+            yield Target("embedded", embedded.host, embedded.port)
+    elif request.param == "soketi":
+        yield request.getfixturevalue("soketi")
+    else:
+        try:
+            yield external_target()
+        except MissingError as reason:
+            pytest.skip(str(reason))

@@ -1,0 +1,1037 @@
+"""The client against servers that do what a script says: what it asks, and what it makes of the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+import reverb
+from reverb import (
+    AuthenticationError,
+    Channel,
+    ChannelAuth,
+    ConfigurationError,
+    ConnectionError,
+    Events,
+    PresenceChannel,
+    ProtocolError,
+    ReverbClient,
+    ReverbError,
+    SubscriptionError,
+    TimeoutError,
+)
+from reverb._protocol import Message
+from reverb.auth import sign_channel
+
+from .scripted import MISSING, TEXT, Peer, ScriptedServer, encode_frame, encode_message
+from .test_dispatch import Recorder
+from .watching import client_tasks, open_descriptors, until
+
+UNAUTHORIZED = r'{"code":4009,"message":"Connection is unauthorized"}'
+INVALID = r'{"code":4200,"message":"Invalid message format"}'
+ALICE = {"user_id": "alice", "user_info": {"name": "Alice"}}
+
+
+def make_client(server: ScriptedServer, **options: Any) -> ReverbClient:
+    defaults: Any = {
+        "app_key": "app-key",
+        "app_secret": "app-secret",
+        "host": server.host,
+        "port": server.port,
+        "scheme": "ws",
+        "reconnect_delay_min": 0.01,
+        "reconnect_delay_max": 0.05,
+    }
+    return ReverbClient(**{**defaults, **options})
+
+
+@asynccontextmanager
+async def connected(server: ScriptedServer, **options: Any) -> AsyncIterator[ReverbClient]:
+    async with make_client(server, **options) as client:
+        yield client
+    assert client_tasks() == set()
+
+
+async def confirm_all(peer: Peer) -> None:
+    """Confirm every subscribe, until the client hangs up."""
+    await peer.establish(f"1.{peer.number}")
+    while True:
+        message = await peer.receive()
+        if message["event"] == "pusher:subscribe":
+            await peer.confirm(message["data"]["channel"])
+
+
+# --- the connection --------------------------------------------------------------------------------------------
+
+
+async def test_the_context_manager_connects_and_disconnects() -> None:
+    async with ScriptedServer(confirm_all) as server:
+        client = make_client(server)
+        assert (client.is_connected, client.socket_id) == (False, None)
+        async with client as entered:
+            assert entered is client
+            assert (client.is_connected, client.socket_id) == (True, "1.1")
+            await client.connect()  # does nothing
+        assert (client.is_connected, client.socket_id) == (False, None)
+        assert server.connections == 1
+        assert client_tasks() == set()
+
+
+async def test_after_disconnecting_nothing_is_left_and_connecting_works_again() -> None:
+    async with ScriptedServer(confirm_all) as server:
+        client = make_client(server)
+        await client.connect()
+        await client.disconnect()
+        gc.collect()
+        tasks, descriptors = asyncio.all_tasks(), open_descriptors()
+        for _ in range(3):
+            await client.connect()
+            await client.subscribe("news")
+            await client.disconnect()
+        await until(lambda: asyncio.all_tasks() <= tasks)
+        await until(lambda: open_descriptors() <= descriptors)
+        assert client_tasks() == set()
+        await client.disconnect()  # once more does nothing
+
+
+async def test_a_connection_made_again_by_hand_has_its_channels_back() -> None:
+    async with ScriptedServer(confirm_all) as server:
+        client = make_client(server)
+        await client.connect()
+        news = await client.subscribe("news")
+        await client.disconnect()
+        assert not news.is_subscribed
+        assert client.channels == {"news": news}
+        await client.connect()
+        assert news.is_subscribed
+        assert await client.subscribe("news") is news
+        await client.disconnect()
+
+
+async def test_listening_ends_with_the_connection() -> None:
+    async with ScriptedServer(confirm_all) as server, connected(server) as client:
+        listening = asyncio.ensure_future(client.listen())
+        cancelled = asyncio.ensure_future(client.listen())
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.wait({cancelled})
+        assert client.is_connected
+        await client.disconnect()
+        await asyncio.wait_for(listening, 5)
+        await client.listen()  # ends at once
+
+
+async def test_listening_without_a_connection_is_an_error() -> None:
+    async with ScriptedServer(confirm_all) as server:
+        with pytest.raises(ConnectionError, match="connect"):
+            await make_client(server).listen()
+
+
+async def test_listening_raises_when_the_connection_is_lost_for_good() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe")
+        await peer.close(4001)
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        subscribing = asyncio.ensure_future(client.subscribe("news"))
+        with pytest.raises(ConnectionError) as caught:
+            await asyncio.wait_for(client.listen(), 5)
+        assert caught.value.code == 4001
+        with pytest.raises(ConnectionError):
+            await subscribing
+        with pytest.raises(ConnectionError):
+            await client.subscribe("news")
+
+
+async def test_global_handlers_hear_of_the_connection() -> None:
+    async with ScriptedServer(confirm_all) as server:
+        client = make_client(server)
+        heard = Recorder()
+        assert client.bind(Events.CONNECTION_ESTABLISHED, heard) is client
+        async with client:
+            assert heard.calls == [
+                (Events.CONNECTION_ESTABLISHED, {"socket_id": "1.1", "activity_timeout": 30}, None)
+            ]
+        assert client.unbind(Events.CONNECTION_ESTABLISHED, heard) is client
+
+
+# --- subscribing -----------------------------------------------------------------------------------------------
+
+
+async def test_subscribing_returns_when_the_server_has_confirmed() -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe", channel="news")
+        asked.set()
+        await go_on.wait()
+        await peer.confirm("news", MISSING)
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        subscribing = asyncio.ensure_future(client.subscribe("news"))
+        await asyncio.wait_for(asked.wait(), 5)
+        assert client.channels == {}
+        assert not subscribing.done()
+        go_on.set()
+        news = await subscribing
+        assert type(news) is Channel
+        assert news.name == "news"
+        assert news.is_subscribed
+        assert client.channels == {"news": news}
+        assert repr(news) == "<Channel 'news' subscribed>"
+    assert not news.is_subscribed
+
+
+async def test_private_and_presence_channels_are_signed_for_the_connection() -> None:
+    messages: list[dict[str, Any]] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.establish("697736332.449543751")
+        for data in ("{}", '{"presence":{"ids":["7"],"hash":{"7":[]}}}'):
+            messages.append(await peer.expect("pusher:subscribe"))
+            await peer.confirm(messages[-1]["data"]["channel"], data)
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        await client.subscribe("private-x")
+        room = await client.subscribe("presence-r", user_data={"user_id": 7})
+        assert isinstance(room, PresenceChannel)
+        assert room.me == {"user_id": "7", "user_info": {}}
+        assert room.members == {"7": {}}
+    private, presence = (message["data"] for message in messages)
+    assert private == {
+        "channel": "private-x",
+        # as a recording of real Laravel Reverb has it
+        "auth": "app-key:eb6eec438af99c7f43db1090f4f7b06f0b45f6eee64218cc2235d95212e82506",
+    }
+    channel_data = presence["channel_data"]
+    assert json.loads(channel_data) == {"user_id": "7", "user_info": {}}
+    assert presence["auth"] == sign_channel(
+        "app-key", "app-secret", "697736332.449543751", "presence-r", channel_data
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "kind", "code"),
+    [
+        ("private-x", ("pusher:error", UNAUTHORIZED), AuthenticationError, 4009),
+        ("presence-x", ("pusher:error", INVALID), SubscriptionError, 4200),
+        ("news", ("pusher:error", r'{"code":4301,"message":"Rate limit exceeded"}'), SubscriptionError, 4301),
+        (
+            "private-x",
+            (
+                "pusher:subscription_error",
+                {"type": "AuthError", "error": "The connection is unauthorized.", "status": 401},
+                "private-x",
+            ),
+            AuthenticationError,
+            401,
+        ),
+        (
+            "bad name",
+            (
+                "pusher:subscription_error",
+                {"error": "The channel name is not allowed.", "status": 4009},
+                "bad name",
+            ),
+            SubscriptionError,
+            4009,
+        ),
+    ],
+)
+async def test_a_refused_channel_raises_and_the_connection_stays(
+    name: str, answer: tuple[Any, ...], kind: type[ReverbError], code: int
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe", channel=name)
+        await peer.send(*answer)
+        if code == 4200:
+            await peer.expect("pusher:unsubscribe", channel=name)  # Reverb counts us as a member all the same
+        await peer.expect("pusher:subscribe", channel="other")
+        await peer.confirm("other")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        user_data = ALICE if name.startswith("presence") else None
+        with pytest.raises(kind) as caught:
+            await client.subscribe(name, user_data)
+        assert type(caught.value) is kind
+        assert caught.value.code == code
+        assert f"'{name}'" in str(caught.value)
+        assert client.channels == {}
+        assert (await client.subscribe("other")).is_subscribed
+
+
+async def test_a_refusal_hits_its_own_channel_among_many_in_flight() -> None:
+    """Reverb's 4009 and 4200 name no channel; the answers' order does."""
+    names = [f"private-{number}" for number in range(20)]
+    refused = {"private-0", "private-3", "private-4", "private-19"}
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        for name in names:
+            await peer.expect("pusher:subscribe", channel=name)
+        for name in names:
+            if name in refused:
+                await peer.send("pusher:error", UNAUTHORIZED)
+            else:
+                await peer.confirm(name)
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        results = await asyncio.gather(*map(client.subscribe, names), return_exceptions=True)
+        for name, result in zip(names, results, strict=True):
+            if name in refused:
+                assert isinstance(result, AuthenticationError)
+                assert f"'{name}'" in str(result)
+            else:
+                assert isinstance(result, Channel)
+        assert client.channels.keys() == set(names) - refused
+
+
+@pytest.mark.parametrize("culprit", ["the client event", "the subscribe"])
+async def test_an_error_that_may_be_a_client_events_is_settled_by_a_ping(culprit: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe", channel="private-x")
+        await peer.confirm("private-x")
+        await peer.expect("client-status")
+        await peer.expect("pusher:subscribe", channel="presence-r")
+        await peer.send("pusher:error", INVALID)
+        await peer.expect("pusher:ping")
+        if culprit == "the client event":
+            await peer.confirm("presence-r")
+        await peer.send("pusher:pong")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        private = await client.subscribe("private-x")
+        await private.trigger("status", {})
+        if culprit == "the client event":
+            assert (await client.subscribe("presence-r", ALICE)).is_subscribed
+        else:
+            with pytest.raises(SubscriptionError, match="presence-r"):
+                await client.subscribe("presence-r", ALICE)
+
+
+async def test_no_answer_is_a_timeout_that_leaves_no_trace() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe", channel="news")
+        await peer.expect("pusher:unsubscribe", channel="news")
+        await peer.confirm("news")  # too late
+        await peer.send("e", "1", "news")
+        await peer.expect("pusher:subscribe", channel="other")
+        await peer.confirm("other")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server, subscribe_timeout=0.1) as client:
+        heard = Recorder()
+        client.bind("e", heard)
+        with pytest.raises(TimeoutError, match=r"'news'.*0\.1 seconds \(REVERB_SUBSCRIBE_TIMEOUT\)"):
+            await client.subscribe("news")
+        assert client.channels == {}
+        await client.subscribe("other")
+        assert client.channels.keys() == {"other"}
+        assert heard.calls == []
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_cancelling_a_subscribe_leaves_no_trace(monkeypatch: pytest.MonkeyPatch, answered: bool) -> None:
+    asked = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe", channel="news")
+        asked.set()
+        if answered:
+            await peer.confirm("news")
+        await peer.expect("pusher:unsubscribe", channel="news")
+        if not answered:
+            await peer.confirm("news")
+        await peer.expect("pusher:subscribe", channel="news")
+        await peer.confirm("news")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        subscribing = asyncio.ensure_future(client.subscribe("news"))
+        if answered:
+            confirm = client._confirm
+
+            def confirm_and_cancel(channel: Channel, message: Message) -> None:
+                confirm(channel, message)
+                subscribing.cancel()  # the answer is there, but the task has not seen it yet
+
+            monkeypatch.setattr(client, "_confirm", confirm_and_cancel)
+        else:
+            await asyncio.wait_for(asked.wait(), 5)
+            subscribing.cancel()
+        await asyncio.wait({subscribing})
+        monkeypatch.undo()
+        assert subscribing.cancelled()
+        assert client.channels == {}
+        assert (await client.subscribe("news")).is_subscribed
+
+
+async def test_the_same_name_at_once_is_one_subscription_and_one_object() -> None:
+    subscribes = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal subscribes
+        await peer.establish()
+        while True:
+            message = await peer.expect("pusher:subscribe")
+            subscribes += 1
+            await peer.confirm(message["data"]["channel"])
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        first, second = await asyncio.gather(client.subscribe("news"), client.subscribe("news"))
+        assert first is second
+        assert await client.subscribe("news") is first
+        await client.subscribe("other")
+        assert subscribes == 2
+
+
+async def test_one_of_two_waiting_subscribers_can_be_cancelled() -> None:
+    go_on = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe")
+        await go_on.wait()
+        await peer.confirm("news")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        first, second = (asyncio.ensure_future(client.subscribe("news")) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait({first})
+        go_on.set()
+        assert (await second).is_subscribed
+
+
+async def test_subscribing_and_unsubscribing_in_quick_succession_ends_as_asked() -> None:
+    """The second subscribe waits for the answer to the first, or nobody could tell whose a success is."""
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe", channel="news")
+        await peer.expect("pusher:unsubscribe", channel="news")
+        await peer.confirm("news")
+        await peer.send("e", "1", "news")
+        await peer.expect("pusher:subscribe", channel="news")
+        await peer.confirm("news")
+        await peer.send("e", "2", "news")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        first = asyncio.ensure_future(client.subscribe("news"))
+        await asyncio.sleep(0)
+        await client.unsubscribe("news")
+        news = await client.subscribe("news")
+        heard = Recorder()
+        news.bind("e", heard)
+        with pytest.raises(SubscriptionError, match="unsubscribed before"):
+            await first
+        assert await heard.wait_for(1) == [("e", 2, "news")]
+
+
+async def test_events_behind_the_confirmation_reach_handlers_bound_right_after() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        for _ in range(2):
+            name = (await peer.expect("pusher:subscribe"))["data"]["channel"]
+            succeeded = encode_message("pusher_internal:subscription_succeeded", "{}", name)
+            await peer.send_raw(
+                b"".join(
+                    encode_frame(TEXT, text)
+                    for text in (succeeded, encode_message("e", "1", name), encode_message("e", "2", name))
+                )
+            )
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        heard, everything = Recorder(), Recorder()
+        one = await client.subscribe("cache-1")
+        one.bind("e", heard).bind("*", everything)
+        assert await heard.wait_for(2) == [("e", 1, "cache-1"), ("e", 2, "cache-1")]
+        assert everything.events == [Events.SUBSCRIPTION_SUCCEEDED, "e", "e"]
+        # wrapped in other tasks, the way back to the caller is longer
+        (two,) = await asyncio.wait_for(asyncio.gather(client.subscribe("cache-2")), 5)
+        two.bind("e", heard)
+        assert len(await heard.wait_for(4)) == 4
+
+
+async def test_the_first_events_do_not_wait_for_ever_for_a_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe")
+        await peer.confirm("news")
+        await peer.send("e", "1", "news")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        heard = Recorder()
+        client.bind("e", heard)
+        await client.subscribe("news")
+        assert await heard.wait_for(1) == [("e", 1, "news")]
+
+
+@pytest.mark.parametrize("name", ["", None, 5])
+async def test_channel_names_that_are_none(name: Any) -> None:
+    async with ScriptedServer(confirm_all) as server, connected(server) as client:
+        with pytest.raises(SubscriptionError, match="channel name"):
+            await client.subscribe(name)
+        assert client.channels == {}
+
+
+async def test_presence_needs_user_data_and_other_channels_take_none() -> None:
+    async with ScriptedServer(confirm_all) as server, connected(server) as client:
+        with pytest.raises(SubscriptionError, match="user_id"):
+            await client.subscribe("presence-r")
+        with pytest.raises(SubscriptionError, match="presence"):
+            await client.subscribe("private-x", user_data=ALICE)
+
+
+async def test_without_a_secret_public_channels_work_and_private_ones_say_what_is_missing() -> None:
+    async with ScriptedServer(confirm_all) as server:
+        client = ReverbClient(app_key="key", host=server.host, port=server.port, scheme="http")
+        async with client:
+            assert (await client.subscribe("news")).is_subscribed
+            with pytest.raises(ConfigurationError, match="REVERB_APP_SECRET"):
+                await client.subscribe("private-x")
+            assert client.is_connected
+
+
+async def test_subscribing_without_a_connection_is_an_error_at_once() -> None:
+    async with ScriptedServer(confirm_all) as server:
+        with pytest.raises(ConnectionError, match=r"'news'.*connect"):
+            await make_client(server).subscribe("news")
+
+
+async def test_unsubscribing() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe", channel="news")
+        await peer.confirm("news")
+        await peer.expect("pusher:unsubscribe", channel="news")
+        await peer.send("e", "1", "news")
+        await peer.expect("pusher:subscribe", channel="other")
+        await peer.confirm("other")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        heard = Recorder()
+        news = await client.subscribe("news")
+        news.bind("e", heard)
+        client.bind("e", heard)
+        await client.unsubscribe("news")
+        await client.unsubscribe("news")
+        await client.unsubscribe("never")
+        assert not news.is_subscribed
+        assert client.channels == {}
+        await client.subscribe("other")
+        assert heard.calls == []
+
+
+# --- authorizers -----------------------------------------------------------------------------------------------
+
+
+async def test_an_authorizer_signs_in_place_of_the_secret() -> None:
+    messages: list[dict[str, Any]] = []
+    asked: list[tuple[str, str]] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.establish("1.2")
+        for _ in range(2):
+            messages.append((await peer.expect("pusher:subscribe"))["data"])
+            await peer.confirm(messages[-1]["channel"])
+        await peer.wait_closed()
+
+    async def authorizer(socket_id: str, channel: str) -> ChannelAuth:
+        asked.append((socket_id, channel))
+        return ChannelAuth(
+            "key:signature", '{"user_id":7, "user_info":{"name":"é"}}' if "pres" in channel else None
+        )
+
+    async with ScriptedServer(script) as server, connected(server, authorizer=authorizer) as client:
+        await client.subscribe("private-x")
+        room = await client.subscribe("presence-r")
+        assert isinstance(room, PresenceChannel)
+        assert room.me == {"user_id": "7", "user_info": {"name": "é"}}
+    assert asked == [("1.2", "private-x"), ("1.2", "presence-r")]
+    assert messages == [
+        {"channel": "private-x", "auth": "key:signature"},
+        {
+            "channel": "presence-r",
+            "auth": "key:signature",
+            "channel_data": '{"user_id":7, "user_info":{"name":"é"}}',
+        },
+    ]
+
+
+@pytest.mark.parametrize("failure", ["raises", "refuses", "returns nonsense"])
+async def test_an_authorizer_that_fails_fails_its_channel_only(failure: str) -> None:
+    async def authorizer(socket_id: str, channel: str) -> ChannelAuth:
+        if failure == "raises":
+            raise RuntimeError("token-123")
+        if failure == "refuses":
+            raise AuthenticationError("not for you", code=403)
+        nonsense: Any = "key:signature"
+        return nonsense  # type: ignore[no-any-return]
+
+    async with ScriptedServer(confirm_all) as server, connected(server, authorizer=authorizer) as client:
+        private, public = await asyncio.gather(
+            client.subscribe("private-x"), client.subscribe("news"), return_exceptions=True
+        )
+        assert isinstance(private, AuthenticationError)
+        assert isinstance(public, Channel)
+        if failure == "refuses":
+            assert private.code == 403
+        else:
+            assert "'private-x'" in str(private)
+            assert "token-123" not in str(private)
+            assert private.__cause__ is not None
+
+
+async def test_authorizers_are_not_called_all_at_once() -> None:
+    running = most = 0
+
+    async def authorizer(socket_id: str, channel: str) -> ChannelAuth:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        running -= 1
+        return ChannelAuth("key:signature")
+
+    async with ScriptedServer(confirm_all) as server, connected(server, authorizer=authorizer) as client:
+        await asyncio.gather(*(client.subscribe(f"private-{number}") for number in range(50)))
+        assert most == 8
+
+
+# --- events ----------------------------------------------------------------------------------------------------
+
+
+async def test_events_reach_the_handlers_of_their_channel_and_of_the_client() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        for name in ("a", "b"):
+            await peer.expect("pusher:subscribe", channel=name)
+            await peer.confirm(name)
+        await peer.expect("pusher:unsubscribe")
+        await peer.send("App\\Events\\Shipped", '{"id":1}', "a")
+        await peer.send("App\\Events\\Shipped", "just text", "b")
+        await peer.send("App\\Events\\Shipped", "2", "elsewhere")
+        await peer.send("pusher:custom", "{}", "a")
+        await peer.send("pusher:cache_miss", channel="b")
+        await peer.send("no:channel", "3")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        on_a, on_client = Recorder(), Recorder()
+        a, b = await client.subscribe("a"), await client.subscribe("b")
+        assert a.bind("App\\Events\\Shipped", on_a) is a
+        b.bind("never", on_a)
+        client.bind("*", on_client)
+        await until(lambda: len(on_client.calls) == 2)  # subscription_succeeded
+        on_client.calls.clear()
+        client._connection.send_silent(b'{"event":"pusher:unsubscribe"}')  # type: ignore[union-attr]
+        assert await on_client.wait_for(5) == [
+            ("App\\Events\\Shipped", {"id": 1}, "a"),
+            ("App\\Events\\Shipped", "just text", "b"),
+            ("pusher:custom", {}, "a"),
+            ("pusher:cache_miss", None, "b"),
+            ("no:channel", 3, None),
+        ]
+        assert on_a.calls == [("App\\Events\\Shipped", {"id": 1}, "a")]
+
+
+async def test_errors_of_the_server_reach_error_handlers() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe")
+        await peer.confirm("private-x")
+        await peer.expect("client-x")
+        await peer.send("pusher:error", r'{"code":4301,"message":"Rate limit exceeded"}')
+        await peer.send("pusher:error", {"code": 4301, "message": "as soketi says it"}, "private-x")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        everything, on_channel = Recorder(), Recorder()
+        client.bind("error", everything)
+        channel = await client.subscribe("private-x")
+        channel.bind("error", on_channel)
+        await channel.trigger("x", {})
+        assert await everything.wait_for(2) == [
+            ("pusher:error", {"code": 4301, "message": "Rate limit exceeded"}, None),
+            ("pusher:error", {"code": 4301, "message": "as soketi says it"}, "private-x"),
+        ]
+        assert len(on_channel.calls) == 1
+        assert client.is_connected
+
+
+async def test_handlers_may_call_anything() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        while True:
+            message = await peer.receive()
+            if message["event"] == "pusher:subscribe":
+                await peer.confirm(message["data"]["channel"])
+                await peer.send("go", "1", message["data"]["channel"])
+
+    async with ScriptedServer(script) as server:
+        client = make_client(server)
+        await client.connect()
+
+        async def handler(event: str, data: Any, channel: str | None) -> None:
+            other = await client.subscribe("private-other")
+            await other.trigger("status", {})
+            await client.unsubscribe("private-other")
+            await client.disconnect()
+
+        (await client.subscribe("news")).bind("go", handler)
+        await asyncio.wait_for(client.listen(), 5)
+        await until(lambda: not client_tasks())
+        assert not client.is_connected
+
+
+async def test_two_handlers_that_disconnect_do_not_wait_for_each_other() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        for name in ("a", "b"):
+            await peer.expect("pusher:subscribe")
+            await peer.confirm(name)
+        await peer.expect("pusher:unsubscribe")
+        await peer.send("go", "1", "a")
+        await peer.send("go", "1", "b")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server:
+        client = make_client(server, drain_timeout=30)
+        await client.connect()
+        finished = []
+
+        async def handler(event: str, data: Any, channel: str | None) -> None:
+            await client.disconnect()
+            finished.append(channel)
+
+        for name in ("a", "b"):
+            (await client.subscribe(name)).bind("go", handler)
+        client._connection.send_silent(b'{"event":"pusher:unsubscribe"}')  # type: ignore[union-attr]
+        await until(lambda: len(finished) == 2)
+
+
+async def test_disconnecting_lets_handlers_finish_what_was_received() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe")
+        await peer.confirm("news")
+        for number in range(5):
+            await peer.send("e", str(number), "news")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        go_on, heard = asyncio.Event(), Recorder()
+
+        async def handler(event: str, data: Any, channel: str | None) -> None:
+            await go_on.wait()
+            heard(event, data, channel)
+
+        news = await client.subscribe("news")
+        news.bind("e", handler)
+        await until(lambda: len(news._lane._pending) == 4)
+        disconnecting = asyncio.ensure_future(client.disconnect())
+        await until(lambda: not client.is_connected)
+        go_on.set()
+        await disconnecting
+        assert [data for _, data, _ in heard.calls] == [0, 1, 2, 3, 4]
+
+
+async def test_handlers_that_hang_are_cancelled_when_disconnecting() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe")
+        await peer.confirm("news")
+        await peer.send("e", "1", "news")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server:
+        started = asyncio.Event()
+
+        async def handler(event: str, data: Any, channel: str | None) -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        async with connected(server, drain_timeout=0.05) as client:
+            (await client.subscribe("news")).bind("e", handler)
+            await asyncio.wait_for(started.wait(), 5)
+
+
+# --- client events ---------------------------------------------------------------------------------------------
+
+
+async def test_triggering() -> None:
+    received: list[dict[str, Any]] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe")
+        await peer.confirm("private-x")
+        for _ in range(3):
+            received.append(await peer.receive())
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        channel = await client.subscribe("private-x")
+        await channel.trigger("status", {"cpu": 45.2})
+        await channel.trigger("client-status", [1])
+        await channel.trigger("status", None)
+        await until(lambda: len(received) == 3)
+    assert received == [
+        {"event": "client-status", "channel": "private-x", "data": data} for data in ({"cpu": 45.2}, [1], None)
+    ]
+
+
+async def test_client_events_that_cannot_be_sent_are_errors_at_once() -> None:
+    async with ScriptedServer(confirm_all) as server, connected(server, max_message_size=100) as client:
+        public = await client.subscribe("news")
+        private = await client.subscribe("private-x")
+        encrypted = await client.subscribe("private-encrypted-x")
+        with pytest.raises(SubscriptionError, match="private or presence"):
+            await public.trigger("status", {})
+        with pytest.raises(SubscriptionError, match="encrypted"):
+            await encrypted.trigger("status", {})
+        with pytest.raises(ProtocolError, match="object, a list, or None"):
+            await private.trigger("status", "text")
+        size = len(encode_message("client-status", {"x": ""}, "private-x"))
+        await private.trigger("status", {"x": "a" * (100 - size)})
+        with pytest.raises(ProtocolError, match=r"101 bytes.* 100 \(REVERB_MAX_MESSAGE_SIZE\)"):
+            await private.trigger("status", {"x": "a" * (101 - size)})
+        await client.unsubscribe("private-x")
+        with pytest.raises(SubscriptionError, match="not subscribed"):
+            await private.trigger("status", {})
+        await client.disconnect()
+        with pytest.raises(ConnectionError, match="not connected"):
+            await private.trigger("status", {})
+
+
+# --- losing the connection -------------------------------------------------------------------------------------
+
+
+async def test_after_a_loss_all_channels_are_subscribed_again_with_fresh_signatures() -> None:
+    subscribes: list[tuple[int, str, str | None]] = []
+    drop = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.establish(f"1.{peer.number}")
+        for _ in range(3):
+            data = (await peer.expect("pusher:subscribe"))["data"]
+            subscribes.append((peer.number, data["channel"], data.get("auth")))
+            members = json.dumps({"presence": {"ids": [str(peer.number)], "hash": {}}})
+            await peer.confirm(data["channel"], members if "presence" in data["channel"] else "{}")
+        if peer.number == 1:
+            await drop.wait()
+            return
+        await peer.send("e", "2", "news")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        heard, confirmations = Recorder(), Recorder()
+        channels = [
+            await client.subscribe("news"),
+            await client.subscribe("private-x"),
+            await client.subscribe("presence-r", ALICE),
+        ]
+        channels[0].bind("e", heard)
+        client.bind("pusher:subscription_succeeded", confirmations)
+        await confirmations.wait_for(3)
+        listening = asyncio.ensure_future(client.listen())
+        drop.set()
+        assert await heard.wait_for(1) == [("e", 2, "news")]
+        assert client.socket_id == "1.2"
+        assert not listening.done()
+        assert list(client.channels.values()) == channels
+        assert all(channel.is_subscribed for channel in channels)
+        room = channels[2]
+        assert isinstance(room, PresenceChannel)
+        assert room.members == {"2": {}}
+        assert len(await confirmations.wait_for(6)) == 6
+        await client.disconnect()
+        await listening
+    assert [(number, name) for number, name, _ in subscribes] == [
+        (number, name) for number in (1, 2) for name in ("news", "private-x", "presence-r")
+    ]
+    assert subscribes[4][2] == sign_channel("app-key", "app-secret", "1.2", "private-x")
+    assert subscribes[5][2] != subscribes[2][2]
+
+
+async def test_while_the_connection_is_down_the_state_is_told_as_it_is() -> None:
+    drop, back = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        if peer.number > 1:
+            await back.wait()
+        await peer.establish(f"1.{peer.number}")
+        await peer.expect("pusher:subscribe")
+        await peer.confirm("private-x")
+        if peer.number == 1:
+            await drop.wait()
+        else:
+            await peer.expect("pusher:subscribe", channel="late")
+            await peer.confirm("late")
+            await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        channel = await client.subscribe("private-x")
+        drop.set()
+        await until(lambda: not client.is_connected)
+        assert client.socket_id is None
+        assert not channel.is_subscribed
+        assert client.channels == {"private-x": channel}
+        with pytest.raises(ConnectionError, match="not connected"):
+            await channel.trigger("status", {})
+        late = asyncio.ensure_future(client.subscribe("late"))
+        again = asyncio.ensure_future(client.subscribe("private-x"))
+        await until(lambda: server.connections == 2)
+        assert not late.done()
+        back.set()
+        assert (await late).is_subscribed
+        assert await again is channel
+
+
+async def test_what_was_unsubscribed_while_the_connection_was_down_stays_away() -> None:
+    drop = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 1:
+            await peer.establish()
+            for name in ("a", "b"):
+                await peer.expect("pusher:subscribe")
+                await peer.confirm(name)
+            await drop.wait()
+        else:
+            await peer.establish()
+            await peer.expect("pusher:subscribe", channel="b")
+            await peer.confirm("b")
+            await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        await client.subscribe("a")
+        b = await client.subscribe("b")
+        drop.set()
+        await until(lambda: not client.is_connected)
+        await client.unsubscribe("a")
+        await until(lambda: b.is_subscribed)
+        assert client.channels == {"b": b}
+
+
+async def test_a_channel_refused_after_a_reconnect_is_reported_and_tried_again_at_the_next() -> None:
+    drops = [asyncio.Event(), asyncio.Event()]
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe", channel="private-x")
+        if peer.number == 2:
+            await peer.send("pusher:error", UNAUTHORIZED)
+        else:
+            await peer.confirm("private-x")
+        await peer.expect("pusher:subscribe", channel="news")
+        await peer.confirm("news")
+        if peer.number < 3:
+            await drops[peer.number - 1].wait()
+        else:
+            await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        errors = Recorder()
+        client.bind("reverb:error", errors)
+        private, news = await client.subscribe("private-x"), await client.subscribe("news")
+        drops[0].set()
+        ((event, data, channel),) = await errors.wait_for(1)
+        assert (event, channel) == ("reverb:error", "private-x")
+        assert data["code"] == 4009
+        assert isinstance(data["exception"], AuthenticationError)
+        await until(lambda: news.is_subscribed)
+        assert not private.is_subscribed
+        assert client.channels.keys() == {"private-x", "news"}
+        drops[1].set()
+        await until(lambda: private.is_subscribed and news.is_subscribed)
+
+
+async def test_a_channel_not_confirmed_after_a_reconnect_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    drop = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe")
+        if peer.number == 1:
+            await peer.confirm("news")
+            await drop.wait()
+        else:
+            await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server, subscribe_timeout=0.2) as client:
+        errors = Recorder()
+        client.bind("error", errors)
+        await client.subscribe("news")
+        drop.set()
+        ((_, data, channel),) = await errors.wait_for(1)
+        assert isinstance(data["exception"], TimeoutError)
+        assert channel == "news"
+        assert client.is_connected
+
+
+async def test_a_subscribe_that_is_waiting_when_the_connection_drops_is_asked_again() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe", channel="news")
+        if peer.number > 1:
+            await peer.confirm("news")
+            await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        assert (await client.subscribe("news")).is_subscribed
+        assert server.connections == 2
+
+
+# --- what a program sees ---------------------------------------------------------------------------------------
+
+
+def test_what_the_package_exports() -> None:
+    for name in reverb.__all__:
+        assert getattr(reverb, name) is not None
+    assert reverb.__version__ == "0.1.0"
+
+
+async def test_secrets_and_signatures_do_not_show_anywhere(caplog: pytest.LogCaptureFixture) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish("1.1")
+        await peer.expect("pusher:subscribe")
+        await peer.send("pusher:error", UNAUTHORIZED)
+        await peer.wait_closed()
+
+    signature = sign_channel("app-key", "S3CR3T", "1.1", "private-x").partition(":")[2]
+    with caplog.at_level("DEBUG"):
+        async with (
+            ScriptedServer(script) as server,
+            connected(server, app_secret="S3CR3T", log_level="DEBUG") as client,
+        ):
+            with pytest.raises(AuthenticationError) as caught:
+                await client.subscribe("private-x")
+            shown = caplog.text + repr(client) + repr(caught.value)
+    assert "S3CR3T" not in shown
+    assert signature not in shown
