@@ -145,9 +145,13 @@ class Channel:
 
     def _on_claimed(self) -> None:
         """``subscribe()`` is about to return this channel: soon its events can go to whoever is bound by then."""
-        if not self._claimed:
-            self._claimed = True
-            self._lane.release_in(_SHORT_GRACE if self._client._bindings else _GRACE)
+        self._claimed = True
+        self._lane.release_in(_SHORT_GRACE if self._client._bindings else _GRACE)
+
+    def _on_client_bound(self) -> None:
+        """The client has a handler for our events, so that they need not wait for one of our own."""
+        if self._claimed:
+            self._lane.release_in(_SHORT_GRACE)
 
     def _on_lost(self) -> None:
         self._is_asking = False

@@ -208,6 +208,8 @@ class ReverbClient:
         handler that raises, a channel that is refused after a reconnect.
         """
         self._bindings.bind(event, handler)
+        for channel in self._channels.values():
+            channel._on_client_bound()
         return self
 
     def unbind(self, event: str, handler: Handler | None = None) -> Self:

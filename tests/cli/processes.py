@@ -1,0 +1,158 @@
+"""Commands as processes, in a pipe or in a terminal of their own, and what they print, as they print it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+import signal
+import struct
+import sys
+import termios
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+DEADLINE = 15.0
+"""Seconds for whatever a test waits for."""
+
+_TAKE_TERMINAL = """\
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Ctrl-C in a terminal reaches the processes that it controls, so the command has to be one of them."""
+
+
+class Output:
+    """Collects what arrives at a file descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self.text = ""
+        self._fd = fd
+        self._bytes = b""
+        self._changed = asyncio.Event()
+        self._ended = False
+        os.set_blocking(fd, False)
+        asyncio.get_running_loop().add_reader(fd, self._read)
+
+    async def expect(self, pattern: str, after: re.Match[str] | None = None) -> re.Match[str]:
+        """Wait until ``pattern`` is found in the output, ``after`` another one; fail when it ends without, or the
+        deadline is over."""
+        return await asyncio.wait_for(self._find(re.compile(pattern, re.MULTILINE), after), DEADLINE)
+
+    async def end(self) -> str:
+        """Wait for the end of the output; return all of it."""
+        await asyncio.wait_for(self._wait_end(), DEADLINE)
+        return self.text
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    async def _find(self, pattern: re.Pattern[str], after: re.Match[str] | None) -> re.Match[str]:
+        while True:
+            match = pattern.search(self.text, 0 if after is None else after.end())
+            if match is not None:
+                return match
+            assert not self._ended, f"{pattern.pattern!r} is not in the output:\n{self.text}"
+            self._changed.clear()
+            try:
+                await self._changed.wait()
+            except asyncio.CancelledError:
+                print(f"{pattern.pattern!r} was not found in time. The output:\n{self.text}")
+                raise
+
+    async def _wait_end(self) -> None:
+        while not self._ended:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _read(self) -> None:
+        try:
+            chunk = os.read(self._fd, 65536)
+        except OSError:  # on Linux, how a terminal tells that nobody has it open any more
+            chunk = b""
+        if not chunk:
+            self._ended = True
+            asyncio.get_running_loop().remove_reader(self._fd)
+        self._bytes += chunk
+        self.text = self._bytes.decode(errors="ignore").replace("\r\n", "\n")
+        self._changed.set()
+
+
+class Command:
+    """A running ``reverb`` command. In a terminal, ``out`` and ``err`` are the same."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, out: Output, err: Output, terminal: int | None
+    ) -> None:
+        self.out = out
+        self.err = err
+        self._process = process
+        self._terminal = terminal
+
+    def press_ctrl_c(self) -> None:
+        assert self._terminal is not None
+        os.write(self._terminal, b"\x03")
+
+    def send_signal(self, number: signal.Signals) -> None:
+        # Not with the process's own method: that asks first whether it has ended, behind asyncio's back.
+        os.kill(self._process.pid, number)
+
+    async def exit_code(self) -> int:
+        """Wait for the end, and for the rest of the output."""
+        code = await asyncio.wait_for(self._process.wait(), DEADLINE)
+        await self.err.end()
+        return code
+
+
+@asynccontextmanager
+async def reverb(
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path,
+    terminal: bool = False,
+    width: int = 120,
+    module: str = "reverb",
+) -> AsyncIterator[Command]:
+    """Run ``reverb`` with these arguments, and none of the tests' own ``REVERB_`` variables."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("REVERB_") and name not in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE")
+    }
+    environment |= {"PYTHONWARNINGS": "error", "TERM": "xterm-256color", **(env or {})}
+    command = [sys.executable, "-m", module, *arguments]
+    if terminal:
+        ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+        fds = (theirs, theirs, theirs)
+        command = [sys.executable, "-c", _TAKE_TERMINAL, *command]
+        outputs = [Output(ours)]
+    else:
+        (ours, out), (their_err, err) = os.pipe(), os.pipe()
+        fds = (os.open(os.devnull, os.O_RDONLY), out, err)
+        outputs = [Output(ours), Output(their_err)]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=fds[0],
+        stdout=fds[1],
+        stderr=fds[2],
+        env=environment,
+        cwd=cwd,
+        start_new_session=True,
+    )
+    for fd in set(fds):
+        os.close(fd)
+    try:
+        yield Command(process, outputs[0], outputs[-1], ours if terminal else None)
+    finally:
+        if process.returncode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            await process.wait()
+        for output in outputs:
+            output.close()

@@ -1,0 +1,294 @@
+"""``reverb listen``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import socket
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reverb import Events, ReverbClient
+from reverb.server import App, ReverbServer
+from tests.cli.processes import reverb
+from tests.integration.servers import Target
+
+SHIPPED = r"App\Events\OrderShipped"
+
+
+def rows(output: str) -> list[str]:
+    """Return the lines without their times, and with single spaces."""
+    return [re.sub(r" +", " ", line.partition("  ")[2]) for line in output.splitlines()]
+
+
+def objects(output: str) -> list[dict[str, Any]]:
+    """Return the objects without their times."""
+    return [
+        {name: value for name, value in json.loads(line).items() if name != "time"} for line in output.splitlines()
+    ]
+
+
+# --- events ----------------------------------------------------------------------------------------------------
+
+
+async def test_prints_events_and_tells_what_happens(
+    target: Target, settings: dict[str, str], tmp_path: Path
+) -> None:
+    async with reverb("listen", "news", "private-orders.7", env=settings, cwd=tmp_path) as command:
+        await command.err.expect(r"subscribed to news$")
+        await command.err.expect(r"subscribed to private-orders\.7$")
+        await target.publish("news", "plain", "just text")
+        await command.out.expect("just text")  # while it runs: nothing is kept back
+        await target.publish("private-orders.7", SHIPPED, {"id": 7, "name": "Zoë"})
+        await command.out.expect(r'"Zoë"\}$')
+        command.send_signal(signal.SIGINT)
+        assert await command.exit_code() == 0
+        assert rows(command.out.text) == [
+            'news plain "just text"',
+            f'private-orders.7 {SHIPPED} {{"id": 7, "name": "Zoë"}}',
+        ]
+        address = f"127.0.0.1:{target.port}"
+        told = rows(command.err.text)
+        assert told[0] == f"connected to {address}"
+        assert sorted(told[1:3]) == ["subscribed to news", "subscribed to private-orders.7"]
+        assert told[3:] == [f"disconnected from {address}"]
+
+
+async def test_json(target: Target, settings: dict[str, str], tmp_path: Path) -> None:
+    user = '{"user_id": 7, "user_info": {"name": "Ann"}}'
+    started = datetime.now(timezone.utc)
+    arguments = ("listen", "--json", "presence-room.1", "--presence-user", user)
+    async with reverb(*arguments, env=settings, cwd=tmp_path) as command:
+        await command.err.expect(r"subscribed to presence-room\.1 as 7; here now: 7$")
+        async with ReverbClient(**target.settings) as bob:
+            room = await bob.subscribe("presence-room.1", user_data={"user_id": "bob", "user_info": {"n": 1}})
+            await room.trigger("hello", {"text": "Zoë\n"})
+            await command.out.expect("client-hello")
+        await command.out.expect("member_removed")
+        await target.publish("presence-room.1", "none", "null")
+        await command.out.expect('"none"')
+        command.send_signal(signal.SIGTERM)
+        assert await command.exit_code() == 0
+
+        channel = {"channel": "presence-room.1"}
+        member = {"user_id": "bob", "user_info": {"n": 1}}
+        presence = {"presence": {"count": 1, "ids": ["7"], "hash": {"7": {"name": "Ann"}}}}
+        assert objects(command.out.text) == [
+            {**channel, "event": Events.SUBSCRIPTION_SUCCEEDED, "data": presence},
+            {**channel, "event": Events.MEMBER_ADDED, "data": member},
+            {**channel, "event": "client-hello", "data": {"text": "Zoë\n"}, "user_id": "bob"},
+            {**channel, "event": Events.MEMBER_REMOVED, "data": member},
+            {**channel, "event": "none", "data": None},
+        ]
+        times = [datetime.fromisoformat(json.loads(line)["time"]) for line in command.out.text.splitlines()]
+        assert times == sorted(times)
+        assert abs((times[0] - started).total_seconds()) < 20
+
+
+async def test_who_we_are_by_default(settings: dict[str, str], tmp_path: Path) -> None:
+    async with reverb("listen", "--json", "presence-room.1", env=settings, cwd=tmp_path) as command:
+        match = await command.err.expect(r"subscribed to presence-room\.1 as (.*); here now")
+        assert re.fullmatch(f"cli-{re.escape(socket.gethostname())}-\\d+", match[1])
+        joined = await command.out.expect("^.*subscription_succeeded.*$")
+        assert json.loads(joined[0])["data"]["presence"]["ids"] == [match[1]]
+
+
+async def test_in_a_terminal(target: Target, settings: dict[str, str], tmp_path: Path) -> None:
+    async with reverb("listen", "news", env=settings, cwd=tmp_path, terminal=True) as command:
+        await command.out.expect("subscribed to news")
+        await target.publish("news", "evil\x1b[2Jname", {"text": "\x1b[2J"})
+        await command.out.expect(r"\}")
+        command.press_ctrl_c()
+        assert await command.exit_code() == 0
+        assert "disconnected from" in command.out.text
+        assert "\x1b[1m" in command.out.text
+        assert "\x1b[2J" not in command.out.text
+        assert "Traceback" not in command.out.text
+
+
+async def test_colours_can_be_turned_off(target: Target, settings: dict[str, str], tmp_path: Path) -> None:
+    env = {**settings, "NO_COLOR": "1"}
+    async with reverb("listen", "news", env=env, cwd=tmp_path, terminal=True) as command:
+        await target.publish("other", "x", "y")
+        await command.out.expect("subscribed to news")
+        command.press_ctrl_c()
+        assert await command.exit_code() == 0
+        assert not re.search(r"\x1b\[[0-9;]*3\d", command.out.text)
+
+
+async def test_an_output_that_cannot_hold_every_character(
+    target: Target, settings: dict[str, str], tmp_path: Path
+) -> None:
+    env = {**settings, "PYTHONIOENCODING": "ascii"}
+    async with reverb("listen", "news", env=env, cwd=tmp_path) as command:
+        await command.err.expect("subscribed")
+        await target.publish("news", "e", "Zoë")
+        await command.out.expect(r'"Zo\\xeb"')
+
+
+async def test_reconnects_and_says_so(
+    embedded: ReverbServer, target: Target, settings: dict[str, str], tmp_path: Path
+) -> None:
+    async with reverb("listen", "private-orders.7", env=settings, cwd=tmp_path) as command:
+        await command.err.expect("subscribed to")
+        await embedded.stop()
+        await command.err.expect(f"lost the connection to 127.0.0.1:{target.port}")
+        await embedded.start()
+        await command.err.expect(
+            f"connected again to 127.0.0.1:{target.port}\n[^|]*subscribed to private-orders.7$"
+        )
+        await target.publish("private-orders.7", SHIPPED, {"id": 8})
+        await command.out.expect(r'\{"id": 8\}$')
+        command.send_signal(signal.SIGTERM)
+        assert await command.exit_code() == 0
+        assert len(rows(command.out.text)) == 1
+
+
+async def test_the_end_of_a_lost_connection(
+    embedded: ReverbServer, settings: dict[str, str], tmp_path: Path
+) -> None:
+    env = {**settings, "REVERB_RECONNECT_ENABLED": "false"}
+    async with reverb("listen", "news", env=env, cwd=tmp_path) as command:
+        await command.err.expect("subscribed to")
+        await embedded.stop()
+        assert await command.exit_code() == 3
+        assert command.err.text.splitlines()[-1].startswith("reverb: lost the connection to 127.0.0.1:")
+        assert "Traceback" not in command.err.text
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_ends_when_nobody_reads(
+    as_json: bool, target: Target, settings: dict[str, str], tmp_path: Path
+) -> None:
+    async with reverb("listen", *(["--json"] if as_json else []), "news", env=settings, cwd=tmp_path) as command:
+        await command.err.expect("subscribed to")
+        command.out.close()
+        await target.publish("news", "unread", {})
+        assert await command.exit_code() == 0
+        assert rows(command.err.text)[-1] == f"disconnected from 127.0.0.1:{target.port}"
+        assert "Broken" not in command.err.text
+
+
+async def test_ctrl_c_while_connecting(settings: dict[str, str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.setblocking(False)
+        env = {**settings, "REVERB_PORT": str(silent.getsockname()[1])}
+        async with reverb("listen", "news", env=env, cwd=tmp_path, terminal=True) as command:
+            connection, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(silent), 15)
+            with connection:
+                command.press_ctrl_c()
+                assert await command.exit_code() == 0
+                assert "Traceback" not in command.out.text
+
+
+# --- settings --------------------------------------------------------------------------------------------------
+
+
+async def test_options_go_before_the_environment_and_it_before_the_file(tmp_path: Path) -> None:
+    async with ReverbServer([App(key="right")], path="/ws") as server:
+        tmp_path.joinpath(".env").write_text("REVERB_APP_KEY=file\nREVERB_HOST=127.0.0.1\nREVERB_PORT=1\n")
+        env = {"REVERB_APP_KEY": "environment", "REVERB_SCHEME": "wss", "REVERB_PATH": "/elsewhere"}
+        options: tuple[str, ...] = (
+            "--key",
+            "right",
+            "--port",
+            str(server.port),
+            "--scheme",
+            "http",
+            "--path",
+            "ws",
+        )
+        async with reverb("listen", "news", *options, env=env, cwd=tmp_path) as command:
+            await command.err.expect("subscribed to news")
+        async with reverb("listen", "news", *options[2:], env=env, cwd=tmp_path) as command:
+            assert await command.exit_code() == 3  # with the environment's key
+        async with reverb(
+            "listen", "news", *options, "--host", "reverb.invalid", env=env, cwd=tmp_path
+        ) as command:
+            assert await command.exit_code() == 3
+            assert "reverb.invalid" in command.err.text
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------
+
+
+async def fails(
+    *arguments: str, env: dict[str, str], cwd: Path, code: int, says: str, terminal: bool = False
+) -> None:
+    """Assert that listening ends with this code and, but for what it says about connecting, this one message."""
+    async with reverb("listen", *arguments, env=env, cwd=cwd, terminal=terminal) as command:
+        assert await command.exit_code() == code
+        said = re.sub(r"^.*\d\d:\d\d:\d\d.*connected to .*\n", "", command.err.text)
+        assert re.fullmatch(f"reverb: {says}\n", said), said
+        if not terminal:
+            assert command.out.text == ""
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_every_setting_that_is_wrong_is_named(terminal: bool, tmp_path: Path) -> None:
+    env = {"REVERB_PORT": "x", "REVERB_SCHEME": "ftp", "REVERB_APP_SECRET": "s3cret"}
+    wrong = "\n".join(f"  REVERB_{name} .*" for name in ("APP_KEY", "HOST", "PORT", "SCHEME"))
+    await fails("news", env=env, cwd=tmp_path, code=2, says=f"invalid settings:\n{wrong}", terminal=terminal)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_no_server(terminal: bool, settings: dict[str, str], tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # but does not listen
+        port = str(taken.getsockname()[1])
+        says = f"cannot connect to 127.0.0.1:{port}: .*"
+        await fails("--port", port, "news", env=settings, cwd=tmp_path, code=3, says=says, terminal=terminal)
+
+
+async def test_wrong_key(settings: dict[str, str], tmp_path: Path) -> None:
+    says = ".*Application does not exist.*"
+    await fails("--key", "wrong", "news", env=settings, cwd=tmp_path, code=3, says=says)
+
+
+async def test_wrong_path(settings: dict[str, str], tmp_path: Path) -> None:
+    says = ".*HTTP status 404.*REVERB_PATH.*"
+    await fails("--path", "wrong", "news", env=settings, cwd=tmp_path, code=3, says=says)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_wrong_secret(terminal: bool, settings: dict[str, str], tmp_path: Path) -> None:
+    env = {**settings, "REVERB_APP_SECRET": "wr0ng"}
+    says = ".*refused the signature for 'private-a'.*REVERB_APP_SECRET"
+    await fails("private-a", env=env, cwd=tmp_path, code=4, says=says, terminal=terminal)
+
+
+async def test_missing_secret(settings: dict[str, str], tmp_path: Path) -> None:
+    env = {name: value for name, value in settings.items() if name != "REVERB_APP_SECRET"}
+    await fails("private-a", env=env, cwd=tmp_path, code=2, says="REVERB_APP_SECRET is missing.*")
+
+
+@pytest.mark.parametrize(
+    ("user", "says"),
+    [
+        ("{user_id: 1}", "--presence-user is not JSON: .*"),
+        ("", "--presence-user is not JSON: .*"),
+        ("[" * 100_000, "--presence-user is not JSON: .*"),
+        ("[1]", "--presence-user must be an object with a user_id, such as .*"),
+        ('{"user_info": {}}', "--presence-user must be an object with a user_id, such as .*"),
+    ],
+    ids=["no-json", "empty", "deep", "list", "no-id"],
+)
+async def test_bad_presence_user(user: str, says: str, settings: dict[str, str], tmp_path: Path) -> None:
+    arguments = ("--presence-user", user, "presence-a")
+    await fails(*arguments, env=settings, cwd=tmp_path, code=2, says=says)
+
+
+async def test_an_empty_channel_name(settings: dict[str, str], tmp_path: Path) -> None:
+    await fails("", env=settings, cwd=tmp_path, code=4, says="a channel name must be .*")
+
+
+async def test_the_secret_is_never_told(settings: dict[str, str], tmp_path: Path) -> None:
+    env = {**settings, "REVERB_APP_SECRET": "s3cret", "REVERB_LOG_LEVEL": "DEBUG"}
+    async with reverb("listen", "private-a", env=env, cwd=tmp_path) as command:
+        assert await command.exit_code() == 4
+        assert "s3cret" not in command.out.text + command.err.text
