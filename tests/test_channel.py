@@ -25,7 +25,7 @@ async def room(client: ReverbClient) -> PresenceChannel:
     """A room that the server has just confirmed."""
     room = PresenceChannel(client, NAME, '{"user_id":"1","user_info":{"name":"me"}}')
     data = '{"presence":{"count":2,"ids":["1",7],"hash":{"1":{"name":"me"},"7":[]}}}'
-    room._on_confirmed(Message(SUCCEEDED, NAME, data))
+    room._on_confirmed(Message(SUCCEEDED, NAME, data), 1)
     room._lane.clear()
     return room
 
@@ -47,9 +47,9 @@ async def test_members_are_a_copy(room: PresenceChannel) -> None:
 async def test_members_come_and_go_before_the_handlers_run(room: PresenceChannel) -> None:
     seen: list[tuple[str, Any, set[str]]] = []
     room.bind("*", lambda event, data, channel: seen.append((event, data, set(room.members))))
-    room._on_protocol_event(member_event("added", '{"user_id":8,"user_info":{"name":"x"}}'))
-    room._on_protocol_event(member_event("added", '{"user_id":"9"}'))
-    room._on_protocol_event(member_event("removed", '{"user_id":8}'))
+    room._on_protocol_event(member_event("added", '{"user_id":8,"user_info":{"name":"x"}}'), 1)
+    room._on_protocol_event(member_event("added", '{"user_id":"9"}'), 1)
+    room._on_protocol_event(member_event("removed", '{"user_id":8}'), 1)
     assert seen == [
         (Events.MEMBER_ADDED, {"user_id": "8", "user_info": {"name": "x"}}, {"1", "7", "8"}),
         (Events.MEMBER_ADDED, {"user_id": "9", "user_info": {}}, {"1", "7", "8", "9"}),
@@ -60,7 +60,7 @@ async def test_members_come_and_go_before_the_handlers_run(room: PresenceChannel
 async def test_a_member_nobody_knew_can_leave(room: PresenceChannel) -> None:
     heard = Recorder()
     room.bind(Events.MEMBER_REMOVED, heard)
-    room._on_protocol_event(member_event("removed", '{"user_id":"stranger"}'))
+    room._on_protocol_event(member_event("removed", '{"user_id":"stranger"}'), 1)
     assert heard.calls == [(Events.MEMBER_REMOVED, {"user_id": "stranger", "user_info": {}}, NAME)]
 
 
@@ -68,21 +68,21 @@ async def test_a_member_nobody_knew_can_leave(room: PresenceChannel) -> None:
 async def test_member_events_that_name_nobody_change_nothing(room: PresenceChannel, data: Any) -> None:
     heard = Recorder()
     room.bind("*", heard)
-    room._on_protocol_event(member_event("added", data))
-    room._on_protocol_event(member_event("removed", data))
+    room._on_protocol_event(member_event("added", data), 1)
+    room._on_protocol_event(member_event("removed", data), 1)
     assert room.members.keys() == {"1", "7"}
     assert heard.calls == []
 
 
 async def test_a_new_confirmation_replaces_the_members(room: PresenceChannel) -> None:
-    room._on_confirmed(Message(SUCCEEDED, NAME, '{"presence":{"ids":["1"],"hash":{"1":[]}}}'))
+    room._on_confirmed(Message(SUCCEEDED, NAME, '{"presence":{"ids":["1"],"hash":{"1":[]}}}'), 1)
     assert room.members == {"1": {}}
 
 
 async def test_other_protocol_events_pass(room: PresenceChannel) -> None:
     heard = Recorder()
     room.bind("pusher:cache_miss", heard)
-    room._on_protocol_event(Message("pusher:cache_miss", NAME))
+    room._on_protocol_event(Message("pusher:cache_miss", NAME), 1)
     assert heard.calls == [("pusher:cache_miss", None, NAME)]
 
 

@@ -369,8 +369,8 @@ async def test_cancelling_a_subscribe_leaves_no_trace(monkeypatch: pytest.Monkey
         if answered:
             confirm = client._confirm
 
-            def confirm_and_cancel(channel: Channel, message: Message) -> None:
-                confirm(channel, message)
+            def confirm_and_cancel(channel: Channel, message: Message, size: int) -> None:
+                confirm(channel, message, size)
                 subscribing.cancel()  # the answer is there, but the task has not seen it yet
 
             monkeypatch.setattr(client, "_confirm", confirm_and_cancel)

@@ -35,7 +35,7 @@ class Inbox:
     def __init__(self) -> None:
         self.queue: asyncio.Queue[Message] = asyncio.Queue()
 
-    def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message, size: int) -> None:
         self.queue.put_nowait(message)
 
     async def next(self) -> Message:
@@ -225,7 +225,7 @@ async def test_nobody_listens(inbox: Inbox) -> None:
 async def test_an_unknown_host() -> None:
     config = ReverbConfig(app_key="key", host="no-such-host.invalid", scheme="ws")
     with pytest.raises(ConnectionError, match=r"no-such-host\.invalid:443.*REVERB_HOST"):
-        await Connection.open(config, None, lambda message: None)
+        await Connection.open(config, None, lambda message, size: None)
 
 
 async def silent_after_the_request(peer: Peer) -> None:
@@ -674,6 +674,22 @@ async def test_the_servers_close_frame_is_answered_and_is_the_reason(
         assert loss.code == code
         assert reason in str(loss)
         assert f"127.0.0.1:{server.port}" in str(loss)
+
+
+async def test_a_message_that_was_too_large_is_named_without_what_it_carries(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("client-status")
+        await peer.close(1009, "Maximum message size exceeded")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox) as connection:
+        payload = b'{"event":"client-status","channel":"private-x","data":{"token":"SECRET"}}'
+        connection.send_silent(payload)
+        loss = str(await asyncio.wait_for(connection.wait_lost(), 5))
+        assert f"'client-status' on 'private-x' with {len(payload)} bytes" in loss
+        assert "REVERB_MAX_MESSAGE_SIZE is 10000" in loss
+        assert "SECRET" not in loss
 
 
 async def test_the_last_words_of_reverb_are_the_reason(inbox: Inbox) -> None:

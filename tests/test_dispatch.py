@@ -44,7 +44,8 @@ class Kit:
     """Two channels' lanes and the client's, as a client has them."""
 
     def __init__(self) -> None:
-        self.dispatcher = Dispatcher()
+        self.pressure: list[bool] = []
+        self.dispatcher = Dispatcher(10, 1_000, lambda: self.pressure.append(self.dispatcher.is_full))
         self.everywhere = Bindings()
         self.client = Lane(None, self.everywhere, self.dispatcher)
         self.a_bindings, self.b_bindings = Bindings(self.everywhere), Bindings(self.everywhere)
@@ -377,6 +378,41 @@ async def test_event_names_without_end_take_no_memory_without_end(kit: Kit) -> N
     assert len(kit.a_bindings._routes) <= 1_000
 
 
+async def test_what_waits_is_counted_and_the_bounds_are_told(kit: Kit, recorder: Recorder) -> None:
+    kit.a_bindings.bind("e", asynchronous(recorder, pause=True))
+    for number in range(9):
+        kit.a.put("e", str(number), None, 1)
+    assert (kit.dispatcher.pending_events, kit.dispatcher.pending_bytes, kit.pressure) == (9, 9, [])
+    kit.b_bindings.bind("e", asynchronous(recorder, pause=True))
+    kit.b.put("e", "9", None, 1)
+    assert kit.pressure == [True]
+    await recorder.wait_for(10)
+    assert kit.pressure == [True, False]
+    assert (kit.dispatcher.pending_events, kit.dispatcher.pending_bytes) == (0, 0)
+
+
+async def test_few_events_can_be_too_many_bytes(kit: Kit, recorder: Recorder) -> None:
+    kit.a.hold()
+    kit.a.put("e", "1", None, 999)
+    assert kit.pressure == []
+    kit.a.put("e", "2", None, 1)
+    assert kit.pressure == [True]
+    assert not kit.dispatcher.is_flooded
+    kit.a.put("e", "3", None, 3_000)
+    assert kit.dispatcher.is_flooded
+    kit.a.clear()
+    assert kit.pressure == [True, True, False]
+    assert (kit.dispatcher.pending_events, kit.dispatcher.pending_bytes) == (0, 0)
+
+
+async def test_events_delivered_on_the_spot_wait_for_nobody(kit: Kit, recorder: Recorder) -> None:
+    kit.a_bindings.bind("e", recorder)
+    for _ in range(100):
+        kit.a.put("e", None, None, 100)
+    assert kit.pressure == []
+    assert len(recorder.calls) == 100
+
+
 async def test_draining_lets_handlers_finish_what_was_received(kit: Kit, recorder: Recorder) -> None:
     kit.a_bindings.bind("e", asynchronous(recorder, pause=True))
     for _ in range(10):
@@ -406,6 +442,28 @@ async def test_draining_cancels_handlers_that_take_too_long(
     assert cancelled == ["e"]
     assert len(recorder.calls) == 1
     assert "cancelling 1 handlers" in caplog.text
+
+
+async def test_draining_does_not_wait_for_ever_for_a_handler_that_ignores_its_cancellation(
+    kit: Kit, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("reverb._dispatch._CANCEL_TIMEOUT", 0.05)
+    go_on = asyncio.Event()
+
+    async def deaf(event: str, data: Any, channel: str | None) -> None:
+        while not go_on.is_set():
+            try:
+                await go_on.wait()
+            except asyncio.CancelledError:
+                recorder(event, data, channel)
+
+    kit.a_bindings.bind("e", deaf)
+    kit.a.put("e", None)
+    await asyncio.sleep(0)
+    await kit.dispatcher.drain(0.05)
+    assert len(recorder.calls) == 1
+    assert "1 handlers still run" in caplog.text
+    go_on.set()
 
 
 async def test_a_worker_that_is_cancelled_from_outside_ends(kit: Kit, recorder: Recorder) -> None:

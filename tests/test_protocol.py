@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 
 from reverb import ProtocolError, SubscriptionError
 from reverb._protocol import (
+    PING,
     Action,
     Answers,
     Message,
     Question,
     ServerError,
-    action_for_code,
+    action_after,
     decode,
+    describe,
     encode_channel_data,
     encode_client_event,
     encode_subscribe,
@@ -299,17 +301,46 @@ def test_4009_is_about_a_signature_only_by_its_text() -> None:
     assert not is_auth_refusal(ServerError(4200, "Invalid message format"))
 
 
+FAIL, BACK_OFF, RETRY_NOW = Action.FAIL, Action.BACK_OFF, Action.RETRY_NOW
+
+
 @pytest.mark.parametrize(
-    ("codes", "action"),
+    ("codes", "refused", "said", "closed"),
     [
-        ([4000, 4001, 4004, 4009, 4099], Action.FAIL),
-        ([4100, 4199], Action.BACK_OFF),
-        ([4200, 4201, 4299], Action.RETRY_NOW),
-        ([1000, 1001, 1006, 1009, 1011, 1012, 4300, 4301, 4999, 404, 429, 503], Action.BACK_OFF),
+        # the code in place of the greeting, as the last word of an established connection, in a close frame
+        ([4000, 4001, 4003, 4004, 4009, 4099], FAIL, BACK_OFF, FAIL),
+        ([4100, 4199], BACK_OFF, BACK_OFF, BACK_OFF),
+        ([4200, 4201, 4299], RETRY_NOW, RETRY_NOW, RETRY_NOW),
+        ([4300, 4301, 4999], BACK_OFF, BACK_OFF, BACK_OFF),
+        ([1000, 1001, 1002, 1006, 1009, 1011, 1012], BACK_OFF, BACK_OFF, BACK_OFF),
+        ([401, 403, 404, 429, 500, 502, 503], BACK_OFF, BACK_OFF, BACK_OFF),
     ],
 )
-def test_classes_of_codes(codes: list[int], action: Action) -> None:
-    assert {action_for_code(code) for code in codes} == {action}
+def test_what_to_do_about_a_loss(codes: list[int], refused: Action, said: Action, closed: Action) -> None:
+    for code in codes:
+        assert action_after(code, None, established=False) is refused
+        assert action_after(code, None, established=True) is said
+        assert action_after(None, code, established=False) is closed
+        assert action_after(None, code, established=True) is closed
+        # the close frame is the last word
+        assert action_after(4001, code, established=True) is closed
+
+
+def test_an_end_without_a_word_backs_off() -> None:
+    assert action_after(None, None, established=True) is BACK_OFF
+    assert action_after(None, None, established=False) is BACK_OFF
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        (encode_subscribe("private-x", "key:SIGNATURE"), "'pusher:subscribe' on 'private-x'"),
+        (encode_client_event("status", "private-x", {"channel": "secret"}), "'client-status' on 'private-x'"),
+        (PING, "'pusher:ping'"),
+    ],
+)
+def test_messages_are_described_without_what_they_carry(payload: bytes, text: str) -> None:
+    assert describe(payload) == text
 
 
 # --- which answer belongs to which message ---------------------------------------------------------------------

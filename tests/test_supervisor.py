@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from reverb import ConnectionError, ReverbConfig, ReverbError, TimeoutError
+from reverb import ConnectionError, ConnectionState, ReverbConfig, ReverbError, TimeoutError, _supervisor
 from reverb._connection import Connection
 from reverb._protocol import Action, Message
-from reverb._supervisor import Backoff, Supervisor
+from reverb._supervisor import Backoff, Outage, Supervisor
 
 from .scripted import Peer, ScriptedServer
 from .watching import client_tasks, until
@@ -69,11 +69,19 @@ class Session:
         self.notes: list[str] = []
         self.error: ReverbError | None = None
 
-    def _on_message(self, message: Message) -> None:
+        self.states: list[str] = []
+        self.outages: list[Outage | None] = []
+
+    def _on_state_change(self, previous: ConnectionState, current: ConnectionState) -> None:
+        assert previous == (self.states[-1] if self.states else "initialized")
+        self.states.append(str(current))
+
+    def _on_message(self, message: Message, size: int) -> None:
         self.notes.append(message.event)
 
-    async def _on_connected(self, connection: Connection) -> None:
+    async def _on_connected(self, connection: Connection, outage: Outage | None) -> None:
         self.notes.append(f"connected {connection.socket_id}")
+        self.outages.append(outage)
 
     def _on_lost(self) -> None:
         self.notes.append("lost")
@@ -321,3 +329,214 @@ async def test_a_timeout_at_the_first_attempt_is_a_timeout() -> None:
         supervisor, _ = supervise(server, connect_timeout=0.1)
         with pytest.raises(TimeoutError):
             await supervisor.start(None)
+
+
+# --- states ----------------------------------------------------------------------------------------------------
+
+
+async def test_the_states_of_an_ordinary_life() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish(f"1.{peer.number}")
+        if peer.number == 2:
+            await peer.wait_closed()
+
+    async with ScriptedServer(script) as server:
+        supervisor, session = supervise(server)
+        assert supervisor.state is ConnectionState.INITIALIZED
+        await supervisor.start(None)
+        await until(lambda: "connected 1.2" in session.notes)
+        await supervisor.stop()
+        assert session.states == ["connecting", "connected", "connecting", "connected", "disconnected"]
+
+
+async def test_a_connection_that_does_not_come_back_is_unavailable_until_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_supervisor, "_UNAVAILABLE_AFTER", 0.1)
+    go_on = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 1 or go_on.is_set():
+            await stay(peer) if peer.number > 1 else await peer.establish()
+        else:
+            await peer.refuse(503)
+
+    async with ScriptedServer(script) as server:
+        supervisor, session = supervise(server)
+        await supervisor.start(None)
+        await until(lambda: supervisor.state is ConnectionState.UNAVAILABLE)
+        attempts = server.connections
+        await until(lambda: server.connections > attempts)
+        assert supervisor.state is ConnectionState.UNAVAILABLE
+        go_on.set()
+        await supervisor.wait_connected(5)
+        await supervisor.stop()
+        assert session.states == [
+            "connecting",
+            "connected",
+            "connecting",
+            "unavailable",
+            "connected",
+            "disconnected",
+        ]
+
+
+@pytest.mark.parametrize(("refusal", "state"), [(4001, "failed"), (404, "failed"), (503, "disconnected")])
+async def test_the_state_after_a_first_attempt_that_failed(refusal: int, state: str) -> None:
+    async def script(peer: Peer) -> None:
+        if refusal < 1000:
+            await peer.refuse(refusal)
+        else:
+            await peer.upgrade()
+            await peer.send("pusher:error", {"code": refusal, "message": "no"})
+            await peer.wait_closed()
+
+    async with ScriptedServer(script) as server:
+        supervisor, session = supervise(server)
+        with pytest.raises(ConnectionError):
+            await supervisor.start(None)
+        assert session.states == ["connecting", state]
+
+
+async def test_waiting_for_the_connection() -> None:
+    go_on = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 2:
+            await go_on.wait()
+        await peer.establish()
+        if peer.number == 2:
+            await peer.wait_closed()
+
+    async with ScriptedServer(script) as server:
+        supervisor, _ = supervise(server)
+        with pytest.raises(ConnectionError, match="initialized"):
+            await supervisor.wait_connected(1)
+        await supervisor.start(None)
+        await supervisor.wait_connected(None)
+        await until(lambda: server.connections == 2)
+        with pytest.raises(TimeoutError, match=r"0\.05 seconds"):
+            await supervisor.wait_connected(0.05)
+        waiting = [asyncio.ensure_future(supervisor.wait_connected(5)) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting.pop().cancel()
+        go_on.set()
+        await asyncio.gather(*waiting)
+        await supervisor.stop()
+        with pytest.raises(ConnectionError, match="disconnected"):
+            await supervisor.wait_connected(1)
+
+
+async def test_waiting_for_a_connection_that_fails_raises_the_reason() -> None:
+    async def script(peer: Peer) -> None:
+        if peer.number == 1:
+            await peer.establish()
+        else:
+            await peer.upgrade()
+            await peer.send("pusher:error", {"code": 4001, "message": "no"})
+            await peer.wait_closed()
+
+    async with ScriptedServer(script) as server:
+        supervisor, _ = supervise(server)
+        await supervisor.start(None)
+        await until(lambda: supervisor.state is not ConnectionState.CONNECTED)
+        with pytest.raises(ConnectionError) as caught:
+            await supervisor.wait_connected(5)
+        assert caught.value.code == 4001
+
+
+async def test_an_outage_is_told_with_its_attempts_once_everything_is_back() -> None:
+    async def script(peer: Peer) -> None:
+        if peer.number in (1, 4):
+            await peer.establish(f"1.{peer.number}")
+        elif peer.number < 4:
+            await peer.refuse(503)
+        else:
+            await stay(peer)
+
+    async with ScriptedServer(script) as server:
+        supervisor, session = supervise(server)
+        await supervisor.start(None)
+        await until(lambda: "connected 1.5" in session.notes)
+        await supervisor.stop()
+        first, second, third = session.outages
+        assert first is None
+        assert second is not None
+        assert second.attempts == 3
+        assert third is not None
+        assert third.attempts == 1
+
+
+async def test_attempts_can_be_limited() -> None:
+    async def script(peer: Peer) -> None:
+        if peer.number == 1:
+            await peer.establish()
+        else:
+            await peer.refuse(503)
+
+    async with ScriptedServer(script) as server:
+        supervisor, session = supervise(server, reconnect_max_attempts=3)
+        await supervisor.start(None)
+        with pytest.raises(ConnectionError, match="503"):
+            await asyncio.wait_for(supervisor.wait_ended(), 5)
+        assert server.connections == 4
+        assert session.states[-1] == "failed"
+
+
+async def test_an_error_about_a_message_is_no_reason_to_give_up_when_the_server_goes_away_right_after_it() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish(f"1.{peer.number}")
+        if peer.number == 1:
+            await peer.send("pusher:error", '{"code":4009,"message":"Connection is unauthorized"}')
+        else:
+            await peer.wait_closed()
+
+    async with ScriptedServer(script) as server:
+        supervisor, session = supervise(server)
+        await supervisor.start(None)
+        await until(lambda: "connected 1.2" in session.notes)
+        await supervisor.stop()
+
+
+async def test_a_bug_of_ours_does_not_end_in_silence(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+
+    def explode() -> None:
+        raise RuntimeError("boom")
+
+    async with ScriptedServer(script) as server:
+        supervisor, session = supervise(server)
+        monkeypatch.setattr(session, "_on_lost", explode)
+        await supervisor.start(None)
+        with pytest.raises(ReverbError, match="boom"):
+            await asyncio.wait_for(supervisor.wait_ended(), 5)
+        assert supervisor.state is ConnectionState.FAILED
+        assert "boom" in caplog.text
+
+
+async def test_stopping_before_the_first_step() -> None:
+    async with ScriptedServer(stay) as server:
+        supervisor, _ = supervise(server)
+        starting = asyncio.ensure_future(supervisor.start(None))
+        await asyncio.sleep(0)  # the supervisor's task exists, and has not begun
+        await supervisor.stop()
+        with pytest.raises(ConnectionError, match="disconnected"):
+            await asyncio.wait_for(starting, 5)
+        await supervisor.start(None)
+        await supervisor.stop()
+
+
+async def test_starting_while_it_stops_waits_for_the_end() -> None:
+    async with ScriptedServer(stay) as server:
+        supervisor, session = supervise(server)
+        await supervisor.start(None)
+        stopping = asyncio.ensure_future(supervisor.stop())
+        await asyncio.sleep(0)
+        await supervisor.start(None)
+        await stopping
+        assert supervisor.connection is not None
+        assert session.notes == ["connected 1.1", "lost", "connected 1.2"]
+        await supervisor.stop()

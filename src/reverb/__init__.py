@@ -6,7 +6,7 @@ from .auth import Authorizer, ChannelAuth
 from .channel import Channel, PresenceChannel
 from .client import ReverbClient
 from .config import ReverbConfig
-from .events import Events
+from .events import ConnectionState, Events
 from .exceptions import (
     AuthenticationError,
     ConfigurationError,
@@ -26,6 +26,7 @@ __all__ = [
     "ChannelAuth",
     "ConfigurationError",
     "ConnectionError",
+    "ConnectionState",
     "Events",
     "PresenceChannel",
     "ProtocolError",

@@ -33,6 +33,9 @@ _ATTEMPT_DELAY = 0.25
 _LATENESS = 0.5
 """Seconds that our own timer may be late before silence is blamed on us and not on the server."""
 
+Deliver = Callable[[Message, int], None]
+"""Takes a message and its size in bytes."""
+
 _TEXT = picows.WSMsgType.TEXT
 _BINARY = picows.WSMsgType.BINARY
 _CONTINUATION = picows.WSMsgType.CONTINUATION
@@ -52,7 +55,7 @@ class Connection(picows.WSListener):
     activity_timeout: float | None
     """Seconds of silence after which the server wants to be asked; None where it did not say."""
 
-    def __init__(self, config: ReverbConfig, deliver: Callable[[Message], None]) -> None:
+    def __init__(self, config: ReverbConfig, deliver: Deliver) -> None:
         self.answers = Answers()
         self._config = config
         self._deliver = deliver
@@ -66,15 +69,15 @@ class Connection(picows.WSListener):
         self._last_received = monotonic()
         self._last_error: ServerError | None = None
         self._last_error_at = 0.0
+        self._last_sent = b""
         self._timer: asyncio.TimerHandle | None = None
+        self._is_reading = True
         self._writable: asyncio.Future[None] | None = None
 
     # --- opening -----------------------------------------------------------------------------------------------
 
     @classmethod
-    async def open(
-        cls, config: ReverbConfig, ssl_context: ssl.SSLContext | None, deliver: Callable[[Message], None]
-    ) -> Connection:
+    async def open(cls, config: ReverbConfig, ssl_context: ssl.SSLContext | None, deliver: Deliver) -> Connection:
         """Connect, and wait for ``pusher:connection_established``.
 
         Raises :class:`ConnectionError`, :class:`TimeoutError` or :class:`ProtocolError`. However it ends without a
@@ -224,7 +227,7 @@ class Connection(picows.WSListener):
             if message.event == "pusher:error":
                 self._last_error = _protocol.parse_error(_protocol.parse_data(message.data))
                 self._last_error_at = monotonic()
-        self._deliver(message)
+        self._deliver(message, len(payload))
 
     def _take_rare_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> bytearray | None:
         """Handle a control frame or a part of a message; return a message when it is whole."""
@@ -290,6 +293,23 @@ class Connection(picows.WSListener):
         if self._closing or self._transport is None:
             raise ConnectionError(f"the connection to {self._config.address} is closed")
         self._transport.send(_TEXT, payload)
+        self._last_sent = payload
+
+    # --- reading at the pace of the handlers -------------------------------------------------------------------
+
+    def set_reading(self, reading: bool) -> None:
+        """Pause or resume reading from the socket; while paused, TCP makes the server wait.
+
+        While paused, pings of the server stay unread; ours, which go on, count as life there.
+        """
+        if reading is self._is_reading or self._closing or self._transport is None:
+            return
+        self._is_reading = reading
+        if reading:
+            self._last_received = monotonic()  # the silence was ours
+            self._transport.underlying_transport.resume_reading()
+        else:
+            self._transport.underlying_transport.pause_reading()
 
     # --- staying alive -----------------------------------------------------------------------------------------
 
@@ -302,7 +322,10 @@ class Connection(picows.WSListener):
 
         def watch() -> None:
             silence = monotonic() - self._last_received
-            if silence < interval:
+            if not self._is_reading:
+                self.send_ping()  # to show that we are alive; the answer can't be read yet
+                self._timer = call_later(interval, watch)
+            elif silence < interval:
                 self._timer = call_later(interval - silence, watch)
             else:
                 self.send_ping()
@@ -310,7 +333,7 @@ class Connection(picows.WSListener):
 
         def check(asked_at: float) -> None:
             waited = monotonic() - asked_at
-            if self._last_received >= asked_at:
+            if self._last_received >= asked_at or not self._is_reading:
                 watch()
             elif waited < pong_timeout:
                 self._timer = call_later(pong_timeout - waited, check, asked_at)
@@ -343,6 +366,7 @@ class Connection(picows.WSListener):
         if self._transport is None or self._transport.is_disconnected:
             return
         if not self._closing:
+            self.set_reading(True)
             self._stop_using()
             self._transport.send_close(picows.WSCloseCode.OK)
         timer = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self._transport.disconnect, False)
@@ -361,21 +385,32 @@ class Connection(picows.WSListener):
             self._loss = f"the server broke the WebSocket protocol: {error}"
         return self._lost()
 
+    @property
+    def close_code(self) -> int | None:
+        """The code in the server's close frame; None where there was no code, or no frame."""
+        handshake = self._transport.close_handshake if self._transport is not None else None
+        if handshake is None or handshake.recv is None:
+            return None
+        return handshake.recv.code.value or None
+
     def _lost(self) -> ConnectionError:
-        address = self._config.address
+        lost = f"lost the connection to {self._config.address}"
         handshake = self._transport.close_handshake if self._transport is not None else None
         if handshake is not None and handshake.recv is not None:
-            code = handshake.recv.code.value or None
+            code = self.close_code
             reason = f"the server closed it with code {code}" if code else "the server closed it without a code"
             if handshake.recv.reason:
                 reason += f": {handshake.recv.reason}"
-            return ConnectionError(f"lost the connection to {address}: {reason}", code=code)
+            if code == picows.WSCloseCode.MESSAGE_TOO_BIG.value and self._last_sent:
+                reason += (
+                    f"; the last message sent was {_protocol.describe(self._last_sent)} with "
+                    f"{len(self._last_sent)} bytes (REVERB_MAX_MESSAGE_SIZE is {self._config.max_message_size})"
+                )
+            return ConnectionError(f"{lost}: {reason}", code=code)
         if self._last_error is not None and self._last_error_at >= self._last_received:
             # Reverb sends no close codes; its last words are the reason.
-            error = self._last_error
-            return ConnectionError(f"lost the connection to {address}: {error}", code=error.code)
-        reason = self._loss or "it ended without a close frame"
-        return ConnectionError(f"lost the connection to {address}: {reason}")
+            return ConnectionError(f"{lost}: {self._last_error}", code=self._last_error.code)
+        return ConnectionError(f"{lost}: {self._loss or 'it ended without a close frame'}")
 
 
 def _url(config: ReverbConfig) -> str:

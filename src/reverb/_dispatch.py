@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
@@ -32,6 +32,10 @@ _ERROR_NAMES = frozenset({"error", "pusher:error", ERROR_EVENT})
 
 _FAIR_SHARE = 100
 """Events that a lane delivers before it lets others have a turn."""
+_CANCEL_TIMEOUT = 1.0
+"""Seconds that a cancelled handler gets to clean up."""
+_FLOOD = 4
+"""How many times the bounds may be exceeded while a subscribe waits for its answer."""
 _ROUTES_KEPT = 1000
 """Bound on the memory that ever new event names could take."""
 
@@ -134,16 +138,53 @@ def _takes_user_id(handler: Handler) -> bool:
 
 
 class Dispatcher:
-    """Runs the workers of all lanes of one client."""
+    """Runs the workers of all lanes of one client, and counts what waits for them.
 
-    def __init__(self) -> None:
+    ``on_pressure`` is called when the events that wait reach ``max_events`` or ``max_bytes``, when they become a
+    flood, and when they are down to half of both. Lanes take events all the same: it is up to the one who is
+    called that no more come.
+    """
+
+    def __init__(self, max_events: int, max_bytes: int, on_pressure: Callable[[], None]) -> None:
         self.closed = False
+        self.is_full = False
+        self.pending_events = 0
+        self.pending_bytes = 0
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._on_pressure = on_pressure
         self._workers: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._workers.add(task)
         task.add_done_callback(self._workers.discard)
+
+    @property
+    def is_flooded(self) -> bool:
+        """Whether so much waits that nothing justifies taking more."""
+        return self.pending_events >= _FLOOD * self._max_events or self.pending_bytes >= _FLOOD * self._max_bytes
+
+    def added(self, size: int) -> None:
+        self.pending_events += 1
+        self.pending_bytes += size
+        if self.is_full:
+            if self.is_flooded:
+                self._on_pressure()
+        elif self.pending_events >= self._max_events or self.pending_bytes >= self._max_bytes:
+            self.is_full = True
+            self._on_pressure()
+
+    def removed(self, events: int, size: int) -> None:
+        self.pending_events -= events
+        self.pending_bytes -= size
+        if (
+            self.is_full
+            and self.pending_events <= self._max_events // 2
+            and self.pending_bytes <= self._max_bytes // 2
+        ):
+            self.is_full = False
+            self._on_pressure()
 
     def is_worker(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether ``task`` is running a handler."""
@@ -167,27 +208,36 @@ class Dispatcher:
             for worker in others:
                 worker.cancel()
             if others:
-                await asyncio.wait(others)
+                _, deaf = await asyncio.wait(others, timeout=_CANCEL_TIMEOUT)
+                if deaf:
+                    log.error("%d handlers still run although they were cancelled", len(deaf))
 
 
 class Lane:
     """The events of one channel (of the client itself, with the name None) on their way to the handlers."""
 
-    __slots__ = ("_bindings", "_dispatcher", "_held", "_name", "_pending", "_releasing", "_working")
+    __slots__ = ("_bindings", "_dispatcher", "_held", "_pending", "_releasing", "_working", "name")
 
     def __init__(self, name: str | None, bindings: Bindings, dispatcher: Dispatcher) -> None:
-        self._name = name
+        self.name = name
         self._bindings = bindings
         self._dispatcher = dispatcher
-        self._pending: deque[tuple[str, Any, str | int | None]] = deque()
+        self._pending: deque[tuple[str, Any, str | int | None, int]] = deque()
         self._working = False
         self._held = False
         self._releasing: asyncio.TimerHandle | None = None
 
-    def put(self, event: str, data: Any, user_id: str | int | None = None) -> None:
-        """Deliver an event: on the spot where order and handlers allow it, else by a worker."""
+    def __len__(self) -> int:
+        """The number of events that wait."""
+        return len(self._pending)
+
+    def put(self, event: str, data: Any, user_id: str | int | None = None, size: int = 0) -> None:
+        """Deliver an event: on the spot where order and handlers allow it, else by a worker.
+
+        ``size`` is that of its message, in bytes.
+        """
         if self._working or self._held:
-            self._pending.append((event, data, user_id))
+            self._wait(event, data, user_id, size)
             return
         bindings, immediate = self._bindings.route(event)
         if not bindings:
@@ -195,7 +245,7 @@ class Lane:
         if immediate and not self._pending:
             self._deliver_now(event, parse_data(data), bindings)
         else:
-            self._pending.append((event, data, user_id))
+            self._wait(event, data, user_id, size)
             self._start(self._work())
 
     def hold(self) -> None:
@@ -212,7 +262,9 @@ class Lane:
         """Forget what is not delivered yet."""
         self._cancel_release()
         self._held = False
-        self._pending.clear()
+        if self._pending:
+            self._dispatcher.removed(len(self._pending), sum(size for *_, size in self._pending))
+            self._pending.clear()
 
     def _release(self) -> None:
         self._releasing = None
@@ -225,6 +277,10 @@ class Lane:
             self._releasing.cancel()
             self._releasing = None
 
+    def _wait(self, event: str, data: Any, user_id: str | int | None, size: int) -> None:
+        self._pending.append((event, data, user_id, size))
+        self._dispatcher.added(size)
+
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._working = True
         self._dispatcher.start(work)
@@ -235,7 +291,8 @@ class Lane:
                 await self._deliver(*delivery)
             turn = 0
             while self._pending and not self._dispatcher.closed:
-                event, data, user_id = self._pending.popleft()
+                event, data, user_id, size = self._pending.popleft()
+                self._dispatcher.removed(1, size)
                 bindings = self._bindings.route(event).bindings
                 if bindings:
                     await self._deliver(event, parse_data(data), user_id, bindings)
@@ -252,9 +309,9 @@ class Lane:
             try:
                 if binding.takes_user_id:
                     sender = None if user_id is None else str(user_id)
-                    result = binding.handler(event, data, self._name, user_id=sender)  # type: ignore[call-arg]
+                    result = binding.handler(event, data, self.name, user_id=sender)  # type: ignore[call-arg]
                 else:
-                    result = binding.handler(event, data, self._name)  # type: ignore[call-arg]
+                    result = binding.handler(event, data, self.name)  # type: ignore[call-arg]
                 if result is not None and inspect.isawaitable(result):
                     await result
             except Exception as error:
@@ -267,7 +324,7 @@ class Lane:
     def _deliver_now(self, event: str, data: Any, bindings: tuple[_Binding, ...]) -> None:
         for index, binding in enumerate(bindings):
             try:
-                result = binding.handler(event, data, self._name)  # type: ignore[call-arg]
+                result = binding.handler(event, data, self.name)  # type: ignore[call-arg]
             except Exception as error:
                 self._report(event, binding, error)
                 continue
@@ -279,7 +336,7 @@ class Lane:
 
     def _report(self, event: str, binding: _Binding, error: BaseException) -> None:
         name = getattr(binding.handler, "__qualname__", repr(binding.handler))
-        log.error("handler %s of %r on %s raised", name, event, self._name or "the client", exc_info=error)
+        log.error("handler %s of %r on %s raised", name, event, self.name or "the client", exc_info=error)
         if event != ERROR_EVENT:
             self.put(
                 ERROR_EVENT,

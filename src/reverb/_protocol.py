@@ -127,6 +127,13 @@ def encode_channel_data(channel: str, user_data: Any) -> str:
         raise SubscriptionError(f"the user_info for {channel!r} cannot be sent as JSON: {error}") from None
 
 
+def describe(payload: bytes) -> str:
+    """Name a message of ours by its event and channel, and by nothing that it carries."""
+    message = _decode_json(payload)
+    channel = message.get("channel") or (message.get("data") or {}).get("channel")
+    return f"{message['event']!r}" + (f" on {channel!r}" if channel else "")
+
+
 # --- channel names ---------------------------------------------------------------------------------------------
 
 
@@ -223,14 +230,27 @@ class Action(Enum):
     RETRY_NOW = "retry now"
 
 
-def action_for_code(code: int) -> Action:
-    """The Pusher protocol's classes of codes: 4000-4099 do not reconnect unchanged, 4200-4299 reconnect at once,
-    and everything else, 4100-4199 and the codes of RFC 6455 among them, reconnects after backing off."""
+def action_after(error_code: int | None, close_code: int | None, *, established: bool) -> Action:
+    """Decide what to do about a connection that could not be made (``established`` false) or was lost.
+
+    ``error_code`` is that of a ``pusher:error`` in place of the greeting, of the last word before the end, or the
+    HTTP status of a handshake that was refused; ``close_code`` that of a close frame. None where there was none.
+
+    The Pusher protocol has classes of codes: 4000-4099 must not reconnect unchanged, 4100-4199 reconnect after
+    backing off, 4200-4299 at once. Everything else backs off: codes of RFC 6455, a bare end of stream, timeouts,
+    failures of DNS, TLS or TCP, HTTP statuses.
+
+    Reverb never sends close codes in these classes, it sends errors. Those in place of the greeting count like
+    close codes. On an established connection an error 40xx is about a message of ours (a refused subscribe), and
+    an end of stream that happens to follow it says nothing about the application; 41xx and 42xx are about the
+    connection (4201 comes before a silent client is dropped).
+    """
+    code = error_code if close_code is None else close_code
+    if code is None:
+        return Action.BACK_OFF
     if 4000 <= code < 4100:
-        return Action.FAIL
-    if 4200 <= code < 4300:
-        return Action.RETRY_NOW
-    return Action.BACK_OFF
+        return Action.FAIL if close_code is not None or not established else Action.BACK_OFF
+    return Action.RETRY_NOW if 4200 <= code < 4300 else Action.BACK_OFF
 
 
 # --- which answer belongs to which message ---------------------------------------------------------------------

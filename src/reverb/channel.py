@@ -135,12 +135,12 @@ class Channel:
                 else:
                     waiter.set_exception(error)
 
-    def _on_confirmed(self, message: Message) -> None:
+    def _on_confirmed(self, message: Message, size: int) -> None:
         self._is_asking = False
         self._is_subscribed = True
         if not self._claimed:
             self._lane.hold()
-        self._lane.put(Events.SUBSCRIPTION_SUCCEEDED.value, message.data)
+        self._lane.put(Events.SUBSCRIPTION_SUCCEEDED.value, message.data, None, size)
         self._resolve(None)
 
     def _on_claimed(self) -> None:
@@ -157,8 +157,8 @@ class Channel:
         self._is_asking = False
         self._is_subscribed = False
 
-    def _on_protocol_event(self, message: Message) -> None:
-        self._lane.put(message.event, message.data, message.user_id)
+    def _on_protocol_event(self, message: Message, size: int) -> None:
+        self._lane.put(message.event, message.data, message.user_id, size)
 
 
 class PresenceChannel(Channel):
@@ -185,14 +185,14 @@ class PresenceChannel(Channel):
         """Ourselves: ``{"user_id": …, "user_info": …}``."""
         return self._me
 
-    def _on_confirmed(self, message: Message) -> None:
+    def _on_confirmed(self, message: Message, size: int) -> None:
         self._me = _identity(self._channel_data)
         self._members = _protocol.parse_members(_protocol.parse_data(message.data))
-        super()._on_confirmed(message)
+        super()._on_confirmed(message, size)
 
-    def _on_protocol_event(self, message: Message) -> None:
+    def _on_protocol_event(self, message: Message, size: int) -> None:
         if message.event not in (Events.MEMBER_ADDED, Events.MEMBER_REMOVED):
-            super()._on_protocol_event(message)
+            super()._on_protocol_event(message, size)
             return
         member = _protocol.parse_data(message.data)
         user_id = member.get("user_id") if isinstance(member, dict) else None
@@ -205,7 +205,7 @@ class PresenceChannel(Channel):
         else:
             # The server names the one who left; who that was, only we still know.
             info = self._members.pop(user_id, {})
-        self._lane.put(message.event, {"user_id": user_id, "user_info": info})
+        self._lane.put(message.event, {"user_id": user_id, "user_info": info}, None, size)
 
 
 def _identity(channel_data: str | None) -> dict[str, Any]:

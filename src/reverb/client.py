@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from . import _protocol
 from ._connection import Connection
-from ._dispatch import ERROR_EVENT, Bindings, Dispatcher, Handler, Lane
+from ._dispatch import Bindings, Dispatcher, Handler, Lane
 from ._protocol import Message, Question, ServerError
-from ._supervisor import Supervisor
+from ._supervisor import Outage, Supervisor
 from .auth import Authorizer, ChannelAuth, sign_channel
 from .channel import Channel, PresenceChannel
 from .config import ReverbConfig
-from .events import Events
+from .events import ConnectionState, Events
 from .exceptions import (
     AuthenticationError,
     ConfigurationError,
@@ -39,6 +40,8 @@ log = logging.getLogger("reverb.client")
 
 _MAX_AUTHORIZATIONS = 8
 """Calls of an authorizer at the same time, so that a reconnect with many channels is no stampede."""
+_SLOW_WARNING_INTERVAL = 60.0
+"""Seconds between two warnings that handlers are too slow."""
 
 
 class ReverbClient:
@@ -71,7 +74,9 @@ class ReverbClient:
         self._authorizer = authorizer
         self._ssl_context = ssl_context
         self._bindings = Bindings()
-        self._dispatcher = Dispatcher()
+        self._dispatcher = Dispatcher(
+            self._config.max_pending_events, self._config.max_pending_bytes, self._regulate_reading
+        )
         self._lane = Lane(None, self._bindings, self._dispatcher)
         self._channels: dict[str, Channel] = {}
         """Channels that the server has confirmed, on this connection or an earlier one, by name."""
@@ -81,6 +86,7 @@ class ReverbClient:
         self._authorizing: set[asyncio.Task[None]] = set()
         self._authorizations = asyncio.Semaphore(_MAX_AUTHORIZATIONS)
         self._disconnecting = False
+        self._warned_slow_at = -_SLOW_WARNING_INTERVAL
         self._supervisor = Supervisor(self._config, self)
         logging.getLogger("reverb").setLevel(self._config.log_level)
 
@@ -126,6 +132,14 @@ class ReverbClient:
         """
         await self._supervisor.wait_ended()
 
+    async def wait_connected(self, timeout: float | None = None) -> None:
+        """Wait until connected, for ``timeout`` seconds at most (None: without end).
+
+        Raises :class:`TimeoutError`, and :class:`ConnectionError` on a client that does not try to connect: never
+        asked to, disconnected, or failed.
+        """
+        await self._supervisor.wait_connected(timeout)
+
     async def __aenter__(self) -> Self:
         await self.connect()
         return self
@@ -134,6 +148,11 @@ class ReverbClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.disconnect()
+
+    @property
+    def state(self) -> ConnectionState:
+        """What the connection is doing; each change is an ``Events.STATE_CHANGE``."""
+        return self._supervisor.state
 
     @property
     def is_connected(self) -> bool:
@@ -278,6 +297,7 @@ class ReverbClient:
         if connection.is_open and self._is_wanted(channel):
             question = connection.send_subscribe(channel.name, auth, channel._channel_data)
             self._asked[question] = channel
+            self._regulate_reading()
 
     def _is_wanted(self, channel: Channel) -> bool:
         return channel in (self._channels.get(channel.name), self._joining.get(channel.name))
@@ -293,11 +313,11 @@ class ReverbClient:
             connection.send_silent(_protocol.encode_unsubscribe(channel.name))
         channel._on_lost()
 
-    def _confirm(self, channel: Channel, message: Message) -> None:
+    def _confirm(self, channel: Channel, message: Message, size: int) -> None:
         if self._is_wanted(channel):
             self._joining.pop(channel.name, None)
             self._channels[channel.name] = channel
-            channel._on_confirmed(message)
+            channel._on_confirmed(message, size)
         else:
             self._ask_successor(channel)
 
@@ -310,7 +330,9 @@ class ReverbClient:
             # It was subscribed once, so nobody may be waiting; the application has to hear of it all the same.
             log.error("%s; it is tried again at the next reconnect", error)
             channel._resolve(error)
-            channel._lane.put(ERROR_EVENT, {"message": str(error), "code": error.code, "exception": error})
+            channel._lane.put(
+                Events.CLIENT_ERROR.value, {"message": str(error), "code": error.code, "exception": error}
+            )
         else:
             self._ask_successor(channel)
 
@@ -369,8 +391,12 @@ class ReverbClient:
 
     # --- called by the supervisor and the connection -----------------------------------------------------------
 
-    async def _on_connected(self, connection: Connection) -> None:
+    def _on_state_change(self, previous: ConnectionState, current: ConnectionState) -> None:
+        self._lane.put(Events.STATE_CHANGE.value, {"previous": previous, "current": current})
+
+    async def _on_connected(self, connection: Connection, outage: Outage | None) -> None:
         """Subscribe to everything that is wanted; return when all of it is confirmed, refused, or overdue."""
+        self._regulate_reading()
         self._lane.put(
             Events.CONNECTION_ESTABLISHED.value,
             {"socket_id": connection.socket_id, "activity_timeout": connection.activity_timeout},
@@ -379,10 +405,9 @@ class ReverbClient:
         for channel in [*self._channels.values(), *self._joining.values()]:
             waiters[channel._new_waiter(self._config.subscribe_timeout)] = channel
             self._ask(channel)
-        if not waiters:
-            return
         try:
-            await asyncio.wait(waiters)
+            if waiters:
+                await asyncio.wait(waiters)
         finally:
             for waiter, channel in waiters.items():
                 channel._waiters.discard(waiter)
@@ -391,6 +416,35 @@ class ReverbClient:
             error = waiter.exception()
             if isinstance(error, TimeoutError):
                 self._refuse(channel, error)
+        if outage is not None:
+            self._lane.put(
+                Events.RECONNECTED.value,
+                {"downtime": monotonic() - outage.since, "attempts": outage.attempts},
+            )
+
+    def _regulate_reading(self) -> None:
+        """Read from the socket, unless the handlers have enough to do.
+
+        While a subscribe is unanswered, reading goes on, or a handler that subscribes would wait for an answer
+        that nobody reads; but not without bounds.
+        """
+        connection = self._connection
+        if connection is None:
+            return
+        full = self._dispatcher.is_full
+        if full and self._asked:
+            full = self._dispatcher.is_flooded
+        connection.set_reading(not full)
+        if full and monotonic() - self._warned_slow_at >= _SLOW_WARNING_INTERVAL:
+            self._warned_slow_at = monotonic()
+            slowest = max([self._lane, *(each._lane for each in self._channels.values())], key=len)
+            log.warning(
+                "handlers are slower than the server: %d events wait, %d of them on %s; "
+                "reading is paused until they have caught up",
+                self._dispatcher.pending_events,
+                len(slowest),
+                slowest.name or "the client",
+            )
 
     def _on_lost(self) -> None:
         for task in self._authorizing:
@@ -402,21 +456,21 @@ class ReverbClient:
     def _on_failed(self, error: ReverbError) -> None:
         self._fail_joining(error)
 
-    def _on_message(self, message: Message) -> None:
+    def _on_message(self, message: Message, size: int) -> None:
         channel = self._channels.get(message.channel)  # type: ignore[arg-type]  # None is nobody's name
         if channel is not None and not message.event.startswith("pusher"):
-            channel._lane.put(message.event, message.data, message.user_id)
+            channel._lane.put(message.event, message.data, message.user_id, size)
         else:
-            self._on_protocol_event(message, channel)
+            self._on_protocol_event(message, channel, size)
 
-    def _on_protocol_event(self, message: Message, channel: Channel | None) -> None:
+    def _on_protocol_event(self, message: Message, channel: Channel | None, size: int) -> None:
         event, connection = message.event, self._connection
         if connection is None:
             return
         if event == Events.SUBSCRIPTION_SUCCEEDED and message.channel is not None:
             asked = self._settle(connection, message.channel)
             if asked is not None:
-                self._confirm(asked, message)
+                self._confirm(asked, message, size)
             return
         if event == "pusher:subscription_error" and message.channel is not None:
             asked = self._settle(connection, message.channel)
@@ -429,16 +483,18 @@ class ReverbClient:
         elif event == Events.ERROR:
             self._on_server_error(connection, message)
         if channel is not None:
-            channel._on_protocol_event(message)
+            channel._on_protocol_event(message, size)
         elif message.channel is None:
-            self._lane.put(event, message.data, message.user_id)
+            self._lane.put(event, message.data, message.user_id, size)
 
     def _settle(self, connection: Connection, name: str | None) -> Channel | None:
         """Take an answer about ``name``; return the channel that was asked for."""
         question, refusals = connection.answers.answered(name)
         for refusal in refusals:
             self._take_refusal(refusal.question, refusal.error)
-        return None if question is None else self._asked.pop(question, None)
+        asked = None if question is None else self._asked.pop(question, None)
+        self._regulate_reading()
+        return asked
 
     def _on_server_error(self, connection: Connection, message: Message) -> None:
         error = _protocol.parse_error(_protocol.parse_data(message.data))
@@ -448,6 +504,7 @@ class ReverbClient:
         refusal = connection.answers.refused(error)
         if refusal is not None:
             self._take_refusal(refusal.question, refusal.error)
+            self._regulate_reading()
         elif connection.answers.wants_fence:
             connection.send_ping()
 

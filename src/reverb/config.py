@@ -33,12 +33,15 @@ class Settings(TypedDict, total=False):
     reconnect_enabled: bool
     reconnect_delay_min: float
     reconnect_delay_max: float
+    reconnect_max_attempts: int
     ping_interval: float
     pong_timeout: float
     connect_timeout: float
     subscribe_timeout: float
     drain_timeout: float
     max_message_size: int
+    max_pending_events: int
+    max_pending_bytes: int
     log_level: str
 
 
@@ -84,6 +87,8 @@ class ReverbConfig(BaseSettings):
     """Delays before reconnecting start here, in seconds, …"""
     reconnect_delay_max: Seconds = 30.0
     """… and double up to here."""
+    reconnect_max_attempts: int | None = Field(default=None, ge=1)
+    """Attempts in a row after which the connection is given up; None for never."""
     ping_interval: Seconds = 30.0
     """Seconds of silence after which we ask whether the server is there (sooner if the server wants it)."""
     pong_timeout: Seconds = 10.0
@@ -96,6 +101,10 @@ class ReverbConfig(BaseSettings):
     """Seconds that handlers get on ``disconnect()`` to finish what was received."""
     max_message_size: int = Field(default=10_000, ge=1)
     """Bytes that the server accepts in one message from a client."""
+    max_pending_events: int = Field(default=1_000, ge=1)
+    """Events that may wait for handlers, over all channels, before reading from the server is paused, …"""
+    max_pending_bytes: int = Field(default=4 * 1024 * 1024, ge=1)
+    """… and bytes that their messages may take."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     """Level of the ``reverb`` logger."""

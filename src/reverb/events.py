@@ -1,10 +1,10 @@
-"""The names of the events that the protocol and this client define."""
+"""The names of events and states that the protocol and this client define."""
 
 from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["Events"]
+__all__ = ["ConnectionState", "Events"]
 
 
 class Events(str, Enum):
@@ -19,9 +19,35 @@ class Events(str, Enum):
     MEMBER_ADDED = "pusher_internal:member_added"
     MEMBER_REMOVED = "pusher_internal:member_removed"
     ERROR = "pusher:error"
+    CLIENT_ERROR = "reverb:error"
+    """Something went wrong here: ``{"message", "code", "exception"}``; see :meth:`ReverbClient.bind`."""
+    STATE_CHANGE = "reverb:state_change"
+    """The state of the connection changed: ``{"previous", "current"}``, two :class:`ConnectionState`."""
+    RECONNECTED = "reverb:reconnected"
+    """The connection is back and every channel is asked for again: ``{"downtime", "attempts"}``, in seconds and
+    connection attempts. What was published in between is not sent again by the server."""
 
     def __str__(self) -> str:
         return self.value
 
     def __format__(self, spec: str) -> str:
         return format(self.value, spec)
+
+
+class ConnectionState(str, Enum):
+    """What the connection is doing, in the terms of pusher-js; each member is a plain ``str``."""
+
+    INITIALIZED = "initialized"
+    """Never asked to connect."""
+    CONNECTING = "connecting"
+    """On the way to the server, for the first time or again."""
+    CONNECTED = "connected"
+    UNAVAILABLE = "unavailable"
+    """Still trying, but not back after 10 seconds."""
+    DISCONNECTED = "disconnected"
+    """Not connected and not trying: after ``disconnect()``, or a first attempt that failed."""
+    FAILED = "failed"
+    """Refused or lost for good; ``listen()`` raises the reason."""
+
+    def __str__(self) -> str:
+        return self.value
