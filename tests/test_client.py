@@ -1035,3 +1035,163 @@ async def test_secrets_and_signatures_do_not_show_anywhere(caplog: pytest.LogCap
             shown = caplog.text + repr(client) + repr(caught.value)
     assert "S3CR3T" not in shown
     assert signature not in shown
+
+
+# --- outages, states, and handlers that are too slow -----------------------------------------------------------
+
+
+async def test_an_outage_is_told_after_everything_is_subscribed_again() -> None:
+    drop = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.establish(f"1.{peer.number}")
+        await peer.expect("pusher:subscribe")
+        await peer.confirm("news")
+        if peer.number == 1:
+            await drop.wait()
+        else:
+            await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        heard = Recorder()
+        news = await client.subscribe("news")
+        was_subscribed: list[bool] = []
+        client.bind(Events.RECONNECTED, lambda *_: was_subscribed.append(news.is_subscribed))
+        client.bind("*", heard)
+        drop.set()
+        await until(lambda: was_subscribed)
+        assert was_subscribed == [True]
+        (event, data, channel) = heard.calls[-1]
+        assert (event, channel) == (Events.RECONNECTED, None)
+        assert data["attempts"] == 1
+        assert 0 < data["downtime"] < 5
+        assert [data for event, data, _ in heard.calls if event == Events.STATE_CHANGE] == [
+            {"previous": "connected", "current": "connecting"},
+            {"previous": "connecting", "current": "connected"},
+        ]
+
+
+async def test_the_state_of_the_connection() -> None:
+    async with ScriptedServer(confirm_all) as server:
+        client = make_client(server)
+        heard = Recorder()
+        client.bind(Events.STATE_CHANGE, heard)
+        assert client.state == "initialized"
+        with pytest.raises(ConnectionError):
+            await client.wait_connected(1)
+        await client.connect()
+        assert client.state == "connected"
+        await client.wait_connected()
+        await client.disconnect()
+        assert client.state == "disconnected"
+        assert [data["current"] for _, data, _ in heard.calls] == ["connecting", "connected", "disconnected"]
+        assert heard.calls[0] == (Events.STATE_CHANGE, {"previous": "initialized", "current": "connecting"}, None)
+
+
+async def flood(peer: Peer, count: int, sent: list[int]) -> None:
+    """Confirm the first subscribe and publish ``count`` numbered events of 10 kB as fast as they are read."""
+    name = (await peer.expect("pusher:subscribe"))["data"]["channel"]
+    await peer.confirm(name)
+    filler = "x" * 10_000
+    for number in range(count):
+        await peer.send("e", json.dumps([number, filler]), name)
+        sent.append(number)
+
+
+@pytest.mark.parametrize("bound", [{"max_pending_events": 20}, {"max_pending_bytes": 200_000}])
+async def test_slow_handlers_make_the_server_wait_and_lose_nothing(
+    bound: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    sent: list[int] = []
+
+    async def script(peer: Peer) -> None:
+        peer.deadline = 30
+        await peer.establish()
+        await flood(peer, 3_000, sent)
+        await peer.wait_closed()
+
+    async with ScriptedServer(script, deadline=30) as server, connected(server, **bound) as client:
+        go_on, numbers = asyncio.Event(), []
+        most = 0
+
+        async def slow(event: str, data: Any, channel: str | None) -> None:
+            nonlocal most
+            most = max(most, client._dispatcher.pending_events)
+            await go_on.wait()
+            numbers.append(data[0])
+
+        (await client.subscribe("news")).bind("e", slow)
+        await until(lambda: client._dispatcher.is_full)
+        seen = -1
+        while seen != len(sent):  # until TCP has stopped the server
+            seen = len(sent)
+            await asyncio.sleep(0.05)
+        assert len(sent) < 2_500
+        assert client._dispatcher.pending_events < 200
+        go_on.set()
+        await until(lambda: len(numbers) == 3_000, 30)
+        assert numbers == list(range(3_000))
+        assert most < 200
+        warnings = [record.getMessage() for record in caplog.records if "slower than the server" in record.message]
+        assert len(warnings) == 1
+        assert "on news" in warnings[0]
+        assert client._dispatcher.pending_bytes == 0
+
+
+async def test_while_reading_is_paused_the_connection_is_kept_alive_and_not_given_up() -> None:
+    sent: list[int] = []
+    pings = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal pings
+        peer.deadline = 30
+        await peer.establish()
+        flooding = asyncio.ensure_future(flood(peer, 3_000, sent))
+        await until(lambda: sent)
+        while pings < 5:
+            await peer.expect("pusher:ping")
+            pings += 1
+        await flooding
+        await peer.wait_closed()
+
+    async with (
+        ScriptedServer(script, deadline=30) as server,
+        connected(server, max_pending_events=10, ping_interval=0.05, pong_timeout=0.05) as client,
+    ):
+        numbers: list[int] = []
+
+        async def slow(event: str, data: Any, channel: str | None) -> None:
+            await until(lambda: pings >= 5)
+            numbers.append(data[0])
+
+        (await client.subscribe("news")).bind("e", slow)
+        await until(lambda: len(numbers) == 3_000, 30)
+        assert numbers == list(range(3_000))
+        assert server.connections == 1
+
+
+async def test_a_handler_can_subscribe_while_reading_is_paused() -> None:
+    async def script(peer: Peer) -> None:
+        peer.deadline = 30
+        await peer.establish()
+        await peer.expect("pusher:subscribe", channel="news")
+        await peer.confirm("news")
+        for number in range(30):
+            await peer.send("e", str(number), "news")
+        await peer.expect("pusher:subscribe", channel="other")
+        await peer.confirm("other")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server, max_pending_events=10) as client:
+        done = asyncio.Event()
+
+        async def handler(event: str, data: Any, channel: str | None) -> None:
+            if data == 0:
+                await until(lambda: client._dispatcher.is_full)
+                await client.subscribe("other")
+            elif data == 29:
+                done.set()
+
+        (await client.subscribe("news")).bind("e", handler)
+        await asyncio.wait_for(done.wait(), 5)
+        assert client.channels.keys() == {"news", "other"}

@@ -1,0 +1,26 @@
+"""What can be set for an application, with the names and defaults of Laravel's ``config/reverb.php``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class App:
+    """An application: its credentials, and what its clients may do.
+
+    ``ping_interval`` and ``activity_timeout`` are in seconds, ``max_message_size`` in bytes. ``max_connections``
+    counts subscribed connections only. ``allowed_origins`` are host names, ``*`` in them stands for anything.
+    """
+
+    id: str = "app-id"
+    key: str = "app-key"
+    secret: str = field(default="app-secret", repr=False)
+    ping_interval: float = 60.0
+    activity_timeout: int = 30
+    max_connections: int | None = None
+    max_message_size: int = 10_000
+    allowed_origins: Sequence[str] = ("*",)
+    accept_client_events_from: Literal["all", "members", "none"] = "members"

@@ -1,0 +1,177 @@
+"""Who is subscribed to what, who gets told, and who may subscribe at all. Does no I/O of its own."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Protocol
+
+from ..auth import sign_channel
+from ..exceptions import AuthenticationError
+from ._app import App
+from ._wire import decode, encode, php_array, php_string, php_true, text_frame
+
+
+class Subscriber(Protocol):
+    """The connection of a client, as those know it who find it by way of its channels."""
+
+    @property
+    def socket_id(self) -> str: ...
+
+    def send(self, encoded: bytes) -> None: ...
+
+    def look(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class Channel:
+    """A channel with at least one subscriber.
+
+    ``members`` holds what each connection gave as its ``channel_data``; Reverb keeps it for every type of channel.
+    ``cached`` is the frame of the last event, kept on cache channels only.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.members: dict[Subscriber, dict[str, Any]] = {}
+        self.cached: bytes | None = None
+        # Reverb asks for the dash in some of the prefixes only.
+        self.is_presence = name.startswith("presence")
+        self.is_cache = name.startswith(("cache", "private-cache-", "presence-cache-"))
+
+    def join(self, subscriber: Subscriber, user: dict[str, Any]) -> None:
+        """Add a connection, or give it another user, and tell the others of a presence channel."""
+        is_new = self.is_presence and not self._has_user(user.get("user_id"))
+        self.members[subscriber] = user
+        if is_new:
+            added = {name: php_array(value) for name, value in user.items()}
+            self._send(self._internal("member_added", added), except_for=subscriber)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Remove a connection if it is there; tell the others when a user's last one has left."""
+        user = self.members.pop(subscriber, {})
+        user_id = user.get("user_id")
+        # Reverb takes the user "0" for none: nobody is told that it left.
+        if self.is_presence and php_true(user_id) and not self._has_user(user_id):
+            self._send(self._internal("member_removed", {"user_id": user_id}))
+
+    def broadcast(self, message: dict[str, Any], *, except_for: Subscriber | None = None) -> None:
+        """Send an event to everybody, and keep it where the channel caches."""
+        encoded = text_frame(message)
+        if self.is_cache:
+            self.cached = encoded
+        self._send(encoded, except_for=except_for)
+
+    def welcome(self, subscriber: Subscriber) -> None:
+        """Answer a subscribe; raise ValueError when a presence channel has a member without ``user_info``."""
+        subscriber.send(self._internal("subscription_succeeded", self._presence() if self.is_presence else {}))
+        if self.is_cache:
+            cache_miss = {"event": "pusher:cache_miss", "channel": self.name}
+            subscriber.send(self.cached or text_frame(cache_miss))
+
+    def users(self) -> list[dict[str, Any]]:
+        """Return each user's data once, as the user's first connection gave it."""
+        users: dict[str, dict[str, Any]] = {}
+        for user in self.members.values():
+            users.setdefault(php_string(user.get("user_id")), user)
+        return list(users.values())
+
+    def _presence(self) -> dict[str, Any]:
+        users = self.users()
+        if any(user.get("user_id") is None for user in users):
+            return {"presence": {"count": 0, "ids": [], "hash": []}}
+        if not all("user_info" in user for user in users):
+            raise ValueError("a member has no user_info")
+        ids = [user["user_id"] for user in users]
+        infos = {php_string(user["user_id"]): user["user_info"] for user in users}
+        return {"presence": {"count": len(ids), "ids": ids, "hash": php_array(infos)}}
+
+    def _has_user(self, user_id: Any) -> bool:
+        wanted = php_string(user_id)
+        return php_true(wanted) and any(
+            php_string(user.get("user_id")) == wanted for user in self.members.values()
+        )
+
+    def _internal(self, event: str, data: dict[str, Any]) -> bytes:
+        message = {"event": f"pusher_internal:{event}", "data": encode(data)}
+        # PHP's array_filter drops a channel name that counts as false.
+        return text_frame({**message, "channel": self.name} if php_true(self.name) else message)
+
+    def _send(self, encoded: bytes, *, except_for: Subscriber | None = None) -> None:
+        for subscriber in self.members:
+            if subscriber is not except_for:
+                subscriber.send(encoded)
+
+
+class Channels:
+    """The channels of one application that have subscribers."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self._channels: dict[str, Channel] = {}
+
+    def __iter__(self) -> Iterator[Channel]:
+        return iter(self._channels.values())
+
+    def get(self, name: str) -> Channel | None:
+        return self._channels.get(name)
+
+    def subscribers(self) -> list[Subscriber]:
+        """Return every connection that is subscribed to something, once."""
+        return list(dict.fromkeys(subscriber for channel in self for subscriber in channel.members))
+
+    def subscribe(self, subscriber: Subscriber, name: str, auth: str, channel_data: str) -> None:
+        """Subscribe and answer; raise ValueError for data that PHP chokes on, AuthenticationError for a bad
+        signature.
+
+        As in Reverb, ``channel_data`` is parsed before the signature is checked, and a connection whose answer
+        fails for want of a ``user_info`` is subscribed all the same.
+        """
+        user = decode(channel_data) if channel_data.strip() else {}
+        if name.startswith(("private", "presence")):
+            self._verify(subscriber, name, auth, channel_data)
+        if not php_true(channel_data) or user == []:
+            user = {}
+        if not isinstance(user, dict):
+            raise ValueError("channel_data is not an object")
+        php_string(user.get("user_id"))
+        channel = self._channels.setdefault(name, Channel(name))
+        channel.join(subscriber, user)
+        channel.welcome(subscriber)
+
+    def unsubscribe(self, subscriber: Subscriber, name: str) -> None:
+        channel = self._channels.get(name)
+        if channel is not None:
+            channel.leave(subscriber)
+            if not channel.members:
+                del self._channels[name]
+
+    def unsubscribe_from_all(self, subscriber: Subscriber) -> None:
+        for name in list(self._channels):
+            self.unsubscribe(subscriber, name)
+
+    def publish(
+        self, names: Iterable[str], message: dict[str, Any], *, except_for: Subscriber | None = None
+    ) -> None:
+        """Send an event to channels; ``message`` is sent with each channel's name in it."""
+        for name in names:
+            channel = self._channels.get(name)
+            if channel is not None:
+                channel.broadcast({**message, "channel": name}, except_for=except_for)
+
+    def info(self, name: str, wanted: Collection[str]) -> dict[str, Any]:
+        """Return those attributes in ``wanted`` that the channel has, as the HTTP API reports them."""
+        channel = self._channels.get(name)
+        attributes: dict[str, Any] = {"occupied": channel is not None}
+        if channel is not None:
+            attributes["user_count" if channel.is_presence else "subscription_count"] = len(channel.members)
+        return {attribute: value for attribute, value in attributes.items() if attribute in wanted}
+
+    def _verify(self, subscriber: Subscriber, name: str, auth: str, channel_data: str) -> None:
+        # Reverb checks what follows the first colon and leaves the key before it alone.
+        given = auth.partition(":")[2] if ":" in auth else auth
+        signed_data = channel_data if php_true(channel_data) else None
+        right = sign_channel(self.app.key, self.app.secret, subscriber.socket_id, name, signed_data)
+        if not hmac.compare_digest(right.rpartition(":")[2].encode(), given.encode()):
+            raise AuthenticationError(f"wrong signature for {name!r}")

@@ -1,0 +1,77 @@
+"""JSON as PHP reads and writes it, and the WebSocket frames that carry it. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import msgspec
+
+TEXT: Final = 1
+CLOSE: Final = 8
+PING: Final = 9
+PONG: Final = 10
+
+
+def decode(text: str | bytes) -> Any:
+    """Parse JSON as strictly as PHP does; raise ValueError for anything else."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from None
+
+
+def encode(value: Any) -> str:
+    r"""Write JSON as PHP's ``json_encode`` does: compact, non-ASCII as ``\uXXXX``, ``/`` as ``\/``."""
+    return json.dumps(value, separators=(",", ":")).replace("/", "\\/")
+
+
+def php_array(value: Any) -> Any:
+    """Return what becomes of a decoded value on its way through PHP's arrays and back.
+
+    An empty object is written as ``[]``, one with the keys 0, 1, 2… in this order as a list, ``1.0`` as ``1``.
+    """
+    if isinstance(value, dict):
+        items = {key: php_array(item) for key, item in value.items()}
+        return list(items.values()) if list(items) == [str(n) for n in range(len(items))] else items
+    if isinstance(value, list):
+        return [php_array(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return int(value)
+    return value
+
+
+def php_string(value: Any) -> str:
+    """Return a single value as PHP makes a string of it; raise ValueError for lists and objects."""
+    if isinstance(value, dict | list):
+        raise ValueError("a single value is needed here")
+    if value is None or value is False:
+        return ""
+    return "1" if value is True else str(php_array(value))
+
+
+def php_true(value: Any) -> bool:
+    """Whether PHP takes the value for true: the string ``"0"`` is false."""
+    return bool(value) and value != "0"
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """Build a whole, unmasked frame."""
+    size = len(payload)
+    if size < 126:
+        return bytes((0x80 | opcode, size)) + payload
+    if size < 1 << 16:
+        return bytes((0x80 | opcode, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big") + payload
+
+
+def text_frame(message: dict[str, Any]) -> bytes:
+    return frame(TEXT, encode(message).encode())
+
+
+def error_frame(code: int, message: str) -> bytes:
+    return text_frame({"event": "pusher:error", "data": encode({"code": code, "message": message})})
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    return frame(CLOSE, code.to_bytes(2, "big") + reason.encode())
