@@ -1100,8 +1100,9 @@ async def flood(peer: Peer, count: int, sent: list[int]) -> None:
 
 @pytest.mark.parametrize("bound", [{"max_pending_events": 20}, {"max_pending_bytes": 200_000}])
 async def test_slow_handlers_make_the_server_wait_and_lose_nothing(
-    bound: dict[str, int], caplog: pytest.LogCaptureFixture
+    bound: dict[str, int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("reverb.client._SLOW_AFTER", 0.01)
     sent: list[int] = []
 
     async def script(peer: Peer) -> None:
@@ -1131,7 +1132,7 @@ async def test_slow_handlers_make_the_server_wait_and_lose_nothing(
         go_on.set()
         await until(lambda: len(numbers) == 3_000, 30)
         assert numbers == list(range(3_000))
-        assert most < 200
+        assert most < 1_500  # the bound, and what one read of the socket can bring
         warnings = [record.getMessage() for record in caplog.records if "slower than the server" in record.message]
         assert len(warnings) == 1
         assert "on news" in warnings[0]

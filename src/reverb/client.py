@@ -40,6 +40,8 @@ log = logging.getLogger("reverb.client")
 
 _MAX_AUTHORIZATIONS = 8
 """Calls of an authorizer at the same time, so that a reconnect with many channels is no stampede."""
+_SLOW_AFTER = 1.0
+"""Seconds that reading is paused before that is worth a warning."""
 _SLOW_WARNING_INTERVAL = 60.0
 """Seconds between two warnings that handlers are too slow."""
 
@@ -86,6 +88,7 @@ class ReverbClient:
         self._authorizing: set[asyncio.Task[None]] = set()
         self._authorizations = asyncio.Semaphore(_MAX_AUTHORIZATIONS)
         self._disconnecting = False
+        self._slow_timer: asyncio.TimerHandle | None = None
         self._warned_slow_at = -_SLOW_WARNING_INTERVAL
         self._supervisor = Supervisor(self._config, self)
         logging.getLogger("reverb").setLevel(self._config.log_level)
@@ -435,18 +438,32 @@ class ReverbClient:
         if full and self._asked:
             full = self._dispatcher.is_flooded
         connection.set_reading(not full)
-        if full and monotonic() - self._warned_slow_at >= _SLOW_WARNING_INTERVAL:
-            self._warned_slow_at = monotonic()
-            slowest = max([self._lane, *(each._lane for each in self._channels.values())], key=len)
-            log.warning(
-                "handlers are slower than the server: %d events wait, %d of them on %s; "
-                "reading is paused until they have caught up",
-                self._dispatcher.pending_events,
-                len(slowest),
-                slowest.name or "the client",
-            )
+        if not full:
+            self._cancel_slow_warning()
+        elif self._slow_timer is None:
+            self._slow_timer = asyncio.get_running_loop().call_later(_SLOW_AFTER, self._warn_slow)
+
+    def _warn_slow(self) -> None:
+        self._slow_timer = None
+        if monotonic() - self._warned_slow_at < _SLOW_WARNING_INTERVAL:
+            return
+        self._warned_slow_at = monotonic()
+        slowest = max([self._lane, *(each._lane for each in self._channels.values())], key=len)
+        log.warning(
+            "handlers are slower than the server: %d events wait, %d of them on %s; "
+            "reading is paused until they have caught up",
+            self._dispatcher.pending_events,
+            len(slowest),
+            slowest.name or "the client",
+        )
+
+    def _cancel_slow_warning(self) -> None:
+        if self._slow_timer is not None:
+            self._slow_timer.cancel()
+            self._slow_timer = None
 
     def _on_lost(self) -> None:
+        self._cancel_slow_warning()
         for task in self._authorizing:
             task.cancel()
         self._asked.clear()
@@ -498,15 +515,15 @@ class ReverbClient:
 
     def _on_server_error(self, connection: Connection, message: Message) -> None:
         error = _protocol.parse_error(_protocol.parse_data(message.data))
+        if message.channel is None:  # else it names what it is about: a client event, on soketi
+            refusal = connection.answers.refused(error)
+            if refusal is not None:
+                self._take_refusal(refusal.question, refusal.error)
+                self._regulate_reading()
+                return
+            if connection.answers.wants_fence:
+                connection.send_ping()
         log.warning("%s says: %s", self._config.address, error)
-        if message.channel is not None:
-            return  # it names what it is about: a client event, on soketi
-        refusal = connection.answers.refused(error)
-        if refusal is not None:
-            self._take_refusal(refusal.question, refusal.error)
-            self._regulate_reading()
-        elif connection.answers.wants_fence:
-            connection.send_ping()
 
     def _take_refusal(self, question: Question, error: ServerError) -> None:
         channel = self._asked.pop(question, None)

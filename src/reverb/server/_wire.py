@@ -12,13 +12,26 @@ CLOSE: Final = 8
 PING: Final = 9
 PONG: Final = 10
 
+_MAX_DEPTH: Final = 512
+"""What PHP's ``json_decode`` takes by default."""
+
 
 def decode(text: str | bytes) -> Any:
     """Parse JSON as strictly as PHP does; raise ValueError for anything else."""
     try:
-        return msgspec.json.decode(text)
+        value = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
+    _check_depth(value, _MAX_DEPTH)
+    return value
+
+
+def _check_depth(value: Any, allowed: int) -> None:
+    if isinstance(value, dict | list):
+        if allowed == 0:
+            raise ValueError(f"nested more than {_MAX_DEPTH} deep")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, allowed - 1)
 
 
 def encode(value: Any) -> str:

@@ -1,0 +1,32 @@
+"""The command ``reverb``. Needs the extra ``python-reverb[cli]``."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+__all__ = ["main"]
+
+_EXTRA = frozenset({"aiohttp", "click", "rich", "typer"})
+"""What the extra brings, as import names."""
+
+
+def main() -> None:
+    """Run the command line; leave with its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # events may hold what the terminal's encoding does not
+    try:
+        from .app import app
+
+        app(prog_name="reverb")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRA:
+            raise
+        print(
+            f'reverb: the command line needs {package}, which is not installed: pip install "python-reverb[cli]"',
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:  # before a command has taken charge of it
+        sys.exit(130)

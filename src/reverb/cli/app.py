@@ -1,0 +1,35 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from .demo import demo
+from .listen import listen
+
+__all__ = ["app"]
+
+# Rich tracebacks would show local variables, the application's secret among them.
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
+app.command()(demo)
+app.command()(listen)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"python-reverb {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def reverb(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Laravel Reverb, and other servers of the Pusher protocol, from the command line."""

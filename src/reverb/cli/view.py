@@ -1,0 +1,124 @@
+"""How events look: columns for people, JSON lines for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.highlighter import JSONHighlighter
+from rich.padding import Padding
+from rich.text import Text
+
+from .._protocol import is_presence, needs_auth
+
+__all__ = ["JsonLines", "OutputConsole", "View", "printable"]
+
+_GAP = "  "
+_TIME_WIDTH = len("12:34:56")
+_MIN_PAYLOAD_WIDTH = 40
+"""Cells; a payload that has less than that, and does not fit, goes below its event."""
+_JOINERS = "\u200c\u200d"
+"""Not printable by themselves, but part of words and emoji."""
+
+_highlight_json = JSONHighlighter()
+
+
+class OutputConsole(Console):
+    """The standard output. Calls ``on_unread`` when nobody reads it any more."""
+
+    def __init__(self, on_unread: Callable[[], None]) -> None:
+        super().__init__(highlight=False)
+        self._on_unread = on_unread
+
+    def on_broken_pipe(self) -> None:
+        self._on_unread()
+
+
+class View:
+    """Prints events in columns: time, channel, event, payload. On a terminal in colour and fitted to its width,
+    in a pipe without colour and one line each."""
+
+    def __init__(self, console: Console, channels: Iterable[str], event_width: int = 24) -> None:
+        self._console = console
+        self._channel_width = max(cell_len(printable(channel)) for channel in channels)
+        self._event_width = event_width
+
+    def event(self, event: str, data: Any, channel: str | None, user_id: str | None = None) -> None:
+        channel, event = printable(channel or "-"), printable(event)
+        self._channel_width = max(self._channel_width, cell_len(channel))
+        self._event_width = max(self._event_width, cell_len(event))
+        line = Text.assemble(
+            (f"{datetime.now():%H:%M:%S}", "dim"),
+            _GAP,
+            (_fill(channel, self._channel_width), _channel_style(channel)),
+            _GAP,
+            (event, "dim" if event.startswith("pusher") else "bold"),
+        )
+        payload = Text()
+        if user_id is not None:
+            payload.append(f"from {printable(user_id)}  ", "magenta")
+        if data is not None:
+            payload.append_text(_highlight_json(printable(json.dumps(data, ensure_ascii=False, default=str))))
+        payload_column = _TIME_WIDTH + self._channel_width + self._event_width + 3 * len(_GAP)
+        remaining = self._console.width - payload_column
+        if self._console.is_terminal and payload.cell_len > remaining:
+            self._console.print(line, soft_wrap=True)
+            indent = payload_column
+            if remaining < _MIN_PAYLOAD_WIDTH:
+                indent -= self._event_width + len(_GAP)
+            if self._console.width - indent < _MIN_PAYLOAD_WIDTH:
+                indent = _TIME_WIDTH + len(_GAP)
+            self._console.print(Padding(payload, (0, 0, 0, indent)), overflow="fold")
+            return
+        if payload:
+            line.append(" " * (payload_column - line.cell_len))
+            line.append_text(payload)
+        self._console.print(line, soft_wrap=True)
+
+    def status(self, message: str, style: str = "") -> None:
+        """Print what happens around the events."""
+        time = (f"{datetime.now():%H:%M:%S}", "dim")
+        self._console.print(Text.assemble(time, _GAP, (printable(message), style)), soft_wrap=True)
+
+
+class JsonLines:
+    """Prints one JSON object a line, each at once. Calls ``on_unread`` when nobody reads them any more."""
+
+    def __init__(self, on_unread: Callable[[], None]) -> None:
+        self._on_unread = on_unread
+
+    def event(self, event: str, data: Any, channel: str | None, user_id: str | None = None) -> None:
+        time = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        fields = {"time": time, "channel": channel, "event": event, "data": data}
+        if user_id is not None:
+            fields["user_id"] = user_id
+        try:
+            print(json.dumps(fields), flush=True)
+        except BrokenPipeError:
+            self._on_unread()
+
+
+def printable(text: str) -> str:
+    """Write control characters as escapes: what comes from others must not steer our terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or character in _JOINERS
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def _fill(text: str, width: int) -> str:
+    return text + " " * (width - cell_len(text))
+
+
+def _channel_style(channel: str) -> str:
+    if is_presence(channel):
+        return "magenta"
+    return "yellow" if needs_auth(channel) else "green"

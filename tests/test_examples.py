@@ -1,0 +1,179 @@
+"""The programs in ``examples/``: each runs as its users run it, against the embedded server."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, closing
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from reverb import ReverbClient
+from reverb.server import ReverbServer
+from tests.cli.processes import Command
+from tests.cli.processes import reverb as run_module
+from tests.integration.servers import Target, free_ports
+from tests.test_dispatch import Recorder
+from tests.watching import until
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ReverbServer]:
+    async with ReverbServer() as server:
+        yield server
+
+
+@pytest.fixture
+def target(server: ReverbServer) -> Target:
+    return Target("embedded", server.host, server.port)
+
+
+def run(name: str, target: Target, cwd: Path, *arguments: str, **env: str) -> AbstractAsyncContextManager[Command]:
+    """Run a copy of an example, in a directory where it finds neither a ``.env`` nor another's files."""
+    shutil.copy(EXAMPLES / f"{name}.py", cwd)
+    settings = {f"REVERB_{setting.upper()}": str(value) for setting, value in target.settings.items()}
+    delays = {"REVERB_RECONNECT_DELAY_MIN": "0.01", "REVERB_RECONNECT_DELAY_MAX": "0.1"}
+    return run_module(*arguments, module=name, env={**settings, **delays, **env}, cwd=cwd)
+
+
+async def end(command: Command, number: signal.Signals) -> None:
+    """End a program and assert that it goes without complaint."""
+    command.send_signal(number)
+    assert await command.exit_code() == 0
+    assert "Traceback" not in command.err.text
+    assert "ERROR" not in command.err.text
+
+
+def test_every_example_is_run_here() -> None:
+    tested = {name.removeprefix("test_the_") for name in globals() if name.startswith("test_the_")}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+async def test_the_iot_device(target: Target, tmp_path: Path, number: signal.Signals) -> None:
+    touch = shlex.join([sys.executable, "-c", "import sys; open(sys.argv[1], 'x').close()"])
+    commands = {"CAPTURE_COMMAND": touch, "REBOOT_COMMAND": f"{touch} rebooted"}
+    answers, name = Recorder(), "private-device.rpi-007"
+    async with ReverbClient(**target.settings) as client:
+        (await client.subscribe(name)).bind("client-done", answers).bind("client-failed", answers)
+        async with run("iot_device", target, tmp_path, DEVICE_ID="rpi-007", **commands) as command:
+            await command.out.expect("rpi-007 takes commands")
+            sent: list[dict[str, Any]] = [
+                {"action": "status", "request_id": 1},
+                {"action": "capture", "request_id": 2},
+                {"action": "reboot", "request_id": 3},
+                {"action": "dance", "request_id": 4},
+                {"request_id": 5},
+            ]
+            for data in sent:
+                await target.publish(name, "command", data)
+            await until(lambda: len(answers.calls) == len(sent), 15)
+            await end(command, number)
+    assert answers.events == ["client-done"] * 3 + ["client-failed"] * 2
+    assert [data["request_id"] for _, data, _ in answers.calls] == [1, 2, 3, 4, 5]
+    status, capture, _, unknown, _ = (data for _, data, _ in answers.calls)
+    assert status["load"] >= 0
+    assert (tmp_path / capture["picture"]).exists()
+    assert (tmp_path / "rebooted").exists()
+    assert "dance" in unknown["error"]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+async def test_the_data_sync(server: ReverbServer, target: Target, tmp_path: Path, number: signal.Signals) -> None:
+    quantities = {1: 10, 2: 20}
+
+    async def list_items(request: web.Request) -> web.Response:
+        return web.json_response([{"id": id_, "quantity": quantity} for id_, quantity in quantities.items()])
+
+    def copy() -> dict[int, int]:
+        with closing(sqlite3.connect(tmp_path / "copy.db")) as database:
+            return dict(database.execute("SELECT id, quantity FROM item"))
+
+    shop = web.Application()
+    shop.router.add_get("/inventory", list_items)
+    runner = web.AppRunner(shop)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/inventory"
+    try:
+        async with run("data_sync", target, tmp_path, DATABASE="copy.db", INVENTORY_URL=url) as command:
+            loaded = await command.out.expect("item 2: 20 in stock")
+            assert copy() == {1: 10, 2: 20}
+            await target.publish("private-sync.inventory", "item.updated", {"id": 2, "quantity": 19})
+            await command.out.expect("item 2: 19 in stock", loaded)
+            assert copy() == {1: 10, 2: 19}
+            # What changes while there is no server is not missed.
+            await server.stop()
+            quantities.update({2: 18, 3: 30})
+            await server.start()
+            await command.out.expect("item 3: 30 in stock", loaded)
+            assert copy() == {1: 10, 2: 18, 3: 30}
+            await end(command, number)
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+async def test_the_moderation_bot(target: Target, tmp_path: Path, number: signal.Signals) -> None:
+    flagged, name = Recorder(), "presence-chat.lobby"
+    async with run("moderation_bot", target, tmp_path, "lobby") as command:
+        await command.out.expect(r"watching presence-chat\.lobby; here now: bot-moderator$")
+        async with ReverbClient(**target.settings) as client:
+            room = await client.subscribe(name, {"user_id": 42, "user_info": {"name": "Ann"}})
+            room.bind("client-flagged", flagged)
+            await command.out.expect("^Ann joined$")
+            for data in (
+                {"message_id": 1, "text": "Good morning"},
+                {},
+                ["no", "object"],
+                {"message_id": 4, "text": ["free", "money"]},
+                {"message_id": 5, "text": "FREE MONEY for all", "user_id": "somebody else"},
+            ):
+                await room.trigger("message", data)
+            assert await flagged.wait_for(1) == [("client-flagged", {"message_id": 5, "user_id": "42"}, name)]
+            await command.out.expect("^spam from 42: 'FREE MONEY for all'$")
+            await end(command, number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+async def test_the_webhook_relay(
+    server: ReverbServer, target: Target, tmp_path: Path, number: signal.Signals
+) -> None:
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}/webhooks/github"
+    received = Recorder()
+    async with (
+        run("webhook_relay", target, tmp_path, PORT=str(port), PYTHONUNBUFFERED="1") as command,
+        ReverbClient(**target.settings) as client,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as http,
+    ):
+        (await client.subscribe("private-webhooks.github")).bind("client-received", received)
+        await command.out.expect("Running on")
+        for body, status in (
+            (b'{"ref": "main"}', 204),
+            (b"no JSON", 400),
+            (b'"a single value"', 422),
+            (b'{"large": "' + 10_000 * b"x" + b'"}', 422),
+            (b"[1, 2]", 204),
+        ):
+            async with http.post(url, data=body) as response:
+                assert response.status == status, await response.text()
+        assert [data for _, data, _ in await received.wait_for(2)] == [{"ref": "main"}, [1, 2]]
+        await server.stop()
+        async with http.post(url, data=b"{}") as response:
+            assert response.status == 502
+        await command.err.expect("a webhook of github is not delivered: cannot connect")
+        command.send_signal(number)
+        assert await command.exit_code() == 0
+        assert "Traceback" not in command.err.text

@@ -1,0 +1,571 @@
+"""README.md: its code runs, and what it says about commands, settings and the API is so.
+
+A block of code is known by the heading above it, and its number if there are several. Each has a test here.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import builtins
+import configparser
+import inspect
+import re
+import shlex
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import typer.main
+
+import reverb
+from reverb import (
+    Channel,
+    ConfigurationError,
+    ConnectionState,
+    Events,
+    PresenceChannel,
+    ReverbClient,
+    ReverbConfig,
+    ReverbError,
+)
+from reverb.auth import sign_channel
+from reverb.cli.app import app
+from reverb.server import ReverbServer
+from tests.cli.processes import reverb as run_module
+from tests.integration.servers import Target
+from tests.test_dispatch import Recorder
+from tests.watching import until
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ANN = {"user_id": "7", "user_info": {"name": "Ann"}}
+BOB = {"user_id": "8", "user_info": {"name": "Bob"}}
+
+
+# --- what stands in the README ---------------------------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+    line: int
+    """Where it begins in the README, counted from 1."""
+
+
+def read_blocks() -> dict[str, Block]:
+    blocks: dict[str, Block] = {}
+    pattern = r"^#+ (?P<heading>[^\n]*)$|^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$"
+    heading, number = "", 0
+    for match in re.finditer(pattern, README, re.M | re.S):
+        if match["heading"] is not None:
+            heading, number = match["heading"], 0
+            continue
+        number += 1
+        name = heading if number == 1 else f"{heading} {number}"
+        line = README.count("\n", 0, match.start("text")) + 1
+        blocks[name] = Block(match["language"], textwrap.dedent(match["text"]), line)
+    return blocks
+
+
+def read_section(heading: str) -> str:
+    """Return what stands below a heading, up to the next one."""
+    match = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", re.sub(FENCED, "", README), re.M | re.S)
+    assert match, f"there is no heading {heading!r}"
+    return match[1]
+
+
+def read_tables(heading: str) -> list[list[list[str]]]:
+    """Return the tables below a heading: rows of cells, without their heads."""
+    tables = re.findall(r"(?:^\|.*\n)+", read_section(heading), re.M)
+    rows = [[re.split(r"(?<!\\)\|", line.strip("|")) for line in table.splitlines()[2:]] for table in tables]
+    return [[[cell.strip().replace("\\|", "|") for cell in row] for row in table] for table in rows]
+
+
+FENCED = re.compile(r"^ *```.*?^ *```$", re.M | re.S)
+BLOCKS = read_blocks()
+tested: set[str] = set()
+
+
+def block_of(*names: str) -> pytest.MarkDecorator:
+    """Give a test the block of this name, as ``block``; of several names, one after another."""
+    tested.update(names)
+    return pytest.mark.parametrize("block", [pytest.param(BLOCKS[name], id=name) for name in names])
+
+
+def test_every_block_is_tested() -> None:
+    assert tested == BLOCKS.keys()
+    assert len(BLOCKS) == README.count("```") / 2
+
+
+def test_links_lead_somewhere() -> None:
+    anchors = {
+        re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in re.findall("^#+ (.*)$", README, re.M)
+    }
+    for link in re.findall(r"\]\(([^)]*)\)", README):
+        if link.startswith("#"):
+            assert link[1:] in anchors
+        elif not link.startswith("https://"):
+            assert (ROOT / link).exists(), link
+
+
+def test_every_example_is_mentioned() -> None:
+    ((*rows,),) = read_tables("Examples")
+    linked = [re.search(r"\((.*)\)", row[0]) for row in rows]
+    assert {match[1] for match in linked if match} == {
+        f"examples/{each.name}" for each in ROOT.glob("examples/*.py")
+    }
+
+
+# --- running Python --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ReverbServer]:
+    async with ReverbServer() as server:
+        yield server
+
+
+@pytest.fixture
+def target(server: ReverbServer, monkeypatch: pytest.MonkeyPatch) -> Target:
+    """The embedded server, which is also what the environment names."""
+    target = Target("embedded", server.host, server.port)
+    for name, value in variables(target).items():
+        monkeypatch.setenv(name, value)
+    return target
+
+
+@pytest.fixture
+async def client(target: Target) -> AsyncIterator[ReverbClient]:
+    async with ReverbClient() as client:
+        yield client
+
+
+def variables(target: Target) -> dict[str, str]:
+    delays = {"REVERB_RECONNECT_DELAY_MIN": "0.01", "REVERB_RECONNECT_DELAY_MAX": "0.1"}
+    return {**{f"REVERB_{name.upper()}": str(value) for name, value in target.settings.items()}, **delays}
+
+
+class Fragment:
+    """A piece of a program: uses names that stand for what came before, and may use ``await`` anywhere."""
+
+    def __init__(self, block: Block, **names: Any) -> None:
+        self.printed: list[str] = []
+        self.names: dict[str, Any] = {
+            "print": lambda *texts: self.printed.append(" ".join(map(str, texts))),
+            **names,
+        }
+        assert block.language == "python"
+        source = "\n" * (block.line - 1) + block.text  # so that tracebacks show the README's lines
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        self._code = compile(source, ROOT / "README.md", "exec", flags=flags, dont_inherit=True)
+
+    async def run(self) -> None:
+        result = eval(self._code, self.names)
+        if inspect.iscoroutine(result):
+            await result
+
+
+@block_of("Quick start 2")
+async def test_the_quick_start(block: Block, target: Target, tmp_path: Path) -> None:
+    tmp_path.joinpath("program.py").write_text(block.text)
+    env = {**variables(target), "PYTHONUNBUFFERED": "1"}
+    watcher = Recorder()
+    async with (
+        ReverbClient() as client,
+        run_module(module="program", env=env, cwd=tmp_path) as command,
+    ):
+        (await client.subscribe("private-orders")).bind("*", watcher)
+        channel = next(iter(client.channels))
+
+        async def publish() -> None:
+            while True:  # nothing tells when the program has subscribed
+                await target.publish(channel, "App\\Events\\OrderShipped", {"id": 7})
+                await asyncio.sleep(0.05)
+
+        publishing = asyncio.ensure_future(publish())
+        try:
+            await command.out.expect("^private-orders: order 7 is on its way$")
+        finally:
+            publishing.cancel()
+            with suppress(asyncio.CancelledError):
+                await publishing
+        assert command.err.text == ""
+
+
+@block_of("Channels")
+async def test_channels(block: Block, client: ReverbClient) -> None:
+    fragment = Fragment(block, client=client)
+    await fragment.run()
+    assert fragment.printed == [str(ANN), str({"7": {"name": "Ann"}})]
+    orders, room = fragment.names["orders"], fragment.names["room"]
+    assert client.channels == {"private-orders.7": orders, "presence-room.1": room}
+    assert orders.is_subscribed
+    assert room.is_subscribed
+    assert not fragment.names["news"].is_subscribed
+
+
+@block_of("Who comes and goes")
+async def test_who_comes_and_goes(block: Block, client: ReverbClient) -> None:
+    fragment = Fragment(block, room=await client.subscribe("presence-room.1", ANN))
+    await fragment.run()
+    async with ReverbClient() as other:
+        await other.subscribe("presence-room.1", BOB)
+        await until(lambda: fragment.printed == ["Bob came, now there are 2"])
+        await other.unsubscribe("presence-room.1")
+        await until(lambda: fragment.printed[1:] == ["Bob left"])
+
+
+@block_of("Client events")
+async def test_client_events(block: Block, client: ReverbClient) -> None:
+    received = Recorder()
+    async with ReverbClient() as other:
+        (await other.subscribe("private-device.rpi-001")).bind("*", received)
+        await received.wait_for(1)
+        fragment = Fragment(block, client=client)
+        await fragment.run()
+        await fragment.names["device"].trigger("client-status", {})
+        assert [(event, data) for event, data, _ in await received.wait_for(3)][1:] == [
+            ("client-status", {"temperature": 45.2, "uptime": 86400}),
+            ("client-status", []),
+        ]
+
+
+@block_of("Client events 2")
+async def test_the_sender_of_a_client_event(block: Block, client: ReverbClient) -> None:
+    fragment = Fragment(block, room=await client.subscribe("presence-room.1", ANN))
+    await fragment.run()
+    async with ReverbClient() as other:
+        room = await other.subscribe("presence-room.1", BOB)
+        await room.trigger("message", {"text": "Hello!"})
+        await until(lambda: fragment.printed == ["8 says Hello!"])
+
+
+@block_of("Handlers")
+async def test_handlers(block: Block, client: ReverbClient, target: Target) -> None:
+    handlers = {name: Recorder() for name in ("on_shipped", "on_any_shipped", "log", "on_error")}
+    names = {"client": client, "orders": await client.subscribe("orders"), **handlers}
+    await client.subscribe("others")
+    before, _, after = block.text.partition("\n\n")
+
+    await Fragment(block._replace(text=before), **names).run()
+    await target.publish(["orders", "others"], "order.shipped", 1)
+    await target.publish("others", "done", 2)
+    await until(lambda: "done" in handlers["log"].events)
+    shipped = ("order.shipped", 1, "orders")
+    assert handlers["on_shipped"].calls == [shipped]
+    assert handlers["on_any_shipped"].calls == [shipped, ("order.shipped", 1, "others")]
+    assert [call for call in handlers["log"].calls if call[0] == "order.shipped"].count(shipped) == 2
+    assert handlers["on_error"].calls == []
+
+    await Fragment(block._replace(text=after), **names).run()
+    for handler in handlers.values():
+        handler.calls.clear()
+    await target.publish("orders", "order.shipped", 3)
+    shipped = ("order.shipped", 3, "orders")
+    await until(lambda: handlers["log"].calls)
+    assert handlers["on_shipped"].calls == []
+    assert handlers["log"].calls == [shipped]
+    assert handlers["on_any_shipped"].calls == [shipped]
+
+    def fail(event: str, data: Any, channel: str | None) -> None:
+        raise RuntimeError("broken")
+
+    client.bind("order.shipped", fail)
+    await target.publish("orders", "order.shipped", 4)
+    ((event, data, channel),) = await handlers["on_error"].wait_for(1)
+    assert (event, channel) == (Events.CLIENT_ERROR, "orders")
+    assert data.keys() == {"message", "code", "exception"}
+
+
+@block_of("Settings")
+async def test_settings_in_an_object(block: Block) -> None:
+    fragment = Fragment(block)
+    await fragment.run()
+    config = fragment.names["config"]
+    assert isinstance(config, ReverbConfig)
+    assert (config.address, config.scheme) == ("localhost:8080", "ws")
+    assert repr(fragment.names["client"]) == "<ReverbClient localhost:8080 not connected, 0 channels>"
+
+
+@block_of("Without the secret")
+async def test_an_authorizer(block: Block, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask_the_backend(socket_id: str, channel_name: str) -> dict[str, str]:
+        data = '{"user_id":"7","user_info":{"name":"Ann"}}' if channel_name.startswith("presence-") else None
+        auth = sign_channel(target.key, target.secret, socket_id, channel_name, data)
+        return {"auth": auth} if data is None else {"auth": auth, "channel_data": data}
+
+    monkeypatch.delenv("REVERB_APP_SECRET")
+    fragment = Fragment(block, ask_the_backend=ask_the_backend)
+    await fragment.run()
+    async with fragment.names["client"] as client:
+        assert (await client.subscribe("private-orders")).is_subscribed
+        assert (await client.subscribe("presence-room.1")).me == ANN
+
+
+@block_of("When the connection is lost")
+async def test_a_gap_is_told(block: Block, client: ReverbClient, server: ReverbServer) -> None:
+    fragment = Fragment(block, client=client, Events=Events)
+    await fragment.run()
+    await server.stop()
+    await until(lambda: not client.is_connected)
+    await server.start()
+    await until(lambda: fragment.printed)
+    assert re.fullmatch(r"offline for \d+ seconds, back after \d+ attempts", fragment.printed[0])
+
+
+@block_of("Errors")
+async def test_errors(block: Block, target: Target, server: ReverbServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REVERB_APP_SECRET", "wrong")
+    fragment = Fragment(block)
+    await fragment.run()
+    assert len(fragment.printed) == 1
+    assert fragment.printed[0].startswith("not allowed: ")
+    assert "private-reports" in fragment.printed[0]
+    await server.stop()
+    fragment = Fragment(block)
+    await fragment.run()
+    assert len(fragment.printed) == 1
+    assert fragment.printed[0].startswith(f"no connection: cannot connect to 127.0.0.1:{target.port}")
+
+
+@block_of("A server for your tests")
+async def test_a_server_for_your_tests(block: Block) -> None:
+    fragment = Fragment(block)
+    await fragment.run()
+    assert fragment.names["client"].channels.keys() == {"private-orders"}
+
+
+# --- commands and files ----------------------------------------------------------------------------------------
+
+
+def normalise(output: str) -> list[str]:
+    """Replace what is different each time."""
+    for pattern, replacement in (
+        (r"^\d\d:\d\d:\d\d", "12:34:56"),
+        (r'"socket_id": "[\d.]+"', '"socket_id": "1.2"'),
+        (r"in \d+\.\d seconds", "in 4.0 seconds"),
+        (r"(127\.0\.0\.1|localhost):\d+", "localhost:8080"),
+    ):
+        output = re.sub(pattern, replacement, output, flags=re.MULTILINE)
+    return [line for line in output.splitlines() if line]
+
+
+@block_of("See it work 2")
+async def test_the_output_of_the_demo(block: Block, tmp_path: Path) -> None:
+    async with run_module("demo", cwd=tmp_path) as command:
+        assert await command.exit_code() == 0
+        output = normalise(command.out.text)
+    position = 0
+    for part in block.text.split("\n…\n"):
+        lines = normalise(part)
+        assert lines[0] in output[position:], f"{lines[0]!r} is not where the README says"
+        position = output.index(lines[0], position)
+        assert output[position : position + len(lines)] == lines
+        position += len(lines)
+
+
+@block_of("On the command line")
+async def test_the_output_of_listen(block: Block, target: Target, tmp_path: Path) -> None:
+    command_line, *expected = block.text.splitlines()
+    arguments = shlex.split(command_line.removeprefix("$ reverb "))
+    async with run_module(*arguments, env=variables(target), cwd=tmp_path) as command:
+        for channel in arguments[1:]:
+            await command.err.expect(f"subscribed to {channel}$")
+        data = {"id": 12, "title": "Reverb, from Python"}
+        await target.publish("news", "App\\Events\\ArticlePublished", data)
+        await target.publish("private-orders.7", "App\\Events\\OrderShipped", {"id": 7})
+        await command.out.expect(r'\{"id": 7\}$')
+    # Columns widen as wider names come.
+    seen = [re.sub(" +", " ", line) for line in normalise(command.err.text) + normalise(command.out.text)]
+    assert sorted(seen) == sorted(re.sub(" +", " ", line) for line in normalise(block.text)[1:])
+    assert len(expected) == len(seen)
+
+
+def test_the_commands_and_options_of_reverb() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert set(re.findall(r"`(?:\$ )?reverb (\w+)", README)) == commands.keys()
+    options = {option for parameter in commands["listen"].params for option in parameter.opts}
+    assert set(re.findall(r"`(--[\w-]+)`", README)) <= options
+
+
+@block_of("Quick start")
+def test_the_env_file(block: Block) -> None:
+    Path(".env").write_text(block.text)
+    config = ReverbConfig()
+    assert config.app_id == "my-app-id"
+    assert config.app_key == "my-app-key"
+    assert config.app_secret is not None
+    assert config.app_secret.get_secret_value() == "my-app-secret"
+    assert (config.scheme, config.address) == ("ws", "localhost:8080")
+    names = {line.partition("=")[0].removeprefix("REVERB_").lower() for line in block.text.splitlines()}
+    assert names <= ReverbConfig.model_fields.keys()
+
+
+@block_of("As a service")
+def test_the_systemd_unit(block: Block) -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(block.text)
+    assert unit.sections() == ["Unit", "Service", "Install"]
+    assert unit["Unit"].keys() == {"Description", "After", "Wants"}
+    assert unit["Unit"]["After"] == unit["Unit"]["Wants"] == "network-online.target"
+    service = dict(unit["Service"])
+    assert (service["Type"], service["Restart"], service["RestartSec"]) == ("simple", "always", "10")
+    assert service["EnvironmentFile"] == f"{service['WorkingDirectory']}/.env"
+    python, program = service["ExecStart"].split()
+    assert Path(python).is_absolute()
+    assert (ROOT / "examples" / program).exists()
+    assert "User" in service
+    assert dict(unit["Install"]) == {"WantedBy": "multi-user.target"}
+    assert f"`/etc/systemd/system/{UNIT}.service`" in README
+
+
+PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+REPOSITORY = "python-reverb"
+UNIT = "iot-device"
+
+
+def extras() -> set[str]:
+    (section,) = re.findall(r"^\[project\.optional-dependencies\]\n(.*?)^\[", PYPROJECT, re.M | re.S)
+    return set(re.findall(r"^(\w+) = ", section, re.M))
+
+
+def check_command(line: str) -> None:
+    """Check that what a command names is there; fail for commands that nothing is known of."""
+    match shlex.split(line, comments=True):
+        case ["git", "clone", url]:
+            assert f'Homepage = "{url.removesuffix(".git")}"' in PYPROJECT
+        case ["cd", directory]:
+            assert directory == REPOSITORY
+        case ["make", target]:
+            (phony,) = re.findall(r"^\.PHONY: (.* .*)$", (ROOT / "Makefile").read_text(), re.M)
+            assert target in phony.split()
+        case ["pip", "install", "-e", what] | ["pip", "install", what]:
+            match = re.fullmatch(r"(\.|python-reverb)(?:\[(\w+)\])?", what)
+            assert match
+            assert match[2] is None or match[2] in extras()
+        case ["python", "-m", "venv", path]:
+            assert path == ".venv"
+        case ["source", path]:
+            assert path == ".venv/bin/activate"
+        case ["pytest"]:
+            assert "[tool.pytest.ini_options]" in PYPROJECT
+        case ["ruff", "check", *paths] | ["mypy", *paths]:
+            assert paths
+            assert all((ROOT / path).is_dir() for path in paths)
+        case ["sudo", "systemctl", "daemon-reload"]:
+            pass
+        case ["sudo", "systemctl", "enable", "--now", unit] | ["sudo", "journalctl", "--unit", unit, "--follow"]:
+            assert unit == UNIT
+        case []:
+            pass
+        case _:
+            pytest.fail(f"nothing checks the command {line!r}")
+
+
+@block_of("See it work", "Install", "Install 2", "As a service 2", "Development")
+def test_commands(block: Block) -> None:
+    assert block.language == "bash"
+    for line in block.text.splitlines():
+        check_command(line)
+
+
+def test_the_extras() -> None:
+    named = set(re.findall(r"`(\w+)`", read_section("Install")))
+    named |= set(re.findall(r"python-reverb\[(\w+)\]", BLOCKS["Install"].text))
+    assert named == extras() - {"dev"}
+
+
+# --- settings --------------------------------------------------------------------------------------------------
+
+
+def test_the_tables_of_settings() -> None:
+    required, optional = read_tables("Settings")
+    config = ReverbConfig(app_key="key", host="host")
+    fields = {f"REVERB_{name.upper()}": name for name in ReverbConfig.model_fields}
+    assert sorted(row[0].strip("`") for row in required + optional) == sorted(fields)
+    for name, default, _ in optional:
+        value = getattr(config, fields[name.strip("`")])
+        special = {"None": "none", "": "empty", "True": "`true`"}
+        assert default == special.get(str(value), f"`{value}`"), name
+
+
+async def test_what_is_required(server: ReverbServer) -> None:
+    required = {row[0].strip("`") for row in read_tables("Settings")[0]}
+    with pytest.raises(ConfigurationError) as caught:
+        ReverbConfig()
+    missing = set(re.findall(r"REVERB_\w+", str(caught.value)))
+    assert missing == required - {"REVERB_APP_SECRET"}
+    async with ReverbClient(app_key="app-key", host=server.host, port=server.port, scheme="ws") as client:
+        await client.subscribe("news")
+        with pytest.raises(ConfigurationError, match="REVERB_APP_SECRET"):
+            await client.subscribe("private-orders")
+
+
+# --- the API ---------------------------------------------------------------------------------------------------
+
+
+def written(function: Callable[..., Any], name: str) -> str:
+    """Write a signature as the README does: without ``self`` and without types."""
+    signature = inspect.signature(function)
+    parameters = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values()][1:]
+    bare = signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+    return f"{'await ' if inspect.iscoroutinefunction(function) else ''}{name}{bare}"
+
+
+@pytest.mark.parametrize("class_", [ReverbClient, Channel, PresenceChannel])
+def test_the_tables_of_methods_and_properties(class_: type) -> None:
+    public = {name: member for name, member in vars(class_).items() if not name.startswith("_")}
+    methods = {written(member, name) for name, member in public.items() if inspect.isfunction(member)}
+    properties = {
+        (name, member.fget.__annotations__["return"])
+        for name, member in public.items()
+        if isinstance(member, property)
+    }
+    *method_tables, property_table = read_tables(class_.__name__)
+    assert {row[0].strip("`") for table in method_tables for row in table} == methods
+    assert {(row[0].strip("`"), row[1].strip("`")) for row in property_table} == properties
+
+
+def test_the_constructor() -> None:
+    assert f"`{written(ReverbClient.__init__, 'ReverbClient')}`" in read_section("ReverbClient")
+
+
+def test_the_table_of_events() -> None:
+    (table,) = read_tables("Events")
+    assert {(name.strip("`"), event.strip("`")) for name, event, _ in table} == {
+        (f"Events.{each.name}", each.value) for each in Events
+    }
+
+
+def test_the_table_of_states() -> None:
+    (table,) = read_tables("ConnectionState")
+    assert [row[0].strip("`") for row in table] == [state.value for state in ConnectionState]
+
+
+def test_the_table_of_exceptions() -> None:
+    (table,) = read_tables("Errors")
+    exceptions = {name for name in reverb.__all__ if name.endswith("Error")}
+    assert {row[0].strip("`") for row in table} == exceptions
+    for name, meaning in table:
+        exception = getattr(reverb, name.strip("`"))
+        assert issubclass(exception, ReverbError)
+        for builtin in re.findall(r"Also (?:a|Python's own) `(\w+)`", meaning):
+            assert issubclass(exception, getattr(builtins, builtin))
+        assert ("Also" in meaning) == (len(exception.__bases__) > 1)
+
+
+def test_everything_public_is_mentioned() -> None:
+    for name in set(reverb.__all__) - {"Authorizer", "__version__"}:
+        assert f"`{name}" in README or f"### {name}\n" in README or f" {name}(" in README, name
+
+
+def test_facts_about_the_project() -> None:
+    assert 'requires-python = ">=3.10"' in PYPROJECT
+    assert "Python 3.10 or later" in README
+    assert 'license = "GPL-3.0-or-later"' in PYPROJECT
+    assert "GPL-3.0-or-later" in read_section("License")
