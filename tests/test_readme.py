@@ -6,7 +6,6 @@ A block of code is known by the heading above it, and its number if there are se
 from __future__ import annotations
 
 import ast
-import asyncio
 import builtins
 import configparser
 import inspect
@@ -14,7 +13,6 @@ import re
 import shlex
 import textwrap
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,29 +168,13 @@ class Fragment:
 
 
 @block_of("Quick start 2")
-async def test_the_quick_start(block: Block, target: Target, tmp_path: Path) -> None:
+async def test_the_quick_start(block: Block, server: ReverbServer, target: Target, tmp_path: Path) -> None:
     tmp_path.joinpath("program.py").write_text(block.text)
     env = {**variables(target), "PYTHONUNBUFFERED": "1"}
-    watcher = Recorder()
-    async with (
-        ReverbClient() as client,
-        run_module(module="program", env=env, cwd=tmp_path) as command,
-    ):
-        (await client.subscribe("private-orders")).bind("*", watcher)
-        channel = next(iter(client.channels))
-
-        async def publish() -> None:
-            while True:  # nothing tells when the program has subscribed
-                await target.publish(channel, "App\\Events\\OrderShipped", {"id": 7})
-                await asyncio.sleep(0.05)
-
-        publishing = asyncio.ensure_future(publish())
-        try:
-            await command.out.expect("^private-orders: order 7 is on its way$")
-        finally:
-            publishing.cancel()
-            with suppress(asyncio.CancelledError):
-                await publishing
+    async with run_module(module="program", env=env, cwd=tmp_path) as command:
+        await until(lambda: server._channels[0].get("private-orders"), 15)
+        await target.publish("private-orders", "App\\Events\\OrderShipped", {"id": 7})
+        await command.out.expect("^private-orders: order 7 is on its way$")
         assert command.err.text == ""
 
 
