@@ -431,9 +431,9 @@ def check_command(line: str) -> None:
             assert match
             assert match[2] is None or match[2] in extras()
         case ["python", "-m", "venv", path]:
-            assert path == ".venv"
+            assert path == "venv"
         case ["source", path]:
-            assert path == ".venv/bin/activate"
+            assert path == "venv/bin/activate"
         case ["pytest"]:
             assert "[tool.pytest.ini_options]" in PYPROJECT
         case ["ruff", "check", *paths] | ["mypy", *paths]:

@@ -68,8 +68,9 @@ class Channel:
     def bind(self, event: str, handler: Handler) -> Self:
         """Call ``handler(event, data, channel)`` for each ``event`` of this channel; returns the channel.
 
-        ``event`` is a name, one of :class:`Events`, ``"*"`` for every event, or ``"error"`` for the errors that
-        concern this channel. ``handler`` is an ``async def`` or a plain function; ``data`` is parsed JSON, or the
+        ``event`` is a name, one of :class:`Events`, ``"*"`` for every event, or ``"error"`` for what is known to
+        concern this channel: a handler that raised, a refusal after a reconnect. (What Reverb has against a client
+        event names no channel; it reaches ``client.bind("error", …)``.) ``handler`` is an ``async def`` or a plain function; ``data`` is parsed JSON, or the
         string itself when it isn't JSON, or None when the event has none. A handler with a parameter named
         ``user_id`` also gets the sender of a client event on a presence channel (a string; None for all other
         events). Events of a channel are delivered one after another, in order: a slow handler delays this channel
