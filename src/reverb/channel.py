@@ -70,11 +70,13 @@ class Channel:
 
         ``event`` is a name, one of :class:`Events`, ``"*"`` for every event, or ``"error"`` for what is known to
         concern this channel: a handler that raised, a refusal after a reconnect. (What Reverb has against a client
-        event names no channel; it reaches ``client.bind("error", …)``.) ``handler`` is an ``async def`` or a plain function; ``data`` is parsed JSON, or the
-        string itself when it isn't JSON, or None when the event has none. A handler with a parameter named
-        ``user_id`` also gets the sender of a client event on a presence channel (a string; None for all other
-        events). Events of a channel are delivered one after another, in order: a slow handler delays this channel
-        and nothing else. What a handler raises is logged and reported to the error handlers.
+        event names no channel; it reaches ``client.bind("error", …)``.)
+
+        ``handler`` is an ``async def`` or a plain function; ``data`` is parsed JSON, or the string itself when it
+        isn't JSON, or None when the event has none. A handler with a parameter named ``user_id`` also gets the
+        sender of a client event on a presence channel (a string; None for all other events). Events of a channel
+        are delivered one after another, in order: a slow handler delays this channel and nothing else. What a
+        handler raises is logged and reported to the error handlers.
         """
         self._bindings.bind(event, handler)
         self._lane.release_in(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -497,3 +498,22 @@ class TestKeepalive:
             assert await looked_at.text() == '{"event":"pusher:ping"}'
             assert await looked_at.text() == self.TOO_LATE
             await client.quiet()
+
+
+async def test_a_client_that_is_gone_before_the_answer_is_no_error(
+    server: ReverbServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared = asyncio.Event()
+
+    async def prepare(*_: object) -> None:
+        prepared.set()
+        raise ConnectionResetError("Cannot write to closing transport")
+
+    monkeypatch.setattr("reverb.server._websocket._Socket.prepare", prepare)
+    _, writer = await asyncio.open_connection(server.host, server.port)
+    writer.write(b"GET /app/app-key HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n")
+    await asyncio.wait_for(prepared.wait(), 5)
+    writer.close()
+    await writer.wait_closed()
+    await server.stop()
+    assert caplog.records == []

@@ -168,7 +168,10 @@ async def serve(request: web.Request, channels: Channels | None) -> web.StreamRe
     ``channels`` are those of the application that the client asked for, None if there is no such application.
     """
     socket = _Socket(compress=False, autoping=False, autoclose=False, max_msg_size=0)
-    await socket.prepare(request)
+    try:
+        await socket.prepare(request)
+    except ConnectionResetError:
+        return socket  # gone before it was answered
     transport = request.transport
     if transport is None:
         return socket
