@@ -3,12 +3,13 @@
 #   make demo                 see the client at work, no server needed
 #   make test ARGS='-k tls'   run the tests
 #   make check                lint, formatting, types
-#   make bench ARGS=quick     measure against other clients
+#   make bench ARGS=quick     measure, beside the bare libraries
+#   make soak                 random faults for ten minutes; ARGS='--minutes 600 --seed 7' for longer
 #   make clean                remove everything that the targets above made
 #
 # PYTHON=/path/to/python chooses the interpreter; otherwise the first Python >= 3.10 that runs is taken.
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench soak clean
 
 BIN := .venv/bin
 SOURCES := src tests bench examples
@@ -35,6 +36,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench $(ARGS)
+
+soak: $(STAMP)
+	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
 clean:
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

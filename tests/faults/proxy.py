@@ -7,9 +7,9 @@
         proxy.refuse()                       # no more connections
         proxy.heal()
 
-What is done to a link is a method of :class:`Link`. Faults are of two kinds. Those that a network can recover from
-(delay, throttle, segments, merge, stall) end with :meth:`Link.heal`. After the others (cut, reset, black hole, close
-frame) bytes are missing, and the link can only end.
+What is done to a link is a method of :class:`Link`. Faults are of two kinds. Those that a network can recover
+from (delay, throttle, segments, merge, stall) end with :meth:`Link.heal`. After the others (cut, reset, black hole
+or close frame) bytes are missing, and the link can only end.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Flag
+from time import monotonic
 from types import TracebackType
 
 _BUFFER = 256 * 1024
@@ -101,6 +102,7 @@ class Pipe:
         self.stalled = False
         self.swallows = False
         """Whether everything that comes, an end of stream included, is thrown away from now on."""
+        self.source_ended = False
         self.ended = False
         """Whether the receiving side was told, or will not be told any more, that nothing comes behind."""
         self.boundaries = FrameBoundaries() if towards is Towards.CLIENT else None
@@ -109,18 +111,17 @@ class Pipe:
         self._link = link
         self._queue: deque[tuple[float, bytes]] = deque()
         self._queued = 0
-        self._source_ended = False
         self._sink_full = False
         self._timer: asyncio.TimerHandle | None = None
-        self._traps: list[tuple[int, Callable[[], None]]] = []
-        self._boundary_traps: list[Callable[[], None]] = []
+        self._traps: list[tuple[int, Callable[[], object]]] = []
+        self._boundary_traps: list[Callable[[], object]] = []
 
-    def trap(self, count: int, spring: Callable[[], None]) -> None:
+    def trap(self, count: int, spring: Callable[[], object]) -> None:
         """Call ``spring`` when ``count`` more bytes have passed, and before any other does."""
         self._traps.append((self.passed + count, spring))
         self._traps.sort(key=lambda trap: trap[0])
 
-    def trap_boundary(self, spring: Callable[[], None]) -> None:
+    def trap_boundary(self, spring: Callable[[], object]) -> None:
         """Call ``spring`` at the next end of a frame, which may be right here."""
         assert self.boundaries is not None, "only what the server sends is followed"
         if self.boundaries.at_boundary:
@@ -142,8 +143,9 @@ class Pipe:
         self.pump()
 
     def feed_eof(self) -> None:
-        self._source_ended = True
+        self.source_ended = True
         self.pump()
+        self._link._close_what_has_ended()
 
     def set_full(self, full: bool) -> None:
         """Note whether the receiving side's socket takes no more for now."""
@@ -184,7 +186,7 @@ class Pipe:
             self._pass(bytes(due))
             if self._timer is not None:
                 return
-        if self._source_ended and not (self._queue or self.swallows or self.ended) and self.sink is not None:
+        if self.source_ended and not (self._queue or self.swallows or self.ended) and self.sink is not None:
             self.end()
 
     def _pass(self, data: bytes) -> None:
@@ -222,9 +224,10 @@ class Pipe:
             if self.sink is not None and not self.sink.is_closing():
                 with suppress(OSError):  # it is gone already
                     self.sink.write_eof()
-            self._link._on_ended()
+            self._link._close_what_has_ended()
 
     def stop(self) -> None:
+        """As :meth:`end`, for a receiving side that is gone."""
         self.swallow()
         self.ended = True
         if self._timer is not None:
@@ -242,14 +245,17 @@ class Pipe:
 class _End(asyncio.Protocol):
     """One socket of a link: reads into one pipe, and is written to by the other."""
 
-    def __init__(self, outgoing: Pipe, incoming: Pipe) -> None:
+    def __init__(self, outgoing: Pipe, incoming: Pipe, on_connected: Callable[[], None] | None = None) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
+        self._on_connected = on_connected
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._outgoing.source = self._incoming.sink = transport
+        if self._on_connected is not None:
+            self._on_connected()
         self._incoming.pump()
 
     def data_received(self, data: bytes) -> None:
@@ -267,8 +273,8 @@ class _End(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._incoming.stop()
+        self._outgoing.source = self._incoming.sink = None
         self._outgoing.feed_eof()
-        self._outgoing._link._on_socket_closed()
 
 
 class Link:
@@ -280,6 +286,7 @@ class Link:
         self.to_client = Pipe(self, Towards.CLIENT)
         self.to_server = Pipe(self, Towards.SERVER)
         self._proxy = proxy
+        self._has_black_hole = False
 
     # What a network can recover from
 
@@ -309,13 +316,13 @@ class Link:
             pipe.stalled = True
 
     def heal(self) -> None:
-        """End all of the above. A link that has lost bytes and whose one side has gone ends here."""
+        """End all of the above. A link with a black hole that one side has left ends."""
         for pipe in self._pipes(Towards.BOTH):
             pipe.delay = pipe.merge = 0.0
             pipe.rate = pipe.segment = None
             pipe.stalled = False
             pipe.pump()
-        if any(pipe.swallows and pipe._source_ended for pipe in self._pipes(Towards.BOTH)):
+        if self._has_black_hole and (self.to_client.source_ended or self.to_server.source_ended):
             self.abort()
 
     # What it can't
@@ -336,6 +343,7 @@ class Link:
 
     def black_hole(self, towards: Towards = Towards.BOTH) -> None:
         """Swallow everything, an end of stream too, and keep the sockets open."""
+        self._has_black_hole = True
         for pipe in self._pipes(towards):
             pipe.swallow()
 
@@ -348,13 +356,14 @@ class Link:
 
         def send() -> None:
             payload = struct.pack("!H", code) + reason.encode()
-            if self.to_client.sink is not None:
+            if self.to_client.sink is not None and not self.to_client.ended:
                 self.to_client.sink.write(bytes([0x88, len(payload)]) + payload)
             self.to_client.swallow()
 
         self.to_client.trap_boundary(send)
 
     def abort(self) -> None:
+        """Close both sockets."""
         for pipe in self._pipes(Towards.BOTH):
             pipe.stop()
             if pipe.sink is not None:
@@ -365,18 +374,11 @@ class Link:
         both = ((Towards.CLIENT, self.to_client), (Towards.SERVER, self.to_server))
         return [pipe for direction, pipe in both if direction & towards]
 
-    def _on_ended(self) -> None:
-        if self.to_client.ended and self.to_server.ended:
-            for pipe in (self.to_client, self.to_server):
-                if pipe.sink is not None and pipe._source_ended:
-                    pipe.sink.close()
-
-    def _on_socket_closed(self) -> None:
-        pipes = (self.to_client, self.to_server)
-        if all(pipe.ended or pipe.sink is None or pipe.sink.is_closing() for pipe in pipes):
-            for pipe in pipes:
-                if pipe.sink is not None:
-                    pipe.sink.close()
+    def _close_what_has_ended(self) -> None:
+        for incoming, outgoing in ((self.to_client, self.to_server), (self.to_server, self.to_client)):
+            if incoming.ended and outgoing.source_ended and incoming.sink is not None:
+                incoming.sink.close()
+        if self.to_client.sink is None and self.to_server.sink is None:
             self._proxy._forget(self)
 
 
@@ -384,14 +386,14 @@ Fault = Callable[[Link], object]
 
 
 class FaultProxy:
-    """Listens on ``host`` and ``port`` and passes every connection on to another address, with faults on demand."""
+    """Listens on ``host`` and ``port`` and passes each connection on to another address, with faults on demand."""
 
     host = "127.0.0.1"
     port: int
 
     def __init__(self, host: str, port: int) -> None:
-        self.connections = 0
-        """How many connections were made to it so far."""
+        self.arrivals: list[float] = []
+        """When each connection was made to it, on the clock of :func:`time.monotonic`."""
         self.links: list[Link] = []
         """Those that are still there."""
         self._target = (host, port)
@@ -466,38 +468,37 @@ class FaultProxy:
             self._accept, self.host, self.port, reuse_port=True, backlog=1024
         )
 
+    @property
+    def connections(self) -> int:
+        """How many connections were made to it so far."""
+        return len(self.arrivals)
+
     def _accept(self) -> asyncio.Protocol:
-        self.connections += 1
+        self.arrivals.append(monotonic())
         link = Link(self, self.connections)
         self.links.append(link)
-        fault: Fault | None = None
+        return _End(link.to_server, link.to_client, on_connected=lambda: self._on_accepted(link))
+
+    def _on_accepted(self, link: Link) -> None:
         if self._resets:
-            fault = Link.reset
+            link.reset()
         elif self._silent:
-            fault = Link.black_hole
+            link.black_hole()
         elif self._armed:
-            fault = self._armed.popleft()
-        else:
-            fault = self._lasting
-        task = asyncio.ensure_future(self._dial(link, fault))
+            self._armed.popleft()(link)
+        elif self._lasting is not None:
+            self._lasting(link)
+        if link.to_server.swallows:
+            return  # nothing of this will ever reach the server
+        task = asyncio.ensure_future(self._dial(link))
         self._dialling.add(task)
         task.add_done_callback(self._dialling.discard)
-        return _End(link.to_server, link.to_client)
 
-    async def _dial(self, link: Link, fault: Fault | None) -> None:
-        """Connect to the server, unless the fault is that this makes no sense."""
-        await asyncio.sleep(0)  # now the client's socket is there
-        if fault is not None:
-            fault(link)
-        if link not in self.links or link.to_server.swallows:
-            return
+    async def _dial(self, link: Link) -> None:
+        loop = asyncio.get_running_loop()
+        connecting = loop.create_connection(lambda: _End(link.to_client, link.to_server), *self._target)
         try:
-            await asyncio.wait_for(
-                asyncio.get_running_loop().create_connection(
-                    lambda: _End(link.to_client, link.to_server), *self._target
-                ),
-                _CONNECT_TIMEOUT,
-            )
+            await asyncio.wait_for(connecting, _CONNECT_TIMEOUT)
         except (OSError, asyncio.TimeoutError):
             link.cut()
         except asyncio.CancelledError:
@@ -505,7 +506,7 @@ class FaultProxy:
             raise
         else:
             if link not in self.links:
-                link.abort()
+                link.abort()  # dropped in the meantime
 
     def _forget(self, link: Link) -> None:
         if link in self.links:
