@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from reverb import ConnectionError, ConnectionState, ReverbClient, ReverbError, SubscriptionError
+from reverb import ConnectionError, ConnectionState, PresenceChannel, ReverbClient, ReverbError, SubscriptionError
 from tests.integration.servers import Target
 from tests.watching import until
 
@@ -438,6 +438,23 @@ async def test_what_is_asked_for_while_the_connection_is_down(embedded: Target) 
         await it.publisher.publish(leaver)
         await it.check_alive()
         assert leaver not in it.numbers.got
+
+
+async def test_who_left_while_we_were_away_is_no_member(embedded: Target) -> None:
+    async with scene(embedded) as it, ReverbClient(**embedded.settings) as other:
+        await it.client.connect()
+        room = (await it.subscribe())[2]
+        assert isinstance(room, PresenceChannel)
+        await other.subscribe(room.name, {"user_id": "other"})
+        await until(lambda: set(room.members) == {"us", "other"})
+        it.proxy.refuse()
+        it.proxy.hit(Link.reset)
+        await until(lambda: not it.client.is_connected)
+        await other.unsubscribe(room.name)
+        await other.subscribe(unique("fence-"))
+        await it.proxy.heal()
+        await it.wait_reconnected()
+        assert set(room.members) == {"us"}
 
 
 async def test_a_stalled_link_and_a_ghost_of_ours_on_the_server(embedded: Target) -> None:

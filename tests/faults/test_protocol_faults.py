@@ -339,6 +339,36 @@ async def test_no_pong() -> None:
         assert 0.6 <= monotonic() - start < 2  # twice the ping interval and the patience for a pong
 
 
+async def test_a_pause_that_begins_while_a_pong_is_awaited() -> None:
+    """The pong is there, behind what we do not read for now."""
+    released = asyncio.Event()
+
+    async def flood(peer: Peer) -> None:
+        await take_subscribes(peer)
+        await peer.expect("pusher:ping")
+        for number in range(10):
+            await peer.send("slow", str(number), "news")
+        await peer.send("pusher:pong")
+        for name in NAMES:
+            await peer.send("numbered", '{"n":1}', name)
+        while True:
+            await peer.expect("pusher:ping")
+            await peer.send("pusher:pong")
+
+    async def handle(event: str, data: Any, channel: str | None) -> None:
+        await released.wait()
+
+    async with stage(flood, max_pending_events=5) as it:
+        await it.client.connect()
+        await it.subscribe()
+        it.client.channels["news"].bind("slow", handle)
+        await until(lambda: it.client._dispatcher.is_full)
+        await asyncio.sleep(0.5)  # much longer than a pong may take
+        assert it.client.is_connected
+        released.set()
+        await it.check_alive(connection=1)
+
+
 # --- garbage ---------------------------------------------------------------------------------------------------
 
 GARBAGE = {
