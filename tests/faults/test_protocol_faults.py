@@ -341,13 +341,14 @@ async def test_no_pong() -> None:
 
 async def test_a_pause_that_begins_while_a_pong_is_awaited() -> None:
     """The pong is there, behind what we do not read for now."""
-    released = asyncio.Event()
+    paused, released = asyncio.Event(), asyncio.Event()
 
     async def flood(peer: Peer) -> None:
         await take_subscribes(peer)
         await peer.expect("pusher:ping")
         for number in range(10):
             await peer.send("slow", str(number), "news")
+        await paused.wait()
         await peer.send("pusher:pong")
         for name in NAMES:
             await peer.send("numbered", '{"n":1}', name)
@@ -363,6 +364,7 @@ async def test_a_pause_that_begins_while_a_pong_is_awaited() -> None:
         await it.subscribe()
         it.client.channels["news"].bind("slow", handle)
         await until(lambda: it.client._dispatcher.is_full)
+        paused.set()
         await asyncio.sleep(0.5)  # much longer than a pong may take
         assert it.client.is_connected
         released.set()
