@@ -753,7 +753,7 @@ async def test_disconnecting_lets_handlers_finish_what_was_received() -> None:
 
         news = await client.subscribe("news")
         news.bind("e", handler)
-        await until(lambda: len(news._lane._pending) == 4)
+        await until(lambda: len(news._lane) == 4)
         disconnecting = asyncio.ensure_future(client.disconnect())
         await until(lambda: not client.is_connected)
         go_on.set()

@@ -16,6 +16,7 @@ import pytest
 
 from reverb import ConnectionError, ProtocolError, ReverbConfig, ReverbError, TimeoutError, _connection
 from reverb._connection import Connection
+from reverb._dispatch import Dispatcher
 from reverb._protocol import MAX_INCOMING_SIZE, Message
 from reverb.config import Settings
 
@@ -27,6 +28,10 @@ from .watching import client_tasks, until
 def config_for(server: ScriptedServer, **settings: Any) -> ReverbConfig:
     defaults: Settings = {"app_key": "key", "host": server.host, "port": server.port, "scheme": "ws"}
     return ReverbConfig(**{**defaults, **settings})
+
+
+def dispatcher() -> Dispatcher:
+    return Dispatcher(1_000, 1_000_000, lambda: None)
 
 
 class Inbox:
@@ -50,7 +55,7 @@ async def inbox() -> Inbox:
 @asynccontextmanager
 async def opened(server: ScriptedServer, inbox: Inbox, **settings: Any) -> AsyncIterator[Connection]:
     ssl_context = settings.pop("ssl_context", None)
-    connection = await Connection.open(config_for(server, **settings), ssl_context, inbox)
+    connection = await Connection.open(config_for(server, **settings), ssl_context, dispatcher(), inbox)
     try:
         yield connection
     finally:
@@ -61,7 +66,7 @@ async def refusal(server: ScriptedServer, inbox: Inbox, **settings: Any) -> Reve
     """Open a connection that can't be opened; return why, having checked that nothing of it is left."""
     ssl_context = settings.pop("ssl_context", None)
     with pytest.raises(ReverbError) as caught:
-        await Connection.open(config_for(server, **settings), ssl_context, inbox)
+        await Connection.open(config_for(server, **settings), ssl_context, dispatcher(), inbox)
     assert client_tasks() == set()
     assert f"{server.host}:{server.port}" in str(caught.value)
     return caught.value
@@ -225,7 +230,7 @@ async def test_nobody_listens(inbox: Inbox) -> None:
 async def test_an_unknown_host() -> None:
     config = ReverbConfig(app_key="key", host="no-such-host.invalid", scheme="ws")
     with pytest.raises(ConnectionError, match=r"no-such-host\.invalid:443.*REVERB_HOST"):
-        await Connection.open(config, None, lambda message, size: None)
+        await Connection.open(config, None, dispatcher(), lambda message, size: None)
 
 
 async def silent_after_the_request(peer: Peer) -> None:
@@ -263,7 +268,7 @@ async def test_silence_where_tls_should_be_times_out(inbox: Inbox) -> None:
 @pytest.mark.parametrize("script", [silent_after_the_request, silent_after_the_upgrade])
 async def test_cancelling_in_the_handshake_closes_the_socket(inbox: Inbox, script: Callable[[Peer], Any]) -> None:
     async with ScriptedServer(script) as server:
-        opening = asyncio.ensure_future(Connection.open(config_for(server), None, inbox))
+        opening = asyncio.ensure_future(Connection.open(config_for(server), None, dispatcher(), inbox))
         await until(lambda: server.peers and hasattr(server.peers[0], "request"))
         opening.cancel()
         await asyncio.wait({opening})

@@ -10,6 +10,7 @@ import pytest
 
 from reverb import ConnectionError, ConnectionState, ReverbConfig, ReverbError, TimeoutError, _supervisor
 from reverb._connection import Connection
+from reverb._dispatch import Dispatcher
 from reverb._protocol import Action, Message
 from reverb._supervisor import Backoff, Outage, Supervisor
 
@@ -66,6 +67,7 @@ class Session:
     """Writes down what it is told."""
 
     def __init__(self) -> None:
+        self._dispatcher = Dispatcher(1_000, 1_000_000, lambda: None)
         self.notes: list[str] = []
         self.error: ReverbError | None = None
 

@@ -10,11 +10,11 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple, Protocol
-from weakref import WeakSet
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple, Protocol, cast
 
-from ._protocol import parse_data
+from ._protocol import DECODE_ERRORS, Message, decode_json, parse_data, parse_text
+from .exceptions import ReverbError
 
 log = logging.getLogger("reverb.dispatch")
 
@@ -53,6 +53,9 @@ class UserHandler(Protocol):
 Handler = PlainHandler | UserHandler
 """``(event, data, channel)``, plain or ``async def``; optionally with a keyword parameter ``user_id``."""
 
+Reader = Callable[[Any], Awaitable[Any]]
+"""Turns the data of a message into what handlers get; raises for what can't be read."""
+
 
 class _Binding(NamedTuple):
     event: str
@@ -64,66 +67,16 @@ class _Binding(NamedTuple):
         return self.event in (event, WILDCARD) or (self.event == "error" and event in _ERROR_NAMES)
 
 
-class _Route(NamedTuple):
-    """The bindings of one event, and whether all of them can be called on the spot."""
+class Route(NamedTuple):
+    """Who gets an event of a lane. The two common cases have a field of their own, which makes them fast."""
 
+    plain: PlainHandler | None
+    """The handler, where there is one that can be called on the spot and nobody else."""
+    awaited: PlainHandler | None
+    """The handler, where there is one ``async def`` and nobody else."""
     bindings: tuple[_Binding, ...]
     immediate: bool
-
-
-_Delivery = tuple[str, Any, str | int | None, tuple[_Binding, ...]]
-
-
-class Bindings:
-    """The handlers bound to a channel or to the client; a channel's end with those of its client."""
-
-    __slots__ = ("__weakref__", "_bound", "_heirs", "_parent", "_routes")
-
-    def __init__(self, parent: Bindings | None = None) -> None:
-        self._bound: list[_Binding] = []
-        self._routes: dict[str, _Route] = {}
-        self._parent = parent
-        self._heirs: WeakSet[Bindings] = WeakSet()
-        if parent is not None:
-            parent._heirs.add(self)
-
-    def bind(self, event: str, handler: Handler) -> None:
-        if not callable(handler):
-            raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
-        name = str(event)
-        self._bound.append(
-            _Binding(_ALIASES.get(name, name), handler, _is_async(handler), _takes_user_id(handler))
-        )
-        self._forget_routes()
-
-    def unbind(self, event: str, handler: Handler | None = None) -> None:
-        name = _ALIASES.get(str(event), str(event))
-        self._bound = [
-            each for each in self._bound if each.event != name or (handler is not None and each.handler != handler)
-        ]
-        self._forget_routes()
-
-    def route(self, event: str) -> _Route:
-        route = self._routes.get(event)
-        if route is None:
-            bindings = self._matching(event)
-            route = _Route(bindings, not any(each.is_async or each.takes_user_id for each in bindings))
-            if len(self._routes) >= _ROUTES_KEPT:
-                self._routes.clear()
-            self._routes[event] = route
-        return route
-
-    def _matching(self, event: str) -> tuple[_Binding, ...]:
-        inherited = () if self._parent is None else self._parent._matching(event)
-        return tuple(each for each in self._bound if each.matches(event)) + inherited
-
-    def __bool__(self) -> bool:
-        return bool(self._bound)
-
-    def _forget_routes(self) -> None:
-        self._routes.clear()
-        for heir in self._heirs:
-            heir._routes.clear()
+    """Whether all of them can be called on the spot."""
 
 
 def _is_async(handler: Handler) -> bool:
@@ -138,7 +91,7 @@ def _takes_user_id(handler: Handler) -> bool:
 
 
 class Dispatcher:
-    """Runs the workers of all lanes of one client, and counts what waits for them.
+    """Knows the lanes of one client, runs their workers, and counts what waits for them.
 
     ``on_pressure`` is called when the events that wait reach ``max_events`` or ``max_bytes``, when they become a
     flood, and when they are down to half of both. Lanes take events all the same: it is up to the one who is
@@ -146,10 +99,15 @@ class Dispatcher:
     """
 
     def __init__(self, max_events: int, max_bytes: int, on_pressure: Callable[[], None]) -> None:
+        self.lanes: dict[str | None, Lane] = {}
+        """Those that take events from the server, by the channel's name."""
         self.closed = False
         self.is_full = False
         self.pending_events = 0
         self.pending_bytes = 0
+        self.few_events = max_events // 2
+        """So many may still wait when room is made."""
+        self._few_bytes = max_bytes // 2
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._on_pressure = on_pressure
@@ -165,25 +123,17 @@ class Dispatcher:
         """Whether so much waits that nothing justifies taking more."""
         return self.pending_events >= _FLOOD * self._max_events or self.pending_bytes >= _FLOOD * self._max_bytes
 
-    def added(self, size: int) -> None:
-        self.pending_events += 1
-        self.pending_bytes += size
+    def regulate(self) -> None:
+        """Compare what waits with the bounds. To be called when events were taken, once for all that came at once,
+        and when they were delivered."""
         if self.is_full:
-            if self.is_flooded:
+            if self.pending_events <= self.few_events and self.pending_bytes <= self._few_bytes:
+                self.is_full = False
+                self._on_pressure()
+            elif self.is_flooded:
                 self._on_pressure()
         elif self.pending_events >= self._max_events or self.pending_bytes >= self._max_bytes:
             self.is_full = True
-            self._on_pressure()
-
-    def removed(self, events: int, size: int) -> None:
-        self.pending_events -= events
-        self.pending_bytes -= size
-        if (
-            self.is_full
-            and self.pending_events <= self._max_events // 2
-            and self.pending_bytes <= self._max_bytes // 2
-        ):
-            self.is_full = False
             self._on_pressure()
 
     def is_worker(self, task: asyncio.Task[Any] | None) -> bool:
@@ -214,43 +164,142 @@ class Dispatcher:
 
 
 class Lane:
-    """The events of one channel (of the client itself, with the name None) on their way to the handlers."""
+    """The events of one channel on their way to its handlers and to those of the client, the ``parent``.
 
-    __slots__ = ("_bindings", "_dispatcher", "_held", "_pending", "_releasing", "_working", "name")
+    The client's own lane, for events without a channel, has the name None and no parent. ``read`` turns the data
+    of a message into what handlers get, instead of :func:`parse_data`. It may wait, and the lane's events with it.
+    """
 
-    def __init__(self, name: str | None, bindings: Bindings, dispatcher: Dispatcher) -> None:
+    __slots__ = (
+        "_bound",
+        "_busy",
+        "_dispatcher",
+        "_held",
+        "_parent",
+        "_pending",
+        "_read",
+        "_releasing",
+        "_working",
+        "name",
+        "routes",
+    )
+
+    def __init__(
+        self, name: str | None, dispatcher: Dispatcher, parent: Lane | None = None, read: Reader | None = None
+    ) -> None:
         self.name = name
-        self._bindings = bindings
+        self.routes: dict[str, Route] = {}
+        """What has been learned by :meth:`learn`, for as long as it is true."""
+        self._bound: tuple[_Binding, ...] = ()
+        self._parent = parent
         self._dispatcher = dispatcher
-        self._pending: deque[tuple[str, Any, str | int | None, int]] = deque()
+        self._read = read
+        self._pending: deque[tuple[Message, int]] | None = None
         self._working = False
         self._held = False
+        self._busy = False
+        """Whether events have to wait: handlers are at work, or are about to be bound."""
         self._releasing: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         """The number of events that wait."""
-        return len(self._pending)
+        return len(self._pending or ())
+
+    # --- bindings ----------------------------------------------------------------------------------------------
+
+    @property
+    def is_bound(self) -> bool:
+        return bool(self._bound)
+
+    def bind(self, event: str, handler: Handler) -> None:
+        if not callable(handler):
+            raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
+        name = str(event)
+        binding = _Binding(_ALIASES.get(name, name), handler, _is_async(handler), _takes_user_id(handler))
+        self._rebind((*self._bound, binding))
+
+    def unbind(self, event: str, handler: Handler | None = None) -> None:
+        name = _ALIASES.get(str(event), str(event))
+        self._rebind(
+            tuple(
+                each
+                for each in self._bound
+                if each.event != name or (handler is not None and each.handler != handler)
+            )
+        )
+
+    def _rebind(self, bindings: tuple[_Binding, ...]) -> None:
+        self._bound = bindings
+        self.routes.clear()
+        if self._parent is None:
+            for lane in self._dispatcher.lanes.values():
+                lane.routes.clear()
+
+    def learn(self, event: str) -> Route:
+        """Return the route of an event, and remember it."""
+        if len(self.routes) >= _ROUTES_KEPT:
+            self.routes.clear()
+        route = self.routes[event] = self._find_route(event)
+        return route
+
+    def _find_route(self, event: str) -> Route:
+        bindings = self._matching(event)
+        is_read_here = self._read is None
+        immediate = is_read_here and not any(each.is_async or each.takes_user_id for each in bindings)
+        plain = awaited = None
+        if is_read_here and len(bindings) == 1 and not bindings[0].takes_user_id:
+            handler = cast("PlainHandler", bindings[0].handler)
+            if immediate:
+                plain = handler
+            elif bindings[0].is_async:
+                awaited = handler
+        return Route(plain, awaited, bindings, immediate or not bindings)
+
+    def _matching(self, event: str) -> tuple[_Binding, ...]:
+        inherited = () if self._parent is None else self._parent._matching(event)
+        return tuple(each for each in self._bound if each.matches(event)) + inherited
+
+    # --- events ------------------------------------------------------------------------------------------------
 
     def put(self, event: str, data: Any, user_id: str | int | None = None, size: int = 0) -> None:
-        """Deliver an event: on the spot where order and handlers allow it, else by a worker.
+        """Deliver an event of ours, or one that was looked into; ``size`` is that of its message, in bytes."""
+        self.take(self._find_route(event), Message(event, self.name, data, user_id), size)
+        self._dispatcher.regulate()
 
-        ``size`` is that of its message, in bytes.
-        """
-        if self._working or self._held:
-            self._wait(event, data, user_id, size)
-            return
-        bindings, immediate = self._bindings.route(event)
-        if not bindings:
-            return
-        if immediate and not self._pending:
-            self._deliver_now(event, parse_data(data), bindings)
-        else:
-            self._wait(event, data, user_id, size)
+    def take(self, route: Route, message: Message, size: int) -> None:
+        """Deliver an event: on the spot where order and handlers allow it, else by a worker."""
+        if not self._busy:
+            plain, _, bindings, immediate = route
+            if plain is not None:
+                data = message.data
+                if type(data) is str:
+                    try:  # noqa: SIM105 - a context manager takes longer than that
+                        data = decode_json(data)
+                    except DECODE_ERRORS:
+                        pass
+                try:
+                    result = plain(message.event, data, self.name)
+                except Exception as error:
+                    self._report(message.event, plain, error)
+                    return
+                if result is not None and inspect.isawaitable(result):
+                    self._await(result, message, data, bindings)
+                return
+            if immediate:
+                if bindings:
+                    self._deliver_now(message, parse_data(message.data), bindings)
+                return
             self._start(self._work())
+        if self._pending is None:  # most lanes of most clients never need one
+            self._pending = deque()
+        self._pending.append((message, size))
+        dispatcher = self._dispatcher
+        dispatcher.pending_events += 1
+        dispatcher.pending_bytes += size
 
     def hold(self) -> None:
         """Keep events back until they are released, because handlers are about to be bound."""
-        self._held = True
+        self._held = self._busy = True
 
     def release_in(self, seconds: float) -> None:
         """Let held events go after ``seconds``; with 0, once the running piece of the program is through."""
@@ -262,13 +311,18 @@ class Lane:
         """Forget what is not delivered yet."""
         self._cancel_release()
         self._held = False
+        self._busy = self._working
         if self._pending:
-            self._dispatcher.removed(len(self._pending), sum(size for *_, size in self._pending))
+            dispatcher = self._dispatcher
+            dispatcher.pending_events -= len(self._pending)
+            dispatcher.pending_bytes -= sum(size for _, size in self._pending)
             self._pending.clear()
+            dispatcher.regulate()
 
     def _release(self) -> None:
         self._releasing = None
         self._held = False
+        self._busy = self._working
         if self._pending and not self._working:
             self._start(self._work())
 
@@ -277,75 +331,109 @@ class Lane:
             self._releasing.cancel()
             self._releasing = None
 
-    def _wait(self, event: str, data: Any, user_id: str | int | None, size: int) -> None:
-        self._pending.append((event, data, user_id, size))
-        self._dispatcher.added(size)
-
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._working = True
+        self._working = self._busy = True
         self._dispatcher.start(work)
 
-    async def _work(self, *started: _Delivery) -> None:
+    async def _work(self, begun: Coroutine[Any, Any, None] | None = None) -> None:
+        """Deliver what waits, one event after another; before that, what has ``begun`` already."""
+        dispatcher, routes, name = self._dispatcher, self.routes, self.name
         try:
-            for delivery in started:
-                await self._deliver(*delivery)
-            turn = 0
-            while self._pending and not self._dispatcher.closed:
-                event, data, user_id, size = self._pending.popleft()
-                self._dispatcher.removed(1, size)
-                bindings = self._bindings.route(event).bindings
-                if bindings:
-                    await self._deliver(event, parse_data(data), user_id, bindings)
-                turn += 1
-                if turn % _FAIR_SHARE == 0:
-                    await asyncio.sleep(0)
+            if begun is not None:
+                await begun
+            while True:
+                for _ in range(_FAIR_SHARE):
+                    if not self._pending or dispatcher.closed:
+                        return
+                    message, size = self._pending.popleft()
+                    dispatcher.pending_events -= 1
+                    dispatcher.pending_bytes -= size
+                    if dispatcher.is_full and dispatcher.pending_events <= dispatcher.few_events:
+                        dispatcher.regulate()
+                    event = message.event
+                    try:
+                        _, awaited, bindings, _ = routes[event]
+                    except KeyError:
+                        _, awaited, bindings, _ = self._find_route(event)
+                    if not bindings:
+                        continue
+                    if awaited is None:
+                        await self._deliver(message, bindings)
+                        continue
+                    data = message.data
+                    if type(data) is str:
+                        data = parse_text(data)
+                    try:
+                        await awaited(event, data, name)
+                    except Exception as error:
+                        self._report(event, awaited, error)
+                    except asyncio.CancelledError as error:
+                        if _is_cancelled_itself():
+                            raise
+                        self._report(event, awaited, error)
+                await asyncio.sleep(0)
         finally:
             self._working = False
+            self._busy = self._held
+            if not self._pending:
+                self._pending = None
 
-    async def _deliver(
-        self, event: str, data: Any, user_id: str | int | None, bindings: tuple[_Binding, ...]
-    ) -> None:
-        for binding in bindings:
+    async def _deliver(self, message: Message, bindings: tuple[_Binding, ...]) -> None:
+        data = message.data
+        if self._read is None:
+            data = parse_data(data)
+        else:
             try:
-                if binding.takes_user_id:
-                    sender = None if user_id is None else str(user_id)
-                    result = binding.handler(event, data, self.name, user_id=sender)  # type: ignore[call-arg]
+                data = await self._read(data)
+            except Exception as error:
+                log.error("skipped %r on %s: %s", message.event, self.name, error)
+                self._tell(str(error), error)
+                return
+        await self._call(message, data, bindings)
+
+    async def _call(self, message: Message, data: Any, bindings: tuple[_Binding, ...]) -> None:
+        event, name = message.event, self.name
+        for _, handler, is_async, takes_user_id in bindings:
+            try:
+                if takes_user_id:
+                    sender = None if message.user_id is None else str(message.user_id)
+                    result = handler(event, data, name, user_id=sender)  # type: ignore[call-arg]
                 else:
-                    result = binding.handler(event, data, self.name)  # type: ignore[call-arg]
-                if result is not None and inspect.isawaitable(result):
+                    result = handler(event, data, name)  # type: ignore[call-arg]
+                if is_async or (result is not None and inspect.isawaitable(result)):
                     await result
             except Exception as error:
-                self._report(event, binding, error)
+                self._report(event, handler, error)
             except asyncio.CancelledError as error:
                 if _is_cancelled_itself():
                     raise
-                self._report(event, binding, error)
+                self._report(event, handler, error)
 
-    def _deliver_now(self, event: str, data: Any, bindings: tuple[_Binding, ...]) -> None:
+    def _deliver_now(self, message: Message, data: Any, bindings: tuple[_Binding, ...]) -> None:
         for index, binding in enumerate(bindings):
             try:
-                result = binding.handler(event, data, self.name)  # type: ignore[call-arg]
+                result = binding.handler(message.event, data, self.name)  # type: ignore[call-arg]
             except Exception as error:
-                self._report(event, binding, error)
+                self._report(message.event, binding.handler, error)
                 continue
             if result is not None and inspect.isawaitable(result):
-                # A plain function that returned a coroutine: the rest of the event has to wait for it.
-                started = binding._replace(handler=lambda *_, result=result: result)
-                self._start(self._work((event, data, None, (started, *bindings[index + 1 :]))))
+                self._await(result, message, data, bindings[index:])
                 return
 
-    def _report(self, event: str, binding: _Binding, error: BaseException) -> None:
-        name = getattr(binding.handler, "__qualname__", repr(binding.handler))
+    def _await(self, result: Any, message: Message, data: Any, bindings: tuple[_Binding, ...]) -> None:
+        """The first of ``bindings``, a plain function, returned something to wait for: the rest waits with it."""
+        begun = bindings[0]._replace(handler=lambda *_: result)
+        self._start(self._work(self._call(message, data, (begun, *bindings[1:]))))
+
+    def _report(self, event: str, handler: Handler, error: BaseException) -> None:
+        name = getattr(handler, "__qualname__", repr(handler))
         log.error("handler %s of %r on %s raised", name, event, self.name or "the client", exc_info=error)
         if event != ERROR_EVENT:
-            self.put(
-                ERROR_EVENT,
-                {
-                    "message": f"handler {name} of {event!r} raised {error!r}",
-                    "code": None,
-                    "exception": error,
-                },
-            )
+            self._tell(f"handler {name} of {event!r} raised {error!r}", error)
+
+    def _tell(self, message: str, error: BaseException) -> None:
+        code = error.code if isinstance(error, ReverbError) else None
+        self.put(ERROR_EVENT, {"message": message, "code": code, "exception": error})
 
 
 def _is_cancelled_itself() -> bool:

@@ -37,28 +37,33 @@ class Message(msgspec.Struct, gc=False):
     user_id: str | int | None = None
 
 
-_decode_message = msgspec.json.Decoder(Message).decode
-_decode_json = msgspec.json.Decoder().decode
+decode_unchecked = msgspec.json.Decoder(Message).decode
+"""As :func:`decode`, with the errors that came up."""
+DECODE_ERRORS = (ValueError, RecursionError)
+"""A UnicodeDecodeError is a ValueError, as are msgspec's own errors; deep nesting is a RecursionError."""
+decode_json = msgspec.json.Decoder().decode
 _encode_json = msgspec.json.Encoder().encode
 
 
 def decode(payload: bytes | bytearray | memoryview) -> Message:
     """Decode one whole message; raise :class:`ProtocolError` for anything that is not one."""
     try:
-        return _decode_message(payload)
-    # A UnicodeDecodeError is a ValueError, as are msgspec's own errors; deep nesting is a RecursionError.
-    except (ValueError, RecursionError) as error:
+        return decode_unchecked(payload)
+    except DECODE_ERRORS as error:
         raise ProtocolError(f"the server sent something that is not a message: {error}") from None
 
 
 def parse_data(data: Any) -> Any:
     """Return what ``data`` of a message means: parsed when it is a JSON string, else as it is."""
-    if type(data) is str:
-        try:
-            return _decode_json(data)
-        except (ValueError, RecursionError):
-            return data
-    return data
+    return parse_text(data) if type(data) is str else data
+
+
+def parse_text(data: str) -> Any:
+    """As :func:`parse_data`, for data that is known to be a string."""
+    try:
+        return decode_json(data)
+    except DECODE_ERRORS:
+        return data
 
 
 def encode(event: str, data: Any = msgspec.UNSET) -> bytes:
@@ -129,7 +134,7 @@ def encode_channel_data(channel: str, user_data: Any) -> str:
 
 def describe(payload: bytes) -> str:
     """Name a message of ours by its event and channel, and by nothing that it carries."""
-    message = _decode_json(payload)
+    message = decode_json(payload)
     channel = message.get("channel") or (message.get("data") or {}).get("channel")
     return f"{message['event']!r}" + (f" on {channel!r}" if channel else "")
 

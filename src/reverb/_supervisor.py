@@ -10,6 +10,7 @@ from time import monotonic
 from typing import NamedTuple, Protocol
 
 from ._connection import Connection
+from ._dispatch import Dispatcher
 from ._protocol import Action, Message, action_after
 from .config import ReverbConfig
 from .events import ConnectionState
@@ -32,6 +33,8 @@ class Outage(NamedTuple):
 
 class Session(Protocol):
     """What lives on the connection, and is told about it (:class:`ReverbClient`)."""
+
+    _dispatcher: Dispatcher
 
     def _on_state_change(self, previous: ConnectionState, current: ConnectionState) -> None: ...
 
@@ -158,7 +161,9 @@ class Supervisor:
         if self._outage is not None:
             self._outage = self._outage._replace(attempts=self._outage.attempts + 1)
         try:
-            connection = await Connection.open(self._config, ssl_context, self._session._on_message)
+            connection = await Connection.open(
+                self._config, ssl_context, self._session._dispatcher, self._session._on_message
+            )
         except ReverbError as error:
             return error, action_after(error.code, None, established=False)
         connected_at = monotonic()

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from . import _protocol
-from ._dispatch import Bindings, Handler, Lane
+from ._dispatch import Handler, Lane
 from ._protocol import Message
 from .events import Events
 from .exceptions import ReverbError, TimeoutError
@@ -31,7 +31,6 @@ class Channel:
     """
 
     __slots__ = (
-        "_bindings",
         "_channel_data",
         "_claimed",
         "_client",
@@ -49,8 +48,7 @@ class Channel:
         self._channel_data = channel_data
         self._is_subscribed = False
         self._is_asking = False
-        self._bindings = Bindings(client._bindings)
-        self._lane = Lane(name, self._bindings, client._dispatcher)
+        self._lane = Lane(name, client._dispatcher, client._lane)
         self._claimed = False
         """Whether some ``subscribe()`` has returned this channel."""
         self._waiters: set[asyncio.Future[None]] = set()
@@ -78,13 +76,13 @@ class Channel:
         are delivered one after another, in order: a slow handler delays this channel and nothing else. What a
         handler raises is logged and reported to the error handlers.
         """
-        self._bindings.bind(event, handler)
+        self._lane.bind(event, handler)
         self._lane.release_in(0)
         return self
 
     def unbind(self, event: str, handler: Handler | None = None) -> Self:
         """Remove ``handler`` from ``event``, or all its handlers; returns the channel."""
-        self._bindings.unbind(event, handler)
+        self._lane.unbind(event, handler)
         return self
 
     async def trigger(self, event: str, data: Any) -> None:
@@ -149,7 +147,7 @@ class Channel:
     def _on_claimed(self) -> None:
         """``subscribe()`` is about to return this channel: soon its events can go to whoever is bound by then."""
         self._claimed = True
-        self._lane.release_in(_SHORT_GRACE if self._client._bindings else _GRACE)
+        self._lane.release_in(_SHORT_GRACE if self._client._lane.is_bound else _GRACE)
 
     def _on_client_bound(self) -> None:
         """The client has a handler for our events, so that they need not wait for one of our own."""

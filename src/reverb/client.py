@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _protocol
 from ._connection import Connection
-from ._dispatch import Bindings, Dispatcher, Handler, Lane
+from ._dispatch import Dispatcher, Handler, Lane
 from ._protocol import Message, Question, ServerError
 from ._supervisor import Outage, Supervisor
 from .auth import Authorizer, ChannelAuth, sign_channel
@@ -75,11 +75,10 @@ class ReverbClient:
         self._config = ReverbConfig(**settings) if config is None else config
         self._authorizer = authorizer
         self._ssl_context = ssl_context
-        self._bindings = Bindings()
         self._dispatcher = Dispatcher(
             self._config.max_pending_events, self._config.max_pending_bytes, self._regulate_reading
         )
-        self._lane = Lane(None, self._bindings, self._dispatcher)
+        self._lane = Lane(None, self._dispatcher)
         self._channels: dict[str, Channel] = {}
         """Channels that the server has confirmed, on this connection or an earlier one, by name."""
         self._joining: dict[str, Channel] = {}
@@ -229,14 +228,14 @@ class ReverbClient:
         ``channel`` is None. ``"error"`` gets the server's ``pusher:error`` and what goes wrong in the client: a
         handler that raises, a channel that is refused after a reconnect.
         """
-        self._bindings.bind(event, handler)
+        self._lane.bind(event, handler)
         for channel in self._channels.values():
             channel._on_client_bound()
         return self
 
     def unbind(self, event: str, handler: Handler | None = None) -> Self:
         """Remove ``handler`` from ``event``, or all its global handlers; returns the client."""
-        self._bindings.unbind(event, handler)
+        self._lane.unbind(event, handler)
         return self
 
     def __repr__(self) -> str:
@@ -307,9 +306,11 @@ class ReverbClient:
 
     def _drop(self, channel: Channel) -> None:
         """Leave a channel and forget it."""
-        for place in (self._channels, self._joining):
-            if place.get(channel.name) is channel:
-                del place[channel.name]
+        if self._channels.get(channel.name) is channel:
+            del self._channels[channel.name]
+            del self._dispatcher.lanes[channel.name]
+        elif self._joining.get(channel.name) is channel:
+            del self._joining[channel.name]
         channel._lane.clear()
         connection = self._connection
         if connection is not None and (channel.is_subscribed or channel._is_asking):
@@ -320,6 +321,7 @@ class ReverbClient:
         if self._is_wanted(channel):
             self._joining.pop(channel.name, None)
             self._channels[channel.name] = channel
+            self._dispatcher.lanes[channel.name] = channel._lane
             channel._on_confirmed(message, size)
         else:
             self._ask_successor(channel)
@@ -476,7 +478,7 @@ class ReverbClient:
     def _on_message(self, message: Message, size: int) -> None:
         channel = self._channels.get(message.channel)  # type: ignore[arg-type]  # None is nobody's name
         if channel is not None and not message.event.startswith("pusher"):
-            channel._lane.put(message.event, message.data, message.user_id, size)
+            channel._lane.take(channel._lane.learn(message.event), message, size)
         else:
             self._on_protocol_event(message, channel, size)
 
