@@ -3,7 +3,7 @@
 #   make demo                 see the client at work, no server needed
 #   make test ARGS='-k tls'   run the tests
 #   make check                lint, formatting, types
-#   make bench ARGS=quick     measure, beside the bare libraries
+#   make bench ARGS=quick     measure, beside other clients and the bare libraries
 #   make soak                 random faults for ten minutes; ARGS='--minutes 600 --seed 7' for longer
 #   make clean                remove everything that the targets above made
 #
@@ -17,16 +17,24 @@ SOURCES := src tests bench examples
 # Written last, with the checkout's path in it: without the stamp the environment is half made, with another path in
 # it the environment was moved here and its scripts point elsewhere. Both, and a Python that is gone, mean starting over.
 STAMP := .venv/installed-for
+BENCH_STAMP := .venv/installed-bench
 INTACT := $(shell grep -qxF '$(CURDIR)' $(STAMP) 2>/dev/null && $(BIN)/python -c '' 2>/dev/null && echo yes)
 ifneq ($(INTACT),yes)
 .PHONY: $(STAMP)
 endif
 
+# Installs the project, editable, with an extra.
+INSTALL = if command -v uv >/dev/null 2>&1; then \
+	    uv pip install --quiet --python $(BIN)/python --editable '$(1)'; \
+	else \
+	    $(BIN)/python -m pip install -qq --disable-pip-version-check --editable '$(1)'; \
+	fi
+
 demo: $(STAMP)
 	@$(BIN)/reverb demo $(ARGS)
 
 test: $(STAMP)
-	@$(BIN)/python tests/integration/soketi/install.py
+	@$(BIN)/python -m tests.integration.soketi.install
 	$(BIN)/pytest $(ARGS)
 
 check: $(STAMP)
@@ -34,7 +42,8 @@ check: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 
-bench: $(STAMP)
+bench: $(BENCH_STAMP)
+	@$(BIN)/python -m bench.pusher.install
 	@$(BIN)/python -m bench $(ARGS)
 
 soak: $(STAMP)
@@ -68,10 +77,12 @@ $(STAMP): pyproject.toml
 	    fi; \
 	fi; \
 	echo "Installing the project and its tools into .venv ..."; \
-	if command -v uv >/dev/null 2>&1; then \
-	    uv pip install --quiet --python $(BIN)/python --editable '.[dev]'; \
-	else \
-	    $(BIN)/python -m pip install -qq --disable-pip-version-check 'pip>=21.3'; \
-	    $(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'; \
-	fi; \
+	command -v uv >/dev/null 2>&1 || $(BIN)/python -m pip install -qq --disable-pip-version-check 'pip>=21.3'; \
+	$(call INSTALL,.[dev]); \
 	echo '$(CURDIR)' > $(STAMP)
+
+# What only benchmarks need: other clients to measure, and what draws the plot.
+$(BENCH_STAMP): $(STAMP)
+	@echo "Installing what is measured beside the client into .venv ..."
+	@$(call INSTALL,.[bench])
+	@touch $(BENCH_STAMP)

@@ -1,29 +1,64 @@
-"""``python -m bench [quick]``: measure, and print a table or, with ``--json``, an object."""
+"""``python -m bench [quick]``: measure, and print tables or, with ``--json``, an object.
+
+A full run also writes ``RESULTS.md`` and its plot.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from .load import Load
-from .measure import BenchmarkError, measure
-from .receivers import FLOOR, RECEIVERS
-from .report import as_json, as_table
+from .groups import GROUPS
+from .measure import Bench, Result, measure
+from .report import as_json, as_markdown, as_text, header
+from .sender import Sender
 
-_FULL = (200_000, 11)
-_QUICK = (50_000, 5)
+HERE = Path(__file__).parent
+
+_FULL = (200_000, 7)
+_QUICK = (40_000, 5)
 """Messages and rounds."""
 
 
 def main() -> None:
     options = _parse_options()
     messages, rounds = _QUICK if options.length == "quick" else _FULL
-    load = Load(options.messages or messages)
-    try:
-        results = measure(RECEIVERS, FLOOR, load, options.rounds or rounds)
-    except BenchmarkError as error:
-        sys.exit(f"bench: {error}")
-    print(as_json(results, load) if options.json else as_table(results, load))
+    messages, rounds = options.messages or messages, options.rounds or rounds
+    groups = [group for group in GROUPS if not options.only or group.key in options.only]
+    if not options.json:
+        print(header(rounds, messages), end="\n\n")
+    results = []
+    with Sender() as sender:
+        for group in groups:
+            result = measure(Bench(sender, messages), group, rounds, _progress)
+            _progress("")
+            if not options.json:
+                print(as_text(result), flush=True)
+            results.append(result)
+    if options.json:
+        print(as_json(results, rounds, messages))
+    if options.length == "full" and groups == list(GROUPS):
+        from .plot import draw
+
+        draw(results, HERE / "results.png")
+        (HERE / "RESULTS.md").write_text(as_markdown(results, rounds, messages, "results.png"), encoding="utf-8")
+    failures = list(map(_own_failures, results))
+    if any(failures):
+        sys.exit("bench: " + "; ".join(filter(None, failures)))
+
+
+def _own_failures(result: Result) -> str:
+    return "; ".join(
+        f"{subject.name}: {result.failures[subject.name]}"
+        for subject in result.group.subjects
+        if subject.name in result.failures and not subject.is_peer
+    )
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def _parse_options() -> argparse.Namespace:
@@ -31,9 +66,15 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument(
         "length", nargs="?", choices=("full", "quick"), default="full", help="how much to measure (default: full)"
     )
-    parser.add_argument("--messages", type=_positive, metavar="N", help="events in one measurement")
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="measurements of each receiver")
-    parser.add_argument("--json", action="store_true", help="print a JSON object instead of a table")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=[group.key for group in GROUPS],
+        help="measure this group; can be repeated",
+    )
+    parser.add_argument("--messages", type=_positive, metavar="N", help="events in the largest load")
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="measurements of each")
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead of tables")
     return parser.parse_args()
 
 

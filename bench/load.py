@@ -3,31 +3,53 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from dataclasses import dataclass
+from hashlib import sha256
 
-CHANNEL = "orders"
 EVENT = "App\\Events\\OrderShipped"
 LAST_EVENT = "App\\Events\\LastOrderShipped"
 """The name of the last event, so that a receiver can ask for the end and for nothing else."""
 
+ENCRYPTION_KEY = sha256(b"a key for benchmarks").digest()
+"""The shared secret of every encrypted channel."""
+
 
 @dataclass(frozen=True)
 class Load:
-    """``messages`` events with the ids 0, 1, 2…, in messages of ``size`` bytes without the frame's header."""
+    """``messages`` events with the ids 0, 1, 2…, in messages of ``size`` bytes without the frame's header.
+
+    They go round the ``channels``. Each of ``connections`` gets all of them. ``encrypted`` events are as large as
+    the others before they are encrypted.
+    """
 
     messages: int
     size: int = 160
+    channels: int = 1
+    connections: int = 1
+    encrypted: bool = False
+
+    def channel(self, number: int) -> str:
+        name = "private-encrypted-orders" if self.encrypted else "orders"
+        return name if self.channels == 1 else f"{name}.{number % self.channels}"
 
     def frames(self) -> bytes:
         """All events as unmasked WebSocket frames, one behind the other."""
-        last = self.messages - 1
-        events = (self._event(EVENT if number < last else LAST_EVENT, number) for number in range(self.messages))
-        return b"".join(map(text_frame, events))
+        return b"".join(map(self.frame, range(self.messages)))
 
-    def _event(self, name: str, number: int) -> bytes:
+    def frame(self, number: int) -> bytes:
+        name, channel = EVENT if number < self.messages - 1 else LAST_EVENT, self.channel(number)
         order = {"id": number, "total": "129.90", "currency": "EUR", "note": ""}
-        shortfall = self.size - len(message(name, CHANNEL, order))
-        return message(name, CHANNEL, order | {"note": "x" * shortfall})
+        shortfall = self.size - len(message(name, channel, order))
+        order["note"] = "x" * shortfall
+        return text_frame(message(name, channel, _encrypt(order) if self.encrypted else order))
+
+    def has_order(self, ids: list[int], calls: int) -> bool:
+        """Whether handlers that get each event ``calls`` times got all, those of one channel in order."""
+        if self.channels > 1:
+            ids = sorted(ids, key=lambda number: number % self.channels)  # stable: it keeps a channel's order
+        channels = (range(first, self.messages, self.channels) for first in range(self.channels))
+        return ids == [number for channel in channels for number in channel for _ in range(calls)]
 
 
 def message(event: str, channel: str | None, data: object) -> bytes:
@@ -50,6 +72,13 @@ def frame(opcode: int, payload: bytes) -> bytes:
     else:
         header = bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big")
     return header + payload
+
+
+def _encrypt(value: object) -> dict[str, str]:
+    from nacl.secret import SecretBox
+
+    sealed = SecretBox(ENCRYPTION_KEY).encrypt(_json(value).encode())
+    return {"nonce": b64encode(sealed.nonce).decode(), "ciphertext": b64encode(sealed.ciphertext).decode()}
 
 
 def _json(value: object) -> str:

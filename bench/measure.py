@@ -1,107 +1,223 @@
-"""Rounds in which every receiver takes the same load once, one after the other."""
+"""Rounds in which every subject of a group is measured once, one after the other."""
 
 from __future__ import annotations
 
-import asyncio
-import gc
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from statistics import median
-from time import perf_counter, process_time
+from time import perf_counter
 
-from .load import Load
-from .receivers import Receiver, Tally
-from .sender import Sender
+from tests import node
 
-_TIMEOUT = 60.0
-"""Seconds after which a load that has not arrived is given up."""
+from .load import EVENT, LAST_EVENT, Load
+from .receivers import APP_KEY, Address
+from .sender import HOST, Sender
+from .worker import PYTHON, Worker, WorkerError
 
+PUSHER_JS = "pusher-js"
 
-class BenchmarkError(Exception):
-    """A receiver did not do what it is measured for."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One load taken by one receiver.
-
-    The clock runs from asking the sender to the handler's last event. That has one wake-up of the sender in it,
-    but nothing is done off the clock: whoever queues events has read many of them when the first is handled.
-    """
-
-    messages: int
-    seconds: float
-    cpu_seconds: float
-    """What of that this process spent on the CPU: the rest it waited, for the sender or for a busy machine."""
-
-    @property
-    def rate(self) -> float:
-        return self.messages / self.seconds
+Figures = Mapping[str, float]
+"""What one round found, by name."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """The samples of one receiver, and those of the floor from the same rounds."""
+class Subject:
+    """Something to measure; some find more than one figure at a time."""
 
     name: str
-    samples: Sequence[Sample]
-    floor: Sequence[Sample]
+    measure: Callable[[Bench], Figures]
+    is_peer: bool = False
+    """Whether it is somebody else's, which may be missing."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be reached: by the median of ``figure`` over the rounds."""
+
+    what: str
+    figure: Callable[[Figures], float]
+    bound: float
+    of: str
+    """What the figure is, for the reader."""
+    at_least: bool = False
+
+    def is_met_by(self, value: float) -> bool:
+        return value >= self.bound if self.at_least else value <= self.bound
+
+
+@dataclass(frozen=True)
+class Group:
+    """Subjects that are measured in turns, so that what disturbs one disturbs the others as well."""
+
+    key: str
+    title: str
+    unit: str
+    subjects: Sequence[Subject]
+    targets: Sequence[Target]
+    max_rounds: int = 1000
+    warm_up: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    target: Target
+    values: Sequence[float]
+    """One for each round; none where a subject failed."""
 
     @property
-    def rates(self) -> list[float]:
-        """Messages per second."""
-        return [sample.rate for sample in self.samples]
+    def value(self) -> float | None:
+        return median(self.values) if self.values else None
 
     @property
-    def microseconds(self) -> float:
-        """Median cost of a message."""
-        return 1e6 / median(self.rates)
-
-    @property
-    def ratio(self) -> float:
-        """Median of the rates relative to the floor's in the same round."""
-        return median(ours.rate / floor.rate for ours, floor in zip(self.samples, self.floor, strict=True))
-
-    @property
-    def cpu_microseconds(self) -> float:
-        """Median time of a message on the CPU."""
-        return 1e6 * median(sample.cpu_seconds / sample.messages for sample in self.samples)
+    def is_met(self) -> bool | None:
+        return None if self.value is None else self.target.is_met_by(self.value)
 
 
-def measure(receivers: Sequence[Receiver], floor: Receiver, load: Load, rounds: int) -> list[Result]:
-    """Let all ``receivers``, the ``floor`` among them, take ``load`` ``rounds`` times, and once before that.
+@dataclass
+class Result:
+    """What the rounds of a group found."""
 
-    Raises :class:`BenchmarkError` where one did not get every event in order.
+    group: Group
+    rounds: list[Figures] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Why a subject was not measured, by its name."""
+
+    def figures(self) -> dict[str, list[float]]:
+        names = {name: None for figures in self.rounds for name in figures}
+        return {name: [figures[name] for figures in self.rounds if name in figures] for name in names}
+
+    def outcomes(self) -> list[Outcome]:
+        return [Outcome(target, list(self._values(target))) for target in self.group.targets]
+
+    def _values(self, target: Target) -> Iterator[float]:
+        for figures in self.rounds:
+            try:
+                yield target.figure(figures)
+            except KeyError:
+                return
+
+
+class Bench:
+    """What subjects need: the sender, processes to work in, and how much is to be measured."""
+
+    def __init__(self, sender: Sender, messages: int) -> None:
+        self.sender = sender
+        self.messages = messages
+        """Events in the largest load."""
+        self._workers: dict[str, Worker] = {}
+        self._open = ExitStack()
+
+    def address(self, tls: bool = False) -> Address:
+        return Address(self.sender.tls_port, self.sender.ca_file) if tls else Address(self.sender.port)
+
+    def worker(self, name: str) -> Worker:
+        """Return the process of that name, which is there until its group is done."""
+        if name not in self._workers:
+            self._workers[name] = self._open.enter_context(Worker(_command(name)))
+        return self._workers[name]
+
+    @contextmanager
+    def new_worker(self) -> Iterator[Worker]:
+        with Worker() as worker:
+            yield worker
+
+    def end_workers(self) -> None:
+        self._open.close()
+        self._workers.clear()
+
+
+def _command(name: str) -> Sequence[str]:
+    if name != PUSHER_JS:
+        return PYTHON
+    try:
+        node_command, package = node.installed_command(PUSHER_JS)
+    except OSError:
+        raise WorkerError("not installed: `make bench` installs it") from None
+    return (node_command, "bench/pusher/receive.mjs", package)
+
+
+def receiving(
+    receiver: str,
+    *,
+    name: str | None = None,
+    share: float = 1.0,
+    size: int = 160,
+    channels: int = 1,
+    connections: int = 1,
+    encrypted: bool = False,
+    tls: bool = False,
+    peer: bool = False,
+) -> Subject:
+    """The microseconds that a message takes ``receiver``, of so large a share of the messages.
+
+    The clock runs from asking the sender to hearing that the last event was handled. That has two wake-ups in it,
+    but nothing is done off the clock: whoever queues events has read many of them when the first is handled.
     """
-    samples: dict[str, list[Sample]] = {receiver.name: [] for receiver in receivers}
-    with Sender() as sender:
-        sender.prepare(load)
-        for round_number in range(rounds + 1):
-            for receiver in _rotated(receivers, round_number):
-                sample = asyncio.run(_take(receiver, sender, load))
-                if round_number > 0:
-                    samples[receiver.name].append(sample)
-    return [Result(name, taken, samples[floor.name]) for name, taken in samples.items()]
+    name = name or receiver
+
+    def measure(bench: Bench) -> Figures:
+        load = Load(
+            max(2, channels, round(bench.messages * share / connections)), size, channels, connections, encrypted
+        )
+        address = bench.address(tls)
+        bench.sender.prepare(load)
+        # Ours and the floor share an interpreter; a peer has its own.
+        worker = bench.worker(receiver if peer else "python")
+        if receiver == PUSHER_JS:
+            worker.ask(
+                "receive",
+                host=HOST,
+                port=address.port,
+                appKey=APP_KEY,
+                channels=[load.channel(0)],
+                events=[EVENT, LAST_EVENT],
+                messages=load.messages,
+            )
+        else:
+            worker.ask("receive", receiver=receiver, address=asdict(address), load=asdict(load))
+        started = perf_counter()
+        bench.sender.blast(load)
+        worker.hear()
+        seconds = perf_counter() - started
+        if not worker.hear()["in_order"]:
+            raise WorkerError("events were lost, repeated, or out of order")
+        return {name: 1e6 * seconds / (load.messages * connections)}
+
+    return Subject(name, measure, is_peer=peer)
 
 
-def _rotated(receivers: Sequence[Receiver], steps: int) -> Iterable[Receiver]:
+def measure(bench: Bench, group: Group, rounds: int, progress: Callable[[str], None]) -> Result:
+    """Measure ``group`` in so many rounds, after one that only warms up."""
+    result = Result(group)
+    rounds = min(rounds, group.max_rounds)
+    try:
+        for number in range(0 if group.warm_up else 1, rounds + 1):
+            figures: dict[str, float] = {}
+            for subject in _shuffled(group.subjects):
+                if subject.name in result.failures:
+                    continue
+                progress(
+                    f"{group.title}: {f'round {number} of {rounds}' if number else 'warm-up'}, {subject.name}"
+                )
+                try:
+                    figures |= subject.measure(bench)
+                except WorkerError as error:
+                    result.failures[subject.name] = str(error)
+                    bench.end_workers()
+            if number:
+                result.rounds.append({name: figures[name] for name in _ordered(figures, group)})
+    finally:
+        bench.end_workers()
+    return result
+
+
+def _shuffled(subjects: Sequence[Subject]) -> Sequence[Subject]:
     """Nobody always comes first, or always behind the same one."""
-    start = steps % len(receivers)
-    return (*receivers[start:], *receivers[:start])
+    return random.sample(subjects, len(subjects))
 
 
-async def _take(receiver: Receiver, sender: Sender, load: Load) -> Sample:
-    tally = Tally(load.messages)
-    async with receiver.receive(sender.port, tally):
-        gc.collect()
-        cpu_started, started = process_time(), perf_counter()
-        sender.blast()
-        try:
-            ended, cpu_ended = await asyncio.wait_for(tally.finished, _TIMEOUT)
-        except asyncio.TimeoutError:  # not the builtin one before 3.11
-            raise BenchmarkError(
-                f"{receiver.name}: {len(tally.ids)} of {load.messages} events after {_TIMEOUT:g} seconds"
-            ) from None
-    if tally.ids != list(receiver.expects(load.messages)):
-        raise BenchmarkError(f"{receiver.name}: events were lost, repeated, or out of order")
-    return Sample(load.messages, ended - started, cpu_ended - cpu_started)
+def _ordered(figures: Figures, group: Group) -> list[str]:
+    order = [subject.name for subject in group.subjects]
+    return sorted(figures, key=lambda name: next(i for i, each in enumerate(order) if name.startswith(each)))

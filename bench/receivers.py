@@ -7,91 +7,116 @@ A receiver is an async context manager that is entered when it is connected, sub
 from __future__ import annotations
 
 import asyncio
+import ssl
+from base64 import b64encode
+from binascii import a2b_base64
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from time import perf_counter, process_time
 from typing import Any
 
 import msgspec
 import picows
 
-from reverb import ReverbClient
+import reverb
+from reverb import ChannelAuth, ReverbClient
 
-from .load import CHANNEL, EVENT, LAST_EVENT
+from .load import ENCRYPTION_KEY, EVENT, LAST_EVENT, Load
 from .sender import HOST
 
 _TEXT = picows.WSMsgType.TEXT
-_APP_KEY = "bench"
-_URL = f"ws://{HOST}:%d/app/{_APP_KEY}?protocol=7&client=bench&version=1"
-_SUBSCRIBE = msgspec.json.encode({"event": "pusher:subscribe", "data": {"channel": CHANNEL}})
+APP_KEY = "bench"
 
 _decode_json = msgspec.json.Decoder().decode
 
 
+@dataclass(frozen=True)
+class Address:
+    """Where the sender listens; with ``ca_file``, by TLS."""
+
+    port: int
+    ca_file: str | None = None
+
+    @property
+    def scheme(self) -> str:
+        return "ws" if self.ca_file is None else "wss"
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{HOST}:{self.port}/app/{APP_KEY}?protocol=7&client=bench&version=1"
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext | None:
+        return None if self.ca_file is None else ssl.create_default_context(cafile=self.ca_file)
+
+
 class Tally:
-    """Which of ``messages`` events a handler got, and when it got the last of them.
+    """Which events a handler got, in its order; ``finished`` when it has had as many as ``wanted``.
 
     ``handle`` and ``handle_async`` are the same handler; whoever is measured calls one of them for each event.
     """
 
-    def __init__(self, messages: int) -> None:
-        self.messages = messages
+    def __init__(self, wanted: int) -> None:
+        self.wanted = wanted
         self.ids: list[int] = []
-        self.finished: asyncio.Future[tuple[float, float]] = asyncio.get_running_loop().create_future()
-        """The wall clock and the CPU clock of this process at the last event."""
-        last = messages - 1
-        append, finish = self.ids.append, self.finish
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ids, append = self.ids, self.ids.append
 
         def handle(event: str, data: Any, channel: str | None) -> None:
-            number = data["id"]
-            append(number)
-            if number == last:
-                finish()
+            append(data["id"])
+            if len(ids) == wanted:
+                self.finish()
 
         async def handle_async(event: str, data: Any, channel: str | None) -> None:
-            number = data["id"]
-            append(number)
-            if number == last:
-                finish()
+            append(data["id"])
+            if len(ids) == wanted:
+                self.finish()
 
         self.handle = handle
         self.handle_async = handle_async
 
     def finish(self) -> None:
-        if not self.finished.done():
-            self.finished.set_result((perf_counter(), process_time()))
+        self.finished.set_result(None)
 
 
 @dataclass(frozen=True)
 class Receiver:
     """Something to measure."""
 
-    name: str
-    receive: Callable[[int, Tally], AbstractAsyncContextManager[None]]
-    """Receives from a port into a tally."""
-    expects: Callable[[int], Sequence[int]] = range
-    """The ids that its handler has to get when so many events were sent."""
+    receive: Callable[[Address, Load, Tally], AbstractAsyncContextManager[None]]
+    calls: int = 1
+    """How many times each event reaches a handler."""
+    only_last: bool = False
+    """Whether it asks for the last event alone."""
+    looks_inside: bool = True
+    """Whether it sees what it gets."""
 
 
 # --- picows by itself ------------------------------------------------------------------------------------------
 
 
-class _CountingListener(picows.WSListener):
-    """Takes every frame and looks into none."""
+OnFrame = Callable[[picows.WSTransport, picows.WSFrame], None]
 
-    def __init__(self, tally: Tally) -> None:
-        self.ready = asyncio.get_running_loop().create_future()
-        self._messages = tally.messages
-        self._left = 2 + tally.messages  # connection_established and subscription_succeeded come first
-        self._finish = tally.finish
+
+class Listener(picows.WSListener):
+    """Subscribes to all channels of a load; then it is ``ready``, and every frame goes to ``on_event``."""
+
+    def __init__(self, load: Load, on_event: OnFrame) -> None:
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._load = load
+        self._on_event = on_event
+        self._left = 1 + load.channels  # connection_established, and subscription_succeeded for each channel
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        for number in range(self._load.channels):
+            subscribe = {"event": "pusher:subscribe", "data": {"channel": self._load.channel(number)}}
+            transport.send(_TEXT, msgspec.json.encode(subscribe))
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         self._left -= 1
-        if self._left == self._messages:
+        if self._left == 0:
+            self.on_ws_frame = self._on_event  # type: ignore[method-assign]  # no method is called as fast
             self.ready.set_result(None)
-        elif self._left == 0:
-            self._finish()
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -100,78 +125,158 @@ class _Envelope(msgspec.Struct, gc=False):
     channel: str | None = None
 
 
+class _Sealed(msgspec.Struct, gc=False):
+    nonce: str
+    ciphertext: str
+
+
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_sealed = msgspec.json.Decoder(_Sealed).decode
 
 
-class _DecodingListener(picows.WSListener):
+def _counting(load: Load, tally: Tally) -> OnFrame:
+    """Takes every frame and looks into none."""
+    left = load.messages
+
+    def on_frame(transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            tally.finish()
+
+    return on_frame
+
+
+def _decoding(load: Load, tally: Tally) -> OnFrame:
     """The floor: decodes the message and what is in it, calls a function, and does nothing besides."""
+    handle, decode, decode_json = tally.handle, _decode_envelope, _decode_json
 
-    def __init__(self, tally: Tally) -> None:
-        self.ready = asyncio.get_running_loop().create_future()
-        self._handle: Callable[[str, Any, str | None], None] = self._prepare
-        self._handle_events = tally.handle
+    def on_small_frame(transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        message = decode(frame.get_payload_as_bytes())
+        handle(message.event, decode_json(message.data), message.channel)
 
-    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        message = _decode_envelope(frame.get_payload_as_memoryview())
-        self._handle(message.event, _decode_json(message.data), message.channel)
+    def on_large_frame(transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        message = decode(frame.get_payload_as_memoryview())
+        handle(message.event, decode_json(message.data), message.channel)
 
-    def _prepare(self, event: str, data: Any, channel: str | None) -> None:
-        if event == "pusher_internal:subscription_succeeded":
-            self._handle = self._handle_events
-            self.ready.set_result(None)
+    # Copying 160 bytes costs less than making a memoryview of them, copying 4 KB costs more.
+    return on_small_frame if load.size < 1000 else on_large_frame
+
+
+def _decoding_for(calls: int) -> Callable[[Load, Tally], OnFrame]:
+    def decoding(load: Load, tally: Tally) -> OnFrame:
+        """The floor for several handlers: decodes once, and calls each."""
+        handlers = (tally.handle,) * calls
+
+        def on_frame(transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+            message = _decode_envelope(frame.get_payload_as_bytes())
+            event, data, channel = message.event, _decode_json(message.data), message.channel
+            for handle in handlers:
+                handle(event, data, channel)
+
+        return on_frame
+
+    return decoding
+
+
+def _decrypting(load: Load, tally: Tally) -> OnFrame:
+    """The floor for encrypted events: NaCl by its shortest way."""
+    from nacl.bindings import crypto_secretbox_open
+
+    handle = tally.handle
+
+    def on_frame(transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        message = _decode_envelope(frame.get_payload_as_bytes())
+        sealed = _decode_sealed(message.data)
+        ciphertext, nonce = a2b_base64(sealed.ciphertext), a2b_base64(sealed.nonce)
+        data = _decode_json(crypto_secretbox_open(ciphertext, nonce, ENCRYPTION_KEY))
+        handle(message.event, data, message.channel)
+
+    return on_frame
 
 
 @asynccontextmanager
-async def _receive_with_picows(listener: _CountingListener | _DecodingListener, port: int) -> AsyncIterator[None]:
-    transport, _ = await picows.ws_connect(lambda: listener, _URL % port)
+async def connect_picows(
+    address: Address, load: Load, on_event: OnFrame, use_aiofastnet: bool | None = None
+) -> AsyncIterator[picows.WSTransport]:
+    transport, listener = await picows.ws_connect(
+        lambda: Listener(load, on_event),
+        address.url,
+        ssl_context=address.ssl_context,
+        use_aiofastnet=use_aiofastnet,
+    )
     try:
-        transport.send(_TEXT, _SUBSCRIBE)
         await listener.ready
-        yield
+        yield transport
     finally:
         transport.disconnect()
         await transport.wait_disconnected()
 
 
+def _picows(
+    make: Callable[[Load, Tally], OnFrame], *, calls: int = 1, use_aiofastnet: bool | None = None
+) -> Receiver:
+    @asynccontextmanager
+    async def receive(address: Address, load: Load, tally: Tally) -> AsyncIterator[None]:
+        async with connect_picows(address, load, make(load, tally), use_aiofastnet):
+            yield
+
+    return Receiver(receive, calls, looks_inside=make is not _counting)
+
+
 # --- python-reverb ---------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def _receive_with_reverb(
-    port: int, events: tuple[str, ...], handler: Callable[[str, Any, str | None], Any]
-) -> AsyncIterator[None]:
-    client = ReverbClient(app_key=_APP_KEY, host=HOST, port=port, scheme="ws", path="", log_level="ERROR")
-    async with client:
-        channel = await client.subscribe(CHANNEL)
-        for event in events:
-            channel.bind(event, handler)
-        await asyncio.sleep(0.02)  # a new channel keeps its first events for a moment
-        yield
+async def _authorize(socket_id: str, channel: str) -> ChannelAuth:
+    return ChannelAuth("bench:signature", shared_secret=b64encode(ENCRYPTION_KEY).decode())
 
 
-FLOOR = Receiver(
-    "picows + msgspec, plain function",
-    lambda port, tally: _receive_with_picows(_DecodingListener(tally), port),
-)
+def make_client(address: Address, **more: Any) -> ReverbClient:
+    return ReverbClient(
+        app_key=APP_KEY,
+        app_secret="secret",
+        host=HOST,
+        port=address.port,
+        scheme=address.scheme,
+        path="",
+        log_level="ERROR",
+        ssl_context=address.ssl_context,
+        **more,
+    )
 
-RECEIVERS = (
-    Receiver(
-        "picows, nothing decoded",
-        lambda port, tally: _receive_with_picows(_CountingListener(tally), port),
-        expects=lambda messages: (),
-    ),
-    FLOOR,
-    Receiver(
-        "reverb, plain handler",
-        lambda port, tally: _receive_with_reverb(port, (EVENT, LAST_EVENT), tally.handle),
-    ),
-    Receiver(
-        "reverb, async handler",
-        lambda port, tally: _receive_with_reverb(port, (EVENT, LAST_EVENT), tally.handle_async),
-    ),
-    Receiver(
-        "reverb, events nobody bound",
-        lambda port, tally: _receive_with_reverb(port, (LAST_EVENT,), tally.handle),
-        expects=lambda messages: (messages - 1,),
-    ),
-)
+
+def _reverb(*, is_async: bool = False, events: Sequence[str] = (EVENT, LAST_EVENT), calls: int = 1) -> Receiver:
+    @asynccontextmanager
+    async def receive(address: Address, load: Load, tally: Tally) -> AsyncIterator[None]:
+        if load.encrypted and not hasattr(reverb, "EncryptedChannel"):
+            raise NotThereError("the client has no encrypted channels yet")
+        async with make_client(address, **({"authorizer": _authorize} if load.encrypted else {})) as client:
+            names = [load.channel(number) for number in range(load.channels)]
+            for channel in await asyncio.gather(*map(client.subscribe, names)):
+                for event in events:
+                    for _ in range(calls):
+                        channel.bind(event, tally.handle_async if is_async else tally.handle)
+            await asyncio.sleep(0.02)  # a new channel keeps its first events for a moment
+            yield
+
+    return Receiver(receive, calls, only_last=events == (LAST_EVENT,))
+
+
+class NotThereError(Exception):
+    """What would be measured does not exist, or is not installed."""
+
+
+RECEIVERS = {
+    "picows, nothing decoded": _picows(_counting),
+    "floor": _picows(_decoding),
+    "floor, without aiofastnet": _picows(_decoding, use_aiofastnet=False),
+    "floor, 5 calls": _picows(_decoding_for(5), calls=5),
+    "floor, encrypted": _picows(_decrypting),
+    "reverb, plain": _reverb(),
+    "reverb, async": _reverb(is_async=True),
+    "reverb, plain, 5 handlers": _reverb(calls=5),
+    "reverb, async, 5 handlers": _reverb(is_async=True, calls=5),
+    "reverb, plain, wildcard": _reverb(events=("*",)),
+    "reverb, async, wildcard": _reverb(is_async=True, events=("*",)),
+    "reverb, nobody bound": _reverb(events=(LAST_EVENT,)),
+}

@@ -1,0 +1,399 @@
+"""What is measured, and what it is held to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import quantiles
+from time import perf_counter
+
+from .load import Load
+from .measure import PUSHER_JS, Bench, Figures, Group, Subject, Target, receiving
+from .worker import WorkerError
+
+_SLACK = 1.5
+"""Microseconds that we may take for what the floor doesn't do, …"""
+_FACTOR = 1.25
+"""… and by how much both together may be exceeded. Also what still counts as flat."""
+
+
+def _faster(what: str, ours: str, theirs: str, times: float, of: str | None = None) -> Target:
+    return Target(
+        what,
+        lambda figures: figures[theirs] / figures[ours],
+        times,
+        of or f"times the rate of {theirs}",
+        at_least=True,
+    )
+
+
+def _near(what: str, ours: str, floor: str) -> Target:
+    return Target(
+        what, lambda figures: figures[ours] / (figures[floor] + _SLACK), _FACTOR, f"x (floor + {_SLACK} us)"
+    )
+
+
+def _ratio(what: str, ours: str, theirs: str, bound: float, of: str) -> Target:
+    return Target(what, lambda figures: figures[ours] / figures[theirs], bound, of)
+
+
+# --- events ----------------------------------------------------------------------------------------------------
+
+EVENTS = Group(
+    "events",
+    "160-byte events on one channel",
+    "us/message",
+    [
+        receiving("picows, nothing decoded"),
+        receiving("floor"),
+        receiving("reverb, plain"),
+        receiving("reverb, async"),
+        receiving("reverb, nobody bound"),
+        receiving(PUSHER_JS, share=0.5, peer=True),
+        receiving("asyncpusher", share=0.25, peer=True),
+        receiving("aiohttp + json", share=0.25, peer=True),
+        receiving("websockets + json", share=0.25, peer=True),
+        receiving("pysher", share=0.1, peer=True),
+    ],
+    [
+        _faster("plain handler", "reverb, plain", "floor", 0.85),
+        _faster("async handler that doesn't suspend", "reverb, async", "floor", 0.65),
+        Target(
+            "events that nobody bound",
+            lambda figures: figures["reverb, nobody bound"] - figures["picows, nothing decoded"],
+            0.7,
+            "us over bare picows",
+        ),
+        _faster("plain handler", "reverb, plain", PUSHER_JS, 3.5),
+        _faster("async handler", "reverb, async", PUSHER_JS, 2.8),
+        _faster("async handler", "reverb, async", "asyncpusher", 3.5),
+        _faster("async handler", "reverb, async", "websockets + json", 5),
+        _faster("async handler", "reverb, async", "pysher", 20),
+    ],
+)
+
+
+# Each load: what it is, receivers (floor, plain, async), and how it differs.
+_LOADS = (
+    ("4 KB", "floor", "reverb, plain", "reverb, async", {"size": 4096, "share": 0.5}),
+    ("1,000 channels", "floor", "reverb, plain", "reverb, async", {"channels": 1000, "share": 0.5}),
+    (
+        "5 handlers",
+        "floor, 5 calls",
+        "reverb, plain, 5 handlers",
+        "reverb, async, 5 handlers",
+        {"share": 0.5},
+    ),
+    ("wildcard", "floor", "reverb, plain, wildcard", "reverb, async, wildcard", {"share": 0.5}),
+    ("encrypted", "floor, encrypted", "reverb, plain", "reverb, async", {"encrypted": True, "share": 0.25}),
+)
+
+LOADS = Group(
+    "loads",
+    "Other events",
+    "us/message",
+    [
+        receiving(receiver, name=f"{load}: {name}", **differing)
+        for load, floor, plain, with_async, differing in _LOADS
+        for name, receiver in (("floor", floor), ("plain", plain), ("async", with_async))
+    ],
+    [
+        _near(f"{load}, {kind} handler", f"{load}: {kind}", f"{load}: floor")
+        for load, *_ in _LOADS
+        for kind in ("plain", "async")
+    ],
+)
+
+
+def _best_tls_floor(figures: Figures) -> float:
+    return min(figures["floor"], figures["floor, without aiofastnet"])
+
+
+WSS = Group(
+    "wss",
+    "160-byte events by TLS",
+    "us/message",
+    [
+        receiving(receiver, share=0.5, tls=True)
+        for receiver in ("floor", "floor, without aiofastnet", "reverb, plain", "reverb, async")
+    ],
+    [
+        Target(
+            f"wss, {kind} handler",
+            lambda figures, ours=f"reverb, {kind}": _best_tls_floor(figures) / figures[ours],
+            bound,
+            "times the rate of the faster floor",
+            at_least=True,
+        )
+        for kind, bound in (("plain", 0.85), ("async", 0.65))
+    ],
+)
+
+
+_CHANNELS = (1, 100, 10_000)
+_CLIENTS = (1, 10, 100)
+
+GROWTH = Group(
+    "growth",
+    "Many channels, many clients",
+    "us/message",
+    [
+        receiving(receiver, name=f"{channels:,} channels: {receiver}", channels=channels, share=0.5)
+        for channels in _CHANNELS
+        for receiver in ("floor", "reverb, plain", "reverb, async")
+    ]
+    + [
+        receiving(receiver, name=f"{clients} clients: {receiver}", connections=clients, share=0.5)
+        for clients in _CLIENTS
+        for receiver in ("floor", "reverb, plain", "reverb, async")
+    ],
+    [
+        _ratio(
+            f"{number:,} {things}, {kind} handler",
+            f"{number:,} {things}: reverb, {kind}",
+            f"1 {things}: reverb, {kind}",
+            _FACTOR,
+            "x the cost with one",
+        )
+        for things, numbers in (("channels", _CHANNELS[1:]), ("clients", _CLIENTS[1:]))
+        for number in numbers
+        for kind in ("plain", "async")
+    ],
+)
+
+
+# --- one event at a time ---------------------------------------------------------------------------------------
+
+_INTERVAL = 0.001
+"""Seconds between two events to an idle client."""
+
+
+def _latency(receiver: str) -> Subject:
+    def measure(bench: Bench) -> Figures:
+        load = Load(max(20, min(1000, bench.messages // 100)))
+        worker = bench.worker("python")
+        worker.ask("latency", receiver=receiver, address=asdict(bench.address()), load=asdict(load))
+        sent = bench.sender.pace(load, _INTERVAL)
+        arrived = worker.hear()["arrived"]
+        took = [(after - before) / 1000 for before, after in zip(sent, arrived, strict=True)]
+        percentiles = quantiles(took, n=100)
+        return {f"{receiver}, p50": percentiles[49], f"{receiver}, p99": percentiles[98]}
+
+    return Subject(receiver, measure)
+
+
+LATENCY = Group(
+    "latency",
+    "From the sender to the handler, on an idle client",
+    "us",
+    [_latency(receiver) for receiver in ("picows", "reverb, plain", "reverb, async")],
+    [
+        _ratio(
+            f"one event, {kind} handler, {percentile}",
+            f"reverb, {kind}, {percentile}",
+            f"picows, {percentile}",
+            1.3,
+            "x bare picows + call",
+        )
+        for kind in ("plain", "async")
+        for percentile in ("p50", "p99")
+    ],
+)
+
+
+# --- sending and subscribing -----------------------------------------------------------------------------------
+
+
+def _trigger(name: str, sending: str) -> Subject:
+    def measure(bench: Bench) -> Figures:
+        messages = max(10, bench.messages // 4)
+        worker = bench.worker("python")
+        worker.ask("trigger", sending=sending, address=asdict(bench.address()), messages=messages)
+        bench.sender.hoard()
+        seconds = worker.ask("go")["seconds"]
+        ids = [data["id"] for data in bench.sender.hoarded()]
+        worker.ask("leave")
+        if ids != list(range(messages)):
+            raise WorkerError(f"{len(ids)} of {messages} client events arrived, or not in order")
+        return {name: 1e6 * seconds / messages}
+
+    return Subject(name, measure)
+
+
+TRIGGER = Group(
+    "trigger",
+    "Client events sent",
+    "us/message",
+    [_trigger("picows, send", "picows"), _trigger("reverb, trigger", "reverb")],
+    [_faster("trigger", "reverb, trigger", "picows, send", 0.6, "times the rate of picows, already encoded")],
+)
+
+
+def _subscribe(channels: int) -> Subject:
+    name = f"{channels:,} channels"
+
+    def measure(bench: Bench) -> Figures:
+        answer = bench.worker("python").ask("subscribe", address=asdict(bench.address()), channels=channels)
+        return {
+            f"{name}, on the CPU": 1e6 * answer["cpu"] / channels,
+            f"{name}, by the clock": 1e6 * answer["seconds"] / channels,
+        }
+
+    return Subject(name, measure)
+
+
+SUBSCRIBE = Group(
+    "subscribe",
+    "Subscribing to many channels at once",
+    "us/channel",
+    [_subscribe(1000), _subscribe(10_000)],
+    [
+        Target(
+            "10,000 subscribes, pipelined", lambda figures: figures["10,000 channels, on the CPU"], 60, "us each"
+        ),
+        _ratio(
+            "10,000 subscribes against 1,000",
+            "10,000 channels, on the CPU",
+            "1,000 channels, on the CPU",
+            _FACTOR,
+            "x the cost each",
+        ),
+    ],
+)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------
+
+_MIB, _KIB = 1 << 20, 1 << 10
+
+
+def _resident(bench: Bench) -> Figures:
+    def size(*arguments: str) -> float:
+        return float(_run("-m", "bench.resident", *arguments)) / _MIB
+
+    return {
+        "process, dependencies imported": size(),
+        "process, client connected": size(str(bench.sender.port)),
+    }
+
+
+def _channels(traced: bool) -> Subject:
+    name = "channel with one handler, " + ("traced" if traced else "resident")
+
+    def measure(bench: Bench) -> Figures:
+        with bench.new_worker() as worker:
+            answer = worker.ask(
+                "memory_of_channels", address=asdict(bench.address()), channels=10_000, traced=traced
+            )
+        return {name: answer["bytes"] / _MIB}
+
+    return Subject(name, measure)
+
+
+def _events(kind: str) -> Subject:
+    name = f"a million events, {kind} handler"
+
+    def measure(bench: Bench) -> Figures:
+        load, times = Load(100_000), 11  # the first fills what is kept for reuse
+        bench.sender.prepare(load)
+        with bench.new_worker() as worker:
+            worker.ask(
+                "memory_of_events",
+                address=asdict(bench.address()),
+                load=asdict(load),
+                times=times,
+                is_async=kind == "async",
+            )
+            for _ in range(times):
+                bench.sender.blast(load)
+                sizes = worker.hear()
+        return {name: (sizes["sizes"][-1] - sizes["sizes"][0]) / _MIB}
+
+    return Subject(name, measure)
+
+
+MEMORY = Group(
+    "memory",
+    "Memory",
+    "MiB",
+    [
+        Subject("process", _resident),
+        _channels(traced=True),
+        _channels(traced=False),
+        _events("plain"),
+        _events("async"),
+    ],
+    [
+        Target(
+            "connected client",
+            lambda figures: figures["process, client connected"] - figures["process, dependencies imported"],
+            12,
+            "MiB over Python, asyncio and dependencies",
+        ),
+        Target(
+            "each channel with one handler",
+            lambda figures: figures["channel with one handler, traced"] * _KIB,
+            1.5,
+            "KiB, traced",
+        ),
+        *(
+            Target(
+                f"a million events, {kind} handler",
+                lambda figures, name=f"a million events, {kind} handler": figures[name],
+                1,
+                "MiB more than before them",
+            )
+            for kind in ("plain", "async")
+        ),
+    ],
+    max_rounds=3,
+    warm_up=False,
+)
+
+
+# --- starting --------------------------------------------------------------------------------------------------
+
+_DEPENDENCIES = "import asyncio, aiohappyeyeballs, msgspec, picows, pydantic_settings"
+
+
+def _run(*arguments: str) -> str:
+    finished = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    if finished.returncode:
+        last = finished.stderr.strip().splitlines()[-1:] or ["no word why"]
+        raise WorkerError(f"python {' '.join(arguments)}: {last[0]}")
+    return finished.stdout
+
+
+def _starting(name: str, *arguments: str) -> Subject:
+    def measure(bench: Bench) -> Figures:
+        started = perf_counter()
+        _run(*arguments)
+        return {name: 1000 * (perf_counter() - started)}
+
+    return Subject(name, measure)
+
+
+START = Group(
+    "start",
+    "Starting, each in a new process",
+    "ms",
+    [
+        _starting("python, nothing imported", "-c", ""),
+        _starting("its dependencies imported", "-c", _DEPENDENCIES),
+        _starting("import reverb", "-c", "import reverb"),
+        _starting("reverb --help", "-m", "reverb", "--help"),
+    ],
+    [
+        Target(
+            "import reverb",
+            lambda figures: figures["import reverb"] - figures["its dependencies imported"],
+            60,
+            "ms over its dependencies",
+        ),
+        Target("reverb --help", lambda figures: figures["reverb --help"], 400, "ms"),
+    ],
+)
+
+GROUPS: Sequence[Group] = (EVENTS, LOADS, WSS, GROWTH, LATENCY, TRIGGER, SUBSCRIBE, MEMORY, START)
