@@ -178,6 +178,8 @@ def _latency(receiver: str) -> Subject:
         sent = bench.sender.pace(load, _INTERVAL)
         arrived = worker.hear()["arrived"]
         took = [(after - before) / 1000 for before, after in zip(sent, arrived, strict=True)]
+        if min(took) <= 0:
+            raise WorkerError("something else than the events sent was measured")
         percentiles = quantiles(took, n=100)
         return {f"{receiver}, p50": percentiles[49], f"{receiver}, p99": percentiles[98]}
 
@@ -235,7 +237,7 @@ def _subscribe(channels: int) -> Subject:
     name = f"{channels:,} channels"
 
     def measure(bench: Bench) -> Figures:
-        answer = bench.worker("python").ask("subscribe", address=asdict(bench.address()), channels=channels)
+        answer = bench.worker("python").ask("subscribe_many", address=asdict(bench.address()), channels=channels)
         return {
             f"{name}, on the CPU": 1e6 * answer["cpu"] / channels,
             f"{name}, by the clock": 1e6 * answer["seconds"] / channels,

@@ -203,7 +203,7 @@ def measure(bench: Bench, group: Group, rounds: int, progress: Callable[[str], N
                 )
                 try:
                     figures |= subject.measure(bench)
-                except WorkerError as error:
+                except WorkerError as error:  # from here on the rounds are without it
                     result.failures[subject.name] = str(error)
                     bench.end_workers()
             if number:

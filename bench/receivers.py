@@ -19,7 +19,7 @@ import msgspec
 import picows
 
 import reverb
-from reverb import ChannelAuth, ReverbClient
+from reverb import Channel, ChannelAuth, Events, ReverbClient
 
 from .load import ENCRYPTION_KEY, EVENT, LAST_EVENT, Load
 from .sender import HOST
@@ -245,6 +245,26 @@ def make_client(address: Address, **more: Any) -> ReverbClient:
     )
 
 
+async def subscribe(client: ReverbClient, names: Sequence[str]) -> list[Channel]:
+    """Subscribe, and have the confirmations behind us before there are handlers that would get them, too."""
+    left = len(names)
+    confirmed = asyncio.Event()
+
+    def on_confirmed(event: str, data: Any, channel: str | None) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            confirmed.set()
+
+    channels = await asyncio.gather(*map(client.subscribe, names))
+    for channel in channels:
+        channel.bind(Events.SUBSCRIPTION_SUCCEEDED, on_confirmed)
+    await confirmed.wait()
+    for channel in channels:
+        channel.unbind(Events.SUBSCRIPTION_SUCCEEDED)
+    return channels
+
+
 def _reverb(*, is_async: bool = False, events: Sequence[str] = (EVENT, LAST_EVENT), calls: int = 1) -> Receiver:
     @asynccontextmanager
     async def receive(address: Address, load: Load, tally: Tally) -> AsyncIterator[None]:
@@ -252,11 +272,10 @@ def _reverb(*, is_async: bool = False, events: Sequence[str] = (EVENT, LAST_EVEN
             raise NotThereError("the client has no encrypted channels yet")
         async with make_client(address, **({"authorizer": _authorize} if load.encrypted else {})) as client:
             names = [load.channel(number) for number in range(load.channels)]
-            for channel in await asyncio.gather(*map(client.subscribe, names)):
+            for channel in await subscribe(client, names):
                 for event in events:
                     for _ in range(calls):
                         channel.bind(event, tally.handle_async if is_async else tally.handle)
-            await asyncio.sleep(0.02)  # a new channel keeps its first events for a moment
             yield
 
     return Receiver(receive, calls, only_last=events == (LAST_EVENT,))

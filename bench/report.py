@@ -21,21 +21,23 @@ _PACKAGES = (
 )  # fmt: skip
 
 _SCOPE = """\
-What is compared: the way of an event from the socket to a handler, with everything that a client does on it. Sender
-and receiver share one machine; the sender's frames are ready-made, and the same for all. The floor is picows' core
-API with a listener that decodes envelope and payload with msgspec and calls a plain function, the least that a Python
-program on picows can do: it has no channels, no handlers bound by name, no order kept between handlers that wait, no
-keepalive, no bounds, no reconnecting. It does the same decoding and makes the same calls as what it is held against.
-It copies payloads where that costs less than a `memoryview` (160 bytes), and takes a `memoryview` where it doesn't
-(4 KB). asyncpusher, Pysher and pusher-js are clients; "websockets + json" and "aiohttp + json" are the loop that one
-writes by hand. Pysher hands over the payload as text, which its handler parses, as a program would have to.
+What is compared: the way of an event from the socket to a handler, with everything that a client does on
+it. Sender and receiver share one machine; the sender's frames are ready-made, and the same for all. The
+floor is picows' core API with a listener that decodes envelope and payload with msgspec and calls a plain
+function, the least that a Python program on picows can do: it has no channels, no handlers bound by name,
+no order kept between handlers that wait, no keepalive, no bounds, no reconnecting. It does the same
+decoding and makes the same calls as what it is held against. It copies payloads where that costs less than
+a `memoryview` (160 bytes), and takes a `memoryview` where it doesn't (4 KB). asyncpusher, Pysher and
+pusher-js are clients; "websockets + json" and "aiohttp + json" are the loop that one writes by hand. Pysher
+hands over the payload as text, which its handler parses, as a program would have to.
 
-What is not compared: networks, proxies, real servers, compression (Reverb has none), handlers that do work, and how
-clients do when a connection is lost. Encrypted events are measured as large as the others before encryption.
+What is not compared: networks, proxies, real servers, compression (Reverb has none), handlers that do work,
+and how clients do when a connection is lost. Encrypted events are measured as large as the others before
+encryption.
 
-Each round measures everything in a group once, in random order, after a round that only warms up. Ratios and
-differences are taken within a round; shown is the median of the rounds, with the least and the most. Peers run in
-processes of their own. Every event is checked to have arrived, in order."""
+Each round measures everything in a group once, in random order, after a round that only warms up. Ratios
+and differences are taken within a round; shown is the median of the rounds, with the least and the most.
+Peers run in processes of their own. Every event is checked to have arrived, in order."""
 
 
 def as_json(results: Sequence[Result], rounds: int, messages: int) -> str:
