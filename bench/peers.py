@@ -91,7 +91,11 @@ async def _pysher(address: Address, load: Load, tally: Tally) -> AsyncIterator[N
 
     loop = asyncio.get_running_loop()
     finish = tally.finish
-    tally.finish = lambda: loop.call_soon_threadsafe(finish)  # type: ignore[method-assign]  # called in a thread
+
+    def finish_from_thread() -> None:
+        loop.call_soon_threadsafe(finish)
+
+    tally.finish = finish_from_thread  # type: ignore[method-assign]
     established = asyncio.Event()
     pusher = Pusher(
         APP_KEY, secure=False, custom_host=HOST, port=address.port, log_level=logging.ERROR, daemon=True

@@ -115,7 +115,7 @@ class Listener(picows.WSListener):
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         self._left -= 1
         if self._left == 0:
-            self.on_ws_frame = self._on_event  # type: ignore[method-assign]  # no method is called as fast
+            self.on_ws_frame = self._on_event  # type: ignore[assignment,method-assign]  # no method is called as fast
             self.ready.set_result(None)
 
 
@@ -199,8 +199,9 @@ def _decrypting(load: Load, tally: Tally) -> OnFrame:
 async def connect_picows(
     address: Address, load: Load, on_event: OnFrame, use_aiofastnet: bool | None = None
 ) -> AsyncIterator[picows.WSTransport]:
-    transport, listener = await picows.ws_connect(
-        lambda: Listener(load, on_event),
+    listener = Listener(load, on_event)
+    transport, _ = await picows.ws_connect(
+        lambda: listener,
         address.url,
         ssl_context=address.ssl_context,
         use_aiofastnet=use_aiofastnet,
@@ -227,8 +228,11 @@ def _picows(
 # --- python-reverb ---------------------------------------------------------------------------------------------
 
 
+_SIGNED: dict[str, Any] = {"auth": "bench:signature", "shared_secret": b64encode(ENCRYPTION_KEY).decode()}
+
+
 async def _authorize(socket_id: str, channel: str) -> ChannelAuth:
-    return ChannelAuth("bench:signature", shared_secret=b64encode(ENCRYPTION_KEY).decode())
+    return ChannelAuth(**_SIGNED)
 
 
 def make_client(address: Address, **more: Any) -> ReverbClient:
@@ -256,9 +260,10 @@ async def subscribe(client: ReverbClient, names: Sequence[str]) -> list[Channel]
         if left == 0:
             confirmed.set()
 
-    channels = await asyncio.gather(*map(client.subscribe, names))
-    for channel in channels:
-        channel.bind(Events.SUBSCRIPTION_SUCCEEDED, on_confirmed)
+    async def join(name: str) -> Channel:
+        return (await client.subscribe(name)).bind(Events.SUBSCRIPTION_SUCCEEDED, on_confirmed)
+
+    channels = await asyncio.gather(*map(join, names))
     await confirmed.wait()
     for channel in channels:
         channel.unbind(Events.SUBSCRIPTION_SUCCEEDED)

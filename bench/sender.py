@@ -137,8 +137,10 @@ class _Server:
                 elif ready in (self._plain, self._tls):
                     with suppress(OSError, EOFError):
                         self._accept(ready)
-                elif not self._connections[ready].read():
-                    self._connections.pop(ready).close()
+                else:
+                    assert isinstance(ready, socket.socket)
+                    if not self._connections[ready].read():
+                        self._connections.pop(ready).close()
 
     def _accept(self, listening: socket.socket) -> None:
         accepted, _ = listening.accept()

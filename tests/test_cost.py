@@ -1,0 +1,126 @@
+"""What a message costs, in numbers that no busy machine can change.
+
+Counted are the bytecode instructions that run in the package's own modules while messages from a real socket
+reach handlers. They vary with the version of Python, a little with how messages share reads, and not with the
+machine. A bound that is exceeded means that each message now does clearly more: make it cheaper, or, if what it
+does is worth it, record the new number. What the libraries below cost is not seen here; ``make bench`` measures
+the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from bench.load import Load
+from bench.receivers import RECEIVERS, Address, Receiver, Tally
+from bench.sender import Sender
+
+import reverb
+
+# Instructions a message, at most: the highest count of Python 3.10 to 3.13, and a tenth. See pytest -s.
+INSTRUCTIONS = {
+    "reverb, plain": 0,
+    "reverb, async": 0,
+    "reverb, nobody bound": 0,
+    "reverb, plain, wildcard": 0,
+    "reverb, plain, 5 handlers": 0,
+    "reverb, async, 5 handlers": 0,
+}
+
+MESSAGES = 2000
+PACKAGE = str(Path(reverb.__file__).parent)
+
+
+@pytest.fixture(scope="module")
+def sender() -> Iterator[Sender]:
+    with Sender() as sender:
+        yield sender
+
+
+class Counter:
+    """Counts the instructions that this thread runs in the package, between ``start`` and ``stop``."""
+
+    def __init__(self) -> None:
+        self.instructions = 0
+
+    def start(self) -> None:
+        sys.settrace(self._on_call)
+
+    def stop(self) -> None:
+        sys.settrace(None)
+
+    def _on_call(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        frame.f_trace_lines = False
+        frame.f_trace_opcodes = True
+        return self._on_event
+
+    def _on_event(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if event == "opcode":
+            self.instructions += 1
+        return self._on_event
+
+
+async def count(sender: Sender, receiver: Receiver, load: Load) -> float:
+    """Return the instructions that one message takes."""
+    sender.prepare(load)
+    tally = Tally(1 if receiver.only_last else load.messages * receiver.calls)
+    counter = Counter()
+    async with receiver.receive(Address(sender.port), load, tally):
+        counter.start()
+        try:
+            sender.blast(load)
+            await asyncio.wait_for(tally.finished, 30)
+        finally:
+            counter.stop()
+    assert receiver.only_last or load.has_order(tally.ids, receiver.calls)
+    return counter.instructions / load.messages
+
+
+@pytest.mark.parametrize("name", INSTRUCTIONS)
+async def test_instructions_for_a_message(sender: Sender, name: str) -> None:
+    counted = await count(sender, RECEIVERS[name], Load(MESSAGES))
+    print(f"{name}: {counted:.1f} instructions a message")
+    assert 1 < counted <= INSTRUCTIONS[name]
+
+
+@pytest.mark.parametrize("name", ["reverb, plain", "reverb, async"])
+async def test_many_channels_cost_no_more_instructions(sender: Sender, name: str) -> None:
+    """Each message still needs but its own channel; workers that end and start again may cost some."""
+    one = await count(sender, RECEIVERS[name], Load(MESSAGES))
+    many = await count(sender, RECEIVERS[name], Load(MESSAGES, channels=200))
+    print(f"{name}: {one:.1f} with one channel, {many:.1f} with 200")
+    assert many <= MANY_CHANNELS[name] * one
+
+
+MANY_CHANNELS = {"reverb, plain": 1.5, "reverb, async": 3.0}
+"""Times the instructions of a message on the only channel."""
+
+
+@pytest.mark.parametrize("name", ["reverb, plain", "reverb, async"])
+async def test_nothing_stays_of_a_message(sender: Sender, name: str) -> None:
+    load = Load(MESSAGES)
+    sender.prepare(load)
+
+    async def blocks() -> int:
+        """Receive once more; return how many objects the process has then."""
+        tally = Tally(MESSAGES)
+        async with RECEIVERS[name].receive(Address(sender.port), load, tally):
+            sender.blast(load)
+            await asyncio.wait_for(tally.finished, 30)
+            tally.ids.clear()
+            gc.collect()
+            return sys.getallocatedblocks()
+
+    for _ in range(3):
+        await blocks()  # what is made once
+    before = await blocks()
+    assert await blocks() - before < MESSAGES / 20
