@@ -26,12 +26,12 @@ import reverb
 
 # Instructions a message, at most: the highest count of Python 3.10 to 3.13, and a tenth. See pytest -s.
 INSTRUCTIONS = {
-    "reverb, plain": 0,
-    "reverb, async": 0,
-    "reverb, nobody bound": 0,
-    "reverb, plain, wildcard": 0,
-    "reverb, plain, 5 handlers": 0,
-    "reverb, async, 5 handlers": 0,
+    "reverb, plain": 183,
+    "reverb, async": 319,
+    "reverb, nobody bound": 123,
+    "reverb, plain, wildcard": 183,
+    "reverb, plain, 5 handlers": 267,
+    "reverb, async, 5 handlers": 447,
 }
 
 MESSAGES = 2000
@@ -94,15 +94,11 @@ async def test_instructions_for_a_message(sender: Sender, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["reverb, plain", "reverb, async"])
 async def test_many_channels_cost_no_more_instructions(sender: Sender, name: str) -> None:
-    """Each message still needs but its own channel; workers that end and start again may cost some."""
+    """Each message still needs but its own channel; workers that end and start again cost some."""
     one = await count(sender, RECEIVERS[name], Load(MESSAGES))
     many = await count(sender, RECEIVERS[name], Load(MESSAGES, channels=200))
     print(f"{name}: {one:.1f} with one channel, {many:.1f} with 200")
-    assert many <= MANY_CHANNELS[name] * one
-
-
-MANY_CHANNELS = {"reverb, plain": 1.5, "reverb, async": 3.0}
-"""Times the instructions of a message on the only channel."""
+    assert many <= 1.3 * one
 
 
 @pytest.mark.parametrize("name", ["reverb, plain", "reverb, async"])
