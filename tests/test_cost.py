@@ -26,12 +26,12 @@ import reverb
 
 # Instructions a message, at most: the highest count of Python 3.10 to 3.13, and a tenth. See pytest -s.
 INSTRUCTIONS = {
-    "reverb, plain": 183,
-    "reverb, async": 319,
-    "reverb, nobody bound": 123,
-    "reverb, plain, wildcard": 183,
-    "reverb, plain, 5 handlers": 267,
-    "reverb, async, 5 handlers": 447,
+    "reverb, plain": 107,
+    "reverb, async": 193,
+    "reverb, nobody bound": 78,
+    "reverb, plain, wildcard": 107,
+    "reverb, plain, 5 handlers": 227,
+    "reverb, async, 5 handlers": 366,
 }
 
 MESSAGES = 2000
@@ -51,6 +51,7 @@ class Counter:
         self.instructions = 0
 
     def start(self) -> None:
+        sys._getframe().f_trace_opcodes = True  # 3.12 looks for opcodes if it was asked to before it traces
         sys.settrace(self._on_call)
 
     def stop(self) -> None:
@@ -94,11 +95,11 @@ async def test_instructions_for_a_message(sender: Sender, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["reverb, plain", "reverb, async"])
 async def test_many_channels_cost_no_more_instructions(sender: Sender, name: str) -> None:
-    """Each message still needs but its own channel; workers that end and start again cost some."""
+    """Each message still needs but its own channel. What is done once for a channel is in this, for ten messages."""
     one = await count(sender, RECEIVERS[name], Load(MESSAGES))
     many = await count(sender, RECEIVERS[name], Load(MESSAGES, channels=200))
     print(f"{name}: {one:.1f} with one channel, {many:.1f} with 200")
-    assert many <= 1.3 * one
+    assert many <= 1.6 * one
 
 
 @pytest.mark.parametrize("name", ["reverb, plain", "reverb, async"])
