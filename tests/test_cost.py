@@ -95,7 +95,7 @@ async def test_instructions_for_a_message(sender: Sender, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["reverb, plain", "reverb, async"])
 async def test_many_channels_cost_no_more_instructions(sender: Sender, name: str) -> None:
-    """Each message still needs but its own channel. What is done once for a channel is in this, for ten messages."""
+    """Each message needs but its own channel. What is done once for a channel counts here for ten messages."""
     one = await count(sender, RECEIVERS[name], Load(MESSAGES))
     many = await count(sender, RECEIVERS[name], Load(MESSAGES, channels=200))
     print(f"{name}: {one:.1f} with one channel, {many:.1f} with 200")
