@@ -19,6 +19,8 @@ HERE = Path(__file__).parent
 _FULL = (200_000, 7)
 _QUICK = (40_000, 5)
 """Messages and rounds."""
+_LEAST_ROUNDS = 5
+"""Fewer are not written to files."""
 
 
 def main() -> None:
@@ -38,7 +40,7 @@ def main() -> None:
             results.append(result)
     if options.json:
         print(as_json(results, rounds, messages))
-    if options.length == "full" and groups == list(GROUPS):
+    if options.length == "full" and groups == list(GROUPS) and messages >= _FULL[0] and rounds >= _LEAST_ROUNDS:
         from .plot import draw
 
         draw(results, HERE / "results.png")

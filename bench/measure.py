@@ -210,6 +210,7 @@ def measure(bench: Bench, group: Group, rounds: int, progress: Callable[[str], N
                 result.rounds.append({name: figures[name] for name in _ordered(figures, group)})
     finally:
         bench.end_workers()
+        bench.sender.forget()
     return result
 
 

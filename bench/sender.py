@@ -81,6 +81,10 @@ class Sender:
         """Build the frames of ``load``, unless they are there already."""
         self._ask("prepare", load)
 
+    def forget(self) -> None:
+        """Give up the memory of all prepared loads."""
+        self._ask("forget")
+
     def blast(self, load: Load) -> None:
         """Have a prepared load sent to the newest connections; returns at once."""
         self._pipe.send(("blast", load))
@@ -156,6 +160,10 @@ class _Server:
     def _prepare(self, load: Load) -> None:
         if load not in self._frames:
             self._frames[load] = load.frames()
+        self._pipe.send(None)
+
+    def _forget(self) -> None:
+        self._frames.clear()
         self._pipe.send(None)
 
     def _blast(self, load: Load) -> None:
