@@ -119,7 +119,7 @@ async def test_the_data_of_an_event_nobody_bound_is_not_parsed(kit: Kit, monkeyp
     def parse(data: Any) -> Any:
         raise AssertionError("parsed")
 
-    monkeypatch.setattr("reverb._dispatch.parse_text", parse)
+    monkeypatch.setattr("reverb._dispatch.decode_json", parse)
     monkeypatch.setattr("reverb._dispatch.parse_data", parse)
     kit.a.bind("other", Recorder())
     kit.a.put("e", "{}")

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, Protocol, cast
 
-from ._protocol import DECODE_ERRORS, Message, decode_json, parse_data, parse_text
+from ._protocol import DECODE_ERRORS, Message, decode_json, parse_data
 from .exceptions import ReverbError
 
 log = logging.getLogger("reverb.dispatch")
@@ -172,7 +172,6 @@ class Lane:
 
     __slots__ = (
         "_bound",
-        "_busy",
         "_dispatcher",
         "_held",
         "_parent",
@@ -180,6 +179,7 @@ class Lane:
         "_read",
         "_releasing",
         "_working",
+        "is_busy",
         "name",
         "routes",
     )
@@ -197,7 +197,7 @@ class Lane:
         self._pending: deque[tuple[Message, int]] | None = None
         self._working = False
         self._held = False
-        self._busy = False
+        self.is_busy = False
         """Whether events have to wait: handlers are at work, or are about to be bound."""
         self._releasing: asyncio.TimerHandle | None = None
 
@@ -267,27 +267,14 @@ class Lane:
         self._dispatcher.regulate()
 
     def take(self, route: Route, message: Message, size: int) -> None:
-        """Deliver an event: on the spot where order and handlers allow it, else by a worker."""
-        if not self._busy:
-            plain, _, bindings, immediate = route
-            if plain is not None:
-                data = message.data
-                if type(data) is str:
-                    try:  # noqa: SIM105 - a context manager takes longer than that
-                        data = decode_json(data)
-                    except DECODE_ERRORS:
-                        pass
-                try:
-                    result = plain(message.event, data, self.name)
-                except Exception as error:
-                    self._report(message.event, plain, error)
-                    return
-                if result is not None and inspect.isawaitable(result):
-                    self._await(result, message, data, bindings)
-                return
-            if immediate:
-                if bindings:
-                    self._deliver_now(message, parse_data(message.data), bindings)
+        """Deliver an event: on the spot where order and handlers allow it, else by a worker.
+
+        Events with one plain handler don't come here while the lane is idle: see :meth:`Connection._receiver`.
+        """
+        if not self.is_busy:
+            if route.immediate:
+                if route.bindings:
+                    self._call_now(message, parse_data(message.data), route.bindings)
                 return
             self._start(self._work())
         if self._pending is None:  # most lanes of most clients never need one
@@ -299,7 +286,7 @@ class Lane:
 
     def hold(self) -> None:
         """Keep events back until they are released, because handlers are about to be bound."""
-        self._held = self._busy = True
+        self._held = self.is_busy = True
 
     def release_in(self, seconds: float) -> None:
         """Let held events go after ``seconds``; with 0, once the running piece of the program is through."""
@@ -311,7 +298,7 @@ class Lane:
         """Forget what is not delivered yet."""
         self._cancel_release()
         self._held = False
-        self._busy = self._working
+        self.is_busy = self._working
         if self._pending:
             dispatcher = self._dispatcher
             dispatcher.pending_events -= len(self._pending)
@@ -322,7 +309,7 @@ class Lane:
     def _release(self) -> None:
         self._releasing = None
         self._held = False
-        self._busy = self._working
+        self.is_busy = self._working
         if self._pending and not self._working:
             self._start(self._work())
 
@@ -332,20 +319,23 @@ class Lane:
             self._releasing = None
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._working = self._busy = True
+        self._working = self.is_busy = True
         self._dispatcher.start(work)
 
     async def _work(self, begun: Coroutine[Any, Any, None] | None = None) -> None:
         """Deliver what waits, one event after another; before that, what has ``begun`` already."""
         dispatcher, routes, name = self._dispatcher, self.routes, self.name
+        if self._pending is None:
+            self._pending = deque()
+        pending = self._pending
         try:
             if begun is not None:
                 await begun
             while True:
                 for _ in range(_FAIR_SHARE):
-                    if not self._pending or dispatcher.closed:
+                    if not pending or dispatcher.closed:
                         return
-                    message, size = self._pending.popleft()
+                    message, size = pending.popleft()
                     dispatcher.pending_events -= 1
                     dispatcher.pending_bytes -= size
                     if dispatcher.is_full and dispatcher.pending_events <= dispatcher.few_events:
@@ -362,20 +352,23 @@ class Lane:
                         continue
                     data = message.data
                     if type(data) is str:
-                        data = parse_text(data)
+                        try:  # noqa: SIM105 - a context manager takes longer than that
+                            data = decode_json(data)
+                        except DECODE_ERRORS:
+                            pass
                     try:
                         await awaited(event, data, name)
                     except Exception as error:
-                        self._report(event, awaited, error)
+                        self.report(event, awaited, error)
                     except asyncio.CancelledError as error:
                         if _is_cancelled_itself():
                             raise
-                        self._report(event, awaited, error)
+                        self.report(event, awaited, error)
                 await asyncio.sleep(0)
         finally:
             self._working = False
-            self._busy = self._held
-            if not self._pending:
+            self.is_busy = self._held
+            if not pending:
                 self._pending = None
 
     async def _deliver(self, message: Message, bindings: tuple[_Binding, ...]) -> None:
@@ -403,29 +396,29 @@ class Lane:
                 if is_async or (result is not None and inspect.isawaitable(result)):
                     await result
             except Exception as error:
-                self._report(event, handler, error)
+                self.report(event, handler, error)
             except asyncio.CancelledError as error:
                 if _is_cancelled_itself():
                     raise
-                self._report(event, handler, error)
+                self.report(event, handler, error)
 
-    def _deliver_now(self, message: Message, data: Any, bindings: tuple[_Binding, ...]) -> None:
+    def _call_now(self, message: Message, data: Any, bindings: tuple[_Binding, ...]) -> None:
         for index, binding in enumerate(bindings):
             try:
                 result = binding.handler(message.event, data, self.name)  # type: ignore[call-arg]
             except Exception as error:
-                self._report(message.event, binding.handler, error)
+                self.report(message.event, binding.handler, error)
                 continue
             if result is not None and inspect.isawaitable(result):
-                self._await(result, message, data, bindings[index:])
+                self.wait_for(result, message, data, bindings[index:])
                 return
 
-    def _await(self, result: Any, message: Message, data: Any, bindings: tuple[_Binding, ...]) -> None:
-        """The first of ``bindings``, a plain function, returned something to wait for: the rest waits with it."""
+    def wait_for(self, result: Any, message: Message, data: Any, bindings: tuple[_Binding, ...]) -> None:
+        """Wait for what the first of ``bindings``, a plain function, has returned; then call the others."""
         begun = bindings[0]._replace(handler=lambda *_: result)
         self._start(self._work(self._call(message, data, (begun, *bindings[1:]))))
 
-    def _report(self, event: str, handler: Handler, error: BaseException) -> None:
+    def report(self, event: str, handler: Handler, error: BaseException) -> None:
         name = getattr(handler, "__qualname__", repr(handler))
         log.error("handler %s of %r on %s raised", name, event, self.name or "the client", exc_info=error)
         if event != ERROR_EVENT:

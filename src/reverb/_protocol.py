@@ -55,15 +55,12 @@ def decode(payload: bytes | bytearray | memoryview) -> Message:
 
 def parse_data(data: Any) -> Any:
     """Return what ``data`` of a message means: parsed when it is a JSON string, else as it is."""
-    return parse_text(data) if type(data) is str else data
-
-
-def parse_text(data: str) -> Any:
-    """As :func:`parse_data`, for data that is known to be a string."""
-    try:
-        return decode_json(data)
-    except DECODE_ERRORS:
-        return data
+    if type(data) is str:
+        try:
+            return decode_json(data)
+        except DECODE_ERRORS:
+            return data
+    return data
 
 
 def encode(event: str, data: Any = msgspec.UNSET) -> bytes:
