@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import hypothesis
@@ -21,3 +22,9 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
         if name.startswith("REVERB_") and not name.startswith("REVERB_TEST_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+
+
+@pytest.fixture(autouse=True)
+def _log_everything() -> None:
+    """Clients set the level of their logger, which is the whole process's."""
+    logging.getLogger("reverb").setLevel(logging.NOTSET)

@@ -474,8 +474,8 @@ async def test_fragments_that_grow_beyond_all_bounds_end_the_connection(
 
     async def script(peer: Peer) -> None:
         await peer.establish()
-        for fin in (False, False, False):
-            await peer.send_frame(TEXT if peer.control else 0, b"x" * 400, fin=fin)
+        for opcode in (TEXT, 0, 0):
+            await peer.send_frame(opcode, b"x" * 400, fin=False)
         await peer.wait_closed()
 
     async with ScriptedServer(script) as server, opened(server, inbox) as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -481,3 +482,71 @@ async def test_a_worker_that_is_cancelled_from_outside_ends(kit: Kit, recorder: 
     worker.cancel()
     await asyncio.wait({worker}, timeout=5)
     assert worker.cancelled()
+
+
+# --- workers ---------------------------------------------------------------------------------------------------
+
+
+async def test_lanes_whose_handlers_do_not_wait_share_a_worker(kit: Kit, recorder: Recorder) -> None:
+    tasks: set[asyncio.Task[Any] | None] = set()
+
+    async def handler(event: str, data: Any, channel: str | None) -> None:
+        tasks.add(asyncio.current_task())
+        recorder(event, data, channel)
+
+    kit.client.bind("e", handler)
+    kit.a.put("e", None)
+    kit.b.put("e", None)
+    await recorder.wait_for(2)
+    assert len(tasks) == 1
+
+
+async def test_the_lanes_behind_a_handler_that_waits_get_a_worker_of_their_own(
+    kit: Kit, recorder: Recorder
+) -> None:
+    released = asyncio.Event()
+
+    async def slow(event: str, data: Any, channel: str | None) -> None:
+        await released.wait()
+        recorder(event, data, channel)
+
+    kit.a.bind("e", slow)
+    kit.b.bind("e", asynchronous(recorder, pause=False))
+    for number in range(3):
+        kit.a.put("e", number)
+        kit.b.put("e", number)
+    assert [channel for _, _, channel in await recorder.wait_for(3)] == ["b", "b", "b"]
+    released.set()
+    assert [data for _, data, channel in await recorder.wait_for(6) if channel == "a"] == [0, 1, 2]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task that cancels itself can't be told from others")
+async def test_a_handler_that_cancels_its_task_stops_neither_its_lane_nor_others(
+    kit: Kit, recorder: Recorder
+) -> None:
+    async def suicidal(event: str, data: Any, channel: str | None) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if data == 0:
+            task.cancel()
+            await asyncio.sleep(0)
+        recorder(event, data, channel)
+
+    kit.a.bind("e", suicidal)
+    kit.b.bind("e", asynchronous(recorder, pause=False))
+    for number in range(3):
+        kit.a.put("e", number)
+    kit.b.put("e", 3)
+    assert sorted(data for _, data, _ in await recorder.wait_for(3)) == [1, 2, 3]
+
+
+async def test_draining_from_a_handler_delivers_to_the_lanes_behind_it(kit: Kit, recorder: Recorder) -> None:
+    async def leave(event: str, data: Any, channel: str | None) -> None:
+        await kit.dispatcher.drain(5)
+
+    kit.a.bind("e", leave)
+    kit.b.bind("e", asynchronous(recorder, pause=True))
+    kit.a.put("e", None)
+    kit.b.put("e", 1)
+    kit.b.put("e", 2)
+    assert [data for _, data, _ in await recorder.wait_for(2)] == [1, 2]

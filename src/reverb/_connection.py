@@ -77,7 +77,8 @@ class Connection(picows.WSListener):
         self._timed_out = False
         self._closing = False
         self._loss: str | None = None
-        self._fragments = bytearray()
+        self._fragments: bytearray | None = None
+        """What has come of a message in parts; None while none is on the way."""
         self._last_received = monotonic()
         self._last_error: ServerError | None = None
         self._last_error_at = 0.0
@@ -283,7 +284,7 @@ class Connection(picows.WSListener):
                 self._on_message(message, len(payload))
                 self._dispatcher.regulate()
         if not self._closing:
-            is_ready = self._established.done() and not self._fragments
+            is_ready = self._established.done() and self._fragments is None
             self.on_ws_frame = self._receive if is_ready else self._on_any_frame
 
     def _whole_message(self, transport: picows.WSTransport, frame: picows.WSFrame) -> bytes | bytearray | None:
@@ -297,6 +298,10 @@ class Connection(picows.WSListener):
             transport.send_close(code, frame.get_close_message())
             transport.disconnect()
         elif frame.msg_type in (_TEXT, _BINARY, _CONTINUATION):
+            if frame.msg_type is not _CONTINUATION:
+                self._fragments = bytearray()
+            elif self._fragments is None:
+                return None  # the empty rest of a message that was complete and taken, or nonsense
             self._fragments += frame.get_payload_as_memoryview()
             if len(self._fragments) > _protocol.MAX_INCOMING_SIZE:
                 self._abandon(
@@ -304,9 +309,8 @@ class Connection(picows.WSListener):
                     picows.WSCloseCode.MESSAGE_TOO_BIG,
                 )
             elif frame.fin:
-                whole, self._fragments = self._fragments, bytearray()
-                if whole or frame.msg_type is not _CONTINUATION:
-                    return whole  # else the end of one that was complete, and taken, before
+                whole, self._fragments = self._fragments, None
+                return whole
         return None
 
     def _on_frame_while_closing(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:

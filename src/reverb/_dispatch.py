@@ -11,6 +11,7 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from time import monotonic
 from typing import Any, NamedTuple, Protocol, cast
 
 from ._protocol import DECODE_ERRORS, Message, decode_json, parse_data
@@ -112,11 +113,38 @@ class Dispatcher:
         self._max_bytes = max_bytes
         self._on_pressure = on_pressure
         self._workers: set[asyncio.Task[None]] = set()
+        self._ready: deque[Lane] = deque()
+        """Lanes with events that no worker has taken on yet."""
+        self._free: asyncio.Task[None] | None = None
+        """The worker that takes them on next: one that does not wait for a handler."""
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._workers.add(task)
-        task.add_done_callback(self._workers.discard)
+    def work_on(self, lane: Lane) -> None:
+        """Have a worker deliver what waits on ``lane``."""
+        self._ready.append(lane)
+        if self._free is None:
+            self._start_worker()
+
+    def _start_worker(self) -> None:
+        self._free = asyncio.get_running_loop().create_task(self._work())
+        self._workers.add(self._free)
+        self._free.add_done_callback(self._workers.discard)
+
+    async def _work(self) -> None:
+        """Take on lane after another; a worker that has to wait for a handler leaves the others to the next."""
+        worker = asyncio.current_task()
+        # To be run when this worker waits for the first time, or is done.
+        asyncio.get_running_loop().call_soon(self._replace, worker)
+        try:
+            while self._free is worker and self._ready:
+                await self._ready.popleft().work()
+        finally:
+            self._replace(worker)
+
+    def _replace(self, worker: asyncio.Task[Any] | None) -> None:
+        if self._free is worker:
+            self._free = None
+            if self._ready:
+                self._start_worker()
 
     @property
     def is_flooded(self) -> bool:
@@ -146,12 +174,14 @@ class Dispatcher:
         Called from within a handler, it waits for all others.
         """
         caller = asyncio.current_task()
+        self._replace(caller)
+        deadline = monotonic() + timeout
         try:
-            others = self._workers - {caller}
-            if others:
-                _, slow = await asyncio.wait(others, timeout=timeout)
+            while others := self._workers - {caller}:
+                _, slow = await asyncio.wait(others, timeout=max(0.0, deadline - monotonic()))
                 if slow:
                     log.warning("cancelling %d handlers that did not finish in %g seconds", len(slow), timeout)
+                    break
         finally:
             self.closed = True
             others = self._workers - {caller}
@@ -171,6 +201,7 @@ class Lane:
     """
 
     __slots__ = (
+        "_begun",
         "_bound",
         "_dispatcher",
         "_held",
@@ -195,6 +226,7 @@ class Lane:
         self._dispatcher = dispatcher
         self._read = read
         self._pending: deque[tuple[Message, int]] | None = None
+        self._begun: Coroutine[Any, Any, None] | None = None
         self._working = False
         self._held = False
         self.is_busy = False
@@ -276,7 +308,7 @@ class Lane:
                 if route.bindings:
                     self._call_now(message, parse_data(message.data), route.bindings)
                 return
-            self._start(self._work())
+            self._start()
         if self._pending is None:  # most lanes of most clients never need one
             self._pending = deque()
         self._pending.append((message, size))
@@ -311,26 +343,28 @@ class Lane:
         self._held = False
         self.is_busy = self._working
         if self._pending and not self._working:
-            self._start(self._work())
+            self._start()
 
     def _cancel_release(self) -> None:
         if self._releasing is not None:
             self._releasing.cancel()
             self._releasing = None
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, begun: Coroutine[Any, Any, None] | None = None) -> None:
+        """Have a worker deliver what waits; before that, what has ``begun`` already."""
         self._working = self.is_busy = True
-        self._dispatcher.start(work)
+        self._begun = begun
+        self._dispatcher.work_on(self)
 
-    async def _work(self, begun: Coroutine[Any, Any, None] | None = None) -> None:
-        """Deliver what waits, one event after another; before that, what has ``begun`` already."""
+    async def work(self) -> None:
+        """Deliver what waits, one event after another; called by a worker."""
         dispatcher, routes, name = self._dispatcher, self.routes, self.name
         if self._pending is None:
             self._pending = deque()
         pending = self._pending
         try:
-            if begun is not None:
-                await begun
+            if self._begun is not None:
+                await self._begun
             while True:
                 for _ in range(_FAIR_SHARE):
                     if not pending or dispatcher.closed:
@@ -366,10 +400,13 @@ class Lane:
                         self.report(event, awaited, error)
                 await asyncio.sleep(0)
         finally:
+            self._begun = None
             self._working = False
             self.is_busy = self._held
             if not pending:
                 self._pending = None
+            elif not (dispatcher.closed or self._held):  # a handler has cancelled the worker
+                self._start()
 
     async def _deliver(self, message: Message, bindings: tuple[_Binding, ...]) -> None:
         data = message.data
@@ -416,7 +453,7 @@ class Lane:
     def wait_for(self, result: Any, message: Message, data: Any, bindings: tuple[_Binding, ...]) -> None:
         """Wait for what the first of ``bindings``, a plain function, has returned; then call the others."""
         begun = bindings[0]._replace(handler=lambda *_: result)
-        self._start(self._work(self._call(message, data, (begun, *bindings[1:]))))
+        self._start(self._call(message, data, (begun, *bindings[1:])))
 
     def report(self, event: str, handler: Handler, error: BaseException) -> None:
         name = getattr(handler, "__qualname__", repr(handler))
