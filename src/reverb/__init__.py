@@ -8,7 +8,9 @@ from .client import ReverbClient
 from .config import ReverbConfig
 from .events import ConnectionState, Events
 from .exceptions import (
+    APIError,
     AuthenticationError,
+    BatchError,
     ConfigurationError,
     ConnectionError,
     ProtocolError,
@@ -16,20 +18,27 @@ from .exceptions import (
     SubscriptionError,
     TimeoutError,
 )
+from .http import BatchEvent, BatchResult, ChannelInfo, ReverbAPI
 
 __version__ = version("python-reverb")
 
 __all__ = [
+    "APIError",
     "AuthenticationError",
     "Authorizer",
+    "BatchError",
+    "BatchEvent",
+    "BatchResult",
     "Channel",
     "ChannelAuth",
+    "ChannelInfo",
     "ConfigurationError",
     "ConnectionError",
     "ConnectionState",
     "Events",
     "PresenceChannel",
     "ProtocolError",
+    "ReverbAPI",
     "ReverbClient",
     "ReverbConfig",
     "ReverbError",

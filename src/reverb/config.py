@@ -38,8 +38,11 @@ class Settings(TypedDict, total=False):
     pong_timeout: float
     connect_timeout: float
     subscribe_timeout: float
+    request_timeout: float
     drain_timeout: float
     max_message_size: int
+    max_request_size: int
+    pool_size: int
     max_pending_events: int
     max_pending_bytes: int
     log_level: str
@@ -68,7 +71,7 @@ class ReverbConfig(BaseSettings):
     app_secret: SecretStr | None = None
     """Signs private and presence channels; not needed for public ones, or with an authorizer."""
     app_id: str | None = None
-    """Names the application in the HTTP API."""
+    """Names the application in the HTTP API, which can't do without."""
 
     host: str = Field(min_length=1)
     """Host name or IP address of the server, without scheme and port."""
@@ -97,10 +100,16 @@ class ReverbConfig(BaseSettings):
     """Seconds from opening the socket to ``pusher:connection_established``."""
     subscribe_timeout: Seconds = 10.0
     """Seconds from asking for a channel to the server's confirmation."""
+    request_timeout: Seconds = 10.0
+    """Seconds for a call of the HTTP API, its retries included."""
     drain_timeout: float = Field(default=5.0, ge=0, allow_inf_nan=False)
     """Seconds that handlers get on ``disconnect()`` to finish what was received."""
     max_message_size: int = Field(default=10_000, ge=1)
     """Bytes that the server accepts in one message from a client."""
+    max_request_size: int = Field(default=10_000, ge=1)
+    """Bytes that the server accepts in one request to the HTTP API, its head included."""
+    pool_size: int = Field(default=20, ge=1)
+    """Connections of the HTTP API at the same time; calls beyond that wait."""
     max_pending_events: int = Field(default=1_000, ge=1)
     """Events that may wait for handlers, over all channels, before reading from the server is paused, …"""
     max_pending_bytes: int = Field(default=4 * 1024 * 1024, ge=1)
