@@ -5,6 +5,7 @@ What a rule rests on is named beside it. Reverb's answers are those of 1.10, sok
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -23,6 +24,9 @@ _NAME_CHARACTERS = "_-=@,.;"
 """What Pusher allows in channel names beside letters and digits. soketi does not decode paths."""
 _MAX_EXCERPT = 200
 """Characters of an answer that are quoted in an error."""
+
+_SIGNATURE = re.compile(r"\b[0-9a-f]{64}\b")
+"""Pusher quotes a wrong one in its answer."""
 
 T = TypeVar("T")
 
@@ -345,5 +349,5 @@ def _excerpt(body: bytes) -> str:
 
 
 def _shorten(text: str) -> str:
-    text = " ".join(text.split())
+    text = _SIGNATURE.sub("[signature]", " ".join(text.split()))
     return text if len(text) <= _MAX_EXCERPT else f"{text[:_MAX_EXCERPT]}…"

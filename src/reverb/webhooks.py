@@ -147,13 +147,14 @@ class Webhook:
         those of the application, or for age, and :class:`ProtocolError` where the body means nothing.
         """
         content = body.encode() if isinstance(body, str) else body
-        given = {name.lower(): value for name, value in headers.items()}
-        if not hmac.compare_digest(given.get("x-pusher-key", "").encode(), key.encode()):
+        # Web frameworks make surrogates of bytes that are not UTF-8; those are wrong in any case.
+        given = {name.lower(): value.encode(errors="replace") for name, value in headers.items()}
+        if not hmac.compare_digest(given.get("x-pusher-key", b""), key.encode()):
             raise AuthenticationError("the webhook is not for this application: X-Pusher-Key is another key")
         signature = hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
-        if not hmac.compare_digest(given.get("x-pusher-signature", "").encode(), signature.encode()):
+        if not hmac.compare_digest(given.get("x-pusher-signature", b""), signature.encode()):
             raise AuthenticationError(
-                "the webhook's X-Pusher-Signature is wrong: another secret, or the body is not the one that was sent"
+                "the webhook's X-Pusher-Signature is wrong: another secret, or a body that is not as it was sent"
             )
         try:
             decoded = msgspec.json.decode(content, type=_Body)
