@@ -6,9 +6,9 @@
 
     curl http://127.0.0.1:8000/webhooks/github --json '{"ref": "main"}'
 
-``POST /webhooks/github`` with a JSON body becomes the event ``received`` on ``private-webhooks.github``. The sender
-is told 204 when the message server has accepted it, and can send again when not. Before you open it to the world, put
-TLS in front of it, and check the sender's signature. Ends on Ctrl-C and SIGTERM.
+``POST /webhooks/github`` with a JSON body becomes the event ``received`` on ``private-webhooks.github``.
+204 tells the sender that the message server has accepted it; otherwise it can send again. Before you open it to
+the world, put TLS in front of it, and check the sender's signature. Ends on Ctrl-C and SIGTERM.
 """
 
 from __future__ import annotations

@@ -21,10 +21,12 @@ BATCH, WEBHOOK = (Block("python", text, 1) for text in re.findall(r"^```python\n
 async def test_what_remains_of_a_batch() -> None:
     events = [BatchEvent("news", "e", n) for n in range(25)]
     settings: dict[str, Any] = {"app_id": "42", "app_key": KEY, "app_secret": SECRET, "scheme": "ws"}
-    async with ScriptedHTTPServer(answer(200), answer(413)) as server:
-        async with ReverbAPI(host=server.host, port=server.port, **settings) as api:
-            fragment = Fragment(BATCH, api=api, events=events, BatchError=BatchError)
-            await fragment.run()
+    async with (
+        ScriptedHTTPServer(answer(200), answer(413)) as server,
+        ReverbAPI(host=server.host, port=server.port, **settings) as api,
+    ):
+        fragment = Fragment(BATCH, api=api, events=events, BatchError=BatchError)
+        await fragment.run()
     assert fragment.names["remaining"] == events[10:]
 
 

@@ -175,8 +175,8 @@ async def test_the_webhook_relay(
         if curl := shutil.which("curl"):
             arguments = ("--silent", "--write-out", "%{http_code}", "--data", '{"from": "curl"}', url)
             process = await asyncio.create_subprocess_exec(curl, *arguments, stdout=asyncio.subprocess.PIPE)
-            status, _ = await asyncio.wait_for(process.communicate(), 15)
-            assert status == b"204"
+            output, _ = await asyncio.wait_for(process.communicate(), 15)
+            assert output == b"204"
             assert (await received.wait_for(4))[3][1] == {"from": "curl"}
         await server.stop()
         async with http.post(url, data=b"{}") as response:

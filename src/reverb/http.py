@@ -54,9 +54,9 @@ class ReverbAPI:
     :meth:`close`. Calls made at the same time run at the same time, in no order.
 
     Each call takes ``REVERB_REQUEST_TIMEOUT`` seconds at most. A request that can't have been executed is tried
-    again, up to three times within a second and a half: the connection failed before it was sent, or the status is 503. One
-    that may have been executed is tried again only if it asks, or if you say that twice does no harm
-    (``idempotent=True``): the connection was lost, or the status is 502 or 504.
+    again, up to three times within a second and a half: the connection failed before it was sent, or the status is
+    503. One that may have been executed is tried again only if it is a question, or if you say that twice does no
+    harm (``idempotent=True``): the connection was lost, or the status is 502 or 504.
 
     All calls raise :class:`APIError` for an answer that is an error, :class:`ConnectionError` without an answer,
     and :class:`TimeoutError`; after the latter two the request may have been executed.
