@@ -20,6 +20,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
     assert config.model_dump(exclude={"app_key", "host"}) == {
         "app_secret": None,
         "app_id": None,
+        "encryption_master_key": None,
         "port": 443,
         "scheme": "wss",
         "path": "",
@@ -42,6 +43,15 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "max_pending_bytes": 4_194_304,
         "log_level": "INFO",
     }
+
+
+@pytest.mark.parametrize("key", ["not base64!", "c2hvcnQ="])
+def test_a_master_key_that_is_none(key: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match="REVERB_ENCRYPTION_MASTER_KEY must be 32 bytes in base64"
+    ) as caught:
+        ReverbConfig(**MINIMUM, encryption_master_key=key)
+    assert key not in str(caught.value)
 
 
 ENVIRONMENT = {

@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -25,6 +26,7 @@ from reverb import (
     ChannelInfo,
     ConfigurationError,
     ConnectionError,
+    ProtocolError,
     ReverbAPI,
     ReverbClient,
     ReverbConfig,
@@ -33,9 +35,11 @@ from reverb import (
 )
 from reverb import http as http_module
 from reverb._rest import Request
+from reverb.crypto import derive_shared_secret, unseal
 from reverb.server import ReverbServer
 from tests.certificates import make_certificates
 from tests.scripted_http import Answer, ScriptedHTTPServer, answer, hang_up, never
+from tests.test_rest import VECTORS
 from tests.watching import until
 
 SECRET = "s3cret-of-the-application"
@@ -293,6 +297,54 @@ async def test_nothing_of_a_batch_is_sent_when_one_event_is_too_large() -> None:
         assert server.requests == []
         assert await api.trigger_batch(iter(events[:20])) == BatchResult(20, [ChannelInfo()] * 20)
         assert await api.trigger_batch([]) == BatchResult(0, [])
+
+
+# --- encrypted channels ----------------------------------------------------------------------------------------
+
+MASTER_KEY = b64encode(32 * b"m").decode()
+ENCRYPTED = "private-encrypted-orders.7"
+
+
+def unsealed(data: str) -> Any:
+    return json.loads(unseal(data, derive_shared_secret(ENCRYPTED, 32 * b"m")))
+
+
+async def test_data_for_encrypted_channels_is_encrypted() -> None:
+    async with ScriptedHTTPServer(OK) as server, api_for(server, encryption_master_key=MASTER_KEY) as api:
+        await api.trigger(ENCRYPTED, "e", {"text": "Zoë ☃"})
+        await api.trigger([ENCRYPTED], "e", {"text": "Zoë ☃"}, socket_id="1.2")
+        await api.trigger_batch([BatchEvent(ENCRYPTED, "e", [1]), BatchEvent("news", "e", [2])])
+        one, other, batch = map(json.loads, server.bodies())
+    assert unsealed(one["data"]) == unsealed(other["data"]) == {"text": "Zoë ☃"}
+    assert one["data"] != other["data"]  # a nonce is used once
+    assert unsealed(batch["batch"][0]["data"]) == [1]
+    assert batch["batch"][1]["data"] == "[2]"
+
+
+async def test_an_encrypted_channel_takes_a_call_of_its_own() -> None:
+    async with ScriptedHTTPServer(OK) as server, api_for(server, encryption_master_key=MASTER_KEY) as api:
+        for channels in (["news", ENCRYPTED], [ENCRYPTED, "private-encrypted-b"]):
+            with pytest.raises(ProtocolError, match="needs a call of its own"):
+                await api.trigger(channels, "e", 1)
+        assert server.requests == []
+
+
+async def test_nothing_is_sent_in_clear_for_want_of_the_master_key() -> None:
+    async with ScriptedHTTPServer(OK) as server, api_for(server) as api:
+        with pytest.raises(ConfigurationError, match=f"REVERB_ENCRYPTION_MASTER_KEY is missing: '{ENCRYPTED}'"):
+            await api.trigger(ENCRYPTED, "e", 1)
+        with pytest.raises(ConfigurationError, match="REVERB_ENCRYPTION_MASTER_KEY is missing"):
+            await api.trigger_batch([BatchEvent("news", "e", 1)] * 20 + [BatchEvent(ENCRYPTED, "e", 1)])
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("vector", VECTORS["encrypted"], ids=lambda vector: str(vector["clear"]))
+def test_what_pushers_library_encrypts(vector: dict[str, Any]) -> None:
+    (channel,) = vector["channels"]
+    shared_secret = derive_shared_secret(channel, b64decode(VECTORS["encryption_master_key"]))
+    assert json.loads(unseal(vector["data"], shared_secret)) == vector["clear"]
+    (theirs,) = (each["shared_secret"] for each in VECTORS["channels"] if each["channel"] == channel)
+    assert b64encode(shared_secret).decode() == theirs
 
 
 # --- settings --------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from reverb import APIError, BatchEvent, ChannelInfo, ProtocolError
 from reverb._rest import MAX_BATCH, Batch, Infos, Request, Server, Users, encode_data, quote_name
+from reverb.auth import sign_channel
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors/pusher.json").read_text(encoding="utf-8"))
 HEADERS = {"Content-Type": "application/json", "User-Agent": "python-reverb/1"}
@@ -55,6 +56,12 @@ def test_requests_are_signed_as_by_pushers_library(vector: dict[str, Any]) -> No
     ours = dict(parse_qsl(query, strict_parsing=True))
     assert ours.pop("auth_signature") == theirs[1]
     assert "&".join(f"{name}={ours[name]}" for name in sorted(ours)) == theirs[0]
+
+
+@pytest.mark.parametrize("vector", VECTORS["channels"], ids=lambda vector: vector["channel"])
+def test_channels_are_signed_as_by_pushers_library(vector: dict[str, Any]) -> None:
+    names = (vector["socket_id"], vector["channel"], vector.get("channel_data"))
+    assert sign_channel(VECTORS["key"], VECTORS["secret"], *names) == vector["auth"]
 
 
 def test_the_prefix_is_sent_but_not_signed() -> None:

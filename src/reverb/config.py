@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ class Settings(TypedDict, total=False):
     app_key: str
     app_secret: str
     app_id: str
+    encryption_master_key: str
     host: str
     port: int
     scheme: str
@@ -72,6 +74,8 @@ class ReverbConfig(BaseSettings):
     """Signs private and presence channels; not needed for public ones, or with an authorizer."""
     app_id: str | None = None
     """Names the application in the HTTP API, which can't do without."""
+    encryption_master_key: SecretStr | None = None
+    """32 bytes in base64, from which the keys of encrypted channels are derived; goes with ``app_secret``."""
 
     host: str = Field(min_length=1)
     """Host name or IP address of the server, without scheme and port."""
@@ -129,6 +133,18 @@ class ReverbConfig(BaseSettings):
             raise ConfigurationError(_explain(error)) from None
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"the file .env cannot be read: {type(error).__name__}") from None
+
+    @field_validator("encryption_master_key")
+    @classmethod
+    def _check_master_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                size = len(b64decode(value.get_secret_value(), validate=True))
+            except ValueError:
+                size = 0
+            if size != 32:
+                raise ValueError("must be 32 bytes in base64: openssl rand -base64 32")
+        return value
 
     @field_validator("scheme", mode="before")
     @classmethod

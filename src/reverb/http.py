@@ -10,15 +10,25 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import Iterable
+from base64 import b64decode
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import _rest
+from . import _protocol, _rest
 from ._rest import BatchEvent, BatchResult, ChannelInfo, Request, Server
 from .config import ReverbConfig
-from .exceptions import APIError, BatchError, ConfigurationError, ConnectionError, ReverbError, TimeoutError
+from .crypto import derive_shared_secret, seal
+from .exceptions import (
+    APIError,
+    BatchError,
+    ConfigurationError,
+    ConnectionError,
+    ProtocolError,
+    ReverbError,
+    TimeoutError,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -112,11 +122,15 @@ class ReverbAPI:
         the event. ``info`` asks for attributes of the channels, such as ``"subscription_count,user_count"``: they
         are returned by channel, for servers that answer that (Reverb and Pusher).
 
+        An event for an encrypted channel (``private-encrypted-…``) is encrypted with
+        ``REVERB_ENCRYPTION_MASTER_KEY``; such a channel takes a call of its own. Only data is encrypted, not the
+        event's name.
+
         Raises :class:`ProtocolError` before sending what can't be sent: more than ``REVERB_MAX_REQUEST_SIZE``
         bytes, too many channels, data that is not JSON.
         """
         names = [channels] if isinstance(channels, str) else list(channels)
-        request = self._server.trigger(names, event, _rest.encode_data(event, data), socket_id, info)
+        request = self._server.trigger(names, event, self._text(names, event, data), socket_id, info)
         answer = await self._call(request, idempotent=idempotent)
         return self._server.convert(request, answer, _rest.Infos).by_channel()
 
@@ -129,7 +143,7 @@ class ReverbAPI:
         Raises :class:`ProtocolError` before anything is sent when one event can't be. Stops at the first request
         that fails, and raises :class:`BatchError`: that holds what was accepted until then.
         """
-        encoded = ((event, _rest.encode_data(event.event, event.data)) for event in events)
+        encoded = ((event, self._text([event.channel], event.event, event.data)) for event in events)
         infos: list[ChannelInfo] = []
         for request, size in list(self._server.batches(encoded)):
             try:
@@ -184,6 +198,22 @@ class ReverbAPI:
         Reverb 1.10 ends them and then answers 500, which is an :class:`APIError` like any other.
         """
         await self._call(self._server.post(f"/users/{_rest.quote_name(user_id)}/terminate_connections", b"{}"))
+
+    def _text(self, channels: Sequence[str], event: str, data: Any) -> str:
+        """Return what an event carries: a text, sealed for an encrypted channel."""
+        text = _rest.encode_data(event, data)
+        encrypted = next(filter(_protocol.is_encrypted, channels), None)
+        if encrypted is None:
+            return text
+        if len(channels) > 1:
+            raise ProtocolError(
+                f"{event!r} can't be published on {encrypted!r} and others at once: each encrypted channel has a "
+                "key of its own, so it needs a call of its own"
+            )
+        if self._config.encryption_master_key is None:
+            raise ConfigurationError(f"REVERB_ENCRYPTION_MASTER_KEY is missing: {encrypted!r} needs it")
+        master_key = b64decode(self._config.encryption_master_key.get_secret_value())
+        return seal(text, derive_shared_secret(encrypted, master_key))
 
     # --- requests ----------------------------------------------------------------------------------------------
 

@@ -6,9 +6,11 @@ import asyncio
 import json
 import subprocess
 import uuid
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from reverb import (
@@ -22,7 +24,10 @@ from reverb import (
     ReverbAPI,
     ReverbClient,
 )
+from reverb.auth import _hmac_hex, sign_channel
+from reverb.crypto import derive_shared_secret, unseal
 from tests.integration.servers import SOKETI_STAMP, Soketi, Target
+from tests.integration.test_harness import connect, receive
 from tests.test_dispatch import Recorder
 from tests.watching import until
 
@@ -145,6 +150,23 @@ async def test_what_is_not_there(server: Target, options: dict[str, str]) -> Non
         assert caught.value.status == 404
 
 
+async def test_encrypted_channels(server: Target) -> None:
+    name, master_key = unique("private-encrypted-"), 32 * b"m"
+    options = {"encryption_master_key": b64encode(master_key).decode()}
+    async with connect(server) as websocket, api_for(server, **options) as api:
+        socket_id = json.loads((await receive(websocket))["data"])["socket_id"]
+        subscribe = {"channel": name, "auth": sign_channel(server.key, server.secret, socket_id, name)}
+        await websocket.send_json({"event": "pusher:subscribe", "data": subscribe})
+        assert (await receive(websocket))["event"] == Events.SUBSCRIPTION_SUCCEEDED
+        await api.trigger(name, "paid", {"text": "Zoë ☃"})
+        message = await receive(websocket)
+        assert message["event"] == "paid"
+        text = unseal(message["data"], derive_shared_secret(name, master_key))
+        assert json.loads(text) == {"text": "Zoë ☃"}
+        with pytest.raises(ProtocolError, match="a call of its own"):
+            await api.trigger([name, "news"], "paid", {})
+
+
 # --- asking ----------------------------------------------------------------------------------------------------
 
 
@@ -233,32 +255,18 @@ async def test_what_is_sent_to_a_user_is_accepted(server: Target) -> None:
 
 
 async def test_a_user_who_is_signed_in_to_soketi(soketi: Target) -> None:
-    import aiohttp
-
-    from reverb.auth import _hmac_hex
-
     target = soketi.app("user")
     user = json.dumps({"id": "7"})
-    url = f"{target.http_url}/app/{target.key}?protocol=7"
-    async with (
-        api_for(target) as api,
-        aiohttp.ClientSession() as session,
-        session.ws_connect(url) as websocket,
-    ):
-
-        async def receive() -> dict[str, Any]:
-            message: dict[str, Any] = await websocket.receive_json(timeout=5)
-            return message
-
-        socket_id = json.loads((await receive())["data"])["socket_id"]
+    async with api_for(target) as api, connect(target) as websocket:
+        socket_id = json.loads((await receive(websocket))["data"])["socket_id"]
         auth = f"{target.key}:{_hmac_hex(target.secret, f'{socket_id}::user::{user}')}"
         await websocket.send_json({"event": "pusher:signin", "data": {"auth": auth, "user_data": user}})
-        assert (await receive())["event"] == "pusher:signin_success"
+        assert (await receive(websocket))["event"] == "pusher:signin_success"
         await api.send_to_user("7", "greeting", {"text": "hello"})
-        message = await receive()
+        message = await receive(websocket)
         assert (message["event"], json.loads(message["data"])) == ("greeting", {"text": "hello"})
         await api.terminate_user("7")
-        assert (await receive())["data"]["code"] == 4009
+        assert (await receive(websocket))["data"]["code"] == 4009
         assert (await websocket.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
 
 

@@ -9,7 +9,10 @@ const SECONDS = 1700000000
 Date.now = () => SECONDS * 1000
 
 const app = { appId: "42", key: "278d425bdf160c739803", secret: "7ad3773142a6692b25b8" }
-const pusher = new Pusher({ ...app, host: "localhost" })
+const encryptionMasterKeyBase64 = Buffer.alloc(32, "master key ").toString("base64")
+const pusher = new Pusher({ ...app, host: "localhost", encryptionMasterKeyBase64 })
+pusher.post = (request) => request.body
+require(require.resolve("tweetnacl", { paths: [path.resolve(process.argv[2])] })).randomBytes = (n) => Buffer.alloc(n, 7)
 
 const events = [
   { name: "App\\Events\\OrderShipped", channels: ["orders", "private-orders.7"], data: '{"id":1}' },
@@ -26,8 +29,10 @@ const requests = [
 ]
 const channels = [
   ["private-orders.7"],
+  ["private-encrypted-orders.7"],
   ["presence-room", { user_id: "7", user_info: { name: "Zoë ☃" } }],
 ]
+const encrypted = [{ text: "Zoë ☃" }, [1, null], "text"]
 const webhooks = ['{"time_ms":1700000000123,"events":[{"name":"channel_occupied","channel":"é"}]}']
 
 process.stdout.write(
@@ -42,6 +47,8 @@ process.stdout.write(
         channel,
         ...pusher.authorizeChannel("1234.1234", channel, data),
       })),
+      encryption_master_key: encryptionMasterKeyBase64,
+      encrypted: encrypted.map((data) => ({ clear: data, ...pusher.trigger("private-encrypted-orders.7", "e", data) })),
       webhooks: webhooks.map((body) => ({ body, signature: new Pusher.Token(app.key, app.secret).sign(body) })),
     },
     null,
