@@ -255,6 +255,18 @@ async def test_no_attempt_begins_after_the_timeout(monkeypatch: pytest.MonkeyPat
         assert len(server.requests) == 1
 
 
+async def test_an_attempt_that_begins_late_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ScriptedHTTPServer(answer(503), never) as server, api_for(server, request_timeout=0.2) as api:
+
+        async def oversleep(seconds: float) -> None:
+            monkeypatch.undo()
+            await asyncio.sleep(0.3)
+
+        monkeypatch.setattr(asyncio, "sleep", oversleep)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(api.channels(), 5)
+
+
 async def test_waiting_for_a_connection_of_the_pool_counts() -> None:
     async with ScriptedHTTPServer(never) as server:
         async with api_for(server, request_timeout=0.2, pool_size=1) as api:

@@ -101,6 +101,13 @@ def test_data_that_is_not_json() -> None:
         encode_data("paid", object())
 
 
+def test_text_that_is_not_unicode() -> None:
+    with pytest.raises(ProtocolError, match="'e' cannot be sent as JSON"):
+        make_server().trigger(["a"], "e", "\ud800", None, None)
+    with pytest.raises(ProtocolError, match="'e' cannot be sent as JSON"):
+        cut(make_server(), BatchEvent("\udcff", "e", 1))
+
+
 def test_optional_fields_are_left_out() -> None:
     server = make_server()
     bare = json.loads(server.trigger(["a"], "e", "1", None, None).body)
@@ -256,7 +263,10 @@ def test_infos_of_batches() -> None:
 def test_users_are_named_once_and_by_strings() -> None:
     answer = {"users": [{"id": 7}, {"id": "8"}, {"id": "7"}]}
     assert make_server().convert(GET, answer, Users).ids() == ["7", "8"]
-    assert make_server().read(GET, 404, b"{}") == {}
+    nobody = make_server().get("/channels/presence-a/users")
+    assert make_server().read(nobody, 404, b"{}") == {}
+    with pytest.raises(APIError):
+        make_server().read(GET, 404, b"{}")
 
 
 def test_json_that_means_something_else() -> None:

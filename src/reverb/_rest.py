@@ -131,7 +131,7 @@ class Server:
                 f"{event!r} can be published on 1 to {MAX_CHANNELS} channels at once, not {len(channels)}"
             )
         fields: dict[str, Any] = {"name": event, "channels": channels, "data": text}
-        request = self.post("/events", _encode_json(_with_options(fields, socket_id, info)))
+        request = self.post("/events", _encode_event(event, fields, socket_id, info))
         self._check_size(request, event, channels[0])
         return request
 
@@ -153,7 +153,7 @@ class Server:
                 yield Batch(self.trigger([each.channel], each.event, text, each.socket_id, each.info), 1)
                 continue
             fields = {"name": each.event, "channel": each.channel, "data": text}
-            encoded = _encode_json(_with_options(fields, None, each.info))
+            encoded = _encode_event(each.event, fields, None, each.info)
             if batch and (len(batch) == MAX_BATCH or used + len(encoded) + 1 > room):
                 yield _batch(empty, batch)
                 batch, used = [], 0
@@ -201,8 +201,8 @@ class Server:
             if isinstance(answer, dict):
                 return answer
             raise self._unexpected(request, status, _excerpt(body))
-        if answer == {} and status == 404:
-            return answer  # Reverb: nobody is on the channel whose users were asked for
+        if answer == {} and status == 404 and request.path.endswith("/users"):
+            return answer  # Reverb: nobody is on the channel
         hint = self._hint(request, status)
         text = f"{self.address} answered {request} with {status}: {_reason(answer, body)}"
         raise APIError(status, f"{text}; {hint}" if hint else text)
@@ -311,9 +311,12 @@ def _info(info: _Info) -> ChannelInfo:
 # --- parts -----------------------------------------------------------------------------------------------------
 
 
-def _with_options(fields: dict[str, Any], socket_id: str | None, info: str | None) -> dict[str, Any]:
+def _encode_event(event: str, fields: dict[str, Any], socket_id: str | None, info: str | None) -> bytes:
     options = {"socket_id": socket_id, "info": info}
-    return fields | {name: value for name, value in options.items() if value is not None}
+    try:
+        return _encode_json(fields | {name: value for name, value in options.items() if value is not None})
+    except (TypeError, ValueError) as error:  # half a surrogate pair, for example
+        raise ProtocolError(f"{event!r} cannot be sent as JSON: {error}") from None
 
 
 def _batch(empty: Request, encoded: Sequence[bytes]) -> Batch:

@@ -240,6 +240,7 @@ class ReverbAPI:
         import aiohttp
         import yarl
 
+        address = self._server.address
         url = f"{self._server.origin}{self._server.target(request, int(time.time()))}"
         try:
             async with session.request(
@@ -248,37 +249,29 @@ class ReverbAPI:
                 data=request.body or None,
                 allow_redirects=False,
                 proxy=self._proxy,
-                timeout=aiohttp.ClientTimeout(total=seconds),
+                timeout=aiohttp.ClientTimeout(total=max(seconds, 0.001)),  # 0 would be for ever
             ) as response:
                 status, body = response.status, await response.read()
         except asyncio.TimeoutError:
-            return _Failure(self._timeout(request))
+            limit = f"{self._config.request_timeout:g} seconds (REVERB_REQUEST_TIMEOUT)"
+            return _Failure(TimeoutError(f"{address} did not answer {request} within {limit}"))
         # Of aiohttp's errors only the texts are taken: some hold the URL, and so the signature.
         except aiohttp.ClientSSLError as error:
-            return self._lost(f"cannot connect to {self._server.address}: {error} (REVERB_SCHEME, REVERB_HOST)")
+            return _lost(f"cannot connect to {address}: {error} (REVERB_SCHEME, REVERB_HOST)")
         except aiohttp.ClientConnectorError as error:
-            reason = f"cannot connect to {self._server.address}: {error.os_error} (REVERB_HOST, REVERB_PORT)"
-            return self._lost(reason, is_temporary=True, is_unexecuted=True)
+            reason = f"cannot connect to {address}: {error.os_error} (REVERB_HOST, REVERB_PORT)"
+            return _lost(reason, is_temporary=True, is_unexecuted=True)
         except aiohttp.ClientHttpProxyError as error:
-            return self._lost(f"the proxy refused {self._server.address} with {error.status} (REVERB_PROXY)")
+            return _lost(f"the proxy refused {address} with {error.status} (REVERB_PROXY)")
         except aiohttp.ClientResponseError as error:
-            return self._lost(f"{self._server.address} did not answer {request} in HTTP: {error.message}")
+            return _lost(f"{address} did not answer {request} in HTTP: {error.message}")
         except (aiohttp.ClientError, OSError) as error:
-            reason = f"{self._server.address} closed the connection before it answered {request}"
-            return self._lost(f"{reason}: {type(error).__name__}", is_temporary=True)
+            kind = type(error).__name__
+            return _lost(f"{address} hung up before it had answered {request}: {kind}", is_temporary=True)
         try:
             return self._server.read(request, status, body)
         except APIError as error:
             return _Failure(error, is_temporary=error.status in (502, 503, 504), is_unexecuted=error.status == 503)
-
-    def _timeout(self, request: Request) -> TimeoutError:
-        return TimeoutError(
-            f"{self._server.address} did not answer {request} within {self._config.request_timeout:g} seconds "
-            "(REVERB_REQUEST_TIMEOUT)"
-        )
-
-    def _lost(self, reason: str, *, is_temporary: bool = False, is_unexecuted: bool = False) -> _Failure:
-        return _Failure(ConnectionError(reason), is_temporary, is_unexecuted)
 
     def _open(self) -> ClientSession:
         if self._session is None:
@@ -310,6 +303,10 @@ class _Failure(NamedTuple):
     """Whether the server has surely not done what was asked for."""
 
 
+def _lost(reason: str, *, is_temporary: bool = False, is_unexecuted: bool = False) -> _Failure:
+    return _Failure(ConnectionError(reason), is_temporary, is_unexecuted)
+
+
 def _server(config: ReverbConfig) -> Server:
     missing = [
         f"  REVERB_{name.upper()} is missing: the HTTP API needs it"
@@ -324,7 +321,7 @@ def _server(config: ReverbConfig) -> Server:
         scheme={"ws": "http", "wss": "https"}[config.scheme],
         address=config.address,
         prefix=config.path,
-        app_id=config.app_id,
+        app_id=_rest.quote_name(config.app_id),
         key=config.app_key,
         secret=config.app_secret.get_secret_value(),
         max_request_size=config.max_request_size,
