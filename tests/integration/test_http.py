@@ -231,7 +231,7 @@ async def test_what_only_reverb_tells(server: Target) -> None:
 
 
 async def test_the_connections_of_a_user_are_ended(server: Target) -> None:
-    name, user_id = unique("presence-"), unique("user/")
+    name, user_id = unique("presence-"), unique("user é")
     async with client_for(server) as ann, client_for(server) as bob, api_for(server) as api:
         await ann.subscribe(name, {"user_id": user_id, "user_info": {}})
         room = await bob.subscribe(name, {"user_id": "bob", "user_info": {}})
