@@ -1,23 +1,33 @@
-"""Takes webhooks over HTTP, and passes them on to whoever is subscribed.
+"""Takes webhooks over HTTP, and publishes them to whoever is subscribed.
 
-    pip install python-reverb aiohttp
-    export REVERB_APP_KEY=… REVERB_APP_SECRET=… REVERB_HOST=…
+    pip install "python-reverb[http]"
+    export REVERB_APP_ID=… REVERB_APP_KEY=… REVERB_APP_SECRET=… REVERB_HOST=…
     PORT=8000 python webhook_relay.py
 
-``POST /webhooks/github`` with a JSON body becomes the client event ``client-received`` on
-``private-webhooks.github``, so the application has to accept client events. Each webhook gets a connection of its
-own, which is simple and needs no care; with many a second, keep one client open instead. Before you open it to the
-world, put TLS in front of it, and check the sender's signature. Ends on Ctrl-C and SIGTERM.
+    curl http://127.0.0.1:8000/webhooks/github --json '{"ref": "main"}'
+
+``POST /webhooks/github`` with a JSON body becomes the event ``received`` on ``private-webhooks.github``.
+204 tells the sender that the message server has accepted it; otherwise it can send again. Before you open it to
+the world, put TLS in front of it, and check the sender's signature. Ends on Ctrl-C and SIGTERM.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from reverb import ProtocolError, ReverbClient, ReverbError
+from reverb import ProtocolError, ReverbAPI, ReverbError
+
+API = web.AppKey("API", ReverbAPI)
+
+
+async def open_api(app: web.Application) -> AsyncIterator[None]:
+    """One API for all requests: it shares its connections among them."""
+    async with ReverbAPI() as app[API]:
+        yield
 
 
 async def relay(request: web.Request) -> web.Response:
@@ -27,18 +37,17 @@ async def relay(request: web.Request) -> web.Response:
     except ValueError:
         return web.Response(status=400, text="The body is not JSON.\n")
     try:
-        async with ReverbClient() as client:
-            channel = await client.subscribe(f"private-webhooks.{source}")
-            await channel.trigger("received", payload)
-    except ProtocolError as error:  # larger than the server takes, or neither an object nor a list
-        return web.Response(status=422, text=f"{error}\n")
+        await request.app[API].trigger(f"private-webhooks.{source}", "received", payload)
+    except ProtocolError as error:  # larger than the server takes
+        return web.Response(status=413, text=f"{error}\n")
     except ReverbError as error:
-        logging.error("a webhook of %s is not delivered: %s", source, error)
+        logging.error("a webhook of %s is not published: %s", source, error)
         return web.Response(status=502, text="The message server does not take it.\n")
     return web.Response(status=204)
 
 
 app = web.Application()
+app.cleanup_ctx.append(open_api)
 app.router.add_post(r"/webhooks/{source:[\w-]+}", relay)
 
 if __name__ == "__main__":

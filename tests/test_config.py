@@ -45,12 +45,24 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "pong_timeout": 10.0,
         "connect_timeout": 10.0,
         "subscribe_timeout": 10.0,
+        "request_timeout": 10.0,
         "drain_timeout": 5.0,
         "max_message_size": 10_000,
+        "max_request_size": 10_000,
+        "pool_size": 20,
         "max_pending_events": 1_000,
         "max_pending_bytes": 4_194_304,
         "log_level": "INFO",
     }
+
+
+@pytest.mark.parametrize("key", ["not base64!", "c2hvcnQ="])
+def test_a_master_key_that_is_none(key: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match="REVERB_ENCRYPTION_MASTER_KEY must be 32 bytes in base64"
+    ) as caught:
+        ReverbConfig(**MINIMUM, encryption_master_key=key)
+    assert key not in str(caught.value)
 
 
 ENVIRONMENT = {

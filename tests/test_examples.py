@@ -164,22 +164,29 @@ async def test_the_webhook_relay(
         ReverbClient(**target.settings) as client,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as http,
     ):
-        (await client.subscribe("private-webhooks.github")).bind("client-received", received)
+        (await client.subscribe("private-webhooks.github")).bind("received", received)
         await command.out.expect("Running on")
         for body, status in (
             (b'{"ref": "main"}', 204),
             (b"no JSON", 400),
-            (b'"a single value"', 422),
-            (b'{"large": "' + 10_000 * b"x" + b'"}', 422),
+            (b'{"large": "' + 10_000 * b"x" + b'"}', 413),
+            (b'"a single value"', 204),
             (b"[1, 2]", 204),
         ):
             async with http.post(url, data=body) as response:
                 assert response.status == status, await response.text()
-        assert [data for _, data, _ in await received.wait_for(2)] == [{"ref": "main"}, [1, 2]]
+        seen = [data for _, data, _ in await received.wait_for(3)]
+        assert seen == [{"ref": "main"}, "a single value", [1, 2]]
+        if curl := shutil.which("curl"):
+            arguments = ("--silent", "--write-out", "%{http_code}", "--data", '{"from": "curl"}', url)
+            process = await asyncio.create_subprocess_exec(curl, *arguments, stdout=asyncio.subprocess.PIPE)
+            output, _ = await asyncio.wait_for(process.communicate(), 15)
+            assert output == b"204"
+            assert (await received.wait_for(4))[3][1] == {"from": "curl"}
         await server.stop()
         async with http.post(url, data=b"{}") as response:
             assert response.status == 502
-        await command.err.expect("a webhook of github is not delivered: cannot connect")
+        await command.err.expect("a webhook of github is not published: cannot connect")
         command.send_signal(number)
         assert await command.exit_code() == 0
         assert "Traceback" not in command.err.text

@@ -10,6 +10,7 @@ import asyncio
 import builtins
 import configparser
 import inspect
+import os
 import re
 import shlex
 import textwrap
@@ -23,11 +24,13 @@ import typer.main
 
 import reverb
 from reverb import (
+    BatchEvent,
     Channel,
     ConfigurationError,
     ConnectionState,
     Events,
     PresenceChannel,
+    ReverbAPI,
     ReverbClient,
     ReverbConfig,
     ReverbError,
@@ -267,6 +270,19 @@ async def test_the_sender_of_a_client_event(block: Block, client: ReverbClient) 
         await until(lambda: fragment.printed == ["8 says Hello!"])
 
 
+@block_of("Publish")
+async def test_publishing(block: Block, client: ReverbClient) -> None:
+    heard = Recorder()
+    for name, event in (("orders", "order.shipped"), ("stock", "item.updated")):
+        (await client.subscribe(name)).bind(event, heard)
+    fragment = Fragment(block)
+    await fragment.run()
+    calls = await heard.wait_for(26)
+    assert ("order.shipped", {"id": 7}, "orders") in calls
+    assert [data["id"] for _, data, channel in calls if channel == "stock"] == list(range(25))
+    assert fragment.printed == ["True"]
+
+
 @block_of("Handlers")
 async def test_handlers(block: Block, client: ReverbClient, target: Target) -> None:
     handlers = {name: Recorder() for name in ("on_shipped", "on_any_shipped", "log", "on_error")}
@@ -438,10 +454,24 @@ async def test_the_output_of_listen(block: Block, target: Target, tmp_path: Path
     assert len(expected) == len(seen)
 
 
+@block_of("On the command line 2")
+async def test_the_output_of_publish(block: Block, client: ReverbClient, tmp_path: Path) -> None:
+    heard = Recorder()
+    (await client.subscribe("news")).bind("article.published", heard)
+    line = '{"channel": "news", "event": "article.published", "data": {"id": 12}}\n'
+    (tmp_path / "events.jsonl").write_text(line * 250)
+    for command_line, output in re.findall(r"^\$ reverb (.*)\n(.*)$", block.text, re.M):
+        async with run_module(*shlex.split(command_line), env=dict(os.environ), cwd=tmp_path) as command:
+            assert await command.exit_code() == 0
+            assert (command.out.text, command.err.text) == (f"{output}\n", "")
+    assert {data["id"] for _, data, _ in await heard.wait_for(251)} == {12}
+
+
 def test_the_commands_and_options_of_reverb() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert set(re.findall(r"`(?:\$ )?reverb (\w+)", README)) == commands.keys()
-    options = {option for parameter in commands["listen"].params for option in parameter.opts}
+    parameters = [parameter for command in commands.values() for parameter in command.params]
+    options = {option for parameter in parameters for option in parameter.opts}
     assert set(re.findall(r"`(--[\w-]+)`", README)) <= options
 
 
@@ -584,8 +614,21 @@ def test_the_tables_of_methods_and_properties(class_: type) -> None:
     assert {(row[0].strip("`"), row[1].strip("`")) for row in property_table} == properties
 
 
-def test_the_constructor() -> None:
-    assert f"`{written(ReverbClient.__init__, 'ReverbClient')}`" in read_section("ReverbClient")
+def test_the_table_of_the_api() -> None:
+    methods = {
+        written(member, name)
+        for name, member in vars(ReverbAPI).items()
+        if inspect.isfunction(member) and not name.startswith("_")
+    }
+    (table,) = read_tables("ReverbAPI")
+    assert {row[0].strip("`") for row in table} == methods
+    assert written(BatchEvent.__init__, "BatchEvent") in read_section("ReverbAPI")
+
+
+@pytest.mark.parametrize("class_", [ReverbClient, ReverbAPI])
+def test_the_constructors(class_: type) -> None:
+    signature = written(class_.__init__, class_.__name__)  # type: ignore[misc]
+    assert f"`{signature}`" in read_section(class_.__name__)
 
 
 def test_the_table_of_events() -> None:

@@ -8,7 +8,9 @@ from .client import ReverbClient
 from .config import Credentials, ReverbConfig
 from .events import ConnectionState, Events
 from .exceptions import (
+    APIError,
     AuthenticationError,
+    BatchError,
     ConfigurationError,
     ConnectionError,
     ProtocolError,
@@ -16,15 +18,21 @@ from .exceptions import (
     SubscriptionError,
     TimeoutError,
 )
+from .http import BatchEvent, BatchResult, ChannelInfo, ReverbAPI
 from .user import User
 
 __version__ = version("python-reverb")
 
 __all__ = [
+    "APIError",
     "AuthenticationError",
     "Authorizer",
+    "BatchError",
+    "BatchEvent",
+    "BatchResult",
     "Channel",
     "ChannelAuth",
+    "ChannelInfo",
     "ConfigurationError",
     "ConnectionError",
     "ConnectionState",
@@ -34,6 +42,7 @@ __all__ = [
     "Events",
     "PresenceChannel",
     "ProtocolError",
+    "ReverbAPI",
     "ReverbClient",
     "ReverbConfig",
     "ReverbError",

@@ -28,6 +28,7 @@ from .exceptions import (
     SubscriptionError,
     TimeoutError,
 )
+from .http import ReverbAPI
 from .user import Authenticate, User
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class ReverbClient:
         self._authorizing: set[asyncio.Task[None]] = set()
         self._authorizations = asyncio.Semaphore(self._config.auth_concurrency)
         self._user = User(self)
+        self._api: ReverbAPI | None = None
         self._disconnecting = False
         self._slow_timer: asyncio.TimerHandle | None = None
         self._warned_slow_at = -_SLOW_WARNING_INTERVAL
@@ -132,6 +134,8 @@ class ReverbClient:
                 await asyncio.wait(others, timeout=_CANCEL_TIMEOUT)
         finally:
             self._disconnecting = False
+            if self._api is not None:
+                await self._api.close()
             for channel in self._channels.values():
                 channel._lane.clear()
             self._user._lane.clear()
@@ -175,6 +179,16 @@ class ReverbClient:
         """The server's name for the present connection; None while there is none."""
         connection = self._connection
         return None if connection is None else connection.socket_id
+
+    @property
+    def api(self) -> ReverbAPI:
+        """The HTTP API, with the client's settings. :meth:`disconnect` closes its connections.
+
+        Raises :class:`ConfigurationError` without ``REVERB_APP_ID`` or ``REVERB_APP_SECRET``.
+        """
+        if self._api is None:
+            self._api = ReverbAPI(self._config, ssl_context=self._ssl_context)
+        return self._api
 
     @property
     def _connection(self) -> Connection | None:

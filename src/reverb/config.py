@@ -49,8 +49,11 @@ class Settings(CredentialSettings, total=False):
     pong_timeout: float
     connect_timeout: float
     subscribe_timeout: float
+    request_timeout: float
     drain_timeout: float
     max_message_size: int
+    max_request_size: int
+    pool_size: int
     max_pending_events: int
     max_pending_bytes: int
     log_level: str
@@ -79,7 +82,7 @@ class Credentials(BaseSettings):
     app_secret: SecretStr | None = None
     """Signs private and presence channels; not needed for public ones, or with another authorizer."""
     app_id: str | None = None
-    """Names the application in the HTTP API."""
+    """Names the application in the HTTP API, which can't do without."""
     encryption_master_key: SecretStr | None = None
     """32 bytes in base64, from which the keys of encrypted channels are derived; goes with ``app_secret``."""
 
@@ -148,10 +151,16 @@ class ReverbConfig(Credentials):
     """Seconds from opening the socket to ``pusher:connection_established``."""
     subscribe_timeout: Seconds = 10.0
     """Seconds from asking for a channel to the server's confirmation."""
+    request_timeout: Seconds = 10.0
+    """Seconds for a call of the HTTP API, its retries included."""
     drain_timeout: float = Field(default=5.0, ge=0, allow_inf_nan=False)
     """Seconds that handlers get on ``disconnect()`` to finish what was received."""
     max_message_size: int = Field(default=10_000, ge=1)
     """Bytes that the server accepts in one message from a client."""
+    max_request_size: int = Field(default=10_000, ge=1)
+    """Bytes that the server accepts in one request to the HTTP API, its head included."""
+    pool_size: int = Field(default=20, ge=1)
+    """Connections of the HTTP API at the same time; calls beyond that wait."""
     max_pending_events: int = Field(default=1_000, ge=1)
     """Events that may wait for handlers, over all channels, before reading from the server is paused, …"""
     max_pending_bytes: int = Field(default=4 * 1024 * 1024, ge=1)

@@ -8,7 +8,9 @@
     ├── AuthenticationError
     ├── SubscriptionError
     ├── ProtocolError
-    └── TimeoutError            also the builtin TimeoutError
+    ├── TimeoutError            also the builtin TimeoutError
+    ├── APIError
+    └── BatchError
 
 The builtins' names are meant: ``except ConnectionError`` catches ours with or without importing it from
 ``reverb``. Messages name the host, the channel, the server's code, or the ``REVERB_…`` variable to look at; they
@@ -18,9 +20,13 @@ never hold a secret, a token, or a signature.
 from __future__ import annotations
 
 import builtins
+from functools import partial
+from typing import Any
 
 __all__ = [
+    "APIError",
     "AuthenticationError",
+    "BatchError",
     "ConfigurationError",
     "ConnectionError",
     "ProtocolError",
@@ -51,7 +57,7 @@ class ConnectionError(ReverbError, builtins.ConnectionError):
 
 
 class AuthenticationError(ReverbError):
-    """A private or presence channel was refused, or could not be signed for."""
+    """A private or presence channel was refused or could not be signed for; or a webhook is not who it claims."""
 
 
 class SubscriptionError(ReverbError):
@@ -63,4 +69,32 @@ class ProtocolError(ReverbError):
 
 
 class TimeoutError(ReverbError, builtins.TimeoutError):
-    """The server did not answer in the time set by ``REVERB_CONNECT_TIMEOUT`` or ``REVERB_SUBSCRIBE_TIMEOUT``."""
+    """The server did not answer in the time set by ``REVERB_CONNECT_TIMEOUT``, ``REVERB_SUBSCRIBE_TIMEOUT``, or
+    ``REVERB_REQUEST_TIMEOUT`` for the HTTP API."""
+
+
+class APIError(ReverbError):
+    """The HTTP API answered with an error. ``status``, which is also the ``code``, is its HTTP status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message, code=status)
+        self.status = status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, str(self))
+
+
+class BatchError(ReverbError):
+    """A list of events could not be published to its end.
+
+    ``accepted`` is the number of events that the server has accepted until then, counted from the first;
+    ``__cause__`` is the error of the request that failed, which held the next 10 at most. Where that is a
+    :class:`TimeoutError` or a :class:`ConnectionError`, those may have been published all the same.
+    """
+
+    def __init__(self, message: str, *, accepted: int, code: int | None = None) -> None:
+        super().__init__(message, code=code)
+        self.accepted = accepted
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), accepted=self.accepted, code=self.code), (str(self),)

@@ -28,6 +28,7 @@ def settings(target: Target) -> dict[str, str]:
         "REVERB_HOST": target.host,
         "REVERB_PORT": str(target.port),
         "REVERB_SCHEME": "ws",
+        "REVERB_APP_ID": target.app_id,
         "REVERB_APP_KEY": target.key,
         "REVERB_APP_SECRET": target.secret,
         "REVERB_RECONNECT_DELAY_MIN": "0.05",

@@ -118,8 +118,12 @@ async def reverb(
     terminal: bool = False,
     width: int = 120,
     module: str = "reverb",
+    stdin: Path = Path(os.devnull),
 ) -> AsyncIterator[Command]:
-    """Run ``reverb`` with these arguments, and none of the tests' own ``REVERB_`` variables."""
+    """Run ``reverb`` with these arguments, and none of the tests' own ``REVERB_`` variables.
+
+    Outside a terminal its standard input is the file ``stdin``.
+    """
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -135,7 +139,7 @@ async def reverb(
         outputs = [Output(ours)]
     else:
         (ours, out), (their_err, err) = os.pipe(), os.pipe()
-        fds = (os.open(os.devnull, os.O_RDONLY), out, err)
+        fds = (os.open(stdin, os.O_RDONLY), out, err)
         outputs = [Output(ours), Output(their_err)]
     process = await asyncio.create_subprocess_exec(
         *command,

@@ -30,11 +30,15 @@ def test_the_installed_script_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["--help"], ["demo", "listen", "--version"]),
+        (["--help"], ["demo", "listen", "publish", "--version"]),
         (["demo", "--help"], ["Exit codes", "130"]),
         (
             ["listen", "--help"],
             ["Exit codes", "REVERB_APP_SECRET", "--presence-user", "--json", "--path"],
+        ),
+        (
+            ["publish", "--help"],
+            ["CHANNEL... EVENT [DATA|-]", "Exit codes", "REVERB_APP_SECRET", "--file", "--json", "--app-id"],
         ),
     ],
 )

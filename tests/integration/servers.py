@@ -139,7 +139,7 @@ def soketi_command() -> list[str]:
 
 
 @contextmanager
-def run_soketi(directory: Path, deadline: float = 15.0) -> Iterator[Soketi]:
+def run_soketi(directory: Path, deadline: float = 15.0, config: Path = SOKETI_CONFIG) -> Iterator[Soketi]:
     """Run soketi until the block ends, its output going to ``directory``.
 
     It has ``deadline`` seconds to get ready.
@@ -154,7 +154,7 @@ def run_soketi(directory: Path, deadline: float = 15.0) -> Iterator[Soketi]:
     log = directory / "soketi.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*soketi_command(), "start", f"--config={SOKETI_CONFIG}"],
+            [*soketi_command(), "start", f"--config={config}"],
             cwd=directory,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -9,14 +9,14 @@ import os
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from .. import Events, PresenceChannel, ReverbClient, ReverbConfig
 from .._protocol import is_presence
-from ..config import Settings
+from .options import Host, Key, PathPrefix, Port, Scheme, configure
 from .process import ExitCode, exit_on_error, fail, run, stop_writing
 from .view import JsonLines, OutputConsole, View
 
@@ -39,11 +39,11 @@ def listen(
     as_json: Annotated[
         bool, typer.Option("--json", help="One object a line: time, channel, event, data, and user_id if known.")
     ] = False,
-    host: Annotated[str | None, typer.Option(help="Instead of REVERB_HOST.")] = None,
-    port: Annotated[int | None, typer.Option(help="Instead of REVERB_PORT (443).")] = None,
-    key: Annotated[str | None, typer.Option(help="The application's key, instead of REVERB_APP_KEY.")] = None,
-    scheme: Annotated[str | None, typer.Option(help="wss or ws, instead of REVERB_SCHEME (wss).")] = None,
-    path: Annotated[str | None, typer.Option(help="In front of /app/, instead of REVERB_PATH.")] = None,
+    host: Host = None,
+    port: Port = None,
+    key: Key = None,
+    scheme: Scheme = None,
+    path: PathPrefix = None,
 ) -> None:
     """Print the events of channels, until Ctrl-C.
 
@@ -67,11 +67,8 @@ def listen(
     - 4: a channel was refused
     """
     user = _default_user() if presence_user is None else _parse_user(presence_user)
-    given = {"host": host, "port": port, "app_key": key, "scheme": scheme, "path": path}
     with exit_on_error():
-        config = ReverbConfig(
-            **cast(Settings, {name: value for name, value in given.items() if value is not None})
-        )
+        config = configure(host=host, port=port, app_key=key, scheme=scheme, path=path)
         run(_listen(config, channels, user, as_json=as_json))
 
 

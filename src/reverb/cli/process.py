@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from ..exceptions import AuthenticationError, ConfigurationError, ReverbError, SubscriptionError
+from ..exceptions import APIError, AuthenticationError, ConfigurationError, ReverbError, SubscriptionError
 from .view import printable
 
 __all__ = ["ExitCode", "exit_on_error", "fail", "run", "stop_writing"]
@@ -41,7 +41,7 @@ def exit_on_error() -> Iterator[None]:
         yield
     except ConfigurationError as error:
         raise fail(str(error), ExitCode.USAGE) from None
-    except (AuthenticationError, SubscriptionError) as error:
+    except (AuthenticationError, SubscriptionError, APIError) as error:
         raise fail(str(error), ExitCode.REFUSED) from None
     except ReverbError as error:
         raise fail(str(error), ExitCode.CONNECTION) from None

@@ -1,0 +1,356 @@
+"""The HTTP API of the Pusher protocol without I/O: calls to requests, answers to values or errors.
+
+What a rule rests on is named beside it. Reverb's answers are those of 1.10, soketi's those of 1.6.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from .auth import sign_request
+from .exceptions import APIError, ProtocolError
+
+MAX_CHANNELS = 100
+"""Channels that servers take in one call (Pusher, soketi)."""
+MAX_BATCH = 10
+"""Events that servers take in one batch (Pusher, soketi)."""
+_NAME_CHARACTERS = "_-=@,.;"
+"""What Pusher allows in channel names beside letters and digits. soketi does not decode paths."""
+_MAX_EXCERPT = 200
+"""Characters of an answer that are quoted in an error."""
+
+_SIGNATURE = re.compile(r"\b[0-9a-f]{64}\b")
+"""Pusher quotes a wrong one in its answer."""
+
+T = TypeVar("T")
+
+_decode_json = msgspec.json.Decoder().decode
+_encode_json = msgspec.json.Encoder().encode
+
+
+class ChannelInfo(msgspec.Struct, frozen=True):
+    """What a server tells of a channel. A field is None where it was not asked for, or the server doesn't tell."""
+
+    occupied: bool | None = None
+    """Whether anybody is subscribed."""
+    subscription_count: int | None = None
+    """Connections that are subscribed."""
+    user_count: int | None = None
+    """Users on a presence channel. (Reverb counts their connections.)"""
+
+
+@dataclass(frozen=True)
+class BatchEvent:
+    """One event for :meth:`ReverbAPI.trigger_batch`; the fields are the arguments of :meth:`ReverbAPI.trigger`."""
+
+    channel: str
+    event: str
+    data: Any
+    socket_id: str | None = None
+    info: str | None = None
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What became of the events of :meth:`ReverbAPI.trigger_batch`."""
+
+    accepted: int
+    """Events that the server has accepted, counted from the first: they are sent in order."""
+    infos: list[ChannelInfo]
+    """For each of those, what its ``info`` asked for."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that is not signed yet. ``path`` goes without the server's path prefix and is sent as it is."""
+
+    method: str
+    path: str
+    query: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    is_signed: bool = True
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it changes nothing, so that it may be sent again."""
+        return self.method == "GET"
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+class Batch(NamedTuple):
+    request: Request
+    size: int
+    """Events in it."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server's application, as requests to it and errors from it name it."""
+
+    scheme: str
+    """``http`` or ``https``."""
+    address: str
+    """``host:port``"""
+    prefix: str
+    """In front of each path; not signed."""
+    app_id: str
+    key: str
+    secret: str = field(repr=False)
+    max_request_size: int
+    headers: dict[str, str]
+    """Sent with each request, beside ``Host`` and ``Content-Length``."""
+
+    @property
+    def origin(self) -> str:
+        return f"{self.scheme}://{self.address}"
+
+    # --- requests ----------------------------------------------------------------------------------------------
+
+    def get(self, path: str, **query: str | None) -> Request:
+        """Make a request; what is None stays out of the query."""
+        present = {name: value for name, value in query.items() if value is not None}
+        return Request("GET", f"/apps/{self.app_id}{path}", present)
+
+    def post(self, path: str, body: bytes) -> Request:
+        return Request("POST", f"/apps/{self.app_id}{path}", body=body)
+
+    def trigger(
+        self, channels: Sequence[str], event: str, text: str, socket_id: str | None, info: str | None
+    ) -> Request:
+        """Publish ``text`` on channels; raise :class:`ProtocolError` for more than the server takes."""
+        if not 0 < len(channels) <= MAX_CHANNELS:
+            raise ProtocolError(
+                f"{event!r} can be published on 1 to {MAX_CHANNELS} channels at once, not {len(channels)}"
+            )
+        fields: dict[str, Any] = {"name": event, "channels": channels, "data": text}
+        request = self.post("/events", _encode_event(event, fields, socket_id, info))
+        self._check_size(request, event, channels[0])
+        return request
+
+    def batches(self, events: Iterable[tuple[BatchEvent, str]]) -> Iterator[Batch]:
+        """Cut events, and the texts of their data, into requests of what the server takes, in order.
+
+        An event with a ``socket_id`` goes alone: Reverb 1.10 answers 500 to a batch with one. Raises
+        :class:`ProtocolError` for an event that is too large by itself.
+        """
+        empty = self.post("/batch_events", b'{"batch":[]}')
+        room = self.max_request_size - self.size(empty) - _LENGTH_GROWTH
+        batch: list[bytes] = []
+        used = 0
+        for each, text in events:
+            if each.socket_id is not None:
+                if batch:
+                    yield _batch(empty, batch)
+                    batch, used = [], 0
+                yield Batch(self.trigger([each.channel], each.event, text, each.socket_id, each.info), 1)
+                continue
+            fields = {"name": each.event, "channel": each.channel, "data": text}
+            encoded = _encode_event(each.event, fields, None, each.info)
+            if batch and (len(batch) == MAX_BATCH or used + len(encoded) + 1 > room):
+                yield _batch(empty, batch)
+                batch, used = [], 0
+            if not batch:
+                self._check_size(_batch(empty, [encoded]).request, each.event, each.channel)
+            batch.append(encoded)
+            used += len(encoded) + 1
+        if batch:
+            yield _batch(empty, batch)
+
+    def target(self, request: Request, timestamp: int) -> str:
+        """Return a request's path and query as sent, signed at ``timestamp`` (seconds since the epoch)."""
+        if not request.is_signed:
+            return f"{self.prefix}{request.path}"
+        query = sign_request(
+            self.key, self.secret, request.method, request.path, request.query, request.body, timestamp
+        )
+        return f"{self.prefix}{request.path}?{urlencode(query, safe=_NAME_CHARACTERS)}"
+
+    def size(self, request: Request) -> int:
+        """Bytes of a signed request, its head included, as Reverb counts them."""
+        lines = [f"{request.method} {self.target(request, 10**9)} HTTP/1.1", f"Host: {self.address}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        lines += [f"Content-Length: {len(request.body)}", "", ""]
+        return len("\r\n".join(lines)) + len(request.body)
+
+    def _check_size(self, request: Request, event: str, channel: str) -> None:
+        size = self.size(request)
+        if size > self.max_request_size:
+            raise ProtocolError(
+                f"{event!r} on {channel!r} is too large to publish: {size} bytes with the request's head, and the "
+                f"server accepts {self.max_request_size} (REVERB_MAX_REQUEST_SIZE)"
+            )
+
+    # --- answers -----------------------------------------------------------------------------------------------
+
+    def read(self, request: Request, status: int, body: bytes) -> Any:
+        """Return the JSON of a good answer; raise :class:`APIError` for any other."""
+        answer = _parse(body)
+        # soketi answers with 200 whatever it has to say.
+        if isinstance(answer, dict) and "error" in answer and 200 <= status < 300:
+            code = answer.get("code")
+            status = code if isinstance(code, int) else status
+        elif 200 <= status < 300:
+            if isinstance(answer, dict):
+                return answer
+            raise self._unexpected(request, status, _excerpt(body))
+        if answer == {} and status == 404 and request.path.endswith("/users"):
+            return answer  # Reverb: nobody is on the channel
+        hint = self._hint(request, status)
+        text = f"{self.address} answered {request} with {status}: {_reason(answer, body)}"
+        raise APIError(status, f"{text}; {hint}" if hint else text)
+
+    def convert(self, request: Request, answer: Any, into: type[T]) -> T:
+        """Return a good answer as a typed one."""
+        try:
+            return msgspec.convert(answer, into)
+        except msgspec.ValidationError as error:
+            raise self._unexpected(request, 200, f"JSON that means something else ({error})") from None
+
+    def _unexpected(self, request: Request, status: int, what: str) -> APIError:
+        return APIError(
+            status,
+            f"{self.address} answered {request} with {status} and {what}, not with what a Pusher-protocol server "
+            f"answers; check REVERB_HOST, REVERB_PORT and REVERB_PATH",
+        )
+
+    def _hint(self, request: Request, status: int) -> str | None:
+        if 300 <= status < 400:
+            return "it redirects; check REVERB_SCHEME, REVERB_HOST and REVERB_PATH"
+        if status == 400 and request.path.endswith("/users"):
+            return "only presence channels know their users"
+        if status == 401:
+            path = " and REVERB_PATH (old versions of Reverb sign it, too)" if self.prefix else ""
+            return f"check REVERB_APP_KEY, REVERB_APP_SECRET, this machine's clock{path}"
+        if status == 404:
+            return "check REVERB_APP_ID and REVERB_PATH; some servers lack some calls"
+        if status == 413:
+            return "REVERB_MAX_REQUEST_SIZE must not be more than what the server takes, or a proxy in front of it"
+        if status == 500 and request.path.endswith("/terminate_connections"):
+            return "Reverb 1.10 answers so although it has ended the connections"
+        if status in (502, 503, 504):
+            return "the server is starting, overloaded, or out of reach for the proxy in front of it"
+        return None
+
+
+_LENGTH_GROWTH = 10
+"""More digits in ``Content-Length`` than an empty batch has."""
+
+
+def encode_data(event: str, data: Any) -> str:
+    """Return the text that an event carries: ``data`` as JSON, a string as it is."""
+    if isinstance(data, str):
+        return data
+    try:
+        return _encode_json(data).decode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ProtocolError(f"the data of {event!r} cannot be sent as JSON: {error}") from None
+
+
+def quote_name(name: str) -> str:
+    """Write a channel's name or a user's id as a part of a path."""
+    if not isinstance(name, str) or not name:
+        raise ProtocolError(f"the name of a channel or the id of a user must be a string, and not {name!r}")
+    return quote(name, safe=_NAME_CHARACTERS)
+
+
+# --- what good answers look like -------------------------------------------------------------------------------
+
+_Info = ChannelInfo | list[Any]
+"""PHP writes an empty object as a list."""
+
+
+class Infos(msgspec.Struct):
+    """The answer to a question for channels, to an event published with ``info``, and to a batch of those."""
+
+    channels: dict[str, _Info] | list[Any] = []
+    batch: list[_Info] | dict[str, Any] = []
+
+    def by_channel(self) -> dict[str, ChannelInfo]:
+        channels = self.channels
+        return {name: _info(each) for name, each in channels.items()} if isinstance(channels, dict) else {}
+
+    def in_order(self, size: int) -> list[ChannelInfo]:
+        """Return the infos for a request of ``size`` events: a batch, or one that went alone."""
+        found = [_info(each) for each in self.batch] if isinstance(self.batch, list) else []
+        found = found or list(self.by_channel().values())
+        return found + [ChannelInfo()] * (size - len(found))
+
+
+class _User(msgspec.Struct):
+    id: str | int
+
+
+class Users(msgspec.Struct):
+    users: list[_User] = []
+
+    def ids(self) -> list[str]:
+        # Versions of Reverb before 1.10 list a user once for each connection.
+        return list(dict.fromkeys(str(user.id) for user in self.users))
+
+
+class Connections(msgspec.Struct):
+    connections: int
+
+
+class Health(msgspec.Struct):
+    health: str
+
+
+def _info(info: _Info) -> ChannelInfo:
+    return info if isinstance(info, ChannelInfo) else ChannelInfo()
+
+
+# --- parts -----------------------------------------------------------------------------------------------------
+
+
+def _encode_event(event: str, fields: dict[str, Any], socket_id: str | None, info: str | None) -> bytes:
+    options = {"socket_id": socket_id, "info": info}
+    try:
+        return _encode_json(fields | {name: value for name, value in options.items() if value is not None})
+    except (TypeError, ValueError) as error:  # half a surrogate pair, for example
+        raise ProtocolError(f"{event!r} cannot be sent as JSON: {error}") from None
+
+
+def _batch(empty: Request, encoded: Sequence[bytes]) -> Batch:
+    body = b'{"batch":[%b]}' % b",".join(encoded)
+    return Batch(Request(empty.method, empty.path, body=body), len(encoded))
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return _decode_json(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _reason(answer: Any, body: bytes) -> str:
+    """Say in one line what an error's body says."""
+    if isinstance(answer, dict):
+        reason = answer.get("error") or answer.get("message")
+        if isinstance(reason, str):
+            return _shorten(reason)
+        # Laravel's validation: the reasons by field.
+        fields = [f"{name}: {' '.join(map(str, why))}" for name, why in answer.items() if isinstance(why, list)]
+        if fields:
+            return _shorten("; ".join(fields))
+    return _excerpt(body)
+
+
+def _excerpt(body: bytes) -> str:
+    text = body.decode(errors="replace").strip()
+    if not text:
+        return "an empty body"
+    return "a page of HTML" if text.startswith("<") else _shorten(text)
+
+
+def _shorten(text: str) -> str:
+    text = _SIGNATURE.sub("[signature]", " ".join(text.split()))
+    return text if len(text) <= _MAX_EXCERPT else f"{text[:_MAX_EXCERPT]}…"

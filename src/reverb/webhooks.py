@@ -1,0 +1,179 @@
+"""Webhooks that Pusher and soketi send: who signed them, and what they say. (Reverb sends none.)
+
+::
+
+    webhook = Webhook.parse(await request.read(), request.headers, app_key, app_secret, max_age=300)
+    for event in webhook.events:
+        match event:
+            case ChannelOccupied(channel=channel):
+                ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from .exceptions import AuthenticationError, ProtocolError
+
+__all__ = [
+    "CacheMiss",
+    "ChannelOccupied",
+    "ChannelVacated",
+    "ClientEvent",
+    "MemberAdded",
+    "MemberRemoved",
+    "SubscriptionCount",
+    "UnknownEvent",
+    "Webhook",
+    "WebhookEvent",
+]
+
+
+class ChannelOccupied(msgspec.Struct, frozen=True):
+    """A channel has its first subscriber."""
+
+    channel: str
+
+
+class ChannelVacated(msgspec.Struct, frozen=True):
+    """A channel has no subscriber any more."""
+
+    channel: str
+
+
+class MemberAdded(msgspec.Struct, frozen=True):
+    """A user has come to a presence channel."""
+
+    channel: str
+    user_id: str
+
+
+class MemberRemoved(msgspec.Struct, frozen=True):
+    """A user has left a presence channel."""
+
+    channel: str
+    user_id: str
+
+
+class ClientEvent(msgspec.Struct, frozen=True):
+    """A client event was triggered. On presence channels ``user_id`` says by whom."""
+
+    channel: str
+    event: str
+    data: Any = None
+    """As the client sent it: Pusher gives a string that holds JSON, soketi the value."""
+    socket_id: str | None = None
+    user_id: str | None = None
+
+
+class CacheMiss(msgspec.Struct, frozen=True):
+    """Somebody has subscribed to a cache channel that has no event to show."""
+
+    channel: str
+
+
+class SubscriptionCount(msgspec.Struct, frozen=True):
+    """The number of a channel's subscribers has changed. (Pusher)"""
+
+    channel: str
+    subscription_count: int
+
+
+class UnknownEvent(msgspec.Struct, frozen=True):
+    """Something that this module doesn't know; ``fields`` are those of the JSON."""
+
+    name: str
+    fields: dict[str, Any]
+
+
+WebhookEvent = (
+    ChannelOccupied
+    | ChannelVacated
+    | MemberAdded
+    | MemberRemoved
+    | ClientEvent
+    | CacheMiss
+    | SubscriptionCount
+    | UnknownEvent
+)
+
+_TYPES: dict[str, type[Any]] = {
+    "channel_occupied": ChannelOccupied,
+    "channel_vacated": ChannelVacated,
+    "member_added": MemberAdded,
+    "member_removed": MemberRemoved,
+    "client_event": ClientEvent,
+    "cache_miss": CacheMiss,
+    "subscription_count": SubscriptionCount,
+}
+
+
+class _Body(msgspec.Struct):
+    time_ms: int
+    events: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """A webhook whose signature is right."""
+
+    time: float
+    """When the server made it, in seconds since the epoch."""
+    events: tuple[WebhookEvent, ...]
+
+    @classmethod
+    def parse(
+        cls,
+        body: bytes | str,
+        headers: Mapping[str, str],
+        key: str,
+        secret: str,
+        *,
+        max_age: float | None = None,
+    ) -> Webhook:
+        """Verify a webhook and read it.
+
+        ``body`` is the request's, untouched; ``headers`` are the request's, in whatever case. ``max_age`` is in
+        seconds: a webhook that is older is refused as one that somebody has recorded and sends again.
+
+        Raises :class:`AuthenticationError` where ``X-Pusher-Key`` or ``X-Pusher-Signature`` are missing or not
+        those of the application, or for age, and :class:`ProtocolError` where the body means nothing.
+        """
+        content = body.encode() if isinstance(body, str) else body
+        # Web frameworks make surrogates of bytes that are not UTF-8; those are wrong in any case.
+        given = {name.lower(): value.encode(errors="replace") for name, value in headers.items()}
+        if not hmac.compare_digest(given.get("x-pusher-key", b""), key.encode()):
+            raise AuthenticationError("the webhook is not for this application: X-Pusher-Key is another key")
+        signature = hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
+        if not hmac.compare_digest(given.get("x-pusher-signature", b""), signature.encode()):
+            raise AuthenticationError(
+                "the webhook's X-Pusher-Signature is wrong: another secret, or a body that is not as it was sent"
+            )
+        try:
+            decoded = msgspec.json.decode(content, type=_Body)
+            events = tuple(map(_event, decoded.events))
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(f"the webhook's body is not one of the Pusher protocol: {error}") from None
+        seconds = decoded.time_ms / 1000
+        age = time.time() - seconds
+        if max_age is not None and age > max_age:
+            raise AuthenticationError(f"the webhook is {age:.0f} seconds old, and {max_age:g} are allowed")
+        return cls(seconds, events)
+
+
+def _event(fields: dict[str, Any]) -> WebhookEvent:
+    name = fields.get("name")
+    kind = _TYPES.get(name) if isinstance(name, str) else None
+    if kind is None:
+        return UnknownEvent(str(name), fields)
+    if isinstance(user_id := fields.get("user_id"), int):
+        fields = {**fields, "user_id": str(user_id)}  # as the client has sent it
+    event: WebhookEvent = msgspec.convert(fields, kind)
+    return event

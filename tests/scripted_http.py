@@ -1,0 +1,94 @@
+"""An HTTP server that answers what a test says, byte for byte, and remembers what it was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Received:
+    raw: bytes
+    """Head and body, as sent."""
+    connection: int
+    """Which connection it came on, from 0."""
+
+    @property
+    def target(self) -> str:
+        return self.raw.split(b" ", 2)[1].decode()
+
+    @property
+    def body(self) -> bytes:
+        return self.raw.partition(b"\r\n\r\n")[2]
+
+
+def answer(status: int, body: str = "{}", *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body.encode())}", *headers, "", body]
+    return "\r\n".join(lines).encode()
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close the connection instead of answering."""
+
+
+async def never(writer: asyncio.StreamWriter) -> None:
+    """Don't answer."""
+    await asyncio.Event().wait()
+
+
+class ScriptedHTTPServer:
+    """Gives its answers in turn, and the last one again and again."""
+
+    def __init__(self, *answers: Answer, ssl_context: ssl.SSLContext | None = None) -> None:
+        self.requests: list[Received] = []
+        self.connections = 0
+        self.host, self.port = "127.0.0.1", 0
+        self._answers = answers
+        self._ssl_context = ssl_context
+        self._handlers: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> ScriptedHTTPServer:
+        self._server = await asyncio.start_server(self._accept, self.host, self.port, ssl=self._ssl_context)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for handler in self._handlers:
+            handler.cancel()
+        await asyncio.gather(*self._handlers, return_exceptions=True)
+        await self._server.wait_closed()
+
+    def bodies(self) -> Sequence[bytes]:
+        return [each.body for each in self.requests]
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handler = asyncio.current_task()
+        assert handler is not None
+        self._handlers.add(handler)
+        handler.add_done_callback(self._handlers.discard)
+        number, self.connections = self.connections, self.connections + 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"\r\nContent-Length: (\d+)", head)
+                body = await reader.readexactly(int(length[1])) if length else b""
+                self.requests.append(Received(head + body, number))
+                what = self._answers[min(len(self.requests), len(self._answers)) - 1]
+                if not isinstance(what, bytes):
+                    await what(writer)
+                    return
+                writer.write(what)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            writer.close()

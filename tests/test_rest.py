@@ -1,0 +1,278 @@
+"""Requests and answers of the HTTP API, without a server."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reverb import APIError, BatchEvent, ChannelInfo, ProtocolError
+from reverb._rest import MAX_BATCH, Batch, Infos, Request, Server, Users, encode_data, quote_name
+from reverb.auth import sign_channel
+
+VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors/pusher.json").read_text(encoding="utf-8"))
+HEADERS = {"Content-Type": "application/json", "User-Agent": "python-reverb/1"}
+
+
+def make_server(**options: Any) -> Server:
+    defaults: dict[str, Any] = {
+        "scheme": "http",
+        "address": "localhost:8080",
+        "prefix": "",
+        "app_id": VECTORS["appId"],
+        "key": VECTORS["key"],
+        "secret": VECTORS["secret"],
+        "max_request_size": 10_000,
+        "headers": HEADERS,
+    }
+    return Server(**{**defaults, **options})
+
+
+def cut(server: Server, *events: BatchEvent) -> list[Batch]:
+    return list(server.batches((event, encode_data(event.event, event.data)) for event in events))
+
+
+def names(batch: Batch) -> list[str]:
+    body = json.loads(batch.request.body)
+    return [event["name"] for event in body.get("batch", [body])]
+
+
+# --- requests --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vector", VECTORS["requests"], ids=lambda vector: vector["path"])
+def test_requests_are_signed_as_by_pushers_library(vector: dict[str, Any]) -> None:
+    request = Request(vector["method"], vector["path"], vector.get("params", {}), vector.get("body", "").encode())
+    target = make_server().target(request, VECTORS["timestamp"])
+    path, _, query = target.partition("?")
+    assert path == vector["path"]
+    theirs = vector["query"].split("&auth_signature=")
+    ours = dict(parse_qsl(query, strict_parsing=True))
+    assert ours.pop("auth_signature") == theirs[1]
+    assert "&".join(f"{name}={ours[name]}" for name in sorted(ours)) == theirs[0]
+
+
+@pytest.mark.parametrize("vector", VECTORS["channels"], ids=lambda vector: vector["channel"])
+def test_channels_are_signed_as_by_pushers_library(vector: dict[str, Any]) -> None:
+    names = (vector["socket_id"], vector["channel"], vector.get("channel_data"))
+    assert sign_channel(VECTORS["key"], VECTORS["secret"], *names) == vector["auth"]
+
+
+def test_the_prefix_is_sent_but_not_signed() -> None:
+    plain, prefixed = make_server(), make_server(prefix="/ws")
+    request = plain.get("/channels")
+    assert prefixed.target(request, 1) == f"/ws{plain.target(request, 1)}"
+
+
+def test_what_needs_no_signature_has_none() -> None:
+    assert make_server(prefix="/ws").target(Request("GET", "/up", is_signed=False), 1) == "/ws/up"
+
+
+@pytest.mark.parametrize(
+    ("name", "quoted"),
+    [("presence-room_1.a@b,c;d=e", "presence-room_1.a@b,c;d=e"), ("a/b c?#é", "a%2Fb%20c%3F%23%C3%A9")],
+)
+def test_names_in_paths(name: str, quoted: str) -> None:
+    assert quote_name(name) == quoted
+
+
+@pytest.mark.parametrize("name", ["", 7, None])
+def test_names_that_are_none(name: Any) -> None:
+    with pytest.raises(ProtocolError, match="must be a string"):
+        quote_name(name)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [("text", "text"), ('{"a": 1}', '{"a": 1}'), ({"a": [1, None]}, '{"a":[1,null]}'), (1, "1"), (None, "null")],
+)
+def test_data_is_encoded_once(data: Any, text: str) -> None:
+    assert encode_data("e", data) == text
+
+
+def test_data_that_is_not_json() -> None:
+    with pytest.raises(ProtocolError, match="'paid' cannot be sent as JSON"):
+        encode_data("paid", object())
+
+
+def test_text_that_is_not_unicode() -> None:
+    with pytest.raises(ProtocolError, match="'e' cannot be sent as JSON"):
+        make_server().trigger(["a"], "e", "\ud800", None, None)
+    with pytest.raises(ProtocolError, match="'e' cannot be sent as JSON"):
+        cut(make_server(), BatchEvent("\udcff", "e", 1))
+
+
+def test_optional_fields_are_left_out() -> None:
+    server = make_server()
+    bare = json.loads(server.trigger(["a"], "e", "1", None, None).body)
+    assert bare == {"name": "e", "channels": ["a"], "data": "1"}
+    full = json.loads(server.trigger(["a"], "e", "1", "1.2", "user_count").body)
+    assert full == {**bare, "socket_id": "1.2", "info": "user_count"}
+
+
+@pytest.mark.parametrize("count", [0, 101])
+def test_how_many_channels(count: int) -> None:
+    server = make_server(max_request_size=100_000)
+    assert server.trigger(["a"] * 100, "e", "1", None, None).body
+    with pytest.raises(ProtocolError, match=f"1 to 100 channels at once, not {count}"):
+        server.trigger(["a"] * count, "e", "1", None, None)
+
+
+def test_an_event_of_exactly_the_limit() -> None:
+    size = make_server().size(make_server().trigger(["a"], "e", "x" * 100, None, None))
+    assert make_server(max_request_size=size).trigger(["a"], "e", "x" * 100, None, None)
+    with pytest.raises(ProtocolError, match=f"too large to publish: {size} bytes .* {size - 1} .REVERB_MAX_RE"):
+        make_server(max_request_size=size - 1).trigger(["a"], "e", "x" * 100, None, None)
+
+
+# --- batches ---------------------------------------------------------------------------------------------------
+
+
+def test_batches_by_count() -> None:
+    batches = cut(make_server(), *(BatchEvent("a", str(n), n) for n in range(25)))
+    assert [batch.size for batch in batches] == [10, 10, 5]
+    assert [name for batch in batches for name in names(batch)] == [str(n) for n in range(25)]
+    assert {batch.request.path for batch in batches} == {"/apps/42/batch_events"}
+    assert json.loads(batches[0].request.body)["batch"][1] == {"name": "1", "channel": "a", "data": "1"}
+
+
+def test_no_events_are_no_batches() -> None:
+    assert cut(make_server()) == []
+
+
+def test_an_event_with_a_socket_id_goes_alone() -> None:
+    events = [BatchEvent("a", str(n), n, socket_id="1.2" if n == 2 else None, info="user_count") for n in range(5)]
+    batches = cut(make_server(), *events)
+    assert [names(batch) for batch in batches] == [["0", "1"], ["2"], ["3", "4"]]
+    assert batches[1].request.path == "/apps/42/events"
+    body = json.loads(batches[1].request.body)
+    assert body == {"name": "2", "channels": ["a"], "data": "2", "socket_id": "1.2", "info": "user_count"}
+
+
+@given(st.lists(st.integers(0, 1_100), max_size=40), st.integers(1_500, 3_000))
+def test_batches_keep_order_and_stay_within_what_the_server_takes(sizes: list[int], limit: int) -> None:
+    server = make_server(max_request_size=limit)
+    batches = cut(server, *(BatchEvent("a", str(n), "x" * size) for n, size in enumerate(sizes)))
+    assert [name for batch in batches for name in names(batch)] == [str(n) for n in range(len(sizes))]
+    assert all(batch.size == len(names(batch)) <= MAX_BATCH for batch in batches)
+    assert all(server.size(batch.request) <= limit for batch in batches)
+    for batch, following in pairwise(batches):
+        if batch.size < MAX_BATCH:
+            # It is full: with the next event it would be too large, give or take the digits of its length.
+            first = json.loads(following.request.body)["batch"][0]
+            added = len(json.dumps(first, separators=(",", ":"))) + 1
+            assert server.size(batch.request) + added > limit - 10
+
+
+@pytest.mark.parametrize("socket_id", [None, "1.2"])
+def test_one_event_of_a_batch_that_is_too_large(socket_id: str | None) -> None:
+    events = [BatchEvent("a", "small", 1), BatchEvent("b", "large", "x" * 10_000, socket_id)]
+    with pytest.raises(ProtocolError, match=r"'large' on 'b' is too large .*REVERB_MAX_REQUEST_SIZE"):
+        cut(make_server(), *events)
+
+
+# --- answers ---------------------------------------------------------------------------------------------------
+
+GET = Request("GET", "/apps/42/channels")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected_status", "says"),
+    [
+        (
+            401,
+            b"Authentication signature invalid.",
+            401,
+            "check REVERB_APP_KEY, REVERB_APP_SECRET, .*clock$",
+        ),
+        (404, b"No matching application for ID [42].", 404, r"ID \[42\].; check REVERB_APP_ID and REVERB_PATH"),
+        (413, b"Payload too large.", 413, "Payload too large.; REVERB_MAX_REQUEST_SIZE"),
+        (422, b'{"name":["The name field is required."],"data":["No."]}', 422, "name: The name .*; data: No."),
+        (422, b'{"message":"No."}', 422, "with 422: No."),
+        (500, b"Internal server error.", 500, "with 500: Internal server error."),
+        (502, b"<html><h1>Bad gateway</h1></html>", 502, "with 502: a page of HTML; the server is starting"),
+        (301, b"", 301, "with 301: an empty body; it redirects; check REVERB_SCHEME"),
+        (418, b"", 418, "with 418: an empty body$"),
+        (400, b"\xff\xfe" + b"x" * 300, 400, "with 400: \ufffd\ufffdx{198}…$"),
+        (200, b'{"error":"The secret authentication failed","code":401}', 401, "failed; check REVERB_APP_KEY"),
+        (200, b'{"error":"Odd"}', 200, "with 200: Odd"),
+        (200, b"", 200, "with 200 and an empty body, not .* REVERB_HOST, REVERB_PORT and REVERB_PATH"),
+        (200, b"<!doctype html>", 200, "with 200 and a page of HTML, not"),
+        (200, b"[1]", 200, r"with 200 and \[1\], not"),
+        (200, b'{"a":', 200, "not with what"),
+        (200, b"[" * 100_000, 200, "not with what"),
+    ],
+)
+def test_answers_that_are_errors(status: int, body: bytes, expected_status: int, says: str) -> None:
+    with pytest.raises(APIError, match=says) as caught:
+        make_server().read(GET, status, body)
+    assert caught.value.status == caught.value.code == expected_status
+    assert str(caught.value).startswith("localhost:8080 answered GET /apps/42/channels with ")
+
+
+def test_a_prefix_is_suspected_too() -> None:
+    with pytest.raises(APIError, match="REVERB_PATH"):
+        make_server(prefix="/ws").read(GET, 401, b"")
+
+
+def test_hints_for_single_calls() -> None:
+    server = make_server()
+    with pytest.raises(APIError, match=r"Reverb 1\.10 answers so although it has ended the connections"):
+        server.read(server.post("/users/7/terminate_connections", b"{}"), 500, b"Internal server error.")
+    with pytest.raises(APIError, match="only presence channels know their users"):
+        server.read(server.get("/channels/news/users"), 400, b"{}")
+
+
+def test_a_signature_that_the_server_quotes_is_not_told() -> None:
+    said = json.dumps({"error": f'Invalid signature: you sent "{"0123456789abcdef" * 4}"'})
+    with pytest.raises(APIError, match=r'you sent "\[signature\]"'):
+        make_server().read(GET, 401, said.encode())
+
+
+def test_infos_in_every_shape() -> None:
+    server = make_server()
+
+    def by_channel(answer: Any) -> dict[str, ChannelInfo]:
+        return server.convert(GET, answer, Infos).by_channel()
+
+    assert by_channel({}) == by_channel({"channels": []}) == by_channel({"channels": {}}) == {}
+    assert by_channel({"channels": {"a": {"user_count": 2}, "b": []}}) == {
+        "a": ChannelInfo(user_count=2),
+        "b": ChannelInfo(),
+    }
+
+
+def test_infos_of_batches() -> None:
+    server = make_server()
+
+    def in_order(answer: Any, size: int) -> list[ChannelInfo]:
+        return server.convert(GET, answer, Infos).in_order(size)
+
+    nothing = ChannelInfo()
+    assert in_order({"ok": True}, 2) == in_order({"batch": {}}, 2) == [nothing, nothing]
+    assert in_order({"batch": [{"user_count": 1}, []]}, 2) == [ChannelInfo(user_count=1), nothing]
+    assert in_order({"channels": {"a": {"user_count": 1}}}, 1) == [ChannelInfo(user_count=1)]
+
+
+def test_users_are_named_once_and_by_strings() -> None:
+    answer = {"users": [{"id": 7}, {"id": "8"}, {"id": "7"}]}
+    assert make_server().convert(GET, answer, Users).ids() == ["7", "8"]
+    nobody = make_server().get("/channels/presence-a/users")
+    assert make_server().read(nobody, 404, b"{}") == {}
+    with pytest.raises(APIError):
+        make_server().read(GET, 404, b"{}")
+
+
+def test_json_that_means_something_else() -> None:
+    with pytest.raises(APIError, match=r"JSON that means something else .*REVERB_HOST"):
+        make_server().convert(GET, {"users": {"a": 1}}, Users)
+
+
+def test_the_secret_does_not_show() -> None:
+    assert VECTORS["secret"] not in repr(make_server())
