@@ -367,6 +367,11 @@ class Connection(picows.WSListener):
         self._send(payload)
         self.answers.sent_silent()
 
+    @property
+    def is_congested(self) -> bool:
+        """Whether the socket's buffer is full."""
+        return self._writable is not None
+
     async def drain(self) -> None:
         """Wait while the socket's buffer is full."""
         while self._writable is not None:

@@ -95,15 +95,17 @@ def encode_client_event(event: str, channel: str, data: Any) -> bytes:
     if not event.startswith(CLIENT_EVENT_PREFIX):
         event = CLIENT_EVENT_PREFIX + event
     try:
-        raw = _encode_json(data)
+        payload = _encode_json({"event": event, "channel": channel, "data": data})
+        # What else becomes an object or a list, a dataclass for instance, only its JSON shows.
+        is_single_value = type(data) is not dict and _encode_json(data)[0] not in b"{[n"
     except (TypeError, ValueError, RecursionError) as error:
         raise ProtocolError(f"the data of {event!r} on {channel!r} cannot be sent as JSON: {error}") from None
-    if raw[0] not in b"{[" and raw != b"null":
+    if is_single_value:
         raise ProtocolError(
             f"the data of {event!r} on {channel!r} must be an object, a list, or None, "
             f"not {type(data).__name__}: servers refuse single values in client events"
         )
-    return b'{"event":%b,"channel":%b,"data":%b}' % (_encode_json(event), _encode_json(channel), raw)
+    return payload
 
 
 def encode_channel_data(channel: str, user_data: Any) -> str:

@@ -13,7 +13,7 @@ from ._dispatch import Handler, Lane, Reader
 from ._protocol import Message
 from .auth import ChannelAuth
 from .events import Events
-from .exceptions import ProtocolError, ReverbError, SubscriptionError, TimeoutError
+from .exceptions import ConnectionError, ProtocolError, ReverbError, SubscriptionError, TimeoutError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,6 +41,7 @@ class Channel:
         "_channel_data",
         "_claimed",
         "_client",
+        "_has_client_events",
         "_is_asking",
         "_is_subscribed",
         "_lane",
@@ -57,6 +58,7 @@ class Channel:
         self._name = name
         # The JSON text that says who we are, as it is signed and sent; from an authorizer it comes anew each time.
         self._channel_data = channel_data
+        self._has_client_events = _protocol.needs_auth(name) and not _protocol.is_encrypted(name)
         self._is_subscribed = False
         self._is_asking = False
         self._awaits: Literal["turn", "authorizer", "server"] = "server"
@@ -116,7 +118,28 @@ class Channel:
         ``REVERB_MAX_MESSAGE_SIZE``, :class:`SubscriptionError` on a channel that is public, encrypted, or not
         subscribed, and :class:`ConnectionError` while the connection is down.
         """
-        await self._client._trigger(self, event, data)
+        name, config = self._name, self._client._config
+        if not self._has_client_events:
+            reason = (
+                "encrypted channels have no client events"
+                if _protocol.is_encrypted(name)
+                else "client events need a private or presence channel"
+            )
+            raise SubscriptionError(f"cannot trigger on {name!r}: {reason}")
+        payload = _protocol.encode_client_event(event, name, data)
+        if len(payload) > config.max_message_size:
+            raise ProtocolError(
+                f"{event!r} on {name!r} is too large to send: {len(payload)} bytes, and the server accepts "
+                f"{config.max_message_size} (REVERB_MAX_MESSAGE_SIZE)"
+            )
+        connection = self._client._connection
+        if connection is None:
+            raise ConnectionError(f"cannot trigger on {name!r}: not connected to {config.address}")
+        if not self._is_subscribed:
+            raise SubscriptionError(f"cannot trigger on {name!r}: not subscribed")
+        if connection.is_congested:
+            await connection.drain()
+        connection.send_silent(payload)
 
     def __repr__(self) -> str:
         state = "subscribed" if self.is_subscribed else "not subscribed"

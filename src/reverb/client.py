@@ -23,7 +23,6 @@ from .exceptions import (
     AuthenticationError,
     ConfigurationError,
     ConnectionError,
-    ProtocolError,
     ReverbError,
     SubscriptionError,
     TimeoutError,
@@ -483,28 +482,6 @@ class ReverbClient:
         for channel in [*self._channels.values(), *self._joining.values()]:
             channel._resolve(error)
         self._joining.clear()
-
-    async def _trigger(self, channel: Channel, event: str, data: Any) -> None:
-        name = channel.name
-        if not _protocol.needs_auth(name):
-            raise SubscriptionError(
-                f"cannot trigger on {name!r}: client events need a private or presence channel"
-            )
-        if _protocol.is_encrypted(name):
-            raise SubscriptionError(f"cannot trigger on {name!r}: encrypted channels have no client events")
-        payload = _protocol.encode_client_event(event, name, data)
-        if len(payload) > self._config.max_message_size:
-            raise ProtocolError(
-                f"{event!r} on {name!r} is too large to send: {len(payload)} bytes, and the server accepts "
-                f"{self._config.max_message_size} (REVERB_MAX_MESSAGE_SIZE)"
-            )
-        connection = self._connection
-        if connection is None:
-            raise ConnectionError(f"cannot trigger on {name!r}: not connected to {self._config.address}")
-        if not channel.is_subscribed:
-            raise SubscriptionError(f"cannot trigger on {name!r}: not subscribed")
-        await connection.drain()
-        connection.send_silent(payload)
 
     # --- called by the supervisor and the connection -----------------------------------------------------------
 
