@@ -1,10 +1,42 @@
-"""Signatures, checked against what others computed: Pusher's documentation, and a recording of Laravel Reverb."""
+"""Signatures, checked against what others computed (Pusher's documentation, a recording of Laravel Reverb), and
+authorizers, against an application that behaves like Laravel."""
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+import hashlib
+import json
+import sys
+import traceback
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from time import monotonic
+from typing import Any
+from urllib.parse import unquote
 
-from reverb.auth import ChannelAuth, sign_channel, sign_request
+import aiohttp
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from reverb import AuthenticationError, ConfigurationError, ProtocolError, SubscriptionError
+from reverb.auth import (
+    ChannelAuth,
+    EndpointAuthorizer,
+    SecretAuthorizer,
+    UserAuth,
+    authenticate_user,
+    authorize_channel,
+    sign_channel,
+    sign_request,
+    sign_user,
+)
+from reverb.config import Credentials
+from tests.integration.servers import free_ports
+from tests.laravel import PAGE, Laravel
+from tests.watching import open_descriptors, until
 
 KEY, SECRET = "278d425bdf160c739803", "7ad3773142a6692b25b8"
 
@@ -64,4 +96,358 @@ def test_a_request_without_a_body_has_no_digest_and_keeps_its_query() -> None:
 
 
 def test_signatures_do_not_show() -> None:
-    assert "sig" not in repr(ChannelAuth("key:sig", '{"user_id":"sig"}'))
+    assert "sig" not in repr(ChannelAuth("key:sig", '{"user_id":"sig"}', "sig"))
+    assert "sig" not in repr(UserAuth("key:sig", "sig"))
+
+
+# --- the secret ------------------------------------------------------------------------------------------------
+
+
+async def test_the_secret_signs_at_once_and_when_awaited() -> None:
+    authorizer = SecretAuthorizer(KEY, SECRET)
+    right = f"{KEY}:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"
+    assert (await authorizer("1234.1234", "private-foobar")).auth == right
+    assert authorizer.authorize("1234.1234", "private-foobar").auth == right
+    assert SECRET not in repr(authorizer)
+
+
+def test_a_master_key_gives_each_encrypted_channel_a_secret() -> None:
+    authorizer = SecretAuthorizer(KEY, SECRET, b64encode(32 * b"m").decode())
+    secret = authorizer.authorize("1.2", "private-encrypted-a").shared_secret
+    assert secret == b64encode(hashlib.sha256(b"private-encrypted-a" + 32 * b"m").digest()).decode()
+    assert secret != authorizer.authorize("1.2", "private-encrypted-b").shared_secret
+    assert authorizer.authorize("1.2", "private-a").shared_secret is None
+    with pytest.raises(ConfigurationError, match="32 bytes"):
+        SecretAuthorizer(KEY, SECRET, "c2hvcnQ=")
+
+
+# --- backends --------------------------------------------------------------------------------------------------
+
+CREDENTIALS = Credentials(app_key=KEY, app_secret=SECRET, encryption_master_key=b64encode(32 * b"m").decode())
+
+
+def test_a_backend_authorises_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = {"auth": f"{KEY}:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"}
+    assert authorize_channel("1234.1234", "private-foobar", credentials=CREDENTIALS) == right
+    monkeypatch.setenv("REVERB_APP_KEY", KEY)
+    with pytest.raises(ConfigurationError, match="REVERB_APP_SECRET"):
+        authorize_channel("1234.1234", "private-foobar")
+    monkeypatch.setenv("REVERB_APP_SECRET", SECRET)
+    assert authorize_channel("1234.1234", "private-foobar") == right
+
+
+def test_a_backend_authorises_members() -> None:
+    user = {"user_id": 7, "user_info": {"name": "Zoë"}}
+    answer = authorize_channel("1.2", "presence-room", user, credentials=CREDENTIALS)
+    assert json.loads(answer["channel_data"]) == {"user_id": "7", "user_info": {"name": "Zoë"}}
+    assert answer["auth"] == sign_channel(KEY, SECRET, "1.2", "presence-room", answer["channel_data"])
+    for channel, data in (("presence-room", None), ("private-x", user), ("presence-room", {"id": 7})):
+        with pytest.raises(SubscriptionError):
+            authorize_channel("1.2", channel, data, credentials=CREDENTIALS)
+
+
+def test_a_backend_hands_out_the_keys_of_encrypted_channels() -> None:
+    answer = authorize_channel("1.2", "private-encrypted-a", credentials=CREDENTIALS)
+    assert b64decode(answer["shared_secret"]) == hashlib.sha256(b"private-encrypted-a" + 32 * b"m").digest()
+    with pytest.raises(AuthenticationError, match="REVERB_ENCRYPTION_MASTER_KEY"):
+        authorize_channel("1.2", "private-encrypted-a", credentials=Credentials(app_key=KEY, app_secret=SECRET))
+
+
+@pytest.mark.parametrize(
+    "socket_id", ["", "1", "1.", ".1", "1.2:private-x", "1.2\n", " 1.2", "a.b", "\u0661.\u0662", "1.2.3"]
+)
+def test_backends_sign_no_malformed_socket_id(socket_id: str) -> None:
+    with pytest.raises(ProtocolError, match="socket id"):
+        authorize_channel(socket_id, "private-x", credentials=CREDENTIALS)
+    with pytest.raises(ProtocolError, match="socket id"):
+        authenticate_user(socket_id, {"id": "7"}, credentials=CREDENTIALS)
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        "",
+        "news",
+        "private",
+        "private-",
+        "privatex",
+        "private-x\n",
+        "private-a b",
+        "private-é",
+        "private-a:b",
+        "private-" + 193 * "x",
+    ],
+)
+def test_backends_sign_no_malformed_channel(channel: str) -> None:
+    with pytest.raises(ProtocolError, match="private or presence channel"):
+        authorize_channel("1.2", channel, credentials=CREDENTIALS)
+
+
+def test_a_backend_signs_users_in() -> None:
+    answer = authenticate_user("1.2", {"id": 7, "watchlist": ["8"]}, credentials=CREDENTIALS)
+    assert json.loads(answer["user_data"]) == {"id": "7", "watchlist": ["8"]}
+    for nobody in ({}, {"id": ""}, {"id": None}, {"id": True}, {"user_id": "7"}):
+        with pytest.raises(ProtocolError, match="user_data"):
+            authenticate_user("1.2", nobody, credentials=CREDENTIALS)
+
+
+# --- endpoints -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def laravel(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Laravel]:
+    monkeypatch.setattr("reverb.auth._RETRY_DELAYS", (0.01, 0.01, 0.01, 0.01))
+    async with Laravel(KEY, SECRET) as laravel:
+        yield laravel
+
+
+@pytest.mark.parametrize("json", [False, True])
+async def test_an_endpoint_is_asked_as_laravel_wants_it(laravel: Laravel, json: bool) -> None:
+    authorizer = EndpointAuthorizer(
+        laravel.url, token=laravel.token, headers={"X-Device": "rpi"}, params={"site": "north & south"}, json=json
+    )
+    answer = await authorizer("1.2", "private-x")
+    assert answer == ChannelAuth(sign_channel(KEY, SECRET, "1.2", "private-x"))
+    (asked,) = laravel.asked
+    assert asked["input"] == {"socket_id": "1.2", "channel_name": "private-x", "site": "north & south"}
+    assert asked["headers"]["X-Device"] == "rpi"
+    assert asked["headers"]["Accept"] == "application/json"
+
+
+async def test_channel_data_and_shared_secrets_come_as_they_are(laravel: Laravel) -> None:
+    authorizer = EndpointAuthorizer(laravel.url, token=laravel.token)
+    presence = await authorizer("1.2", "presence-room")
+    assert presence.channel_data == '{"user_id":"7","user_info":{"name":"Ann\\/\\u00e9"}}'
+    encrypted = await authorizer("1.2", "private-encrypted-x")
+    assert encrypted.shared_secret == b64encode(laravel.shared_secret("private-encrypted-x")).decode()
+    user = await authorizer.authenticate_user("1.2")
+    assert user.user_data == '{"id":"7","user_info":{"name":"Ann\\/\\u00e9"}}'
+    assert user.auth == sign_user(KEY, SECRET, "1.2", user.user_data)
+    assert laravel.asked[-1]["input"] == {"socket_id": "1.2"}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_tokens_headers_and_params_are_asked_for_at_every_attempt(
+    laravel: Laravel, asynchronous: bool
+) -> None:
+    numbers = iter(range(100))
+
+    def provide(make: Callable[[int], Any]) -> Any:
+        async def provider() -> Any:
+            await asyncio.sleep(0)
+            return make(next(numbers))
+
+        return provider if asynchronous else lambda: make(next(numbers))
+
+    authorizer = EndpointAuthorizer(
+        laravel.url,
+        token=provide(lambda number: laravel.token if number == 3 else f"old-{number}"),
+        headers=provide(lambda number: {"X-Number": str(number)}),
+        params=provide(lambda number: {"number": str(number)}),
+    )
+    laravel.answers.append(web.Response(status=503))
+    await authorizer("1.2", "private-x")
+    assert [each["headers"]["Authorization"] for each in laravel.asked] == [
+        "Bearer old-0",
+        f"Bearer {laravel.token}",
+    ]
+    assert [each["headers"]["X-Number"] for each in laravel.asked] == ["1", "4"]
+    assert [each["input"]["number"] for each in laravel.asked] == ["2", "5"]
+
+
+def page(status: int) -> web.Response:
+    return web.Response(status=status, text=PAGE, content_type="text/html")
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (page(401), "REVERB_AUTH_TOKEN"),
+        (page(403), "callback"),
+        (page(404), "REVERB_AUTH_ENDPOINT"),
+        (page(405), "POST"),
+        (page(419), "CSRF"),
+        (page(422), "parameters"),
+        (page(418), "does not take"),
+        (web.Response(status=302, headers={"Location": "/login?TOP-SECRET"}), "redirects"),
+        (page(200), "page, most likely to log in"),
+        (web.json_response({"message": "TOP-SECRET"}), "missing required field `auth`"),
+        (web.json_response({"auth": "k:s", "channel_data": {"x": "TOP-SECRET"}}), "channel_data"),
+        (web.json_response(["TOP-SECRET"]), "not an authorisation"),
+        (web.Response(text=""), "not JSON"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+async def test_what_does_not_get_better_is_asked_once_and_explained(
+    laravel: Laravel, answer: web.Response, cause: str
+) -> None:
+    laravel.answers.append(answer)
+    url = laravel.url.replace("//", "//user:TOP-SECRET@") + "?key=TOP-SECRET"
+    authorizer = EndpointAuthorizer(url, headers={"X-Token": "TOP-SECRET"})
+    with pytest.raises(AuthenticationError) as caught:
+        await authorizer("1.2", "private-x")
+    assert len(laravel.asked) == 1
+    assert caught.value.code == answer.status
+    message = str(caught.value)
+    assert message.startswith(f"{laravel.url} did not authorise 'private-x': ")
+    assert cause in message
+    assert "\n" not in message
+    assert len(message) < 300
+    assert "TOP-SECRET" not in "".join(traceback.format_exception(caught.value)) + repr(authorizer)
+
+
+async def test_what_laravel_itself_says(laravel: Laravel) -> None:
+    with pytest.raises(AuthenticationError, match="401, nobody is logged in"):
+        await EndpointAuthorizer(laravel.url, token="old")("1.2", "private-x")
+    laravel.denied.add("private-x")
+    with pytest.raises(AuthenticationError, match="403, the channel's callback said no"):
+        await EndpointAuthorizer(laravel.url, token=laravel.token)("1.2", "private-x")
+    with pytest.raises(AuthenticationError, match="404, the URL is wrong"):
+        await EndpointAuthorizer(f"{laravel.root}/broadcast/auth", token=laravel.token)("1.2", "private-x")
+    # Without its Content-Type a form is nothing to PHP.
+    wrong = EndpointAuthorizer(laravel.url, token=laravel.token, headers={"Content-Type": "text/plain"})
+    with pytest.raises(AuthenticationError, match="403"):
+        await wrong("1.2", "private-y")
+
+
+@pytest.mark.parametrize("failure", [500, 502, 503, 429, "drop"])
+async def test_what_may_get_better_is_tried_again(laravel: Laravel, failure: int | str) -> None:
+    def fail(times: int) -> None:
+        laravel.answers.extend("drop" if failure == "drop" else page(int(failure)) for _ in range(times))
+
+    authorizer = EndpointAuthorizer(laravel.url, token=laravel.token)
+    fail(4)
+    assert (await authorizer("1.2", "private-x")).auth
+    assert len(laravel.asked) == 5
+    fail(5)
+    with pytest.raises(AuthenticationError) as caught:
+        await authorizer("1.2", "private-x")
+    assert len(laravel.asked) == 10
+    assert caught.value.code == (None if failure == "drop" else failure)
+    assert "TOP-SECRET" not in str(caught.value)
+
+
+async def test_an_endpoint_that_is_down(laravel: Laravel) -> None:
+    await laravel.stop()
+    try:
+        with pytest.raises(AuthenticationError, match="cannot connect") as caught:
+            await EndpointAuthorizer(laravel.url, token=laravel.token)("1.2", "private-x")
+        assert caught.value.code is None
+    finally:
+        await laravel.start()
+
+
+async def test_an_endpoint_that_is_slow(laravel: Laravel) -> None:
+    laravel.delay = 5
+    with pytest.raises(AuthenticationError, match=r"no answer within 0\.05 seconds"):
+        await EndpointAuthorizer(laravel.url, token=laravel.token, timeout=0.05)("1.2", "private-x")
+    assert len(laravel.asked) == 5
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+async def test_retry_after_is_kept_to_by_all(laravel: Laravel, form: str) -> None:
+    later = "1" if form == "seconds" else format_datetime(datetime.now(timezone.utc) + timedelta(seconds=2))
+    laravel.answers.append(web.Response(status=429, headers={"Retry-After": later}))
+    authorizer = EndpointAuthorizer(laravel.url, token=laravel.token)
+    first = asyncio.ensure_future(authorizer("1.2", "private-x"))
+    await until(lambda: laravel.asked and "status" in laravel.asked[0])
+    started = monotonic()
+    await asyncio.sleep(0.05)
+    await authorizer("1.2", "private-y")
+    assert monotonic() - started > 0.5
+    await first
+    assert len(laravel.asked) == 3
+
+
+async def test_nobody_waits_for_an_hour(laravel: Laravel) -> None:
+    laravel.answers.append(web.Response(status=429, headers={"Retry-After": "3600"}))
+    with pytest.raises(AuthenticationError, match="429, too many requests"):
+        await EndpointAuthorizer(laravel.url, token=laravel.token)("1.2", "private-x")
+    assert len(laravel.asked) == 1
+
+
+async def log_in(laravel: Laravel, session: aiohttp.ClientSession) -> None:
+    async with session.get(f"{laravel.root}/sanctum/csrf-cookie") as response:
+        assert response.status == 204
+    token = unquote(session.cookie_jar.filter_cookies(URL(laravel.root))["XSRF-TOKEN"].value)
+    async with session.post(f"{laravel.root}/login", headers={"X-XSRF-TOKEN": token}) as response:
+        assert response.status == 204
+
+
+async def test_session_cookies_as_sanctum_wants_them(laravel: Laravel) -> None:
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
+        await log_in(laravel, session)
+        authorizer = EndpointAuthorizer(
+            laravel.url, csrf_cookie_url=f"{laravel.root}/sanctum/csrf-cookie", session=session
+        )
+        for _ in range(2):
+            # The tokens of the last time are old; each time begins with a new one.
+            laravel.forget_csrf_tokens()
+            answers = await asyncio.gather(*(authorizer("1.2", f"private-{number}") for number in range(4)))
+            assert all(answer.auth for answer in answers)
+        with pytest.raises(AuthenticationError, match="419"):
+            await EndpointAuthorizer(laravel.url, session=session, headers={"Origin": laravel.root})(
+                "1.2", "private-x"
+            )
+        assert not session.closed
+
+
+async def test_a_csrf_cookie_without_a_login_is_not_enough(laravel: Laravel) -> None:
+    csrf_cookie_url = f"{laravel.root}/sanctum/csrf-cookie"
+    authorizer = EndpointAuthorizer(laravel.url, csrf_cookie_url=csrf_cookie_url)
+    with pytest.raises(AuthenticationError, match="401"):
+        await authorizer("1.2", "private-x")
+    cookies = [each["headers"].get("Cookie") for each in laravel.asked]
+    with pytest.raises(AuthenticationError, match="401"):
+        await authorizer("1.2", "private-x")
+    assert cookies[0].partition("laravel_session=")[2][:20] in laravel.asked[-1]["headers"]["Cookie"]
+    with pytest.raises(AuthenticationError, match=r"/sanctum/csrf did not authorise 'private-x': HTTP status 404"):
+        await EndpointAuthorizer(laravel.url, csrf_cookie_url=f"{laravel.root}/sanctum/csrf")("1.2", "private-x")
+
+
+async def test_nothing_stays_open(laravel: Laravel) -> None:
+    authorizer = EndpointAuthorizer(laravel.url, token=laravel.token)
+    before = open_descriptors()
+    await asyncio.gather(*(authorizer("1.2", f"private-{number}") for number in range(8)))
+    laravel.delay = 5
+    slow = asyncio.ensure_future(authorizer("1.2", "private-x"))
+    await until(lambda: len(laravel.asked) == 9)
+    slow.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await slow
+    await until(lambda: open_descriptors() <= before)
+
+
+def test_an_authorizer_outlives_its_event_loop() -> None:
+    (port,) = free_ports(1)
+    root = f"http://127.0.0.1:{port}"
+    authorizer = EndpointAuthorizer(f"{root}/broadcasting/auth", csrf_cookie_url=f"{root}/sanctum/csrf-cookie")
+
+    async def authorize() -> None:
+        async with Laravel(KEY, SECRET, port=port):
+            for result in await asyncio.gather(
+                *(authorizer("1.2", f"private-{number}") for number in range(8)), return_exceptions=True
+            ):
+                assert isinstance(result, AuthenticationError)
+                assert result.code == 401
+
+    asyncio.run(authorize())
+    asyncio.run(authorize())
+
+
+def test_without_aiohttp_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    with pytest.raises(ConfigurationError, match=r"python-reverb\[http\]"):
+        EndpointAuthorizer("https://example.com/broadcasting/auth")
+
+
+@pytest.mark.parametrize(
+    ("url", "user_url"),
+    [
+        ("https://a.test/broadcasting/auth", "https://a.test/broadcasting/user-auth"),
+        ("https://auth.a.test/pusher/auth?x=auth", "https://auth.a.test/pusher/user-auth?x=auth"),
+        ("https://a.test/oauth", "https://a.test/oauth"),
+    ],
+)
+def test_where_users_are_authorised(url: str, user_url: str) -> None:
+    assert EndpointAuthorizer(url)._user_url == user_url

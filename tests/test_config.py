@@ -20,6 +20,10 @@ def test_defaults_are_those_of_the_documentation() -> None:
     assert config.model_dump(exclude={"app_key", "host"}) == {
         "app_secret": None,
         "app_id": None,
+        "encryption_master_key": None,
+        "auth_endpoint": None,
+        "auth_token": None,
+        "auth_concurrency": 8,
         "port": 443,
         "scheme": "wss",
         "path": "",
@@ -44,6 +48,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
 ENVIRONMENT = {
     "REVERB_APP_KEY": ("env-key", "app_key", "env-key"),
     "REVERB_APP_ID": ("123", "app_id", "123"),
+    "REVERB_AUTH_CONCURRENCY": ("2", "auth_concurrency", 2),
     "REVERB_HOST": ("env.example.com", "host", "env.example.com"),
     "REVERB_PORT": ("8080", "port", 8080),
     "REVERB_SCHEME": ("ws", "scheme", "ws"),

@@ -14,6 +14,7 @@ import shlex
 import textwrap
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -35,6 +36,7 @@ from reverb.cli.app import app
 from reverb.server import ReverbServer
 from tests.cli.processes import reverb as run_module
 from tests.integration.servers import Target
+from tests.laravel import Laravel
 from tests.test_dispatch import Recorder
 from tests.watching import until
 
@@ -273,7 +275,24 @@ async def test_settings_in_an_object(block: Block) -> None:
     assert repr(fragment.names["client"]) == "<ReverbClient localhost:8080 not connected, 0 channels>"
 
 
-@block_of("Without the secret")
+@block_of("Asking Laravel")
+async def test_an_endpoint(block: Block, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REVERB_APP_SECRET")
+    async with Laravel(target.key, target.secret) as laravel:
+
+        async def log_in() -> SimpleNamespace:
+            return SimpleNamespace(token=laravel.token)
+
+        text = block.text.replace("https://example.com/broadcasting/auth", laravel.url)
+        fragment = Fragment(block._replace(text=text), log_in=log_in)
+        await fragment.run()
+        async with fragment.names["client"] as client:
+            assert (await client.subscribe("private-orders")).is_subscribed
+            assert (await client.subscribe("presence-room.1")).me["user_id"] == "7"
+        assert [each["headers"]["X-Device"] for each in laravel.asked] == ["rpi-001", "rpi-001"]
+
+
+@block_of("Your own way")
 async def test_an_authorizer(block: Block, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask_the_backend(socket_id: str, channel_name: str) -> dict[str, str]:
         data = '{"user_id":"7","user_info":{"name":"Ann"}}' if channel_name.startswith("presence-") else None

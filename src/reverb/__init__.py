@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from .auth import Authorizer, ChannelAuth
+from .auth import Authorizer, ChannelAuth, EndpointAuthorizer, SecretAuthorizer, UserAuth
 from .channel import Channel, PresenceChannel
 from .client import ReverbClient
 from .config import ReverbConfig
@@ -27,13 +27,16 @@ __all__ = [
     "ConfigurationError",
     "ConnectionError",
     "ConnectionState",
+    "EndpointAuthorizer",
     "Events",
     "PresenceChannel",
     "ProtocolError",
     "ReverbClient",
     "ReverbConfig",
     "ReverbError",
+    "SecretAuthorizer",
     "SubscriptionError",
     "TimeoutError",
+    "UserAuth",
     "__version__",
 ]

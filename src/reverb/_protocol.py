@@ -129,6 +129,21 @@ def encode_channel_data(channel: str, user_data: Any) -> str:
         raise SubscriptionError(f"the user_info for {channel!r} cannot be sent as JSON: {error}") from None
 
 
+def encode_user_data(user_data: Any) -> str:
+    """Return the JSON text that names the user of a connection: ``id`` a string that is not empty."""
+    user_id = user_data.get("id") if isinstance(user_data, dict) else None
+    if isinstance(user_id, bool) or not isinstance(user_id, str | int) or user_id == "":
+        raise ProtocolError('user_data must be {"id": "…"}, with user_info and watchlist if you like')
+    try:
+        return _encode_json({**user_data, "id": str(user_id)}).decode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ProtocolError(f"the user_data cannot be sent as JSON: {error}") from None
+
+
+def encode_signin(auth: str, user_data: str) -> bytes:
+    return encode("pusher:signin", {"auth": auth, "user_data": user_data})
+
+
 def describe(payload: bytes) -> str:
     """Name a message of ours by its event and channel, and by nothing that it carries."""
     message = decode_json(payload)

@@ -1,16 +1,58 @@
-"""Signatures: who may subscribe to a channel, and who may call the HTTP API.
+"""Signatures, and who makes them: with the application's secret, by asking an endpoint, or somebody's own way.
 
-Both are HMAC-SHA256 with the application's secret, in lower-case hex, as the Pusher protocol defines them.
+All signatures are HMAC-SHA256 with the application's secret, in lower-case hex, as the Pusher protocol has them.
+Clients use :class:`SecretAuthorizer` and :class:`EndpointAuthorizer`; backends that authorise other people's
+clients use :func:`authorize_channel` and :func:`authenticate_user`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Mapping
+import inspect
+import random
+import re
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-__all__ = ["Authorizer", "ChannelAuth", "sign_channel", "sign_request"]
+import msgspec
+
+from . import _protocol, crypto
+from .config import Credentials
+from .exceptions import AuthenticationError, ConfigurationError, ProtocolError, SubscriptionError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = [
+    "Authorizer",
+    "ChannelAuth",
+    "EndpointAuthorizer",
+    "SecretAuthorizer",
+    "UserAuth",
+    "authenticate_user",
+    "authorize_channel",
+    "sign_channel",
+    "sign_request",
+    "sign_user",
+]
+
+T = TypeVar("T")
+Provider: TypeAlias = T | Callable[[], T | Awaitable[T]]
+"""A value, or a plain or ``async`` callable that returns it."""
+
+_RETRY_DELAYS = (0.25, 0.5, 1.0, 2.0)
+"""Seconds before an endpoint that failed is asked again; half of each is random."""
+_MAX_RETRY_AFTER = 60.0
+"""Longest ``Retry-After`` that is waited for, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -18,15 +60,376 @@ class ChannelAuth:
     """What a server wants to see before it lets a connection into a private or presence channel.
 
     ``auth`` is ``KEY:SIGNATURE``. ``channel_data`` is the JSON text that the signature covers (presence channels);
-    it is sent byte for byte. Neither the signature nor the data shows in the repr.
+    it is sent byte for byte. ``shared_secret`` is the key of an encrypted channel, 32 bytes in base64. None of it
+    shows in the repr.
     """
 
     auth: str = field(repr=False)
     channel_data: str | None = field(default=None, repr=False)
+    shared_secret: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class UserAuth:
+    """What a server wants to see before it takes a connection for a user's: ``user_data`` is the JSON text that
+    the signature in ``auth`` covers. Neither shows in the repr."""
+
+    auth: str = field(repr=False)
+    user_data: str = field(repr=False)
 
 
 Authorizer = Callable[[str, str], Awaitable[ChannelAuth]]
-"""An async callable ``(socket_id, channel_name) -> ChannelAuth``, asked anew for each subscription."""
+"""An async callable ``(socket_id, channel_name) -> ChannelAuth``, asked anew for each subscription.
+
+One that signs users in, too, has an async method ``authenticate_user(socket_id) -> UserAuth``.
+"""
+
+
+# --- with the secret -------------------------------------------------------------------------------------------
+
+
+class SecretAuthorizer:
+    """Signs with the application's secret; what :class:`ReverbClient` does with ``REVERB_APP_SECRET``.
+
+    ``encryption_master_key``, 32 bytes in base64, is for encrypted channels. Whoever has the secret can do
+    anything on all channels of the application.
+    """
+
+    def __init__(self, app_key: str, app_secret: str, encryption_master_key: str | None = None) -> None:
+        self._key = app_key
+        self._secret = app_secret
+        self._master_key = None if encryption_master_key is None else b64decode(encryption_master_key)
+        if self._master_key is not None and len(self._master_key) != crypto.KEY_SIZE:
+            raise ConfigurationError("encryption_master_key must be 32 bytes in base64")
+
+    async def __call__(self, socket_id: str, channel_name: str) -> ChannelAuth:
+        return self.authorize(socket_id, channel_name)
+
+    def authorize(self, socket_id: str, channel_name: str, channel_data: str | None = None) -> ChannelAuth:
+        """Sign for a channel at once; ``channel_data`` says who we are on a presence channel."""
+        auth = sign_channel(self._key, self._secret, socket_id, channel_name, channel_data)
+        if self._master_key is None or not _protocol.is_encrypted(channel_name):
+            return ChannelAuth(auth, channel_data)
+        shared_secret = crypto.derive_shared_secret(channel_name, self._master_key)
+        return ChannelAuth(auth, channel_data, b64encode(shared_secret).decode())
+
+    def authenticate(self, socket_id: str, user_data: str) -> UserAuth:
+        """Sign for the user of a connection, whom the JSON text ``user_data`` describes."""
+        return UserAuth(sign_user(self._key, self._secret, socket_id, user_data), user_data)
+
+    @classmethod
+    def from_credentials(cls, credentials: Credentials) -> SecretAuthorizer:
+        """Make one from settings; raise ConfigurationError if the secret is not among them."""
+        if credentials.app_secret is None:
+            raise ConfigurationError("REVERB_APP_SECRET is missing: nothing can be signed without it")
+        master_key = credentials.encryption_master_key
+        return cls(
+            credentials.app_key,
+            credentials.app_secret.get_secret_value(),
+            None if master_key is None else master_key.get_secret_value(),
+        )
+
+
+def authorize_channel(
+    socket_id: str,
+    channel: str,
+    user_data: dict[str, Any] | None = None,
+    *,
+    credentials: Credentials | None = None,
+) -> dict[str, str]:
+    """Let a browser's connection into a private or presence channel: return what to answer to it, as JSON.
+
+    For backends that pusher-js or Laravel Echo ask at their ``authEndpoint``, with ``socket_id`` and
+    ``channel_name``. **Whether the user may listen to the channel is the caller's business, before this.**
+    ``user_data`` is for presence channels: ``{"user_id": …, "user_info": {…}}``. On encrypted channels the answer
+    has the channel's key, derived from ``REVERB_ENCRYPTION_MASTER_KEY``. ``credentials`` are read from the
+    environment and ``.env`` where they are not given.
+
+    Raises :class:`ProtocolError` for a socket id or a channel name that is malformed or needs no authorisation,
+    and :class:`SubscriptionError` for ``user_data`` that does not go with the channel.
+    """
+    _check_socket_id(socket_id)
+    # soketi and Pusher's own libraries take names of 200 characters at most.
+    if not re.fullmatch(r"(private|presence)-[A-Za-z0-9_\-=@,.;]+", channel) or len(channel) > 200:
+        raise ProtocolError("not the name of a private or presence channel")
+    signer = SecretAuthorizer.from_credentials(Credentials() if credentials is None else credentials)
+    channel_data = None
+    if _protocol.is_presence(channel):
+        channel_data = _protocol.encode_channel_data(channel, user_data)
+    elif user_data is not None:
+        raise SubscriptionError(f"user_data is for presence channels; {channel!r} is none")
+    answer = signer.authorize(socket_id, channel, channel_data)
+    if _protocol.is_encrypted(channel):
+        crypto.parse_shared_secret(channel, answer.shared_secret)
+    fields = {"auth": answer.auth, "channel_data": channel_data, "shared_secret": answer.shared_secret}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def authenticate_user(
+    socket_id: str, user_data: dict[str, Any], *, credentials: Credentials | None = None
+) -> dict[str, str]:
+    """Sign a browser's user in: return what to answer to its ``pusher.signin()``, as JSON.
+
+    ``user_data`` is ``{"id": "…"}`` and may have ``user_info`` and a ``watchlist`` of other users' ids. Raises
+    :class:`ProtocolError` for a malformed socket id, or ``user_data`` without an id.
+    """
+    _check_socket_id(socket_id)
+    signer = SecretAuthorizer.from_credentials(Credentials() if credentials is None else credentials)
+    answer = signer.authenticate(socket_id, _protocol.encode_user_data(user_data))
+    return {"auth": answer.auth, "user_data": answer.user_data}
+
+
+def _check_socket_id(socket_id: str) -> None:
+    # Whatever follows the digits would be signed, too: "1.2:private-x" makes a signature for another channel.
+    if not re.fullmatch(r"[0-9]+\.[0-9]+", socket_id):
+        raise ProtocolError("not a socket id: digits, a dot, digits")
+
+
+# --- by asking an endpoint -------------------------------------------------------------------------------------
+
+
+class EndpointAuthorizer:
+    """Asks an application over HTTP: Laravel's ``POST /broadcasting/auth``, and whatever answers like it.
+
+    ``url`` is asked for channels, ``user_url`` for the user (default: ``url`` with ``user-auth`` for a last
+    segment ``auth``). ``token`` is sent as bearer token, ``headers`` in addition, ``params`` in the body beside
+    ``socket_id`` and ``channel_name``. Each is a value or a (sync or async) callable, which is called anew for
+    every attempt, because tokens expire while programs live. The body is a form, as PHP reads it, or with
+    ``json=True`` JSON. ``timeout``, in seconds, is for each attempt.
+
+    ``csrf_cookie_url`` is for session cookies, as Laravel Sanctum wants them (``/sanctum/csrf-cookie``): it is
+    fetched first, and its ``XSRF-TOKEN`` sent along. ``session``, an :class:`aiohttp.ClientSession`, is where you
+    have logged in then; it stays open and yours. Without one, there are connections while something is asked.
+
+    Network errors, 429 (after its ``Retry-After``) and 5xx are tried again, for a few seconds. Every failure is an
+    :class:`AuthenticationError` with the HTTP status as its ``code``. Needs aiohttp, the extra ``http``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        user_url: str | None = None,
+        token: Provider[str] | None = None,
+        headers: Provider[Mapping[str, str]] | None = None,
+        params: Provider[Mapping[str, str]] | None = None,
+        json: bool = False,
+        csrf_cookie_url: str | None = None,
+        session: aiohttp.ClientSession | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        require_aiohttp()
+        self._url = url
+        self._user_url = user_url or re.sub(r"(?<=/)auth/?(?=$|[?#])", "user-auth", url, count=1)
+        self._token = token
+        self._headers = headers
+        self._params = params
+        self._json = json
+        self._csrf_cookie_url = csrf_cookie_url
+        self._given_session = session
+        self._timeout = timeout
+        self._session: aiohttp.ClientSession | None = None
+        self._cookies: aiohttp.abc.AbstractCookieJar | None = None
+        self._calls = 0
+        self._csrf_lock: asyncio.Lock
+        self._has_csrf_cookie = False
+        self._not_before = 0.0
+        """When the endpoint wants to be asked again, on the clock of :func:`time.monotonic`."""
+
+    async def __call__(self, socket_id: str, channel_name: str) -> ChannelAuth:
+        answer = await self._ask(
+            self._url, repr(channel_name), {"socket_id": socket_id, "channel_name": channel_name}
+        )
+        return ChannelAuth(answer.auth, answer.channel_data, answer.shared_secret)
+
+    async def authenticate_user(self, socket_id: str) -> UserAuth:
+        answer = await self._ask(self._user_url, "the user", {"socket_id": socket_id})
+        if answer.user_data is None:
+            raise AuthenticationError(f"{_bare(self._user_url)} did not authorise the user: no 'user_data' in it")
+        return UserAuth(answer.auth, answer.user_data)
+
+    def __repr__(self) -> str:
+        return f"<EndpointAuthorizer {_bare(self._url)}>"
+
+    async def _ask(self, url: str, subject: str, fields: dict[str, str]) -> _Answer:
+        async with self._open_session() as session:
+            for delay in (*_RETRY_DELAYS, None):
+                await asyncio.sleep(self._not_before - monotonic())
+                try:
+                    if self._csrf_cookie_url is not None:
+                        await self._fetch_csrf_cookie(session, self._csrf_cookie_url, subject)
+                    return await self._post(session, url, subject, fields)
+                except _TemporaryError as error:
+                    if delay is None or error.retry_after > _MAX_RETRY_AFTER:
+                        raise
+                    self._not_before = max(self._not_before, monotonic() + error.retry_after)
+                    await asyncio.sleep(random.uniform(delay / 2, delay))  # noqa: S311 - spreads load
+            raise AssertionError("the last attempt raises or returns")
+
+    async def _post(
+        self, session: aiohttp.ClientSession, url: str, subject: str, fields: dict[str, str]
+    ) -> _Answer:
+        headers = {"Accept": "application/json", "X-Requested-With": "XMLHttpRequest"}
+        if self._csrf_cookie_url is not None:
+            headers |= self._csrf_headers(session, url)
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {await _provide(self._token)}"
+        headers |= {} if self._headers is None else await _provide(self._headers)
+        body = {**({} if self._params is None else await _provide(self._params)), **fields}
+        content = {"json": body} if self._json else {"data": body}
+        text = await self._request(session, "POST", url, subject, headers=headers, **content)
+        try:
+            return msgspec.json.decode(text, type=_Answer)
+        except msgspec.ValidationError as error:  # JSON, but another: the message names fields, no values
+            why = f"its answer is not an authorisation: {error}"
+        except ValueError:
+            is_page = text.lstrip()[:1] == b"<"
+            why = "it answered with a page, most likely to log in" if is_page else "its answer is not JSON"
+        raise AuthenticationError(f"{_bare(url)} did not authorise {subject}: {why}", code=200)
+
+    async def _request(
+        self, session: aiohttp.ClientSession, method: str, url: str, subject: str, **options: Any
+    ) -> bytes:
+        """Return the body of a good answer; raise AuthenticationError with the likely cause of any other."""
+        aiohttp = require_aiohttp()
+        failed = f"{_bare(url)} did not authorise {subject}"
+        try:
+            async with session.request(
+                method,
+                url,
+                allow_redirects=False,  # would make a GET of it, and take headers to places they are not for
+                timeout=aiohttp.ClientTimeout(total=self._timeout),
+                **options,
+            ) as response:
+                if 200 <= response.status < 300:
+                    return await response.read()
+                status, retry_after = response.status, response.headers.get("Retry-After", "")
+        except asyncio.TimeoutError:
+            raise _TemporaryError(f"{failed}: no answer within {self._timeout:g} seconds") from None
+        except aiohttp.InvalidURL:
+            raise AuthenticationError(f"{failed}: the URL is not valid (REVERB_AUTH_ENDPOINT)") from None
+        except (aiohttp.ClientError, OSError) as error:
+            # "from None": the causes of some of these hold headers, the token among them.
+            raise _TemporaryError(f"{failed}: {_explain_network(error)}") from None
+        failed += f": HTTP status {status}, {_explain_status(status)}"
+        if status == 429 or status >= 500:
+            raise _TemporaryError(failed, code=status, retry_after=_parse_retry_after(retry_after))
+        raise AuthenticationError(failed, code=status)
+
+    @asynccontextmanager
+    async def _open_session(self) -> AsyncIterator[aiohttp.ClientSession]:
+        """Share a session among the calls under way; nothing stays open behind the last of them."""
+        aiohttp = require_aiohttp()
+        if self._calls == 0:
+            self._csrf_lock = asyncio.Lock()
+            self._has_csrf_cookie = False
+            if self._given_session is None:
+                if self._cookies is None:
+                    # unsafe: cookies of hosts without a name, such as 127.0.0.1, too
+                    keep = self._csrf_cookie_url is not None
+                    self._cookies = aiohttp.CookieJar(unsafe=True) if keep else aiohttp.DummyCookieJar()
+                self._session = aiohttp.ClientSession(cookie_jar=self._cookies)
+        self._calls += 1
+        try:
+            session = self._given_session or self._session
+            assert session is not None
+            yield session
+        finally:
+            self._calls -= 1
+            if self._calls == 0 and self._session is not None:
+                session, self._session = self._session, None
+                await session.close()
+
+    async def _fetch_csrf_cookie(self, session: aiohttp.ClientSession, url: str, subject: str) -> None:
+        async with self._csrf_lock:
+            if not self._has_csrf_cookie:
+                await self._request(session, "GET", url, subject, headers=_origin(url))
+                self._has_csrf_cookie = True
+
+    def _csrf_headers(self, session: aiohttp.ClientSession, url: str) -> dict[str, str]:
+        from yarl import URL
+
+        cookie = session.cookie_jar.filter_cookies(URL(url)).get("XSRF-TOKEN")
+        return _origin(url) | ({} if cookie is None else {"X-XSRF-TOKEN": unquote(cookie.value)})
+
+
+class _Answer(msgspec.Struct):
+    auth: str
+    channel_data: str | None = None
+    shared_secret: str | None = None
+    user_data: str | None = None
+
+
+class _TemporaryError(AuthenticationError):
+    """A failure that may be gone in a moment; ``retry_after`` is how long the endpoint wants to be left alone."""
+
+    def __init__(self, message: str, *, code: int | None = None, retry_after: float = 0.0) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
+
+
+def require_aiohttp() -> Any:
+    """Return aiohttp; raise ConfigurationError where it is not installed."""
+    try:
+        import aiohttp
+    except ImportError:
+        raise ConfigurationError('EndpointAuthorizer needs aiohttp: pip install "python-reverb[http]"') from None
+    return aiohttp
+
+
+async def _provide(provider: Provider[T]) -> T:
+    if callable(provider):
+        value = provider()
+        return await value if inspect.isawaitable(value) else value
+    return provider
+
+
+def _bare(url: str) -> str:
+    """A URL as it may be shown: without user, password, query and fragment."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _origin(url: str) -> dict[str, str]:
+    # Sanctum looks for a session only where the request comes from one of its stateful domains.
+    parts = urlsplit(url)
+    return {"Origin": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"}
+
+
+def _explain_network(error: Exception) -> str:
+    aiohttp = require_aiohttp()
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect: {error.os_error.strerror or type(error.os_error).__name__}"
+    return f"the connection failed: {type(error).__name__}"
+
+
+def _explain_status(status: int) -> str:
+    if 300 <= status < 400:
+        return "it redirects: to a login page, or the URL has the wrong scheme or host"
+    if status >= 500:
+        return "the application failed, or is down; its log says more"
+    return {
+        401: "nobody is logged in: the token is missing, wrong, or has expired (REVERB_AUTH_TOKEN)",
+        403: "the channel's callback said no, or no channel of this name is defined (routes/channels.php)",
+        404: "the URL is wrong, or its routes are not registered (REVERB_AUTH_ENDPOINT)",
+        405: "the URL takes no POST (REVERB_AUTH_ENDPOINT)",
+        419: "the CSRF token is missing or has expired: pass csrf_cookie_url, or use a route that takes tokens",
+        422: "it misses something: see the parameters it wants",
+        429: "too many requests",
+    }.get(status, "it does not take the request")
+
+
+def _parse_retry_after(value: str) -> float:
+    """Seconds in a ``Retry-After`` header, which holds seconds or a date; 0 if it is neither."""
+    if re.fullmatch(r"[0-9]+", value.strip()):
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds())
+    except (TypeError, ValueError):
+        return 0.0
+
+
+# --- signatures ------------------------------------------------------------------------------------------------
 
 
 def sign_channel(key: str, secret: str, socket_id: str, channel: str, channel_data: str | None = None) -> str:
@@ -36,6 +439,11 @@ def sign_channel(key: str, secret: str, socket_id: str, channel: str, channel_da
     """
     text = f"{socket_id}:{channel}" if channel_data is None else f"{socket_id}:{channel}:{channel_data}"
     return f"{key}:{_hmac_hex(secret, text)}"
+
+
+def sign_user(key: str, secret: str, socket_id: str, user_data: str) -> str:
+    """Return the ``KEY:SIGNATURE`` that makes the connection ``socket_id`` that of the user in ``user_data``."""
+    return f"{key}:{_hmac_hex(secret, f'{socket_id}::user::{user_data}')}"
 
 
 def sign_request(

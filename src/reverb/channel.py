@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import _protocol
 from ._dispatch import Handler, Lane
 from ._protocol import Message
+from .auth import ChannelAuth
 from .events import Events
 from .exceptions import ReverbError, TimeoutError
 
@@ -31,6 +32,7 @@ class Channel:
     """
 
     __slots__ = (
+        "_awaits",
         "_channel_data",
         "_claimed",
         "_client",
@@ -38,6 +40,7 @@ class Channel:
         "_is_subscribed",
         "_lane",
         "_name",
+        "_turn_began",
         "_waiters",
     )
 
@@ -48,6 +51,10 @@ class Channel:
         self._channel_data = channel_data
         self._is_subscribed = False
         self._is_asking = False
+        self._awaits: Literal["turn", "authorizer", "server"] = "server"
+        """Who has to act next while we are asking; our turn, when too many channels are being authorised."""
+        self._turn_began = 0.0
+        """When it was our turn to be authorised, on the event loop's clock."""
         self._lane = Lane(name, client._dispatcher, client._lane)
         self._claimed = False
         """Whether some ``subscribe()`` has returned this channel."""
@@ -109,18 +116,22 @@ class Channel:
         self._waiters.add(waiter)
 
         def expire() -> None:
-            if not waiter.done():
+            # Time in line does not count.
+            left = timeout if self._awaits == "turn" else self._turn_began + timeout - loop.time()
+            if left > 0:
+                timers.append(loop.call_later(left, expire))
+            elif not waiter.done():
                 waiter.set_exception(
                     TimeoutError(
-                        f"no answer to the subscription to {self._name!r} within {timeout:g} seconds "
-                        "(REVERB_SUBSCRIBE_TIMEOUT)"
+                        f"no answer of the {self._awaits} to the subscription to {self._name!r} within "
+                        f"{timeout:g} seconds (REVERB_SUBSCRIBE_TIMEOUT)"
                     )
                 )
 
-        timer = loop.call_later(timeout, expire)
+        timers = [loop.call_later(timeout, expire)]
 
         def settle(waiter: asyncio.Future[None]) -> None:
-            timer.cancel()
+            timers[-1].cancel()
             if not waiter.cancelled():
                 waiter.exception()  # whoever waited may have been cancelled, and nobody else needs to see it
 
@@ -135,6 +146,9 @@ class Channel:
                     waiter.set_result(None)
                 else:
                     waiter.set_exception(error)
+
+    def _on_authorized(self, auth: ChannelAuth) -> None:
+        self._channel_data = auth.channel_data
 
     def _on_confirmed(self, message: Message, size: int) -> None:
         self._is_asking = False
@@ -156,6 +170,7 @@ class Channel:
 
     def _on_lost(self) -> None:
         self._is_asking = False
+        self._awaits = "server"
         self._is_subscribed = False
 
     def _on_protocol_event(self, message: Message, size: int) -> None:

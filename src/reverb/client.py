@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from ._connection import Connection
 from ._dispatch import Dispatcher, Handler, Lane
 from ._protocol import Message, Question, ServerError
 from ._supervisor import Outage, Supervisor
-from .auth import Authorizer, ChannelAuth, sign_channel
+from .auth import Authorizer, ChannelAuth, EndpointAuthorizer, SecretAuthorizer
 from .channel import Channel, PresenceChannel
 from .config import ReverbConfig
 from .events import ConnectionState, Events
@@ -38,8 +40,8 @@ __all__ = ["ReverbClient"]
 
 log = logging.getLogger("reverb.client")
 
-_MAX_AUTHORIZATIONS = 8
-"""Calls of an authorizer at the same time, so that a reconnect with many channels is no stampede."""
+_CANCEL_TIMEOUT = 1.0
+"""Seconds that authorizers get to clean up when the connection they sign for is gone."""
 _SLOW_AFTER = 1.0
 """Seconds that reading is paused before that is worth a warning."""
 _SLOW_WARNING_INTERVAL = 60.0
@@ -50,8 +52,10 @@ class ReverbClient:
     """An asyncio client for Laravel Reverb and other servers of the Pusher protocol.
 
     Settings come from keyword arguments, the environment (``REVERB_…``) and ``.env``, or from a ready ``config``;
-    see :class:`ReverbConfig`. ``authorizer`` signs for private and presence channels in place of the application's
-    secret. ``ssl_context`` verifies the server in place of the system's certificates. Raises
+    see :class:`ReverbConfig`. ``authorizer`` signs for private and presence channels: an
+    :class:`EndpointAuthorizer`, a :class:`SecretAuthorizer`, or an async callable ``(socket_id, channel_name) ->
+    ChannelAuth``. Without one it is the endpoint in ``REVERB_AUTH_ENDPOINT``, or else the secret in
+    ``REVERB_APP_SECRET``. ``ssl_context`` verifies the server in place of the system's certificates. Raises
     :class:`ConfigurationError` for settings that are missing or invalid.
 
     ::
@@ -73,7 +77,7 @@ class ReverbClient:
         if config is not None and settings:
             raise TypeError("pass either a config or settings, not both")
         self._config = ReverbConfig(**settings) if config is None else config
-        self._authorizer = authorizer
+        self._authorizer = _authorizer_in(self._config) if authorizer is None else authorizer
         self._ssl_context = ssl_context
         self._dispatcher = Dispatcher(
             self._config.max_pending_events, self._config.max_pending_bytes, self._regulate_reading
@@ -85,7 +89,7 @@ class ReverbClient:
         """Channels that it has not confirmed yet, by name."""
         self._asked: dict[Question, Channel] = {}
         self._authorizing: set[asyncio.Task[None]] = set()
-        self._authorizations = asyncio.Semaphore(_MAX_AUTHORIZATIONS)
+        self._authorizations = asyncio.Semaphore(self._config.auth_concurrency)
         self._disconnecting = False
         self._slow_timer: asyncio.TimerHandle | None = None
         self._warned_slow_at = -_SLOW_WARNING_INTERVAL
@@ -104,7 +108,7 @@ class ReverbClient:
         if self._ssl_context is None and self._config.scheme == "wss":
             self._ssl_context = ssl.create_default_context()
         self._dispatcher.closed = False
-        self._authorizations = asyncio.Semaphore(_MAX_AUTHORIZATIONS)
+        self._authorizations = asyncio.Semaphore(self._config.auth_concurrency)
         await self._supervisor.start(self._ssl_context)
 
     async def disconnect(self) -> None:
@@ -121,6 +125,9 @@ class ReverbClient:
             await self._supervisor.stop()
             self._fail_joining(ConnectionError(f"disconnected from {self._config.address}"))
             await self._dispatcher.drain(self._config.drain_timeout)
+            others = self._authorizing - {asyncio.current_task()}
+            if others:
+                await asyncio.wait(others, timeout=_CANCEL_TIMEOUT)
         finally:
             self._disconnecting = False
             for channel in self._channels.values():
@@ -247,15 +254,17 @@ class ReverbClient:
     def _make_channel(self, name: str, user_data: dict[str, Any] | None) -> Channel:
         if not isinstance(name, str) or not name:
             raise SubscriptionError(f"a channel name must be a string that is not empty, not {name!r}")
-        if _protocol.needs_auth(name) and self._authorizer is None and self._config.app_secret is None:
-            raise ConfigurationError(f"REVERB_APP_SECRET is missing: {name!r} needs it, or an authorizer")
+        if _protocol.needs_auth(name) and self._authorizer is None:
+            raise ConfigurationError(
+                f"REVERB_APP_SECRET is missing: {name!r} needs it, or REVERB_AUTH_ENDPOINT, or an authorizer"
+            )
         if not _protocol.is_presence(name):
             if user_data is not None:
                 raise SubscriptionError(f"user_data is for presence channels; {name!r} is none")
             return Channel(self, name)
-        if self._authorizer is not None:
-            return PresenceChannel(self, name)  # the authorizer says who we are
-        return PresenceChannel(self, name, _protocol.encode_channel_data(name, user_data))
+        if isinstance(self._authorizer, SecretAuthorizer):
+            return PresenceChannel(self, name, _protocol.encode_channel_data(name, user_data))
+        return PresenceChannel(self, name)  # the authorizer says who we are
 
     def _ask(self, channel: Channel) -> None:
         """Ask the server for a channel, if there is a connection; else that is done when there is one."""
@@ -263,41 +272,62 @@ class ReverbClient:
         if connection is None:
             return
         channel._is_asking = True
+        authorizer = self._authorizer
         if not _protocol.needs_auth(channel.name):
             self._send_subscribe(connection, channel, None)
-        elif self._authorizer is None:
-            assert self._config.app_secret is not None
-            secret = self._config.app_secret.get_secret_value()
-            auth = sign_channel(
-                self._config.app_key, secret, connection.socket_id, channel.name, channel._channel_data
-            )
+        elif isinstance(authorizer, SecretAuthorizer):
+            auth = authorizer.authorize(connection.socket_id, channel.name, channel._channel_data)
             self._send_subscribe(connection, channel, auth)
         else:
-            task = asyncio.ensure_future(self._authorize(connection, channel, self._authorizer))
+            assert authorizer is not None
+            task = asyncio.ensure_future(self._authorize(connection, channel, authorizer))
             self._authorizing.add(task)
             task.add_done_callback(self._authorizing.discard)
 
     async def _authorize(self, connection: Connection, channel: Channel, authorizer: Authorizer) -> None:
+        channel._awaits = "turn"
         try:
-            async with self._authorizations:
+            async with self._turn():
+                channel._awaits = "authorizer"
+                channel._turn_began = asyncio.get_running_loop().time()
                 auth = await authorizer(connection.socket_id, channel.name)
             if not isinstance(auth, ChannelAuth):
                 raise TypeError(f"it returned {type(auth).__name__}, not ChannelAuth")
+            channel._awaits = "server"
+            self._send_subscribe(connection, channel, auth)
         except ReverbError as error:
             self._refuse(channel, error)
         except Exception as error:
             refusal = AuthenticationError(f"the authorizer failed for {channel.name!r}: {type(error).__name__}")
             refusal.__cause__ = error
             self._refuse(channel, refusal)
-        else:
-            channel._channel_data = auth.channel_data
-            self._send_subscribe(connection, channel, auth.auth)
 
-    def _send_subscribe(self, connection: Connection, channel: Channel, auth: str | None) -> None:
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for one of ``REVERB_AUTH_CONCURRENCY`` turns to authorise a channel.
+
+        It is over after ``REVERB_SUBSCRIBE_TIMEOUT`` seconds, so that authorizers that hang, or wait to try again,
+        hold up the others no longer than that.
+        """
+        turns = self._authorizations
+        await turns.acquire()
+        end = asyncio.get_running_loop().call_later(self._config.subscribe_timeout, turns.release)
+        try:
+            yield
+        finally:
+            if end.when() > asyncio.get_running_loop().time():
+                end.cancel()
+                turns.release()
+
+    def _send_subscribe(self, connection: Connection, channel: Channel, auth: ChannelAuth | None) -> None:
         if connection.answers.is_open(channel.name):
             return  # an earlier subscription that was given up; its answer brings us back here
         if connection.is_open and self._is_wanted(channel):
-            question = connection.send_subscribe(channel.name, auth, channel._channel_data)
+            if auth is not None:
+                channel._on_authorized(auth)
+            question = connection.send_subscribe(
+                channel.name, None if auth is None else auth.auth, channel._channel_data
+            )
             self._asked[question] = channel
             self._regulate_reading()
 
@@ -352,7 +382,7 @@ class ReverbClient:
         if _protocol.is_auth_refusal(error):
             hint = (
                 "check REVERB_APP_KEY and REVERB_APP_SECRET"
-                if self._authorizer is None
+                if isinstance(self._authorizer, SecretAuthorizer)
                 else "check the authorizer"
             )
             refusal: ReverbError = AuthenticationError(
@@ -531,3 +561,12 @@ class ReverbClient:
         channel = self._asked.pop(question, None)
         if channel is not None:
             self._refuse_for(channel, error)
+
+
+def _authorizer_in(config: ReverbConfig) -> Authorizer | None:
+    if config.auth_endpoint is not None:
+        token = config.auth_token
+        return EndpointAuthorizer(
+            config.auth_endpoint.get_secret_value(), token=None if token is None else token.get_secret_value()
+        )
+    return None if config.app_secret is None else SecretAuthorizer.from_credentials(config)

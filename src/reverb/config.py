@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
+from base64 import b64decode
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -13,17 +14,26 @@ from .exceptions import ConfigurationError
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["ReverbConfig", "Settings"]
+__all__ = ["Credentials", "ReverbConfig", "Settings"]
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Settings(TypedDict, total=False):
-    """The settings as keyword arguments of :class:`ReverbConfig` and :class:`ReverbClient`."""
+class CredentialSettings(TypedDict, total=False):
+    """The settings as keyword arguments of :class:`Credentials`."""
 
     app_key: str
     app_secret: str
     app_id: str
+    encryption_master_key: str
+
+
+class Settings(CredentialSettings, total=False):
+    """The settings as keyword arguments of :class:`ReverbConfig` and :class:`ReverbClient`."""
+
+    auth_endpoint: str
+    auth_token: str
+    auth_concurrency: int
     host: str
     port: int
     scheme: str
@@ -45,8 +55,8 @@ class Settings(TypedDict, total=False):
     log_level: str
 
 
-class ReverbConfig(BaseSettings):
-    """Where the server is, who we are to it, and how patient to be.
+class Credentials(BaseSettings):
+    """What an application is known by, and signs with: all that a backend needs to authorise others.
 
     Each setting is looked up in the keyword arguments, then in the environment as ``REVERB_`` and the name in
     upper case, then in the file ``.env`` of the working directory; an empty variable counts as not set. Raises
@@ -66,9 +76,49 @@ class ReverbConfig(BaseSettings):
     app_key: str = Field(min_length=1)
     """Names the application to the server."""
     app_secret: SecretStr | None = None
-    """Signs private and presence channels; not needed for public ones, or with an authorizer."""
+    """Signs private and presence channels; not needed for public ones, or with another authorizer."""
     app_id: str | None = None
     """Names the application in the HTTP API."""
+    encryption_master_key: SecretStr | None = None
+    """32 bytes in base64, from which the keys of encrypted channels are derived; goes with ``app_secret``."""
+
+    def __init__(self, **settings: Unpack[CredentialSettings]) -> None:
+        self._read(settings)
+
+    def _read(self, settings: Any) -> None:
+        unknown = settings.keys() - type(self).model_fields.keys()
+        if unknown:
+            raise TypeError(f"unknown settings: {', '.join(sorted(unknown))}")
+        try:
+            BaseSettings.__init__(self, **settings)
+        except ValidationError as error:
+            # "from None": pydantic's own error holds the values, the secret among them.
+            raise ConfigurationError(_explain(error)) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"the file .env cannot be read: {type(error).__name__}") from None
+
+    @field_validator("encryption_master_key")
+    @classmethod
+    def _check_master_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                size = len(b64decode(value.get_secret_value(), validate=True))
+            except ValueError:
+                size = 0
+            if size != 32:
+                raise ValueError("must be 32 bytes in base64: openssl rand -base64 32")
+        return value
+
+
+class ReverbConfig(Credentials):
+    """Where the server is, who we are to it, and how patient to be; looked up like :class:`Credentials`."""
+
+    auth_endpoint: SecretStr | None = None
+    """URL that signs in place of the secret: of Laravel's ``/broadcasting/auth``, or what answers like it."""
+    auth_token: SecretStr | None = None
+    """Bearer token for that."""
+    auth_concurrency: int = Field(default=8, ge=1)
+    """Channels that are authorised at the same time, so that a reconnect with many is no stampede."""
 
     host: str = Field(min_length=1)
     """Host name or IP address of the server, without scheme and port."""
@@ -110,16 +160,7 @@ class ReverbConfig(BaseSettings):
     """Level of the ``reverb`` logger."""
 
     def __init__(self, **settings: Unpack[Settings]) -> None:
-        unknown = settings.keys() - type(self).model_fields.keys()
-        if unknown:
-            raise TypeError(f"unknown settings: {', '.join(sorted(unknown))}")
-        try:
-            super().__init__(**settings)
-        except ValidationError as error:
-            # "from None": pydantic's own error holds the values, the secret among them.
-            raise ConfigurationError(_explain(error)) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"the file .env cannot be read: {type(error).__name__}") from None
+        self._read(settings)
 
     @field_validator("scheme", mode="before")
     @classmethod
@@ -151,14 +192,15 @@ class ReverbConfig(BaseSettings):
     @field_validator("proxy")
     @classmethod
     def _check_proxy(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            try:
-                url = urlsplit(value.get_secret_value())
-                valid = url.scheme in ("http", "https", "socks5") and bool(url.hostname) and url.port != 0
-            except ValueError:
-                valid = False
-            if not valid:
-                raise ValueError("must be a URL like http://host:port, https://host:port or socks5://host:port")
+        if value is not None and not _is_url(value.get_secret_value(), "http", "https", "socks5"):
+            raise ValueError("must be a URL like http://host:port, https://host:port or socks5://host:port")
+        return value
+
+    @field_validator("auth_endpoint")
+    @classmethod
+    def _check_auth_endpoint(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _is_url(value.get_secret_value(), "http", "https"):
+            raise ValueError("must be a URL like https://example.com/broadcasting/auth")
         return value
 
     @field_validator("reconnect_delay_max")
@@ -173,6 +215,14 @@ class ReverbConfig(BaseSettings):
     def address(self) -> str:
         """``host:port``, as in URLs and messages."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _is_url(text: str, *schemes: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in schemes and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
 
 
 def _explain(error: ValidationError) -> str:

@@ -1,0 +1,86 @@
+"""Encrypted channels: messages that only the application and its authorised clients can read.
+
+The server passes on ``{"nonce", "ciphertext"}``, both base64: NaCl's secretbox (XSalsa20-Poly1305) of the JSON
+text that would otherwise be ``data``. Each channel has a key of its own, the shared secret, which comes with the
+answer that authorises a subscription. Needs PyNaCl, the extra ``encryption``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64decode, b64encode
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .exceptions import AuthenticationError, ConfigurationError, ProtocolError
+
+if TYPE_CHECKING:
+    from nacl.secret import SecretBox
+
+__all__ = ["derive_shared_secret", "parse_shared_secret", "require_nacl", "seal", "unseal"]
+
+KEY_SIZE = 32
+"""Bytes of a shared secret and of a master key."""
+
+
+class Sealed(msgspec.Struct):
+    nonce: str
+    ciphertext: str
+
+
+def derive_shared_secret(channel: str, master_key: bytes) -> bytes:
+    """Return the key of ``channel``, as all of Pusher's server libraries derive it from the application's own."""
+    return hashlib.sha256(channel.encode() + master_key).digest()
+
+
+def parse_shared_secret(channel: str, shared_secret: str | None) -> bytes:
+    """Return the key in an answer that authorises ``channel``; raise AuthenticationError if there is none."""
+    try:
+        key = b64decode(shared_secret or "", validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_SIZE:
+        lack = "no shared_secret" if shared_secret is None else "a shared_secret that is not 32 bytes in base64"
+        raise AuthenticationError(
+            f"{channel!r} is encrypted, and its authorisation has {lack}: the one who signs needs the "
+            "application's encryption master key (REVERB_ENCRYPTION_MASTER_KEY here, encryption_master_key_base64 "
+            "among the options in Laravel's config/broadcasting.php)"
+        )
+    return key
+
+
+def require_nacl() -> type[SecretBox]:
+    """Return NaCl's secretbox; raise ConfigurationError where PyNaCl is not installed."""
+    try:
+        from nacl.secret import SecretBox
+    except ImportError:
+        raise ConfigurationError(
+            'encrypted channels need PyNaCl: pip install "python-reverb[encryption]"'
+        ) from None
+    return SecretBox
+
+
+def seal(text: str, shared_secret: bytes) -> str:
+    """Return ``data`` for an event on an encrypted channel. Each call takes a new random nonce."""
+    sealed = require_nacl()(shared_secret).encrypt(text.encode())
+    fields = Sealed(b64encode(sealed.nonce).decode(), b64encode(sealed.ciphertext).decode())
+    return msgspec.json.encode(fields).decode()
+
+
+def unseal(data: object, shared_secret: bytes) -> str:
+    """Return the text sealed in ``data``, the raw data of a message; raise ProtocolError if that is not possible.
+
+    Another key and a message that was tampered with look the same.
+    """
+    from nacl.exceptions import CryptoError
+
+    try:
+        sealed = msgspec.json.decode(data, type=Sealed) if isinstance(data, str) else msgspec.convert(data, Sealed)
+    except ValueError:
+        raise ProtocolError("it is not encrypted") from None
+    try:
+        nonce, ciphertext = b64decode(sealed.nonce, validate=True), b64decode(sealed.ciphertext, validate=True)
+        return require_nacl()(shared_secret).decrypt(ciphertext, nonce).decode()
+    except (CryptoError, ValueError):
+        raise ProtocolError("the key does not fit, or somebody changed it on the way") from None
