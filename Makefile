@@ -1,4 +1,4 @@
-# Each target sets up what it needs by itself: the tools in .venv, soketi (a server to test against) in .cache.
+# Each target sets up what it needs by itself: the tools in .venv, soketi and pusher-js (to test against) in .cache.
 #
 #   make demo                 see the client at work, no server needed
 #   make test ARGS='-k tls'   run the tests
@@ -34,7 +34,7 @@ demo: $(STAMP)
 	@$(BIN)/reverb demo $(ARGS)
 
 test: $(STAMP)
-	@$(BIN)/python -m tests.integration.soketi.install
+	@$(BIN)/python -m tests.integration.install
 	$(BIN)/pytest $(ARGS)
 
 check: $(STAMP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -807,7 +808,10 @@ async def test_triggering() -> None:
 
 
 async def test_client_events_that_cannot_be_sent_are_errors_at_once() -> None:
-    async with ScriptedServer(confirm_all) as server, connected(server, max_message_size=100) as client:
+    async with (
+        ScriptedServer(confirm_all) as server,
+        connected(server, max_message_size=100, encryption_master_key=b64encode(32 * b"m").decode()) as client,
+    ):
         public = await client.subscribe("news")
         private = await client.subscribe("private-x")
         encrypted = await client.subscribe("private-encrypted-x")

@@ -6,6 +6,7 @@ A block of code is known by the heading above it, and its number if there are se
 from __future__ import annotations
 
 import ast
+import asyncio
 import builtins
 import configparser
 import inspect
@@ -33,6 +34,7 @@ from reverb import (
 )
 from reverb.auth import sign_channel
 from reverb.cli.app import app
+from reverb.crypto import derive_shared_secret, seal
 from reverb.server import ReverbServer
 from tests.cli.processes import reverb as run_module
 from tests.integration.servers import Target
@@ -201,6 +203,19 @@ async def test_who_comes_and_goes(block: Block, client: ReverbClient) -> None:
         await until(lambda: fragment.printed == ["Bob came, now there are 2"])
         await other.unsubscribe("presence-room.1")
         await until(lambda: fragment.printed[1:] == ["Bob left"])
+
+
+@block_of("Encrypted channels")
+async def test_encrypted_channels(block: Block, server: ReverbServer, target: Target) -> None:
+    received, name = Recorder(), "private-encrypted-payments"
+    fragment = Fragment(block, ReverbClient=ReverbClient, on_payment=received)
+    running = asyncio.ensure_future(fragment.run())
+    await until(lambda: server._channels[0].get(name))
+    key = derive_shared_secret(name, b"master key of the application!!!")
+    await target.publish(name, "App\\Events\\PaymentReceived", seal('{"amount":5}', key))
+    assert await received.wait_for(1) == [("App\\Events\\PaymentReceived", {"amount": 5}, name)]
+    await fragment.names["client"].disconnect()
+    await running
 
 
 @block_of("Client events")

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from .auth import Authorizer, ChannelAuth, EndpointAuthorizer, SecretAuthorizer, UserAuth
-from .channel import Channel, PresenceChannel
+from .channel import Channel, EncryptedChannel, PresenceChannel
 from .client import ReverbClient
 from .config import ReverbConfig
 from .events import ConnectionState, Events
@@ -27,6 +27,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionError",
     "ConnectionState",
+    "EncryptedChannel",
     "EndpointAuthorizer",
     "Events",
     "PresenceChannel",

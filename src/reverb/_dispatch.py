@@ -53,8 +53,8 @@ class UserHandler(Protocol):
 Handler = PlainHandler | UserHandler
 """``(event, data, channel)``, plain or ``async def``; optionally with a keyword parameter ``user_id``."""
 
-Reader = Callable[[Any], Awaitable[Any]]
-"""Turns the data of a message into what handlers get; raises for what can't be read."""
+Reader = Callable[[str, Any], Awaitable[Any]]
+"""Turns the event and the data of a message into what handlers get; raises for what can't be read."""
 
 
 class _Binding(NamedTuple):
@@ -177,6 +177,7 @@ class Lane:
         "_parent",
         "_pending",
         "_read",
+        "_reading",
         "_releasing",
         "_working",
         "is_busy",
@@ -194,6 +195,8 @@ class Lane:
         self._parent = parent
         self._dispatcher = dispatcher
         self._read = read
+        self._reading = False
+        """Whether what ``read`` returns is still wanted."""
         self._pending: deque[tuple[Message, int]] | None = None
         self._working = False
         self._held = False
@@ -296,6 +299,7 @@ class Lane:
 
     def clear(self) -> None:
         """Forget what is not delivered yet."""
+        self._reading = False
         self._cancel_release()
         self._held = False
         self.is_busy = self._working
@@ -376,11 +380,15 @@ class Lane:
         if self._read is None:
             data = parse_data(data)
         else:
+            self._reading = True
             try:
-                data = await self._read(data)
+                data = await self._read(message.event, data)
             except Exception as error:
-                log.error("skipped %r on %s: %s", message.event, self.name, error)
-                self._tell(str(error), error)
+                if self._reading:
+                    log.error("skipped %r on %s: %s", message.event, self.name, error)
+                    self._tell(str(error), error)
+                return
+            if not self._reading:
                 return
         await self._call(message, data, bindings)
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import _protocol
-from ._dispatch import Handler, Lane
+from . import _protocol, crypto
+from ._dispatch import Handler, Lane, Reader
 from ._protocol import Message
 from .auth import ChannelAuth
 from .events import Events
-from .exceptions import ReverbError, TimeoutError
+from .exceptions import ProtocolError, ReverbError, TimeoutError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .client import ReverbClient
 
-__all__ = ["Channel", "PresenceChannel"]
+__all__ = ["Channel", "EncryptedChannel", "PresenceChannel"]
 
 _GRACE = 1.0
 """Seconds that the first events of a channel wait for its first handler, …"""
 _SHORT_GRACE = 0.05
 """… and when there are global handlers that would have to wait with them."""
+_USELESS_KEY_INTERVAL = 10.0
+"""Seconds before a channel asks for another key when the last one it got did not help."""
 
 
 class Channel:
@@ -44,7 +48,9 @@ class Channel:
         "_waiters",
     )
 
-    def __init__(self, client: ReverbClient, name: str, channel_data: str | None = None) -> None:
+    def __init__(
+        self, client: ReverbClient, name: str, channel_data: str | None = None, read: Reader | None = None
+    ) -> None:
         self._client = client
         self._name = name
         # The JSON text that says who we are, as it is signed and sent; from an authorizer it comes anew each time.
@@ -55,7 +61,7 @@ class Channel:
         """Who has to act next while we are asking; our turn, when too many channels are being authorised."""
         self._turn_began = 0.0
         """When it was our turn to be authorised, on the event loop's clock."""
-        self._lane = Lane(name, client._dispatcher, client._lane)
+        self._lane = Lane(name, client._dispatcher, client._lane, read)
         self._claimed = False
         """Whether some ``subscribe()`` has returned this channel."""
         self._waiters: set[asyncio.Future[None]] = set()
@@ -147,8 +153,12 @@ class Channel:
                 else:
                     waiter.set_exception(error)
 
-    def _on_authorized(self, auth: ChannelAuth) -> None:
+    def _on_authorized(self, auth: ChannelAuth, socket_id: str) -> None:
         self._channel_data = auth.channel_data
+
+    def _report(self, error: ReverbError) -> None:
+        """Tell the error handlers what went wrong on this channel."""
+        self._lane.put(Events.CLIENT_ERROR.value, {"message": str(error), "code": error.code, "exception": error})
 
     def _on_confirmed(self, message: Message, size: int) -> None:
         self._is_asking = False
@@ -222,6 +232,57 @@ class PresenceChannel(Channel):
             # The server names the one who left; who that was, only we still know.
             info = self._members.pop(user_id, {})
         self._lane.put(message.event, {"user_id": user_id, "user_info": info}, None, size)
+
+
+class EncryptedChannel(Channel):
+    """A private channel whose events the server can't read. Handlers get them decrypted.
+
+    Its key comes with the authorisation. An event that it does not decrypt waits, and so do those behind it, while
+    a new key is asked for, once. What can't be read with that either is left out, and reported to handlers of
+    ``"error"``.
+    """
+
+    __slots__ = ("_keys", "_no_key_before", "_socket_id")
+
+    def __init__(self, client: ReverbClient, name: str) -> None:
+        crypto.require_nacl()
+        super().__init__(client, name, read=self._read)
+        self._keys: tuple[bytes, ...] = ()
+        """The present key, and the one before it, for what was sealed with that and still waits."""
+        self._socket_id = ""
+        self._no_key_before = 0.0
+        """When another key may be asked for, on the clock of :func:`time.monotonic`."""
+
+    async def _read(self, event: str, data: Any) -> Any:
+        """Decrypt what is about to be delivered. The events behind it wait."""
+        if event.startswith(("pusher:", "pusher_internal:", "reverb:")):
+            return _protocol.parse_data(data)
+        try:
+            return self._decrypt(data)
+        except ProtocolError as error:
+            reason: ReverbError = error
+        if monotonic() >= self._no_key_before:
+            try:
+                auth = await self._client._authorize_again(self, self._socket_id)
+                self._on_authorized(auth, self._socket_id)
+                return self._decrypt(data)
+            except ReverbError as error:
+                reason = error
+                self._no_key_before = monotonic() + _USELESS_KEY_INTERVAL
+        raise ProtocolError(f"{event!r} on {self._name!r} could not be decrypted: {reason}") from reason
+
+    def _decrypt(self, data: Any) -> Any:
+        *first, last = self._keys
+        for key in first:
+            with suppress(ProtocolError):
+                return _protocol.parse_data(crypto.unseal(data, key))
+        return _protocol.parse_data(crypto.unseal(data, last))
+
+    def _on_authorized(self, auth: ChannelAuth, socket_id: str) -> None:
+        super()._on_authorized(auth, socket_id)
+        key = crypto.parse_shared_secret(self.name, auth.shared_secret)
+        self._keys = (key, *(old for old in self._keys[:1] if old != key))
+        self._socket_id = socket_id
 
 
 def _identity(channel_data: str | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ._dispatch import Dispatcher, Handler, Lane
 from ._protocol import Message, Question, ServerError
 from ._supervisor import Outage, Supervisor
 from .auth import Authorizer, ChannelAuth, EndpointAuthorizer, SecretAuthorizer
-from .channel import Channel, PresenceChannel
+from .channel import Channel, EncryptedChannel, PresenceChannel
 from .config import ReverbConfig
 from .events import ConnectionState, Events
 from .exceptions import (
@@ -261,7 +261,7 @@ class ReverbClient:
         if not _protocol.is_presence(name):
             if user_data is not None:
                 raise SubscriptionError(f"user_data is for presence channels; {name!r} is none")
-            return Channel(self, name)
+            return EncryptedChannel(self, name) if _protocol.is_encrypted(name) else Channel(self, name)
         if isinstance(self._authorizer, SecretAuthorizer):
             return PresenceChannel(self, name, _protocol.encode_channel_data(name, user_data))
         return PresenceChannel(self, name)  # the authorizer says who we are
@@ -277,7 +277,10 @@ class ReverbClient:
             self._send_subscribe(connection, channel, None)
         elif isinstance(authorizer, SecretAuthorizer):
             auth = authorizer.authorize(connection.socket_id, channel.name, channel._channel_data)
-            self._send_subscribe(connection, channel, auth)
+            try:
+                self._send_subscribe(connection, channel, auth)
+            except AuthenticationError as error:
+                self._refuse(channel, error)
         else:
             assert authorizer is not None
             task = asyncio.ensure_future(self._authorize(connection, channel, authorizer))
@@ -290,17 +293,24 @@ class ReverbClient:
             async with self._turn():
                 channel._awaits = "authorizer"
                 channel._turn_began = asyncio.get_running_loop().time()
-                auth = await authorizer(connection.socket_id, channel.name)
-            if not isinstance(auth, ChannelAuth):
-                raise TypeError(f"it returned {type(auth).__name__}, not ChannelAuth")
+                auth = await _call(authorizer, connection.socket_id, channel.name)
             channel._awaits = "server"
             self._send_subscribe(connection, channel, auth)
         except ReverbError as error:
             self._refuse(channel, error)
-        except Exception as error:
-            refusal = AuthenticationError(f"the authorizer failed for {channel.name!r}: {type(error).__name__}")
-            refusal.__cause__ = error
-            self._refuse(channel, refusal)
+
+    async def _authorize_again(self, channel: Channel, socket_id: str) -> ChannelAuth:
+        """Ask for a channel's authorisation because of the key that comes with it."""
+        assert self._authorizer is not None
+        timeout = self._config.subscribe_timeout
+        try:
+            async with self._turn():
+                return await asyncio.wait_for(_call(self._authorizer, socket_id, channel.name), timeout)
+        except asyncio.TimeoutError:
+            raise TimeoutError(
+                f"no answer of the authorizer for {channel.name!r} within {timeout:g} seconds "
+                "(REVERB_SUBSCRIBE_TIMEOUT)"
+            ) from None
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -324,7 +334,7 @@ class ReverbClient:
             return  # an earlier subscription that was given up; its answer brings us back here
         if connection.is_open and self._is_wanted(channel):
             if auth is not None:
-                channel._on_authorized(auth)
+                channel._on_authorized(auth, connection.socket_id)
             question = connection.send_subscribe(
                 channel.name, None if auth is None else auth.auth, channel._channel_data
             )
@@ -365,9 +375,7 @@ class ReverbClient:
             # It was subscribed once, so nobody may be waiting; the application has to hear of it all the same.
             log.error("%s; it is tried again at the next reconnect", error)
             channel._resolve(error)
-            channel._lane.put(
-                Events.CLIENT_ERROR.value, {"message": str(error), "code": error.code, "exception": error}
-            )
+            channel._report(error)
         else:
             self._ask_successor(channel)
 
@@ -570,3 +578,16 @@ def _authorizer_in(config: ReverbConfig) -> Authorizer | None:
             config.auth_endpoint.get_secret_value(), token=None if token is None else token.get_secret_value()
         )
     return None if config.app_secret is None else SecretAuthorizer.from_credentials(config)
+
+
+async def _call(authorizer: Authorizer, socket_id: str, channel: str) -> ChannelAuth:
+    """Ask an authorizer; raise a ReverbError, whatever it raises or returns."""
+    try:
+        auth = await authorizer(socket_id, channel)
+        if not isinstance(auth, ChannelAuth):
+            raise TypeError(f"it returned {type(auth).__name__}, not ChannelAuth")
+    except ReverbError:
+        raise
+    except Exception as error:
+        raise AuthenticationError(f"the authorizer failed for {channel!r}: {type(error).__name__}") from error
+    return auth

@@ -16,6 +16,8 @@ class Events(str, Enum):
 
     CONNECTION_ESTABLISHED = "pusher:connection_established"
     SUBSCRIPTION_SUCCEEDED = "pusher_internal:subscription_succeeded"
+    CACHE_MISS = "pusher:cache_miss"
+    """A cache channel was subscribed that has no event to give; without data."""
     MEMBER_ADDED = "pusher_internal:member_added"
     MEMBER_REMOVED = "pusher_internal:member_removed"
     ERROR = "pusher:error"

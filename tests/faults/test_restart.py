@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import subprocess
 from collections import Counter
@@ -17,7 +16,7 @@ import pytest
 
 from reverb import ReverbClient
 from reverb.server import ReverbServer
-from tests.integration.servers import SOKETI_CONFIG, SOKETI_STAMP, MissingError, Soketi, Target, free_ports
+from tests.integration.servers import SOKETI_CONFIG, MissingError, Soketi, Target, free_ports, soketi_command
 from tests.watching import client_tasks, open_descriptors, until
 
 from .proxy import FaultProxy
@@ -54,10 +53,7 @@ class SoketiServer:
     """soketi on ports that it keeps over its restarts."""
 
     def __init__(self, directory: Path) -> None:
-        try:
-            self._command = json.loads(SOKETI_STAMP.read_text())["command"]
-        except FileNotFoundError:
-            raise MissingError("soketi is not installed; `make test` installs it") from None
+        self._command = soketi_command()
         self._directory = directory
         self._ports = free_ports(3)
         self.target = Target("soketi", "127.0.0.1", self._ports[0])

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from reverb.auth import sign_request
+from tests.node import installed_command
 
 SOKETI_CONFIG = Path(__file__).parent / "soketi" / "soketi.json"
-SOKETI_STAMP = Path(__file__).parents[2] / ".cache" / "soketi" / "installed.json"
 
 
 class MissingError(Exception):
@@ -131,16 +131,19 @@ class Soketi:
         return f"Its output:\n{self._log.read_text(errors='replace')}"
 
 
+def soketi_command() -> list[str]:
+    try:
+        return installed_command("soketi")
+    except OSError:
+        raise MissingError("soketi is not installed; `make test` installs it") from None
+
+
 @contextmanager
 def run_soketi(directory: Path, deadline: float = 15.0) -> Iterator[Soketi]:
     """Run soketi until the block ends, its output going to ``directory``.
 
     It has ``deadline`` seconds to get ready.
     """
-    try:
-        command = json.loads(SOKETI_STAMP.read_text())["command"]
-    except FileNotFoundError:
-        raise MissingError("soketi is not installed; `make test` installs it") from None
     port, metrics_port, cluster_port = free_ports(3)
     environment = {
         **os.environ,
@@ -151,7 +154,7 @@ def run_soketi(directory: Path, deadline: float = 15.0) -> Iterator[Soketi]:
     log = directory / "soketi.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "start", f"--config={SOKETI_CONFIG}"],
+            [*soketi_command(), "start", f"--config={SOKETI_CONFIG}"],
             cwd=directory,
             env=environment,
             stdin=subprocess.DEVNULL,
