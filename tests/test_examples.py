@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shlex
 import shutil
 import signal
 import sqlite3
 import sys
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from reverb import ReverbClient
+from reverb import AuthenticationError, EndpointAuthorizer, PresenceChannel, ReverbClient
+from reverb.auth import sign_user
+from reverb.crypto import derive_shared_secret, seal
 from reverb.server import ReverbServer
 from tests.cli.processes import Command
 from tests.cli.processes import reverb as run_module
@@ -177,3 +183,70 @@ async def test_the_webhook_relay(
         command.send_signal(number)
         assert await command.exit_code() == 0
         assert "Traceback" not in command.err.text
+
+
+async def check_backend(name: str, server: ReverbServer, target: Target, tmp_path: Path) -> None:
+    """A backend lets our own client, which has no secret, into what its user may listen to, and nothing else."""
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}/broadcasting/auth"
+    env = {"PORT": str(port), "REVERB_ENCRYPTION_MASTER_KEY": b64encode(32 * b"m").decode()}
+    received = Recorder()
+    settings = {key: value for key, value in target.settings.items() if key != "app_secret"}
+    async with (
+        run(name, target, tmp_path, ANN_TOKEN="token-of-ann", **env) as command,
+        ReverbClient(**settings, authorizer=EndpointAuthorizer(url, token="token-of-ann")) as client,
+        aiohttp.ClientSession(headers={"Authorization": "Bearer token-of-ann"}) as http,
+    ):
+        await wait_for_port(port)
+        (await client.subscribe("private-user.1")).bind("hello", received)
+        await target.publish("private-user.1", "hello", {})
+        await received.wait_for(1)
+        room = await client.subscribe("presence-room.1")
+        assert isinstance(room, PresenceChannel)
+        assert room.me == {"user_id": "1", "user_info": {"name": "Ann"}}
+        (await client.subscribe("private-encrypted-x")).bind("secret", received)
+        sealed = seal('"text"', derive_shared_secret("private-encrypted-x", 32 * b"m"))
+        await target.publish("private-encrypted-x", "secret", sealed)
+        assert (await received.wait_for(2))[1] == ("secret", "text", "private-encrypted-x")
+        with pytest.raises(AuthenticationError, match="status 403"):
+            await client.subscribe("private-user.2")
+        with pytest.raises(AuthenticationError, match="status 401"):
+            await EndpointAuthorizer(url, token="token-of-eve")("1.2", "private-user.1")
+        user = await EndpointAuthorizer(url, token="token-of-ann").authenticate_user("1.2")
+        assert json.loads(user.user_data) == {"id": "1", "user_info": {"name": "Ann"}}
+        assert user.auth == sign_user(target.key, target.secret, "1.2", user.user_data)
+        for socket_id in ("", "1.2:private-user.2"):
+            for path in (url, url.replace("auth", "user-auth")):
+                form = {"socket_id": socket_id, "channel_name": "private-user.1"}
+                async with http.post(path, data=form) as response:
+                    assert response.status in (400, 422), await response.text()
+        command.send_signal(signal.SIGINT)
+        await command.exit_code()
+        assert "Traceback" not in command.err.text
+
+
+async def wait_for_port(port: int) -> None:
+    async def is_open() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    give_up = monotonic() + 15
+    while not await is_open():
+        assert monotonic() < give_up, "nothing listens"
+        await asyncio.sleep(0.05)
+
+
+async def test_the_auth_fastapi(server: ReverbServer, target: Target, tmp_path: Path) -> None:
+    await check_backend("auth_fastapi", server, target, tmp_path)
+
+
+async def test_the_auth_flask(server: ReverbServer, target: Target, tmp_path: Path) -> None:
+    await check_backend("auth_flask", server, target, tmp_path)
+
+
+async def test_the_auth_django(server: ReverbServer, target: Target, tmp_path: Path) -> None:
+    await check_backend("auth_django", server, target, tmp_path)

@@ -322,6 +322,19 @@ async def test_an_authorizer(block: Block, target: Target, monkeypatch: pytest.M
         assert (await client.subscribe("presence-room.1")).me == ANN
 
 
+@block_of("Authorising others")
+async def test_authorising_others(block: Block, target: Target) -> None:
+    fragment = Fragment(block, may_listen=lambda user, channel: channel.endswith(user.id))
+    await fragment.run()
+    answer = fragment.names["broadcasting_auth"]
+    ann = SimpleNamespace(id="7", name="Ann")
+    assert answer(ann, {"socket_id": "1.2", "channel_name": "private-user.8"}) == (403, {})
+    status, private = answer(ann, {"socket_id": "1.2", "channel_name": "private-user.7"})
+    assert (status, private) == (200, {"auth": sign_channel(target.key, target.secret, "1.2", "private-user.7")})
+    _, presence = answer(ann, {"socket_id": "1.2", "channel_name": "presence-room.7"})
+    assert presence["channel_data"] == '{"user_id":"7","user_info":{"name":"Ann"}}'
+
+
 @block_of("When the connection is lost")
 async def test_a_gap_is_told(block: Block, client: ReverbClient, server: ReverbServer) -> None:
     fragment = Fragment(block, client=client, Events=Events)

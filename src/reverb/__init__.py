@@ -5,7 +5,7 @@ from importlib.metadata import version
 from .auth import Authorizer, ChannelAuth, EndpointAuthorizer, SecretAuthorizer, UserAuth
 from .channel import Channel, EncryptedChannel, PresenceChannel
 from .client import ReverbClient
-from .config import ReverbConfig
+from .config import Credentials, ReverbConfig
 from .events import ConnectionState, Events
 from .exceptions import (
     AuthenticationError,
@@ -27,6 +27,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionError",
     "ConnectionState",
+    "Credentials",
     "EncryptedChannel",
     "EndpointAuthorizer",
     "Events",

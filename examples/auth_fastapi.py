@@ -1,0 +1,65 @@
+"""Lets browsers with pusher-js or Laravel Echo, and other clients, into channels: a backend in FastAPI.
+
+    pip install python-reverb fastapi python-multipart uvicorn
+    export REVERB_APP_KEY=… REVERB_APP_SECRET=…
+    PORT=8000 python auth_fastapi.py
+
+In pusher-js: ``channelAuthorization: {endpoint: "https://example.com/broadcasting/auth"}`` and
+``userAuthentication: {endpoint: "https://example.com/broadcasting/user-auth"}``. Users log in with a bearer token;
+put your own login in place of ``current_user``.
+"""
+
+import os
+from typing import Annotated
+
+import uvicorn
+from fastapi import Depends, FastAPI, Form, Header, HTTPException
+
+from reverb import ProtocolError
+from reverb.auth import authenticate_user, authorize_channel
+
+USERS = {f"Bearer {os.environ.get('ANN_TOKEN', 'ann')}": {"user_id": "1", "user_info": {"name": "Ann"}}}
+
+app = FastAPI()
+
+
+def current_user(authorization: Annotated[str, Header()] = "") -> dict:
+    if authorization not in USERS:
+        raise HTTPException(401)
+    return USERS[authorization]
+
+
+def may_listen(user: dict, channel: str) -> bool:
+    """Whether the user may listen to a channel: to rooms, to what is encrypted, and to a channel of their own."""
+    return (
+        channel.startswith(("presence-room.", "private-encrypted-"))
+        or channel == f"private-user.{user['user_id']}"
+    )
+
+
+@app.post("/broadcasting/auth")
+def authorize(
+    user: Annotated[dict, Depends(current_user)],
+    socket_id: Annotated[str, Form()],
+    channel_name: Annotated[str, Form()],
+) -> dict[str, str]:
+    if not may_listen(user, channel_name):
+        raise HTTPException(403)
+    try:
+        return authorize_channel(socket_id, channel_name, user if channel_name.startswith("presence-") else None)
+    except ProtocolError as error:
+        raise HTTPException(400, str(error)) from None
+
+
+@app.post("/broadcasting/user-auth")
+def authenticate(
+    user: Annotated[dict, Depends(current_user)], socket_id: Annotated[str, Form()]
+) -> dict[str, str]:
+    try:
+        return authenticate_user(socket_id, {"id": user["user_id"], "user_info": user["user_info"]})
+    except ProtocolError as error:
+        raise HTTPException(400, str(error)) from None
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, host="127.0.0.1", port=int(os.environ.get("PORT", "8000")))

@@ -1,0 +1,56 @@
+"""Lets browsers with pusher-js or Laravel Echo, and other clients, into channels: a backend in Flask.
+
+    pip install python-reverb flask
+    export REVERB_APP_KEY=… REVERB_APP_SECRET=…
+    PORT=8000 python auth_flask.py
+
+In pusher-js: ``channelAuthorization: {endpoint: "https://example.com/broadcasting/auth"}`` and
+``userAuthentication: {endpoint: "https://example.com/broadcasting/user-auth"}``. Users log in with a bearer token;
+put your own login in place of ``current_user``.
+"""
+
+import os
+
+from flask import Flask, abort, request
+
+from reverb import ProtocolError
+from reverb.auth import authenticate_user, authorize_channel
+
+USERS = {f"Bearer {os.environ.get('ANN_TOKEN', 'ann')}": {"user_id": "1", "user_info": {"name": "Ann"}}}
+
+app = Flask(__name__)
+
+
+def current_user() -> dict:
+    return USERS.get(request.headers.get("Authorization", "")) or abort(401)
+
+
+def may_listen(user: dict, channel: str) -> bool:
+    """Whether the user may listen to a channel: to rooms, to what is encrypted, and to a channel of their own."""
+    return (
+        channel.startswith(("presence-room.", "private-encrypted-"))
+        or channel == f"private-user.{user['user_id']}"
+    )
+
+
+@app.post("/broadcasting/auth")
+def authorize() -> dict[str, str]:
+    user, channel = current_user(), request.form["channel_name"]
+    if not may_listen(user, channel):
+        abort(403)
+    return authorize_channel(request.form["socket_id"], channel, user if channel.startswith("presence-") else None)
+
+
+@app.post("/broadcasting/user-auth")
+def authenticate() -> dict[str, str]:
+    user = current_user()
+    return authenticate_user(request.form["socket_id"], {"id": user["user_id"], "user_info": user["user_info"]})
+
+
+@app.errorhandler(ProtocolError)
+def refuse(error: ProtocolError) -> tuple[dict[str, str], int]:
+    return {"message": str(error)}, 400
+
+
+if __name__ == "__main__":
+    app.run(host="127.0.0.1", port=int(os.environ.get("PORT", "8000")))
