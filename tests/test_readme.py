@@ -31,12 +31,14 @@ from reverb import (
     ReverbClient,
     ReverbConfig,
     ReverbError,
+    User,
 )
 from reverb.auth import sign_channel
 from reverb.cli.app import app
 from reverb.crypto import derive_shared_secret, seal
 from reverb.server import ReverbServer
 from tests.cli.processes import reverb as run_module
+from tests.integration.conftest import soketi, soketi_process
 from tests.integration.servers import Target
 from tests.laravel import Laravel
 from tests.test_dispatch import Recorder
@@ -86,6 +88,8 @@ def read_tables(heading: str) -> list[list[list[str]]]:
     rows = [[re.split(r"(?<!\\)\|", line.strip("|")) for line in table.splitlines()[2:]] for table in tables]
     return [[[cell.strip().replace("\\|", "|") for cell in row] for row in table] for table in rows]
 
+
+__all__ = ["soketi", "soketi_process"]  # fixtures
 
 FENCED = re.compile(r"^ *```.*?^ *```$", re.M | re.S)
 BLOCKS = read_blocks()
@@ -192,6 +196,26 @@ async def test_channels(block: Block, client: ReverbClient) -> None:
     assert orders.is_subscribed
     assert room.is_subscribed
     assert not fragment.names["news"].is_subscribed
+
+
+@block_of("Who is here")
+async def test_who_is_here(block: Block, client: ReverbClient) -> None:
+    fragment = Fragment(block, room=await client.subscribe("presence-room.1", ANN))
+    running = asyncio.ensure_future(fragment.run())
+    async with ReverbClient() as other:
+        await other.subscribe("presence-room.1", BOB)
+        await running
+    assert fragment.printed == ["Bob is here, one of 2: 7, 8"]
+
+
+@block_of("Users")
+async def test_users(block: Block, soketi: Target) -> None:
+    paid, friends = Recorder(), Recorder()
+    app = soketi.app("user")
+    async with ReverbClient(**app.settings) as client:
+        await Fragment(block, client=client, Events=Events, on_paid=paid, on_friends=friends).run()
+        await app.publish("#server-to-user-7", "invoice-paid", {"id": 1})
+        assert await paid.wait_for(1) == [("invoice-paid", {"id": 1}, "#server-to-user-7")]
 
 
 @block_of("Who comes and goes")
@@ -546,7 +570,7 @@ def written(function: Callable[..., Any], name: str) -> str:
     return f"{'await ' if inspect.iscoroutinefunction(function) else ''}{name}{bare}"
 
 
-@pytest.mark.parametrize("class_", [ReverbClient, Channel, PresenceChannel])
+@pytest.mark.parametrize("class_", [ReverbClient, Channel, PresenceChannel, User])
 def test_the_tables_of_methods_and_properties(class_: type) -> None:
     public = {name: member for name, member in vars(class_).items() if not name.startswith("_")}
     methods = {written(member, name) for name, member in public.items() if inspect.isfunction(member)}

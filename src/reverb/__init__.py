@@ -16,6 +16,7 @@ from .exceptions import (
     SubscriptionError,
     TimeoutError,
 )
+from .user import User
 
 __version__ = version("python-reverb")
 
@@ -39,6 +40,7 @@ __all__ = [
     "SecretAuthorizer",
     "SubscriptionError",
     "TimeoutError",
+    "User",
     "UserAuth",
     "__version__",
 ]

@@ -350,6 +350,10 @@ class Connection(picows.WSListener):
         self._send(_protocol.encode_subscribe(channel, auth, channel_data))
         return self.answers.sent_subscribe(channel)
 
+    def send_signin(self, auth: str, user_data: str) -> Question:
+        self._send(_protocol.encode_signin(auth, user_data))
+        return self.answers.sent_subscribe(_protocol.SIGNIN)
+
     def send_ping(self) -> None:
         self._send(_protocol.PING)
         self.answers.sent_ping()

@@ -25,6 +25,7 @@ _ALIASES = {
     "pusher:subscription_succeeded": "pusher_internal:subscription_succeeded",
     "pusher:member_added": "pusher_internal:member_added",
     "pusher:member_removed": "pusher_internal:member_removed",
+    "pusher:subscription_count": "pusher_internal:subscription_count",
 }
 """pusher-js tells its users the names on the left; servers send those on the right."""
 _ERROR_NAMES = frozenset({"error", "pusher:error", ERROR_EVENT})

@@ -140,8 +140,12 @@ def encode_user_data(user_data: Any) -> str:
         raise ProtocolError(f"the user_data cannot be sent as JSON: {error}") from None
 
 
+SIGNIN = "pusher:signin"
+"""Signing in is answered like a subscribe, and counts as one to a channel of this name."""
+
+
 def encode_signin(auth: str, user_data: str) -> bytes:
-    return encode("pusher:signin", {"auth": auth, "user_data": user_data})
+    return encode(SIGNIN, {"auth": auth, "user_data": user_data})
 
 
 def describe(payload: bytes) -> str:
@@ -389,6 +393,8 @@ def _may_refuse(error: ServerError, question: Question) -> bool:
         return "rate limit" in error.message.lower()
     if question.channel is None:
         return False
+    if question.channel == SIGNIN:
+        return error.code in (UNAUTHORIZED, INVALID_MESSAGE)
     if error.code == UNAUTHORIZED:
         return is_auth_refusal(error) and needs_auth(question.channel)
     return True

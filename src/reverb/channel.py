@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ from ._dispatch import Handler, Lane, Reader
 from ._protocol import Message
 from .auth import ChannelAuth
 from .events import Events
-from .exceptions import ProtocolError, ReverbError, TimeoutError
+from .exceptions import ProtocolError, ReverbError, SubscriptionError, TimeoutError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,6 +45,7 @@ class Channel:
         "_is_subscribed",
         "_lane",
         "_name",
+        "_subscription_count",
         "_turn_began",
         "_waiters",
     )
@@ -62,6 +64,7 @@ class Channel:
         self._turn_began = 0.0
         """When it was our turn to be authorised, on the event loop's clock."""
         self._lane = Lane(name, client._dispatcher, client._lane, read)
+        self._subscription_count: int | None = None
         self._claimed = False
         """Whether some ``subscribe()`` has returned this channel."""
         self._waiters: set[asyncio.Future[None]] = set()
@@ -75,6 +78,12 @@ class Channel:
     def is_subscribed(self) -> bool:
         """Whether the server has confirmed the subscription on the present connection."""
         return self._is_subscribed and self._client.is_connected
+
+    @property
+    def subscription_count(self) -> int | None:
+        """How many connections are subscribed; None until the server has said so (Pusher does, if enabled; Reverb
+        and soketi don't). Up to date before handlers of ``Events.SUBSCRIPTION_COUNT`` run."""
+        return self._subscription_count
 
     def bind(self, event: str, handler: Handler) -> Self:
         """Call ``handler(event, data, channel)`` for each ``event`` of this channel; returns the channel.
@@ -179,23 +188,30 @@ class Channel:
             self._lane.release_in(_SHORT_GRACE)
 
     def _on_lost(self) -> None:
+        self._subscription_count = None
         self._is_asking = False
         self._awaits = "server"
         self._is_subscribed = False
 
     def _on_protocol_event(self, message: Message, size: int) -> None:
+        if message.event == Events.SUBSCRIPTION_COUNT:
+            data = _protocol.parse_data(message.data)
+            count = data.get("subscription_count") if isinstance(data, dict) else None
+            self._subscription_count = count if isinstance(count, int) else None
         self._lane.put(message.event, message.data, message.user_id, size)
 
 
 class PresenceChannel(Channel):
     """A channel that knows who is subscribed to it."""
 
-    __slots__ = ("_me", "_members")
+    __slots__ = ("_expected", "_me", "_members")
 
     def __init__(self, client: ReverbClient, name: str, channel_data: str | None = None) -> None:
         super().__init__(client, name, channel_data)
         self._me: dict[str, Any] = _identity(channel_data)
         self._members: dict[str, dict[str, Any]] = {}
+        self._expected: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        """The members that are waited for."""
 
     @property
     def members(self) -> dict[str, dict[str, Any]]:
@@ -211,9 +227,41 @@ class PresenceChannel(Channel):
         """Ourselves: ``{"user_id": …, "user_info": …}``."""
         return self._me
 
+    @property
+    def count(self) -> int:
+        """How many members are here, ourselves included. Somebody with two connections is one."""
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the members' ids, as they are now."""
+        return iter(list(self._members))
+
+    def __contains__(self, user_id: object) -> bool:
+        return str(user_id) in self._members
+
+    async def wait_for_member(self, user_id: str | int, timeout: float | None = None) -> dict[str, Any]:
+        """Wait until somebody is here, for ``timeout`` seconds at most (None: without end); return the user_info.
+
+        Goes on over reconnects. Raises :class:`TimeoutError`, or what ends the subscription meanwhile.
+        """
+        name = str(user_id)
+        if not self._client._is_wanted(self):
+            raise SubscriptionError(f"cannot wait for a member of {self._name!r}: not subscribed")
+        if name in self._members:
+            return self._members[name]
+        expected = self._expected.get(name)
+        if expected is None:
+            expected = self._expected[name] = asyncio.get_running_loop().create_future()
+        try:
+            return await asyncio.wait_for(asyncio.shield(expected), timeout)
+        except asyncio.TimeoutError:
+            raise TimeoutError(f"{name!r} did not come to {self._name!r} within {timeout:g} seconds") from None
+
     def _on_confirmed(self, message: Message, size: int) -> None:
         self._me = _identity(self._channel_data)
         self._members = _protocol.parse_members(_protocol.parse_data(message.data))
+        for user_id, info in self._members.items():
+            self._welcome(user_id, info)
         super()._on_confirmed(message, size)
 
     def _on_protocol_event(self, message: Message, size: int) -> None:
@@ -228,10 +276,24 @@ class PresenceChannel(Channel):
         if message.event == Events.MEMBER_ADDED:
             info = _protocol.parse_user_info(member.get("user_info"))
             self._members[user_id] = info
+            self._welcome(user_id, info)
         else:
             # The server names the one who left; who that was, only we still know.
             info = self._members.pop(user_id, {})
         self._lane.put(message.event, {"user_id": user_id, "user_info": info}, None, size)
+
+    def _welcome(self, user_id: str, info: dict[str, Any]) -> None:
+        expected = self._expected.pop(user_id, None)
+        if expected is not None:
+            expected.set_result(info)
+
+    def _resolve(self, error: ReverbError | None) -> None:
+        super()._resolve(error)
+        if error is not None:
+            for expected in self._expected.values():
+                expected.set_exception(error)
+                expected.exception()  # nobody may be left who waits
+            self._expected.clear()
 
 
 class EncryptedChannel(Channel):

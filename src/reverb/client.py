@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from ._connection import Connection
 from ._dispatch import Dispatcher, Handler, Lane
 from ._protocol import Message, Question, ServerError
 from ._supervisor import Outage, Supervisor
-from .auth import Authorizer, ChannelAuth, EndpointAuthorizer, SecretAuthorizer
+from .auth import Authorizer, ChannelAuth, EndpointAuthorizer, SecretAuthorizer, UserAuth
 from .channel import Channel, EncryptedChannel, PresenceChannel
 from .config import ReverbConfig
 from .events import ConnectionState, Events
@@ -28,6 +28,7 @@ from .exceptions import (
     SubscriptionError,
     TimeoutError,
 )
+from .user import Authenticate, User
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -90,6 +91,7 @@ class ReverbClient:
         self._asked: dict[Question, Channel] = {}
         self._authorizing: set[asyncio.Task[None]] = set()
         self._authorizations = asyncio.Semaphore(self._config.auth_concurrency)
+        self._user = User(self)
         self._disconnecting = False
         self._slow_timer: asyncio.TimerHandle | None = None
         self._warned_slow_at = -_SLOW_WARNING_INTERVAL
@@ -132,6 +134,7 @@ class ReverbClient:
             self._disconnecting = False
             for channel in self._channels.values():
                 channel._lane.clear()
+            self._user._lane.clear()
             self._lane.clear()
 
     async def listen(self) -> None:
@@ -228,6 +231,31 @@ class ReverbClient:
             self._drop(found)
             found._resolve(SubscriptionError(f"{channel!r} was unsubscribed before the server had confirmed it"))
 
+    @property
+    def user(self) -> User:
+        """Who this connection belongs to; nobody until :meth:`signin`."""
+        return self._user
+
+    async def signin(self, user_data: dict[str, Any] | None = None) -> None:
+        """Tell the server who the user of this connection is; return once it has confirmed. Done again after each
+        reconnect.
+
+        Signed with the secret, it needs ``user_data``: ``{"id": "…"}``, with ``user_info`` and a ``watchlist`` of
+        ids if you like. Otherwise the authorizer's ``authenticate_user(socket_id)`` says who it is.
+
+        Raises :class:`ProtocolError` on servers that know no users, of which Laravel Reverb is one; the connection
+        and its channels are none the worse for it. Raises :class:`AuthenticationError` when the signature is
+        refused, :class:`TimeoutError` without an answer within ``REVERB_SUBSCRIBE_TIMEOUT``, and
+        :class:`ConfigurationError` when nobody can sign.
+        """
+        timeout = self._config.subscribe_timeout
+        authenticate = self._authenticator(user_data)
+        await self.wait_connected(timeout)
+        connection = self._connection
+        if connection is None:
+            raise ConnectionError(f"cannot sign in: not connected to {self._config.address}")
+        await self._user._sign_in(connection, authenticate, timeout)
+
     def bind(self, event: str, handler: Handler) -> Self:
         """Call ``handler(event, data, channel)`` for each ``event`` of any channel; returns the client.
 
@@ -248,6 +276,34 @@ class ReverbClient:
     def __repr__(self) -> str:
         state = f"connected as {self.socket_id}" if self.is_connected else "not connected"
         return f"<ReverbClient {self._config.address} {state}, {len(self._channels)} channels>"
+
+    # --- the user ----------------------------------------------------------------------------------------------
+
+    def _authenticator(self, user_data: dict[str, Any] | None) -> Authenticate:
+        authorizer = self._authorizer
+        if isinstance(authorizer, SecretAuthorizer):
+            text = _protocol.encode_user_data(user_data)
+
+            async def authenticate(socket_id: str) -> UserAuth:
+                return authorizer.authenticate(socket_id, text)
+
+            return authenticate
+        found: Authenticate | None = getattr(authorizer, "authenticate_user", None)
+        if found is None:
+            raise ConfigurationError(
+                "signing in needs REVERB_APP_SECRET, REVERB_AUTH_ENDPOINT, or an authorizer with a method "
+                "authenticate_user"
+            )
+        return found
+
+    async def _sign_in_again(self, connection: Connection, authenticate: Authenticate) -> None:
+        try:
+            await self._user._sign_in(connection, authenticate, self._config.subscribe_timeout)
+        except ReverbError as error:
+            log.error("%s; it is tried again at the next reconnect", error)
+            self._lane.put(
+                Events.CLIENT_ERROR.value, {"message": str(error), "code": error.code, "exception": error}
+            )
 
     # --- subscribing -------------------------------------------------------------------------------------------
 
@@ -283,9 +339,12 @@ class ReverbClient:
                 self._refuse(channel, error)
         else:
             assert authorizer is not None
-            task = asyncio.ensure_future(self._authorize(connection, channel, authorizer))
-            self._authorizing.add(task)
-            task.add_done_callback(self._authorizing.discard)
+            self._start_authorizing(self._authorize(connection, channel, authorizer))
+
+    def _start_authorizing(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._authorizing.add(task)
+        task.add_done_callback(self._authorizing.discard)
 
     async def _authorize(self, connection: Connection, channel: Channel, authorizer: Authorizer) -> None:
         channel._awaits = "turn"
@@ -444,6 +503,8 @@ class ReverbClient:
             Events.CONNECTION_ESTABLISHED.value,
             {"socket_id": connection.socket_id, "activity_timeout": connection.activity_timeout},
         )
+        if self._user._authenticate is not None:
+            self._start_authorizing(self._sign_in_again(connection, self._user._authenticate))
         waiters = {}
         for channel in [*self._channels.values(), *self._joining.values()]:
             waiters[channel._new_waiter(self._config.subscribe_timeout)] = channel
@@ -507,6 +568,7 @@ class ReverbClient:
         for task in self._authorizing:
             task.cancel()
         self._asked.clear()
+        self._user._on_lost()
         for channel in [*self._channels.values(), *self._joining.values()]:
             channel._on_lost()
 
@@ -514,10 +576,11 @@ class ReverbClient:
         self._fail_joining(error)
 
     def _on_message(self, message: Message, size: int) -> None:
-        channel = self._channels.get(message.channel)  # type: ignore[arg-type]  # None is nobody's name
-        if channel is not None and not message.event.startswith("pusher"):
-            channel._lane.take(channel._lane.learn(message.event), message, size)
+        lane = self._dispatcher.lanes.get(message.channel)
+        if lane is not None and not message.event.startswith("pusher"):
+            lane.take(lane.learn(message.event), message, size)
         else:
+            channel = self._channels.get(message.channel)  # type: ignore[arg-type]  # None is nobody's name
             self._on_protocol_event(message, channel, size)
 
     def _on_protocol_event(self, message: Message, channel: Channel | None, size: int) -> None:
@@ -536,6 +599,13 @@ class ReverbClient:
                 return
         elif event == "pusher:pong" and message.channel is None:
             self._settle(connection, None)
+            return
+        elif event == Events.SIGNIN_SUCCESS and message.channel is None:
+            self._settle(connection, _protocol.SIGNIN)
+            self._user._on_signed_in(connection, message)
+            return
+        elif event == "pusher_internal:watchlist_events" and message.channel is None:
+            self._user._on_watchlist(message)
             return
         elif event == Events.ERROR:
             self._on_server_error(connection, message)
@@ -569,6 +639,8 @@ class ReverbClient:
         channel = self._asked.pop(question, None)
         if channel is not None:
             self._refuse_for(channel, error)
+        elif question.channel == _protocol.SIGNIN:
+            self._user._on_refused(error)
 
 
 def _authorizer_in(config: ReverbConfig) -> Authorizer | None:
