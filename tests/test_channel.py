@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from reverb import Events, PresenceChannel, ReverbClient
+from reverb import Channel, Events, PresenceChannel, ReverbClient, SubscriptionError, TimeoutError
 from reverb._protocol import Message
 
 from .test_dispatch import Recorder
@@ -95,3 +96,77 @@ async def test_binding_and_unbinding_return_the_channel(room: PresenceChannel) -
     handler = Recorder()
     assert room.bind("e", handler) is room
     assert room.unbind("e", handler) is room
+
+
+# --- waiting for members ---------------------------------------------------------------------------------------
+
+
+async def test_how_many_there_are_and_who(client: ReverbClient, room: PresenceChannel) -> None:
+    assert room.count == 2
+    assert list(room) == ["1", "7"]
+    assert "7" in room
+    assert 7 in room
+    assert "8" not in room
+    for user_id in room:  # may change meanwhile
+        room._on_protocol_event(member_event("removed", {"user_id": user_id}), 1)
+    assert room.count == 0
+
+
+async def test_a_member_is_waited_for(client: ReverbClient, room: PresenceChannel) -> None:
+    client._channels[NAME] = room
+    assert await room.wait_for_member(7) == {}
+    first, second = (asyncio.ensure_future(room.wait_for_member(user_id, 5)) for user_id in (8, "8"))
+    cancelled = asyncio.ensure_future(room.wait_for_member("8"))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    room._on_protocol_event(member_event("added", '{"user_id":9}'), 1)
+    room._on_protocol_event(member_event("added", '{"user_id":8,"user_info":{"name":"x"}}'), 1)
+    room._on_protocol_event(member_event("removed", '{"user_id":8}'), 1)
+    assert await first == await second == {"name": "x"}
+    with pytest.raises(TimeoutError, match=r"'8' did not come to 'presence-room' within 0\.01 seconds"):
+        await room.wait_for_member("8", 0.01)
+
+
+async def test_who_came_while_the_connection_was_down_has_come(
+    client: ReverbClient, room: PresenceChannel
+) -> None:
+    client._channels[NAME] = room
+    waiting = asyncio.ensure_future(room.wait_for_member("8", 5))
+    await asyncio.sleep(0)
+    room._on_lost()
+    data = '{"presence":{"count":2,"ids":["1","8"],"hash":{"1":{"name":"me"},"8":{"name":"x"}}}}'
+    room._on_confirmed(Message(SUCCEEDED, NAME, data), 1)
+    assert await waiting == {"name": "x"}
+    assert list(room) == ["1", "8"]
+
+
+async def test_the_end_of_a_subscription_ends_the_wait(client: ReverbClient, room: PresenceChannel) -> None:
+    client._channels[NAME] = room
+    client._dispatcher.lanes[NAME] = room._lane
+    waiting = asyncio.ensure_future(room.wait_for_member("8"))
+    await asyncio.sleep(0)
+    await client.unsubscribe(NAME)
+    with pytest.raises(SubscriptionError, match="unsubscribed"):
+        await waiting
+    with pytest.raises(SubscriptionError, match="not subscribed"):
+        await room.wait_for_member("8")
+
+
+# --- how many are subscribed -----------------------------------------------------------------------------------
+
+
+async def test_the_subscription_count(client: ReverbClient) -> None:
+    seen: list[Any] = []
+    channel = Channel(client, "news")
+    channel.bind("pusher:subscription_count", lambda *call: seen.append((*call, channel.subscription_count)))
+    assert channel.subscription_count is None
+    for data in ('{"subscription_count":3}', {"subscription_count": 4}, "nonsense"):
+        channel._on_protocol_event(Message(Events.SUBSCRIPTION_COUNT.value, "news", data), 1)
+    assert [(data, count) for _, data, _, count in seen] == [
+        ({"subscription_count": 3}, 3),
+        ({"subscription_count": 4}, 4),
+        ("nonsense", None),
+    ]
+    channel._on_protocol_event(Message(Events.SUBSCRIPTION_COUNT.value, "news", '{"subscription_count":5}'), 1)
+    channel._on_lost()
+    assert channel.subscription_count is None

@@ -249,6 +249,49 @@ async def test_who_left_is_still_in_the_event(server: Target) -> None:
         ]
 
 
+async def test_two_connections_of_a_user_are_one_member(server: Target) -> None:
+    name, heard = unique("presence-room."), Recorder()
+    async with client_for(server) as alice, client_for(server) as one, client_for(server) as two:
+        room = await alice.subscribe(name, ALICE)
+        assert isinstance(room, PresenceChannel)
+        room.bind(Events.MEMBER_ADDED, heard).bind(Events.MEMBER_REMOVED, heard)
+        waiting = asyncio.ensure_future(room.wait_for_member(42, 5))
+        await one.subscribe(name, BOB)
+        await two.subscribe(name, BOB)
+        assert await waiting == {}
+        assert room.count == 2
+        await one.unsubscribe(name)
+        await two.unsubscribe(name)
+        await heard.wait_for(2)
+        await until(lambda: list(room) == ["alice"])
+        assert heard.events == [Events.MEMBER_ADDED, Events.MEMBER_REMOVED]
+
+
+async def test_who_came_and_left_during_an_outage(server: Target) -> None:
+    name = unique("presence-room.")
+    async with (
+        client_for(server) as stays,
+        client_for(server) as leaves,
+        client_for(server) as comes,
+        client_for(server, reconnect_delay_min=0.3, reconnect_delay_max=0.4) as alice,
+    ):
+        room = await alice.subscribe(name, ALICE)
+        assert isinstance(room, PresenceChannel)
+        await stays.subscribe(name, {"user_id": "stays"})
+        await leaves.subscribe(name, {"user_id": "leaves"})
+        await room.wait_for_member("leaves", 5)
+        connection = alice._connection
+        assert connection is not None
+        assert connection._transport is not None
+        connection._transport.disconnect(False)
+        await until(lambda: not alice.is_connected)
+        waiting = asyncio.ensure_future(room.wait_for_member("comes", 5))
+        await leaves.unsubscribe(name)
+        await comes.subscribe(name, {"user_id": "comes"})
+        await waiting
+        assert sorted(room) == ["alice", "comes", "stays"]
+
+
 async def test_members_with_the_ids_that_php_makes_lists_of(server: Target) -> None:
     name = unique("presence-room.")
     async with client_for(server) as zero, client_for(server) as one:
