@@ -12,6 +12,7 @@ from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from pathlib import Path
 from time import monotonic
 from typing import Any
 from urllib.parse import unquote
@@ -34,6 +35,7 @@ from reverb.auth import (
     sign_user,
 )
 from reverb.config import Credentials
+from tests.certificates import make_certificates
 from tests.integration.servers import free_ports
 from tests.laravel import PAGE, Laravel
 from tests.watching import open_descriptors, until
@@ -335,6 +337,37 @@ async def test_an_endpoint_that_is_down(laravel: Laravel) -> None:
         assert caught.value.code is None
     finally:
         await laravel.start()
+
+
+async def test_an_endpoint_with_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    runner = web.AppRunner(web.Application())
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "localhost", 0, ssl_context=certificates.server).start()
+        url = f"https://localhost:{runner.addresses[0][1]}/broadcasting/auth"
+        with pytest.raises(AuthenticationError, match=r"certificate is not trusted: .*verify failed"):
+            await EndpointAuthorizer(url)("1.2", "private-x")
+        connector = aiohttp.TCPConnector(ssl=certificates.client)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            with pytest.raises(AuthenticationError, match="404"):
+                await EndpointAuthorizer(url, session=session)("1.2", "private-x")
+        plain = EndpointAuthorizer(url.replace("https", "http"))
+        with pytest.raises(AuthenticationError, match="the connection failed"):
+            await plain("1.2", "private-x")
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("url", ["https://", "example.com/auth", "https://exa mple.com/auth", "https://[::1/auth"])
+def test_an_endpoint_that_is_no_url(url: str) -> None:
+    for urls in (
+        {"url": url},
+        *({"url": "https://a.test/auth", name: url} for name in ("user_url", "csrf_cookie_url")),
+    ):
+        options: Any = urls
+        with pytest.raises(ConfigurationError, match="an endpoint is a URL"):
+            EndpointAuthorizer(**options)
 
 
 async def test_an_endpoint_that_is_slow(laravel: Laravel) -> None:

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from reverb import ConfigurationError, ReverbClient, ReverbConfig, ReverbError
+from reverb import (
+    ConfigurationError,
+    Credentials,
+    EndpointAuthorizer,
+    ReverbClient,
+    ReverbConfig,
+    ReverbError,
+    SecretAuthorizer,
+)
 from reverb.config import Settings
 
 MINIMUM: Any = {"app_key": "key", "host": "reverb.example.com"}
@@ -75,6 +83,9 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(variable, text)
     monkeypatch.setenv("REVERB_APP_SECRET", "env-secret")
     monkeypatch.setenv("REVERB_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("REVERB_AUTH_ENDPOINT", "https://example.com/broadcasting/auth")
+    monkeypatch.setenv("REVERB_AUTH_TOKEN", "env-token")
+    monkeypatch.setenv("REVERB_ENCRYPTION_MASTER_KEY", 43 * "A" + "=")
     config = ReverbConfig()
     for _, name, value in ENVIRONMENT.values():
         assert getattr(config, name) == value
@@ -82,6 +93,12 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
     assert config.app_secret.get_secret_value() == "env-secret"
     assert config.proxy is not None
     assert config.proxy.get_secret_value() == "http://proxy:3128"
+    assert config.auth_endpoint is not None
+    assert config.auth_endpoint.get_secret_value() == "https://example.com/broadcasting/auth"
+    assert config.auth_token is not None
+    assert config.auth_token.get_secret_value() == "env-token"
+    assert config.encryption_master_key is not None
+    assert config.encryption_master_key.get_secret_value() == 43 * "A" + "="
 
 
 def test_every_setting_can_come_from_the_dotenv_file_of_a_laravel_application() -> None:
@@ -191,6 +208,12 @@ def test_all_problems_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         ("proxy", "ftp://example.com"),
         ("proxy", "http://"),
         ("proxy", "http://proxy:99999"),
+        ("auth_endpoint", "example.com/broadcasting/auth"),
+        ("auth_endpoint", "wss://example.com/broadcasting/auth"),
+        ("auth_endpoint", "https://exam ple.com/broadcasting/auth"),
+        ("auth_concurrency", 0),
+        ("encryption_master_key", "not base64!"),
+        ("encryption_master_key", "c2hvcnQ="),
     ],
 )
 def test_bad_values_are_named(setting: str, value: Any) -> None:
@@ -225,7 +248,14 @@ def test_a_dotenv_file_that_cannot_be_read_is_named() -> None:
 def test_secrets_never_show() -> None:
     config = ReverbConfig(**MINIMUM, app_secret="S3CR3T", proxy="http://user:P4SS@proxy:3128")
     client = ReverbClient(config)
-    settings: Any = {"app_secret": ["S3CR3T"], "proxy": "S3CR3T", "port": "S3CR3T"}
+    settings: Any = {
+        "app_secret": ["S3CR3T"],
+        "proxy": "S3CR3T",
+        "port": "S3CR3T",
+        "auth_endpoint": "S3CR3T",
+        "auth_token": ["S3CR3T"],
+        "encryption_master_key": "S3CR3T",
+    }
     try:
         ReverbConfig(**settings)
     except ConfigurationError as error:
@@ -246,3 +276,34 @@ def test_the_log_level_is_that_of_the_librarys_logger() -> None:
         assert logger.handlers == []
     finally:
         logger.setLevel(before)
+
+
+def test_credentials_alone_need_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REVERB_APP_KEY", "env-key")
+    Path(".env").write_text("REVERB_APP_SECRET=file-secret\n")
+    credentials = Credentials()
+    assert credentials.app_key == "env-key"
+    assert credentials.app_secret is not None
+    assert credentials.app_secret.get_secret_value() == "file-secret"
+    assert "file-secret" not in repr(credentials)
+    assert isinstance(ReverbConfig(host="example.com"), Credentials)
+    monkeypatch.delenv("REVERB_APP_KEY")
+    with pytest.raises(ConfigurationError, match="REVERB_APP_KEY is missing"):
+        Credentials()
+    settings: Any = {"host": "example.com"}
+    with pytest.raises(TypeError, match="host"):
+        Credentials(**settings)
+
+
+def test_settings_choose_the_authorizer() -> None:
+    secret: Any = {"app_secret": "secret"}
+    endpoint: Any = {"auth_endpoint": "https://example.com/broadcasting/auth"}
+    for settings, kind in (
+        ({}, type(None)),
+        (secret, SecretAuthorizer),
+        (endpoint, EndpointAuthorizer),
+        ({**secret, **endpoint}, EndpointAuthorizer),
+    ):
+        assert type(ReverbClient(**MINIMUM, **settings)._authorizer) is kind
+    given = SecretAuthorizer("key", "another")
+    assert ReverbClient(**MINIMUM, **secret, **endpoint, authorizer=given)._authorizer is given

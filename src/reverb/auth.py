@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import msgspec
 
 from . import _protocol, crypto
-from .config import Credentials
+from .config import Credentials, is_url
 from .exceptions import AuthenticationError, ConfigurationError, ProtocolError, SubscriptionError
 
 if TYPE_CHECKING:
@@ -219,6 +219,9 @@ class EndpointAuthorizer:
         timeout: float = 10.0,
     ) -> None:
         require_aiohttp()
+        for each in (url, user_url, csrf_cookie_url):
+            if each is not None and not is_url(each, "http", "https"):
+                raise ConfigurationError("an endpoint is a URL like https://example.com/broadcasting/auth")
         self._url = url
         self._user_url = user_url or re.sub(r"(?<=/)auth/?(?=$|[?#])", "user-auth", url, count=1)
         self._token = token
@@ -306,8 +309,10 @@ class EndpointAuthorizer:
                 status, retry_after = response.status, response.headers.get("Retry-After", "")
         except asyncio.TimeoutError:
             raise _TemporaryError(f"{failed}: no answer within {self._timeout:g} seconds") from None
-        except aiohttp.InvalidURL:
-            raise AuthenticationError(f"{failed}: the URL is not valid (REVERB_AUTH_ENDPOINT)") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise AuthenticationError(
+                f"{failed}: its certificate is not trusted: {error.certificate_error}"
+            ) from None
         except (aiohttp.ClientError, OSError) as error:
             # "from None": the causes of some of these hold headers, the token among them.
             raise _TemporaryError(f"{failed}: {_explain_network(error)}") from None

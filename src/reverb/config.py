@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 from urllib.parse import urlsplit
@@ -192,14 +193,14 @@ class ReverbConfig(Credentials):
     @field_validator("proxy")
     @classmethod
     def _check_proxy(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _is_url(value.get_secret_value(), "http", "https", "socks5"):
+        if value is not None and not is_url(value.get_secret_value(), "http", "https", "socks5"):
             raise ValueError("must be a URL like http://host:port, https://host:port or socks5://host:port")
         return value
 
     @field_validator("auth_endpoint")
     @classmethod
     def _check_auth_endpoint(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _is_url(value.get_secret_value(), "http", "https"):
+        if value is not None and not is_url(value.get_secret_value(), "http", "https"):
             raise ValueError("must be a URL like https://example.com/broadcasting/auth")
         return value
 
@@ -217,10 +218,11 @@ class ReverbConfig(Credentials):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _is_url(text: str, *schemes: str) -> bool:
+def is_url(text: str, *schemes: str) -> bool:
+    """Whether a text is a URL of one of these schemes, with a host."""
     try:
         url = urlsplit(text)
-        return url.scheme in schemes and bool(url.hostname) and url.port != 0
+        return url.scheme in schemes and bool(url.hostname) and url.port != 0 and not re.search(r"\s", text)
     except ValueError:
         return False
 

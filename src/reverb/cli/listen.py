@@ -49,7 +49,8 @@ def listen(
 
     The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
     the options here go before them. There is no option for the secret, which private and presence channels need:
-    set `REVERB_APP_SECRET`, because everybody on this machine can see options in the list of processes.
+    set `REVERB_APP_SECRET`, or `REVERB_AUTH_ENDPOINT` and `REVERB_AUTH_TOKEN`, because everybody on this machine
+    can see options in the list of processes.
 
     Events go to the standard output, what happens to the connection goes to the standard error.
 
