@@ -78,6 +78,31 @@ def test_channel_signatures(
     assert sign_channel(key, secret, socket_id, channel, channel_data) == f"{key}:{signature}"
 
 
+@pytest.mark.parametrize(
+    ("key", "secret", "socket_id", "user_data", "signature"),
+    [
+        # Node: crypto.createHmac("sha256", "app-secret")
+        (
+            "app-key",
+            "app-secret",
+            "1.2",
+            '{"id":"7"}',
+            "bf31643da7237d16cb127352306206e93bd4018bbef017bd77126c1009bd1b42",
+        ),
+        # A recording of soketi, which accepted it.
+        (
+            "user-key",
+            "user-secret",
+            "2253235851.1204361978",
+            '{"id": "u1"}',
+            "c631038e33609c6a471fc4f0a77bf6f9b9c889552807761f15c940382e02a376",
+        ),
+    ],
+)
+def test_user_signatures(key: str, secret: str, socket_id: str, user_data: str, signature: str) -> None:
+    assert sign_user(key, secret, socket_id, user_data) == f"{key}:{signature}"
+
+
 def test_request_signature() -> None:
     body = b'{"name":"foo","channels":["project-3"],"data":"{\\"some\\":\\"data\\"}"}'
     assert sign_request(KEY, SECRET, "POST", "/apps/3/events", {}, body, 1353088179) == {
