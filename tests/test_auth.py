@@ -221,9 +221,13 @@ def test_a_backend_signs_users_in() -> None:
 # --- endpoints -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def laravel(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Laravel]:
+@pytest.fixture(autouse=True)
+def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reverb.auth._RETRY_DELAYS", (0.01, 0.01, 0.01, 0.01))
+
+
+@pytest.fixture
+async def laravel() -> AsyncIterator[Laravel]:
     async with Laravel(KEY, SECRET) as laravel:
         yield laravel
 

@@ -607,6 +607,38 @@ async def test_an_authorizer_that_fails_fails_its_channel_only(failure: str) -> 
             assert private.__cause__ is not None
 
 
+async def test_an_authorizer_that_fails_for_a_channel_given_up_disturbs_no_successor() -> None:
+    asked: list[asyncio.Future[None]] = []
+    subscribes: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        while True:
+            message = await peer.receive()
+            if message["event"] == "pusher:subscribe":
+                subscribes.append(message["data"]["channel"])
+                await peer.confirm(message["data"]["channel"])
+
+    async def authorizer(socket_id: str, channel: str) -> ChannelAuth:
+        asked.append(asyncio.get_running_loop().create_future())
+        await asked[-1]
+        return ChannelAuth("key:signature")
+
+    async with ScriptedServer(script) as server, connected(server, authorizer=authorizer) as client:
+        given_up = asyncio.ensure_future(client.subscribe("private-x"))
+        await until(lambda: len(asked) == 1)
+        given_up.cancel()
+        await asyncio.wait({given_up})
+        again = asyncio.ensure_future(client.subscribe("private-x"))
+        await until(lambda: len(asked) == 2)
+        asked[0].set_exception(AuthenticationError("too late"))
+        await until(lambda: len(client._authorizing) == 1)
+        asked[1].set_result(None)
+        assert (await again).is_subscribed
+        assert len(asked) == 2
+        assert subscribes == ["private-x"]
+
+
 async def test_authorizers_are_not_called_all_at_once() -> None:
     running = most = 0
 

@@ -356,7 +356,8 @@ class ReverbClient:
             channel._awaits = "server"
             self._send_subscribe(connection, channel, auth)
         except ReverbError as error:
-            self._refuse(channel, error)
+            if self._is_wanted(channel):
+                self._refuse(channel, error)
 
     async def _authorize_again(self, channel: Channel, socket_id: str) -> ChannelAuth:
         """Ask for a channel's authorisation because of the key that comes with it."""
