@@ -15,9 +15,9 @@ import pytest
 
 from reverb import PresenceChannel, ReverbClient
 from reverb.crypto import derive_shared_secret, seal
-from tests.integration.install import CACHE, installed
 from tests.integration.servers import Target, free_ports
 from tests.integration.test_client import client_for, unique
+from tests.node import installed_command
 from tests.test_dispatch import Recorder
 from tests.test_examples import run, wait_for_port
 from tests.watching import until
@@ -60,8 +60,9 @@ class Browser:
 @asynccontextmanager
 async def browsing(server: Target, tmp_path: Path) -> AsyncIterator[Browser]:
     """A browser that is connected, and the backend that authorises it."""
-    node = installed("pusher_js")
-    if node is None:
+    try:
+        node, package = installed_command("pusher_js")
+    except OSError:
         reason = "pusher-js is not installed; `make test` installs it"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
@@ -79,7 +80,7 @@ async def browsing(server: Target, tmp_path: Path) -> AsyncIterator[Browser]:
         await wait_for_port(port)
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            *node, str(SCRIPT), str(CACHE / "pusher_js"), json.dumps(settings), stdin=pipe, stdout=pipe
+            node, str(SCRIPT), str(Path(package).parents[1]), json.dumps(settings), stdin=pipe, stdout=pipe
         )
         assert process.stdin is not None
         try:
