@@ -180,7 +180,7 @@ async def test_the_quick_start(block: Block, server: ReverbServer, target: Targe
     tmp_path.joinpath("program.py").write_text(block.text)
     env = {**variables(target), "PYTHONUNBUFFERED": "1"}
     async with run_module(module="program", env=env, cwd=tmp_path) as command:
-        await until(lambda: server._channels[0].get("private-orders"), 15)
+        await until(lambda: "private-orders" in server.subscriptions, 15)
         await target.publish("private-orders", "App\\Events\\OrderShipped", {"id": 7})
         await command.out.expect("^private-orders: order 7 is on its way$")
         assert command.err.text == ""
