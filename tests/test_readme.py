@@ -234,7 +234,7 @@ async def test_encrypted_channels(block: Block, server: ReverbServer, target: Ta
     received, name = Recorder(), "private-encrypted-payments"
     fragment = Fragment(block, ReverbClient=ReverbClient, on_payment=received)
     running = asyncio.ensure_future(fragment.run())
-    await until(lambda: server._channels[0].get(name))
+    await until(lambda: name in server.subscriptions)
     key = derive_shared_secret(name, b"master key of the application!!!")
     await target.publish(name, "App\\Events\\PaymentReceived", seal('{"amount":5}', key))
     assert await received.wait_for(1) == [("App\\Events\\PaymentReceived", {"amount": 5}, name)]

@@ -9,6 +9,7 @@ import typer
 from .. import __version__
 from .demo import demo
 from .listen import listen
+from .serve import serve
 
 __all__ = ["app"]
 
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(listen)
+app.command()(serve)
 
 
 def _print_version(wanted: bool) -> None:
