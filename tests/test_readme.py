@@ -180,7 +180,7 @@ async def test_the_quick_start(block: Block, server: ReverbServer, target: Targe
     tmp_path.joinpath("program.py").write_text(block.text)
     env = {**variables(target), "PYTHONUNBUFFERED": "1"}
     async with run_module(module="program", env=env, cwd=tmp_path) as command:
-        await until(lambda: "private-orders" in server.subscriptions, 15)
+        await server.wait_for_subscription("private-orders", 15)
         await target.publish("private-orders", "App\\Events\\OrderShipped", {"id": 7})
         await command.out.expect("^private-orders: order 7 is on its way$")
         assert command.err.text == ""
@@ -234,7 +234,7 @@ async def test_encrypted_channels(block: Block, server: ReverbServer, target: Ta
     received, name = Recorder(), "private-encrypted-payments"
     fragment = Fragment(block, ReverbClient=ReverbClient, on_payment=received)
     running = asyncio.ensure_future(fragment.run())
-    await until(lambda: name in server.subscriptions)
+    await server.wait_for_subscription(name)
     key = derive_shared_secret(name, b"master key of the application!!!")
     await target.publish(name, "App\\Events\\PaymentReceived", seal('{"amount":5}', key))
     assert await received.wait_for(1) == [("App\\Events\\PaymentReceived", {"amount": 5}, name)]

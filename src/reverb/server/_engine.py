@@ -99,9 +99,9 @@ class Engine:
         for peer in list(self.peers):
             # Closing it would wait for a client that does not read, or that does not answer the end of TLS.
             peer.abort()
+        # Not for the server itself: from Python 3.12 on, it waits for clients that stopped in the middle of TLS.
         if lost:
             await asyncio.wait(lost)
-        await server.wait_closed()
 
     def _schedule_look(self) -> None:
         assert self.loop is not None

@@ -72,23 +72,25 @@ class Surface:
     @property
     def events(self) -> list[Event]:
         """The events that were published and triggered, the last 10,000 of them."""
-        return list(self._engine.journal.events)
+        return self._at_once(lambda: list(self._engine.journal.events))
 
     @property
     def connections(self) -> list[Connection]:
-        """The open connections, in the order in which they came."""
-        return self._engine.connections
+        """The open connections, in the order in which they came: each has a ``socket_id`` and ``channels``."""
+        return self._at_once(lambda: self._engine.connections)
 
     @property
     def subscriptions(self) -> dict[str, list[str]]:
-        """The socket ids of a channel's subscribers, by channel."""
-        return self._at_once(
-            lambda: {
-                channel.name: [subscriber.socket_id for subscriber in channel.members]
-                for channels in self._engine.channels
-                for channel in channels
-            }
-        )
+        """The socket ids of each channel's subscribers."""
+
+        def collect() -> dict[str, list[str]]:
+            found: dict[str, list[str]] = {}
+            for channels in self._engine.channels:
+                for channel in channels:
+                    found.setdefault(channel.name, []).extend(each.socket_id for each in channel.members)
+            return found
+
+        return self._at_once(collect)
 
     def watch(self, watcher: Callable[[Entry], None]) -> None:
         """Have ``watcher`` called, in the server's thread, with whatever happens from now on."""
@@ -96,7 +98,7 @@ class Surface:
 
     def report(self) -> str:
         """Say what happened last, an entry a line."""
-        return self._engine.journal.report()
+        return self._at_once(self._engine.journal.report)
 
     # What may go wrong.
 

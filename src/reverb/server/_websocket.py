@@ -46,7 +46,7 @@ class Connection:
     @property
     def channels(self) -> list[str]:
         """Names of the channels that it is subscribed to."""
-        return [channel.name for channel in self._channels if self in channel.members]
+        return [channel.name for channel in list(self._channels) if self in channel.members]
 
     def send(self, encoded: bytes) -> None:
         if not self._ended:
