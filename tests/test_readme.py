@@ -530,7 +530,7 @@ def test_commands(block: Block) -> None:
 def test_the_extras() -> None:
     named = set(re.findall(r"`(\w+)`", read_section("Install")))
     named |= set(re.findall(r"python-reverb\[(\w+)\]", BLOCKS["Install"].text))
-    assert named == extras() - {"dev"}
+    assert named == extras() - {"dev", "bench"}
 
 
 # --- settings --------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ import pytest
 from reverb.crypto import derive_shared_secret, seal
 from reverb.server import ReverbServer
 from tests.cli.processes import reverb
-from tests.integration.install import CACHE, installed
 from tests.integration.servers import Target
+from tests.node import CACHE, installed_command
 
 MASTER_KEY = b"master key of the application!!!"
 DEADLINE = 15.0
@@ -80,8 +80,9 @@ class Page:
 
 @pytest.fixture(params=["pusher", "echo"])
 async def page(request: pytest.FixtureRequest, served: Served) -> AsyncIterator[Page]:
-    command = installed("pusher_js")
-    if command is None:
+    try:
+        node, *_ = installed_command("pusher_js")
+    except OSError:
         reason = "pusher-js is not installed: make test does that"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
@@ -89,7 +90,7 @@ async def page(request: pytest.FixtureRequest, served: Served) -> AsyncIterator[
     script = Path(__file__).with_name("life.cjs")
     arguments = [str(CACHE / "pusher_js"), request.param, served.target.host, str(served.target.port)]
     process = await asyncio.create_subprocess_exec(
-        command[0], str(script), *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        node, str(script), *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     try:
         yield Page(process)
