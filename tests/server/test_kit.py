@@ -335,6 +335,17 @@ class TestBlocking:
                 with pytest.raises(asyncio.CancelledError):
                     await waiting
 
+    async def test_a_server_in_a_thread_is_started_there_again(self) -> None:
+        server = ReverbServer()
+        with server as blocking:
+            await server.stop()
+            with pytest.raises(ConnectionError):
+                await ReverbClient(**server.settings).connect()
+            await server.start()
+            async with ReverbClient(**server.settings) as client:
+                await client.subscribe("news")
+                blocking.wait_for_subscription("news")
+
     def test_no_apps_given(self) -> None:
         assert ReverbServer().app == App()
 

@@ -272,7 +272,7 @@ class ReverbServer(Surface):
 
     async def start(self) -> None:
         """Listen; raise OSError if the port is taken."""
-        await self._engine.start()
+        await self._in_its_loop(self._engine.start())
 
     async def stop(self) -> None:
         """End every connection in bare TCP EOF, as Reverb does, and stop listening."""
@@ -315,7 +315,7 @@ class ReverbServer(Surface):
     def __enter__(self) -> BlockingServer:
         thread = _LoopThread()
         try:
-            thread.run(self.start())
+            thread.run(self._engine.start())
         except BaseException:
             thread.end()
             raise
@@ -333,7 +333,7 @@ class ReverbServer(Surface):
                 thread.end()
 
     async def _in_its_loop(self, work: Coroutine[Any, Any, T]) -> T:
-        loop = self._engine.loop
+        loop = self._engine.loop if self._thread is None else self._thread.loop
         if loop is None or loop is asyncio.get_running_loop():
             return await work
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
@@ -381,18 +381,18 @@ class _LoopThread:
     """An event loop in a thread of its own."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="reverb-server", daemon=True)
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="reverb-server", daemon=True)
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        future: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(work, self.loop)
         return future.result()
 
     def end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
-        self._loop.close()
+        self.loop.close()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
