@@ -1,27 +1,30 @@
 """Asyncio client for Laravel Reverb and other WebSocket servers that speak the Pusher protocol."""
 
-from importlib.metadata import version
+from __future__ import annotations
 
-from .auth import Authorizer, ChannelAuth, EndpointAuthorizer, SecretAuthorizer, UserAuth
-from .channel import Channel, EncryptedChannel, PresenceChannel
-from .client import ReverbClient
-from .config import Credentials, ReverbConfig
-from .events import ConnectionState, Events
-from .exceptions import (
-    APIError,
-    AuthenticationError,
-    BatchError,
-    ConfigurationError,
-    ConnectionError,
-    ProtocolError,
-    ReverbError,
-    SubscriptionError,
-    TimeoutError,
-)
-from .http import BatchEvent, BatchResult, ChannelInfo, ReverbAPI
-from .user import User
+from typing import TYPE_CHECKING, Any
 
-__version__ = version("python-reverb")
+if TYPE_CHECKING:
+    from .auth import Authorizer, ChannelAuth, EndpointAuthorizer, SecretAuthorizer, UserAuth
+    from .channel import Channel, EncryptedChannel, PresenceChannel
+    from .client import ReverbClient
+    from .config import Credentials, ReverbConfig
+    from .events import ConnectionState, Events
+    from .exceptions import (
+        APIError,
+        AuthenticationError,
+        BatchError,
+        ConfigurationError,
+        ConnectionError,
+        ProtocolError,
+        ReverbError,
+        SubscriptionError,
+        TimeoutError,
+    )
+    from .http import BatchEvent, BatchResult, ChannelInfo, ReverbAPI
+    from .user import User
+
+    __version__: str
 
 __all__ = [
     "APIError",
@@ -53,3 +56,24 @@ __all__ = [
     "UserAuth",
     "__version__",
 ]
+
+_HOMES = ("exceptions", "events", "config", "auth", "channel", "user", "http", "client")
+"""Where the names above are from, what imports least first."""
+
+# Imported when first used: where this package is installed, pytest imports it in every run, for its plugin.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module, metadata
+
+        if name == "__version__":
+            return metadata.version("python-reverb")
+        for home in _HOMES if name in __all__ else ():
+            module = import_module(f".{home}", __name__)
+            if hasattr(module, name):
+                globals()[name] = getattr(module, name)
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

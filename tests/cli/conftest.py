@@ -22,15 +22,6 @@ def target(embedded: ReverbServer) -> Target:
 
 
 @pytest.fixture
-def settings(target: Target) -> dict[str, str]:
+def settings(embedded: ReverbServer) -> dict[str, str]:
     """The variables that name the server."""
-    return {
-        "REVERB_HOST": target.host,
-        "REVERB_PORT": str(target.port),
-        "REVERB_SCHEME": "ws",
-        "REVERB_APP_ID": target.app_id,
-        "REVERB_APP_KEY": target.key,
-        "REVERB_APP_SECRET": target.secret,
-        "REVERB_RECONNECT_DELAY_MIN": "0.05",
-        "REVERB_RECONNECT_DELAY_MAX": "0.1",
-    }
+    return embedded.env

@@ -11,6 +11,7 @@ from reverb.auth import sign_channel
 from reverb.exceptions import AuthenticationError
 from reverb.server import App
 from reverb.server._channels import Channels
+from reverb.server._journal import Journal
 
 
 class Listener:
@@ -24,7 +25,7 @@ class Listener:
     def look(self) -> None:
         raise NotImplementedError
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         raise NotImplementedError
 
     def heard(self) -> list[str]:
@@ -36,7 +37,7 @@ class Listener:
 
 @pytest.fixture
 def channels() -> Channels:
-    return Channels(App())
+    return Channels(App(), Journal())
 
 
 def join(channels: Channels, listener: Listener, name: str, channel_data: str = "") -> list[str]:

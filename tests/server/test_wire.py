@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from reverb.server._wire import close_frame, decode, encode, frame, php_array, php_string, php_true
+from reverb.server._wire import decode, encode, php_array, php_string, php_true
 
 
 @pytest.mark.parametrize("text", ["", "{nope", "NaN", "[1e999]", '"\\ud800"', '"\\udc00"', "[" * 5000])
@@ -63,21 +63,3 @@ def test_php_false(value: Any) -> None:
 @pytest.mark.parametrize("value", [True, -1, "00", " ", [0], {"a": 0}])
 def test_php_true(value: Any) -> None:
     assert php_true(value)
-
-
-@pytest.mark.parametrize(
-    ("size", "head"),
-    [
-        (0, b"\x81\x00"),
-        (125, b"\x81\x7d"),
-        (126, b"\x81\x7e\x00\x7e"),
-        (65535, b"\x81\x7e\xff\xff"),
-        (65536, b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
-    ],
-)
-def test_frame(size: int, head: bytes) -> None:
-    assert frame(1, b"x" * size) == head + b"x" * size
-
-
-def test_close_frame() -> None:
-    assert close_frame(1000, "bye") == b"\x88\x05\x03\xe8bye"

@@ -10,6 +10,7 @@ from .. import __version__
 from .demo import demo
 from .listen import listen
 from .publish import publish
+from .serve import serve
 
 __all__ = ["app"]
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(listen)
 app.command()(publish)
+app.command()(serve)
 
 
 def _print_version(wanted: bool) -> None:

@@ -5,13 +5,14 @@
     async with ReverbServer(port=8080) as server:
         print(f"ws://{server.host}:{server.port}/app/app-key")
 
-It answers as Laravel Reverb 1.10 does, down to the quirks that a client has to live with. Needs the extra
-``python-reverb[server]``.
+It answers as Laravel Reverb 1.10 does, down to the quirks that a client has to live with. In production, use
+Laravel Reverb.
 """
 
 from __future__ import annotations
 
-from ._app import App
-from ._server import ReverbServer
+from ._app import App, RateLimiting
+from ._journal import Entry, Event
+from ._server import BlockingServer, ReverbServer
 
-__all__ = ["App", "ReverbServer"]
+__all__ = ["App", "BlockingServer", "Entry", "Event", "RateLimiting", "ReverbServer"]

@@ -6,6 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+__all__ = ["App", "RateLimiting"]
+
+
+@dataclass(frozen=True)
+class RateLimiting:
+    """How many messages a connection may send: ``max_attempts`` in ``decay_seconds``, counted from the first.
+
+    What is more is answered with error 4301, or ends the connection if ``terminate_on_limit`` is set.
+    """
+
+    enabled: bool = False
+    max_attempts: int = 60
+    decay_seconds: float = 60.0
+    terminate_on_limit: bool = False
+
 
 @dataclass(frozen=True)
 class App:
@@ -24,3 +39,4 @@ class App:
     max_message_size: int = 10_000
     allowed_origins: Sequence[str] = ("*",)
     accept_client_events_from: Literal["all", "members", "none"] = "members"
+    rate_limiting: RateLimiting = RateLimiting()

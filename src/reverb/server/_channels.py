@@ -9,7 +9,9 @@ from typing import Any, Protocol
 from ..auth import sign_channel
 from ..exceptions import AuthenticationError
 from ._app import App
-from ._wire import decode, encode, php_array, php_string, php_true, text_frame
+from ._frames import text_frame
+from ._journal import Journal
+from ._wire import decode, encode, php_array, php_string, php_true
 
 
 class Subscriber(Protocol):
@@ -22,7 +24,7 @@ class Subscriber(Protocol):
 
     def look(self) -> None: ...
 
-    def end(self) -> None: ...
+    def terminate(self) -> None: ...
 
 
 class Channel:
@@ -32,8 +34,9 @@ class Channel:
     ``cached`` is the frame of the last event, kept on cache channels only.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, strict: bool = False) -> None:
         self.name = name
+        self._strict = strict
         self.members: dict[Subscriber, dict[str, Any]] = {}
         self.cached: bytes | None = None
         # Reverb asks for the dash in some of the prefixes only.
@@ -94,7 +97,9 @@ class Channel:
         )
 
     def _internal(self, event: str, data: dict[str, Any]) -> bytes:
-        message = {"event": f"pusher_internal:{event}", "data": encode(data)}
+        message = {"event": f"pusher_internal:{event}"}
+        if data or not self._strict:
+            message["data"] = encode(data)
         # PHP's array_filter drops a channel name that counts as false.
         return text_frame({**message, "channel": self.name} if php_true(self.name) else message)
 
@@ -105,10 +110,17 @@ class Channel:
 
 
 class Channels:
-    """The channels of one application that have subscribers."""
+    """The channels of one application that have subscribers.
 
-    def __init__(self, app: App) -> None:
+    What happens to them goes into ``journal``. Channels in ``denied`` let nobody in. ``strict`` leaves out what
+    only Reverb does.
+    """
+
+    def __init__(self, app: App, journal: Journal, denied: Collection[str] = (), *, strict: bool = False) -> None:
         self.app = app
+        self.journal = journal
+        self.strict = strict
+        self._denied = denied
         self._channels: dict[str, Channel] = {}
 
     def __iter__(self) -> Iterator[Channel]:
@@ -129,6 +141,8 @@ class Channels:
         fails for want of a ``user_info`` is subscribed all the same.
         """
         user = decode(channel_data) if channel_data.strip() else {}
+        if name in self._denied:
+            raise AuthenticationError(f"{name!r} is denied")
         if name.startswith(("private", "presence")):
             self._verify(subscriber, name, auth, channel_data)
         if not php_true(channel_data) or user == []:
@@ -136,13 +150,17 @@ class Channels:
         if not isinstance(user, dict):
             raise ValueError("channel_data is not an object")
         php_string(user.get("user_id"))
-        channel = self._channels.setdefault(name, Channel(name))
+        channel = self._channels.setdefault(name, Channel(name, strict=self.strict))
         channel.join(subscriber, user)
+        as_whom = f" as {user['user_id']!r}" if channel.is_presence and "user_id" in user else ""
+        self.journal.note(f"subscribed to {name}{as_whom}", subscriber.socket_id)
         channel.welcome(subscriber)
 
     def unsubscribe(self, subscriber: Subscriber, name: str) -> None:
         channel = self._channels.get(name)
         if channel is not None:
+            if subscriber in channel.members:
+                self.journal.note(f"left {name}", subscriber.socket_id)
             channel.leave(subscriber)
             if not channel.members:
                 del self._channels[name]
@@ -156,6 +174,7 @@ class Channels:
     ) -> None:
         """Send an event to channels; ``message`` is sent with each channel's name in it."""
         for name in names:
+            self.journal.note_event(name, message["event"], message["data"], None)
             channel = self._channels.get(name)
             if channel is not None:
                 channel.broadcast({**message, "channel": name}, except_for=except_for)

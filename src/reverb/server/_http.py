@@ -1,30 +1,95 @@
-"""The HTTP API: publishing, and asking who is there. Statuses and texts are Reverb's."""
+"""HTTP: requests and answers as Reverb reads and writes them, and its API. Pure."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from aiohttp import web
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote
 
 from ..auth import _hmac_hex
 from ._channels import Channels, Subscriber
 from ._wire import decode, encode, php_string
 
-MAX_REQUEST_SIZE = 10_000
-"""In bytes, of head and body together: Reverb's ``max_request_size``."""
+_KEY_SUFFIX: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""Of RFC 6455: what makes the answer to a handshake's key."""
 
 
 class RequestError(Exception):
     """A request that is answered with an error; without a text, one that makes Reverb fail."""
 
-    def __init__(self, status: int, text: str = "Internal server error.") -> None:
+    def __init__(self, status: int, text: str = "Internal server error.", **headers: str) -> None:
         super().__init__(text)
         self.status = status
         self.text = text
+        self.headers = headers
+
+    def answer(self) -> bytes:
+        # Names that Python does not have for its statuses, or has other names for.
+        phrases = {413: "Request Entity Too Large"}
+        phrase = phrases.get(self.status) or HTTPStatus(self.status).phrase
+        lines = [f"HTTP/1.1 {self.status} {phrase}", *(f"{name}: {value}" for name, value in self.headers.items())]
+        return "\r\n".join([*lines, "", self.text]).encode()
+
+
+@dataclass(frozen=True)
+class Request:
+    """A whole request. ``headers`` have lower-case names; ``target`` is as sent, ``path`` is decoded."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        return unquote(self.target.partition("?")[0])
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
+
+
+def read_request(received: bytes, max_size: int) -> Request | None:
+    """Return the request that was received, None while it is not complete; raise RequestError if it is none.
+
+    ``max_size`` is in bytes, of head and body together: Reverb's ``max_request_size``. As in Reverb, what follows
+    the head of a request without a length is its body: frames that come before the handshake's answer are lost.
+    """
+    if len(received) > max_size:
+        raise RequestError(413, "Payload too large.")
+    head, separator, body = received.partition(b"\r\n\r\n")
+    if not separator:
+        return None
+    first, *lines = head.decode("latin-1").split("\r\n")
+    match = re.fullmatch(r"(\S+) (\S+) HTTP/1\.[01]", first)
+    if match is None:
+        raise RequestError(400, "Bad request.")
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    # Reverb compares the length that is announced with the size of head and body together, and may be satisfied
+    # with part of a body. Here that would be a matter of luck, so this bug is not copied.
+    if len(body) < int(re.sub(r"\D", "", headers.get("content-length", "")) or 0):
+        return None
+    return Request(match[1], match[2], headers, body)
+
+
+def upgrade(request: Request) -> bytes:
+    """Return the answer to a handshake; nothing is negotiated."""
+    if request.headers.get("sec-websocket-version") != "13":
+        # Reverb refuses like this, and then goes on as if it had not.
+        lines = ["426 Upgrade Required", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    else:
+        key = request.headers.get("sec-websocket-key", "").encode()
+        accept = base64.b64encode(hashlib.sha1(key + _KEY_SUFFIX, usedforsecurity=False).digest()).decode()
+        lines = ["101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
+        lines.append(f"Sec-WebSocket-Accept: {accept}")
+    return "\r\n".join([f"HTTP/1.1 {lines[0]}", *lines[1:], "X-Powered-By: Laravel Reverb", "", ""]).encode()
 
 
 @dataclass(frozen=True)
@@ -47,29 +112,49 @@ class Call:
         return fields if isinstance(fields, dict) else {}
 
 
-async def check(request: web.Request, channels: Channels | None, prefix: str) -> Call:
-    """Return the call that a request makes, if its application exists and its signature is right.
+def answer_call(request: Request, channels: Mapping[str, Channels], prefix: str) -> bytes:
+    """Answer a request to the API; raise RequestError for one that is refused.
 
-    ``prefix`` is the server's path prefix, which is not signed.
+    ``channels`` are those of each application, by its id. ``prefix`` is the server's path prefix, which is not
+    signed.
     """
-    if channels is None:
-        raise RequestError(404, f"No matching application for ID [{request.match_info['app_id']}].")
-    body = await request.read()
-    query = dict(request.query)
+    path = request.path.removeprefix(prefix) if request.path.startswith(prefix) else ""
+    if path == "/up" and request.method == "GET":
+        return _json({"health": "OK"})
+    allowed = []
+    for method, pattern, answer in _ROUTES:
+        match = re.fullmatch(f"/apps/(?P<app_id>[^/]+){pattern}", path)
+        if match is not None and method == request.method:
+            return answer(_check(request, match.groupdict(), channels, prefix))
+        if match is not None:
+            allowed.append(method)
+    if path == "/up":
+        allowed.append("GET")
+    if allowed:
+        raise RequestError(405, "Method not allowed.", Allow=", ".join(allowed))
+    raise RequestError(404, "Not found.")
+
+
+def _check(request: Request, params: Mapping[str, str], channels: Mapping[str, Channels], prefix: str) -> Call:
+    """Return the call that a request makes, if its application exists and its signature is right."""
+    app_id = params["app_id"]
+    if app_id not in channels:
+        raise RequestError(404, f"No matching application for ID [{app_id}].")
+    query = request.query
     given = query.get("auth_signature", "")
     signed = {name: value for name, value in query.items() if name not in ("auth_signature", "body_md5")}
-    if body:
-        signed["body_md5"] = hashlib.md5(body, usedforsecurity=False).hexdigest()
-    path = request.raw_path.partition("?")[0].removeprefix(prefix)
+    if request.body:
+        signed["body_md5"] = hashlib.md5(request.body, usedforsecurity=False).hexdigest()
+    path = request.target.partition("?")[0].removeprefix(prefix)
     parameters = "&".join(f"{name}={signed[name]}" for name in sorted(signed))
     # Neither the key nor the timestamp is looked at.
-    right = _hmac_hex(channels.app.secret, f"{request.method}\n{path}\n{parameters}")
+    right = _hmac_hex(channels[app_id].app.secret, f"{request.method}\n{path}\n{parameters}")
     if not hmac.compare_digest(right.encode(), given.encode()):
         raise RequestError(401, "Authentication signature invalid.")
-    return Call(channels, request.match_info, query, body)
+    return Call(channels[app_id], params, query, request.body)
 
 
-def publish(call: Call) -> web.Response:
+def publish(call: Call) -> bytes:
     fields = call.fields()
     errors = _errors(fields)
     if errors:
@@ -85,7 +170,7 @@ def publish(call: Call) -> web.Response:
     return _json({"channels": {name: call.channels.info(name, wanted) for name in names}})
 
 
-def publish_batch(call: Call) -> web.Response:
+def publish_batch(call: Call) -> bytes:
     batch = call.fields().get("batch")
     if not batch:
         return _json({"batch": ["The batch field is required."]}, 422)
@@ -98,29 +183,30 @@ def publish_batch(call: Call) -> web.Response:
     if errors:
         return _json(errors, 422)
     for event in events:
-        if _subscriber(call.channels, event.get("socket_id")) is not None:
+        excluded = _subscriber(call.channels, event.get("socket_id"))
+        if excluded is not None and not call.channels.strict:
             raise RequestError(500)  # Reverb 1.10 fails on the socket_id of a connection that is there.
         message = {"event": event["name"], "channel": event["channel"], "data": event["data"]}
-        call.channels.publish([event["channel"]], message)
+        call.channels.publish([event["channel"]], message, except_for=excluded)
     if not any("info" in event for event in events):
         return _json({"batch": {}})
     infos = [call.channels.info(event["channel"], event.get("info", "").split(",")) for event in events]
     return _json({"batch": infos})
 
 
-def list_channels(call: Call) -> web.Response:
+def list_channels(call: Call) -> bytes:
     start, wanted = call.query.get("filter_by_prefix", ""), call.query.get("info", "").split(",")
     names = [channel.name for channel in call.channels if channel.name.startswith(start)]
     # PHP writes an empty array as a list.
     return _json({"channels": {name: call.channels.info(name, wanted) for name in names} or []})
 
 
-def show_channel(call: Call) -> web.Response:
+def show_channel(call: Call) -> bytes:
     wanted = [*call.query.get("info", "").split(","), "occupied"]
     return _json(call.channels.info(call.params["channel"], wanted))
 
 
-def list_users(call: Call) -> web.Response:
+def list_users(call: Call) -> bytes:
     channel = call.channels.get(call.params["channel"])
     if channel is None:
         return _json({}, 404)
@@ -132,11 +218,11 @@ def list_users(call: Call) -> web.Response:
     return _json({"users": [{"id": user["user_id"]} for user in users]})
 
 
-def count_connections(call: Call) -> web.Response:
+def count_connections(call: Call) -> bytes:
     return _json({"connections": len(call.channels.subscribers())})
 
 
-def terminate_connections(call: Call) -> web.Response:
+def terminate_connections(call: Call) -> bytes:
     user_id = call.params["user_id"]
     connections = {
         connection
@@ -145,50 +231,22 @@ def terminate_connections(call: Call) -> web.Response:
         if php_string(user.get("user_id")) == user_id
     }
     for connection in connections:
-        connection.end()
-    if connections:
+        connection.terminate()
+    if connections and not call.channels.strict:
         raise RequestError(500)  # So does Reverb 1.10, after it has ended them.
     return _json({})
 
 
-async def up(request: web.Request) -> web.Response:
-    return _json({"health": "OK"})
-
-
-ROUTES: tuple[tuple[str, str, Callable[[Call], web.Response]], ...] = (
+_ROUTES: Final[tuple[tuple[str, str, Callable[[Call], bytes]], ...]] = (
     ("POST", "/events", publish),
     ("POST", "/batch_events", publish_batch),
     ("GET", "/connections", count_connections),
     ("GET", "/channels", list_channels),
-    ("GET", "/channels/{channel:[^/]+}", show_channel),
-    ("GET", "/channels/{channel:[^/]+}/users", list_users),
-    ("POST", "/users/{user_id:[^/]+}/terminate_connections", terminate_connections),
+    ("GET", "/channels/(?P<channel>[^/]+)", show_channel),
+    ("GET", "/channels/(?P<channel>[^/]+)/users", list_users),
+    ("POST", "/users/(?P<user_id>[^/]+)/terminate_connections", terminate_connections),
 )
 """Method, path below ``/apps/{app_id}``, and what answers."""
-
-
-@web.middleware
-async def answer_as_reverb(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
-    """Refuse what is too large, put failures in Reverb's words, and close the connection behind each answer."""
-    response: web.StreamResponse
-    try:
-        if _size(request) > MAX_REQUEST_SIZE:
-            raise RequestError(413, "Payload too large.")
-        response = await handler(request)
-    except RequestError as error:
-        response = web.Response(status=error.status, text=error.text)
-    except web.HTTPNotFound:
-        response = web.Response(status=404, text="Not found.")
-    except web.HTTPMethodNotAllowed as error:
-        response = web.Response(status=405, text="Method not allowed.", headers={"Allow": error.headers["Allow"]})
-    response.force_close()
-    return response
-
-
-def _size(request: web.Request) -> int:
-    head = len(f"{request.method} {request.raw_path} HTTP/1.1\r\n\r\n")
-    head += sum(len(name) + len(value) + len(": \r\n") for name, value in request.raw_headers)
-    return head + (request.content_length or 0)
 
 
 def _subscriber(channels: Channels, socket_id: str | None) -> Subscriber | None:
@@ -226,5 +284,18 @@ def _errors(event: Mapping[str, Any], prefix: str = "") -> dict[str, list[str]]:
     return errors
 
 
-def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(status=status, text=encode(value), content_type="application/json")
+def _json(value: Any, status: int = 200) -> bytes:
+    """Write an answer as Symfony does: HTTP/1.0, names padded, in the order of the alphabet."""
+    body = encode(value).encode()
+    phrases = {200: "OK", 400: "Bad Request", 404: "Not Found", 422: "Unprocessable Content"}
+    headers = {
+        "Cache-Control": "no-cache, private",
+        "Content-Length": str(len(body)),
+        "Content-Type": "application/json",
+        "Date": formatdate(usegmt=True),
+    }
+    lines = [
+        f"HTTP/1.0 {status} {phrases[status]}",
+        *(f"{name + ':':15} {value}" for name, value in headers.items()),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body

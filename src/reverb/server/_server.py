@@ -1,31 +1,238 @@
-"""The server itself: it listens, looks after silent connections, and stops without leaving anything behind."""
+"""The server as programs and tests know it: awaited, or from threads that wait."""
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import ipaddress
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+import threading
+import warnings
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
+from typing import Any, Final, TypeVar
 
-from aiohttp import web
-
-from . import _http, _websocket
 from ._app import App
-from ._channels import Channels
+from ._engine import Engine
+from ._frames import TEXT, frame
+from ._journal import Entry, Event
+from ._websocket import Connection
+from ._wire import encode
+
+__all__ = ["BlockingServer", "ReverbServer"]
+
+TIMEOUT: Final = 5.0
+"""Seconds that the ``wait_for_…`` methods wait unless they are told otherwise."""
+ANY: Final[Any] = object()
+"""Stands for any data of an event."""
+
+T = TypeVar("T")
 
 
-class ReverbServer:
+class Surface:
+    """What can be asked and told without waiting, from any thread and any event loop."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def host(self) -> str:
+        return self._engine.host
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 before the first start, if the system is to pick one."""
+        return self._engine.port
+
+    @property
+    def app(self) -> App:
+        """The first application, to which ``publish`` publishes."""
+        return self._engine.channels[0].app
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments that bring a ``ReverbClient`` to this server. Delays are short, for tests."""
+        return {
+            "host": self.host,
+            "port": self.port,
+            "scheme": "wss" if self._engine.is_secure else "ws",
+            "path": self._engine.prefix or "/",
+            "app_id": self.app.id,
+            "app_key": self.app.key,
+            "app_secret": self.app.secret,
+            "reconnect_delay_min": 0.05,
+            "reconnect_delay_max": 0.2,
+        }
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The same as environment variables."""
+        return {f"REVERB_{name.upper()}": str(value) for name, value in self.settings.items()}
+
+    @property
+    def events(self) -> list[Event]:
+        """The events that were published and triggered, the last 10,000 of them."""
+        return self._at_once(lambda: list(self._engine.journal.events))
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The open connections, in the order in which they came: each has a ``socket_id`` and ``channels``."""
+        return self._at_once(lambda: self._engine.connections)
+
+    @property
+    def subscriptions(self) -> dict[str, list[str]]:
+        """The socket ids of each channel's subscribers."""
+
+        def collect() -> dict[str, list[str]]:
+            found: dict[str, list[str]] = {}
+            for channels in self._engine.channels:
+                for channel in channels:
+                    found.setdefault(channel.name, []).extend(each.socket_id for each in channel.members)
+            return found
+
+        return self._at_once(collect)
+
+    def watch(self, watcher: Callable[[Entry], None]) -> None:
+        """Have ``watcher`` called, in the server's thread, with whatever happens from now on."""
+        self._engine.journal.watchers.append(watcher)
+
+    def report(self) -> str:
+        """Say what happened last, an entry a line."""
+        return self._at_once(self._engine.journal.report)
+
+    # What may go wrong.
+
+    def drop(self) -> None:
+        """End all connections, in bare TCP EOF."""
+        self._at_once(self._engine.drop)
+
+    def refuse(self, code: int) -> None:
+        """Have new connections told this error instead of a greeting, until ``heal()``.
+
+        As in Reverb, behind 4001 the connection is ended, behind other codes it stays open and nothing more comes.
+        """
+        self._at_once(lambda: setattr(self._engine.faults, "refused", code))
+
+    def deny(self, channel: str) -> None:
+        """Have subscriptions to the channel refused, however they are signed, until ``heal()``."""
+        self._at_once(lambda: self._engine.faults.denied.add(channel))
+
+    def silence(self) -> None:
+        """Lose all that would be sent, and keep the connections, until ``heal()``."""
+        self._at_once(lambda: setattr(self._engine.faults, "silent", True))
+
+    def delay(self, seconds: float) -> None:
+        """Have whatever is sent take so much longer, until ``heal()``."""
+        self._at_once(lambda: setattr(self._engine.faults, "delay", seconds))
+
+    def heal(self) -> None:
+        """End what ``refuse``, ``deny``, ``silence`` and ``delay`` have begun."""
+        self._at_once(self._engine.faults.heal)
+
+    def send_raw(self, data: bytes | str) -> None:
+        """Send bytes as they are, without a frame, or a text in one, to all connections."""
+        raw = frame(TEXT, data.encode()) if isinstance(data, str) else data
+        self._at_once(lambda: self._engine.send_raw(raw))
+
+    def reset(self) -> None:
+        """End all connections and faults, and forget what happened."""
+
+        def reset() -> None:
+            self._engine.faults.heal()
+            self._engine.drop()
+            self._engine.journal.clear()
+
+        self._at_once(reset)
+
+    # What should have gone right.
+
+    def assert_triggered(self, channel: str, event: str, data: Any = ANY) -> None:
+        """Fail unless a client has triggered the event on the channel, with these data if they are given."""
+        self._assert_event(channel, event, data, triggered=True)
+
+    def assert_published(self, channel: str, event: str, data: Any = ANY) -> None:
+        """Fail unless the event was published to the channel, by the HTTP API or ``publish``."""
+        self._assert_event(channel, event, data, triggered=False)
+
+    def assert_not_triggered(self, channel: str, event: str) -> None:
+        """Fail if a client has triggered the event on the channel."""
+        found = [each for each in self.events if each.triggered and (each.channel, each.name) == (channel, event)]
+        if found:
+            raise AssertionError(f"{event} was triggered on {channel}: {found[0].data!r}. {self.report()}")
+
+    def assert_subscribed(self, channel: str) -> None:
+        """Fail unless somebody is subscribed to the channel."""
+        if channel not in self.subscriptions:
+            raise AssertionError(f"nobody is subscribed to {channel}. {self.report()}")
+
+    def _assert_event(self, channel: str, name: str, data: Any, *, triggered: bool) -> None:
+        events = [each for each in self.events if each.triggered == triggered]
+        like = [each for each in events if (each.channel, each.name) == (channel, name)]
+        if any(data is ANY or each.data == data for each in like):
+            return
+        verb = "triggered" if triggered else "published"
+        if like:
+            wanted = f"{name} was {verb} on {channel}, but not with {data!r}"
+            seen = "\n".join(f"  with {each.data!r}" for each in like)
+        else:
+            wanted = f"{name} was not {verb} on {channel}"
+            seen = "\n".join(f"  {each}" for each in events)
+        seen = f"What was {verb}:\n{seen}" if seen else f"Nothing was {verb}."
+        raise AssertionError(f"{wanted}. {seen}\nIf it may be on its way still, wait_for_event() first.")
+
+    def _at_once(self, work: Callable[[], T]) -> T:
+        """Do something in the server's thread, and return when it is done."""
+        loop = self._engine.loop
+        if loop is None or loop is _running_loop():
+            return work()
+
+        async def do() -> T:
+            return work()
+
+        return asyncio.run_coroutine_threadsafe(do(), loop).result()
+
+    # What takes time, in the server's event loop.
+
+    async def _publish(self, channels: str | Sequence[str], event: str, data: Any) -> None:
+        names = [channels] if isinstance(channels, str) else list(channels)
+        text = data if isinstance(data, str) else encode(data)
+        self._engine.channels[0].publish(names, {"event": event, "data": text})
+
+    async def _wait_for_subscription(self, channel: str, timeout: float) -> None:
+        def found() -> bool | None:
+            return any(channels.get(channel) for channels in self._engine.channels) or None
+
+        await self._engine.journal.wait_for(found, f"nobody subscribed to {channel}", timeout)
+
+    async def _wait_for_event(self, channel: str, event: str, timeout: float) -> Event:
+        journal = self._engine.journal
+        wanted = f"no {event} on {channel}"
+        return await journal.wait_for(lambda: journal.take_event(channel, event), wanted, timeout)
+
+    async def _wait_for_connections(self, count: int, timeout: float) -> None:
+        def found() -> bool | None:
+            return len(self._engine.connections) == count or None
+
+        wanted = f"not {count} connection{'s' * (count != 1)}"
+        await self._engine.journal.wait_for(found, wanted, timeout)
+
+
+class ReverbServer(Surface):
     """Serves applications on ``ws://{host}:{port}{path}/app/{key}`` and the HTTP API below ``{path}/apps/{id}``.
 
-    It is not meant for the open network, so ``host`` must be a loopback address. With ``port`` 0 the system picks
-    a free one, which ``port`` tells once the server runs and which it keeps when started again. ``path`` is a
-    prefix such as ``/ws`` (Reverb's ``REVERB_SERVER_PATH``). With an ``ssl_context``, wss and https are spoken.
-    ``tick`` is the time in seconds between two looks for silent connections.
-    """
+    For development and tests, not for the open network: a ``host`` that is no loopback address gets a
+    ``RuntimeWarning``. With ``port`` 0 the system picks a free one, which ``port`` tells once the server runs and
+    which it keeps when started again. ``path`` is a prefix such as ``/ws``. With an ``ssl_context``, wss and https
+    are spoken. ``max_request_size`` is in bytes, of a request to the HTTP API with its head. ``host``, ``port``,
+    ``path`` and ``max_request_size`` are named as in Laravel's ``config/reverb.php``.
 
-    host: str
-    port: int
+    Only tests want these: ``tick`` is the time in seconds between two looks for silent connections, and ``strict``
+    gives the answers that the Pusher protocol describes, with close codes and ``pusher:subscription_error``, where
+    Reverb has its own way.
+
+    ``async with`` runs the server in the present event loop, ``with`` in a thread of its own; the latter gives a
+    :class:`BlockingServer`. All methods may be called from any thread.
+    """
 
     def __init__(
         self,
@@ -35,52 +242,66 @@ class ReverbServer:
         port: int = 0,
         path: str = "",
         ssl_context: ssl.SSLContext | None = None,
+        max_request_size: int = 10_000,
         tick: float = 60.0,
+        strict: bool = False,
     ) -> None:
-        # The name may stand for two addresses, and port 0 for a different port on each.
-        self.host = "127.0.0.1" if host == "localhost" else host
-        if not _is_loopback(self.host):
-            raise ValueError(f"host must be a loopback address such as 127.0.0.1, not {host!r}")
-        self.port = port
-        self._path = f"/{path.strip('/')}" if path.strip("/") else ""
-        self._ssl_context = ssl_context
-        self._tick = tick
-        self._channels = [Channels(app) for app in apps]
-        self._runner: web.AppRunner | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        if not _is_loopback(host):
+            message = (
+                f"{host!r} is no loopback address: others can reach this server, which is made for tests only"
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        engine = Engine(
+            apps,
+            # The name may stand for two addresses, and port 0 for a different port on each.
+            host="127.0.0.1" if host == "localhost" else host,
+            port=port,
+            prefix=f"/{path.strip('/')}" if path.strip("/") else "",
+            ssl_context=ssl_context,
+            max_request_size=max_request_size,
+            tick=tick,
+            strict=strict,
+        )
+        super().__init__(engine)
+        self._thread: _LoopThread | None = None
+
+    @property
+    def blocking(self) -> BlockingServer:
+        """This server for synchronous code, while it runs in another thread."""
+        return BlockingServer(self._engine)
 
     async def start(self) -> None:
         """Listen; raise OSError if the port is taken."""
-        if self._runner is not None:
-            raise RuntimeError("the server has been started already")
-        application = self._routes()
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-
-        async def abort_connections(_: web.Application) -> None:
-            # Closing them would wait for clients that do not read, or that do not answer the end of TLS.
-            for connection in runner.server.connections if runner.server else ():
-                if connection.transport is not None:
-                    connection.transport.abort()
-
-        application.on_shutdown.append(abort_connections)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, self.host, self.port, ssl_context=self._ssl_context).start()
-        except BaseException:
-            await runner.cleanup()
-            raise
-        self._runner = runner
-        self.port = runner.addresses[0][1]
-        self._schedule_look()
+        await self._in_its_loop(self._engine.start())
 
     async def stop(self) -> None:
         """End every connection in bare TCP EOF, as Reverb does, and stop listening."""
-        runner, self._runner = self._runner, None
-        if runner is None:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        await runner.cleanup()
+        await self._in_its_loop(self._engine.stop())
+
+    async def restart(self, downtime: float = 0.0) -> None:
+        """Stop, and start again on the same port after ``downtime`` seconds."""
+        await self._in_its_loop(self._engine.restart(downtime))
+
+    async def publish(self, channels: str | Sequence[str], event: str, data: Any = None) -> None:
+        """Publish an event to a channel, or to several. ``data`` other than a string are sent as JSON."""
+        await self._in_its_loop(self._publish(channels, event, data))
+
+    async def wait_for_subscription(self, channel: str, timeout: float = TIMEOUT) -> None:
+        """Wait until somebody is subscribed to the channel; raise TimeoutError, which tells what happened."""
+        await self._in_its_loop(self._wait_for_subscription(channel, timeout))
+
+    async def wait_for_event(self, channel: str, event: str, timeout: float = TIMEOUT) -> Event:
+        """Wait until the event was published to the channel, or triggered on it; return it.
+
+        Each event is returned once: of several, the oldest that was not returned yet. Raises TimeoutError, which
+        tells what happened.
+        """
+        return await self._in_its_loop(self._wait_for_event(channel, event, timeout))
+
+    async def wait_for_connections(self, count: int, timeout: float = TIMEOUT) -> None:
+        """Wait until there are ``count`` connections, no more and no less; raise TimeoutError, which tells what
+        happened."""
+        await self._in_its_loop(self._wait_for_connections(count, timeout))
 
     async def __aenter__(self) -> ReverbServer:
         await self.start()
@@ -91,44 +312,98 @@ class ReverbServer:
     ) -> None:
         await self.stop()
 
-    def _routes(self) -> web.Application:
-        application = web.Application(middlewares=[_http.answer_as_reverb])
-        router = application.router
-        router.add_get(f"{self._path}/up", _http.up, allow_head=False)
-        router.add_get(f"{self._path}/app/{{key:[^/]+}}", self._serve_websocket, allow_head=False)
-        for method, path, answer in _http.ROUTES:
-            router.add_route(method, f"{self._path}/apps/{{app_id:[^/]+}}{path}", self._api(answer))
-        return application
+    def __enter__(self) -> BlockingServer:
+        thread = _LoopThread()
+        try:
+            thread.run(self._engine.start())
+        except BaseException:
+            thread.end()
+            raise
+        self._thread = thread
+        return self.blocking
 
-    async def _serve_websocket(self, request: web.Request) -> web.StreamResponse:
-        if "Upgrade" not in request.headers:
-            raise _http.RequestError(500)
-        key = request.match_info["key"]
-        channels = next((each for each in self._channels if each.app.key == key), None)
-        return await _websocket.serve(request, channels)
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            try:
+                thread.run(self._engine.stop())
+            finally:
+                thread.end()
 
-    def _api(
-        self, answer: Callable[[_http.Call], web.Response]
-    ) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def handle(request: web.Request) -> web.Response:
-            app_id = request.match_info["app_id"]
-            channels = next((each for each in self._channels if each.app.id == app_id), None)
-            return answer(await _http.check(request, channels, self._path))
+    async def _in_its_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        loop = self._engine.loop if self._thread is None else self._thread.loop
+        if loop is None or loop is asyncio.get_running_loop():
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
-        return handle
 
-    def _schedule_look(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._tick, self._look)
+class BlockingServer(Surface):
+    """A server that runs in another thread, for synchronous code: its methods return when they are done."""
 
-    def _look(self) -> None:
-        self._schedule_look()
-        for channels in self._channels:
-            for subscriber in channels.subscribers():
-                subscriber.look()
+    def restart(self, downtime: float = 0.0) -> None:
+        """As :meth:`ReverbServer.restart`."""
+        self._wait(self._engine.restart(downtime))
+
+    def publish(self, channels: str | Sequence[str], event: str, data: Any = None) -> None:
+        """As :meth:`ReverbServer.publish`."""
+        self._wait(self._publish(channels, event, data))
+
+    def wait_for_subscription(self, channel: str, timeout: float = TIMEOUT) -> None:
+        """As :meth:`ReverbServer.wait_for_subscription`."""
+        self._wait(self._wait_for_subscription(channel, timeout))
+
+    def wait_for_event(self, channel: str, event: str, timeout: float = TIMEOUT) -> Event:
+        """As :meth:`ReverbServer.wait_for_event`."""
+        return self._wait(self._wait_for_event(channel, event, timeout))
+
+    def wait_for_connections(self, count: int, timeout: float = TIMEOUT) -> None:
+        """As :meth:`ReverbServer.wait_for_connections`."""
+        self._wait(self._wait_for_connections(count, timeout))
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        loop = self._engine.loop
+        if loop is None or loop is _running_loop():
+            work.close()
+            raise RuntimeError(
+                "the server is not running in a thread of its own: use `with`, or await ReverbServer's methods"
+            )
+        future = asyncio.run_coroutine_threadsafe(work, loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+
+class _LoopThread:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="reverb-server", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        future: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(work, self.loop)
+        return future.result()
+
+    def end(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

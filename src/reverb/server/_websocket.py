@@ -2,104 +2,153 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from aiohttp import WSMsgType, web
+from typing import Any, Protocol
 
 from ..exceptions import AuthenticationError
+from ._app import RateLimiting
 from ._channels import Channels
-from ._wire import (
-    PING,
-    PONG,
-    close_frame,
-    decode,
-    encode,
-    error_frame,
-    frame,
-    php_array,
-    php_string,
-    php_true,
-    text_frame,
-)
+from ._faults import REFUSALS
+from ._frames import CLOSE, PING, PONG, FrameReader, close_frame, error_frame, frame, text_frame
+from ._wire import decode, encode, php_array, php_string, php_true
+
+
+class Line(Protocol):
+    """What carries a connection's bytes to its client."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def close(self) -> None:
+        """End in TCP EOF, behind what was written."""
 
 
 class Connection:
     """A client of a known application. All of its methods return at once; nothing is awaited between messages."""
 
-    def __init__(self, channels: Channels, transport: asyncio.Transport) -> None:
+    def __init__(self, channels: Channels, line: Line) -> None:
         self.socket_id = f"{1 + secrets.randbelow(10**9)}.{1 + secrets.randbelow(10**9)}"
         self._app = channels.app
         self._channels = channels
-        self._transport = transport
+        self._journal = channels.journal
+        self._strict = channels.strict
+        self._line = line
+        self._reader = FrameReader(self._app.max_message_size)
+        self._limiter = _Limiter(self._app.rate_limiting)
         self._last_seen = time.monotonic()
         self._pinged = False
         self._uses_control_frames = False
+        self._ended = False
+
+    @property
+    def channels(self) -> list[str]:
+        """Names of the channels that it is subscribed to."""
+        return [channel.name for channel in list(self._channels) if self in channel.members]
 
     def send(self, encoded: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(encoded)
+        if not self._ended:
+            self._line.write(encoded)
 
-    def open(self, origin: str | None) -> None:
-        """Greet the client. One that is refused gets the error instead, and may go on all the same."""
+    def open(self, origin: str | None, refused: int | None = None) -> None:
+        """Greet the client, or refuse it: with the code ``refused``, or as the application wants it."""
         limit = self._app.max_connections
-        if limit is not None and len(self._channels.subscribers()) >= limit:
-            self.send(error_frame(4004, "Application is over connection quota"))
+        if refused is not None:
+            self._refuse(refused)
+        elif limit is not None and len(self._channels.subscribers()) >= limit:
+            self._refuse(4004)
         elif not _is_allowed(origin, self._app.allowed_origins):
-            self.send(error_frame(4009, "Origin not allowed"))
+            self._refuse(4009)
         else:
+            self._journal.note("connected", self.socket_id)
             self._establish()
 
-    def end(self) -> None:
-        """Leave all channels, send what is left to send, and end in TCP EOF, without a close frame."""
-        self._channels.unsubscribe_from_all(self)
-        self._transport.close()
+    def receive_data(self, data: bytes) -> None:
+        for opcode, payload in self._reader.feed(data):
+            if self._ended:
+                return
+            if opcode == CLOSE:
+                # A violation is one, too: what the reader makes of it is for the client to read.
+                self.send(frame(CLOSE, payload))
+                self.end()
+            elif opcode == PING:
+                self._touch_by_control_frame()
+                self.send(frame(PONG, payload))
+            elif opcode == PONG:
+                self._touch_by_control_frame()
+            else:
+                self.receive(payload)
 
-    def close(self, code: int, reason: str) -> None:
-        self.send(close_frame(code, reason))
-        self.end()
-
-    def receive(self, message: str | bytes) -> None:
+    def receive(self, message: bytes) -> None:
         self._touch()
+        if not self._limiter.admits():
+            if self._app.rate_limiting.terminate_on_limit:
+                self._journal.note("ended: rate limit exceeded", self.socket_id, failed=True)
+                self.end()
+            else:
+                self._error(4301, "Rate limit exceeded")
+            return
         try:
             self._handle(decode(message))
-        except AuthenticationError:
-            self.send(error_frame(4009, "Connection is unauthorized"))
         # Whatever fails inside Reverb is answered so, nesting too deep for PHP included.
         except (ValueError, RecursionError):
-            self.send(error_frame(4200, "Invalid message format"))
-
-    def receive_ping(self, payload: bytes) -> None:
-        self.receive_pong()
-        self.send(frame(PONG, payload))
-
-    def receive_pong(self) -> None:
-        self._touch()
-        self._uses_control_frames = True
+            self._error(4200, "Invalid message format")
 
     def look(self) -> None:
         """Ping the client if it has been silent, end the connection if it stayed silent after a ping."""
         if time.monotonic() - self._last_seen < self._app.ping_interval:
             return
         if self._pinged:
-            self.send(error_frame(4201, "Pong reply not received in time"))
-            self.end()
+            self._error(4201, "Pong reply not received in time")
+            self.close(4201)
             return
         self._pinged = True
         self.send(frame(PING, b"") if self._uses_control_frames else text_frame({"event": "pusher:ping"}))
+
+    def terminate(self) -> None:
+        """End the connection because the application wants it."""
+        if self._strict:
+            self._error(4009, "You got disconnected by the app.")
+        self.close(4009)
+
+    def close(self, code: int) -> None:
+        """End the connection: in bare TCP EOF, as Reverb does, or if strict with a close frame before."""
+        if self._strict:
+            self.send(close_frame(code, ""))
+        self.end()
+
+    def end(self) -> None:
+        """Leave all channels, send what is left to send, and end in TCP EOF, without a close frame."""
+        if not self._ended:
+            self._ended = True
+            self._channels.unsubscribe_from_all(self)
+            self._journal.note("disconnected", self.socket_id)
+            self._line.close()
 
     def _touch(self) -> None:
         self._last_seen = time.monotonic()
         self._pinged = False
 
+    def _touch_by_control_frame(self) -> None:
+        self._touch()
+        self._uses_control_frames = True
+
     def _establish(self) -> None:
         data = {"socket_id": self.socket_id, "activity_timeout": self._app.activity_timeout}
         self.send(text_frame({"event": "pusher:connection_established", "data": encode(data)}))
+
+    def _refuse(self, code: int) -> None:
+        self._journal.note("connected", self.socket_id)
+        self._error(code, REFUSALS.get(code, "Connection refused"))
+        # Reverb leaves the other ones open, and they may go on all the same.
+        if code == 4001 or self._strict:
+            self.close(code)
+
+    def _error(self, code: int, message: str) -> None:
+        self._journal.note(f"was told error {code}: {message}", self.socket_id, failed=True)
+        self.send(error_frame(code, message, strict=self._strict))
 
     def _handle(self, message: Any) -> None:
         if not isinstance(message, dict):
@@ -121,16 +170,28 @@ class Connection:
             case "connection_established":
                 self._establish()
             case "subscribe":
-                auth, channel_data = php_string(data.get("auth")), php_string(data.get("channel_data"))
-                self._channels.subscribe(self, _channel_name(data), auth, channel_data)
+                self._subscribe(_channel_name(data), data)
             case "unsubscribe":
                 self._channels.unsubscribe(self, _channel_name(data))
             case "ping":
-                self.send(text_frame({"event": "pusher:pong"}))
+                pong = {"event": "pusher:pong"}
+                self.send(text_frame({**pong, "data": {}} if self._strict else pong))
             case "pong":
                 pass
             case _:
                 raise ValueError("unknown event")
+
+    def _subscribe(self, name: str, data: Mapping[str, Any]) -> None:
+        auth, channel_data = php_string(data.get("auth")), php_string(data.get("channel_data"))
+        try:
+            self._channels.subscribe(self, name, auth, channel_data)
+        except AuthenticationError:
+            self._journal.note(f"was refused {name}", self.socket_id, failed=True)
+            if self._strict:
+                error = {"type": "AuthError", "error": "The connection is unauthorized.", "status": 401}
+                self.send(text_frame({"event": "pusher:subscription_error", "channel": name, "data": error}))
+            else:
+                self.send(error_frame(4009, "Connection is unauthorized"))
 
     def _handle_client_event(self, event: str, message: dict[str, Any]) -> None:
         name = _required_text(message, "channel")
@@ -140,75 +201,41 @@ class Connection:
         if not event.startswith("client-"):
             return
         if self._app.accept_client_events_from == "none":
-            self.send(error_frame(4301, "The app does not have client messaging enabled."))
+            self._error(4301, "The app does not have client messaging enabled.")
             return
         channel = self._channels.get(name)
         if self._app.accept_client_events_from == "members":
             if channel is None or self not in channel.members:
-                self.send(error_frame(4009, "The client is not a member of the specified channel."))
+                self._error(4009, "The client is not a member of the specified channel.")
                 return
             message = {"event": event, "channel": name, "data": data}
             user_id = channel.members[self].get("user_id")
             if php_true(user_id):
                 message["user_id"] = user_id
+        self._journal.note_event(name, event, data, self.socket_id, message.get("user_id"))
         if channel is not None:
             channel.broadcast(php_array(message), except_for=self)
 
 
-class _Socket(web.WebSocketResponse):
-    """aiohttp's WebSocket, without the close frames that it would send of its own accord."""
+class _Limiter:
+    """Counts messages from the first one on, and starts anew when the time is over."""
 
-    async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
-        return False
+    def __init__(self, limit: RateLimiting) -> None:
+        self._limit = limit
+        self._attempts = 0
+        self._end = 0.0
 
-
-async def serve(request: web.Request, channels: Channels | None) -> web.StreamResponse:
-    """Answer the handshake and serve the client until one side ends the connection.
-
-    ``channels`` are those of the application that the client asked for, None if there is no such application.
-    """
-    socket = _Socket(compress=False, autoping=False, autoclose=False, max_msg_size=0)
-    try:
-        await socket.prepare(request)
-    except ConnectionResetError:
-        return socket  # gone before it was answered
-    transport = request.transport
-    if transport is None:
-        return socket
-    if channels is None:
-        transport.write(error_frame(4001, "Application does not exist"))
-        transport.close()
-        return socket
-    connection = Connection(channels, transport)
-    try:
-        connection.open(request.headers.get("Origin"))
-        while not transport.is_closing():
-            await _receive(socket, connection, channels.app.max_message_size)
-    finally:
-        connection.end()
-    return socket
-
-
-async def _receive(socket: web.WebSocketResponse, connection: Connection, max_size: int) -> None:
-    """Handle one message or control frame."""
-    message = await socket.receive()
-    match message.type:
-        case WSMsgType.TEXT | WSMsgType.BINARY:
-            content = message.data.encode() if isinstance(message.data, str) else message.data
-            if len(content) > max_size:
-                connection.close(1009, "Maximum message size exceeded")
-            else:
-                connection.receive(content)
-        case WSMsgType.PING:
-            connection.receive_ping(bytes(message.data))
-        case WSMsgType.PONG:
-            connection.receive_pong()
-        case WSMsgType.CLOSE:
-            connection.close(message.data or 1000, message.extra or "")
-        case WSMsgType.ERROR:
-            connection.close(getattr(message.data, "code", 1002), str(message.data))
-        case _:
-            connection.end()
+    def admits(self) -> bool:
+        """Count a message; whether it is within the limit."""
+        if not self._limit.enabled:
+            return True
+        now = time.monotonic()
+        if now >= self._end:
+            self._attempts, self._end = 0, now + self._limit.decay_seconds
+        if self._attempts >= self._limit.max_attempts:
+            return False
+        self._attempts += 1
+        return True
 
 
 def _channel_name(data: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""JSON as PHP reads and writes it, and the WebSocket frames that carry it. Pure."""
+"""JSON and single values as PHP reads and writes them. Pure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ import json
 from typing import Any, Final
 
 import msgspec
-
-TEXT: Final = 1
-CLOSE: Final = 8
-PING: Final = 9
-PONG: Final = 10
 
 _MAX_DEPTH: Final = 512
 """What PHP's ``json_decode`` takes by default."""
@@ -66,25 +61,3 @@ def php_string(value: Any) -> str:
 def php_true(value: Any) -> bool:
     """Whether PHP takes the value for true: the string ``"0"`` is false."""
     return bool(value) and value != "0"
-
-
-def frame(opcode: int, payload: bytes) -> bytes:
-    """Build a whole, unmasked frame."""
-    size = len(payload)
-    if size < 126:
-        return bytes((0x80 | opcode, size)) + payload
-    if size < 1 << 16:
-        return bytes((0x80 | opcode, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big") + payload
-
-
-def text_frame(message: dict[str, Any]) -> bytes:
-    return frame(TEXT, encode(message).encode())
-
-
-def error_frame(code: int, message: str) -> bytes:
-    return text_frame({"event": "pusher:error", "data": encode({"code": code, "message": message})})
-
-
-def close_frame(code: int, reason: str) -> bytes:
-    return frame(CLOSE, code.to_bytes(2, "big") + reason.encode())

@@ -1,0 +1,169 @@
+"""``reverb serve``: a Reverb server for development, and what happens on it, as it happens."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from rich.console import Console
+
+from ..server import App, Entry, RateLimiting, ReverbServer
+from .process import ExitCode, fail, run, stop_writing
+from .view import OutputConsole, View
+
+__all__ = ["serve"]
+
+
+class ServerSettings(BaseSettings):
+    """The variables of Laravel's ``config/reverb.php``, with its defaults; but on the loopback interface."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="REVERB_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
+
+    server_host: str = "127.0.0.1"
+    server_port: int = Field(default=8080, ge=0, le=65535)
+    server_path: str = ""
+    max_request_size: int = Field(default=10_000, ge=1)
+    app_id: str = App.id
+    app_key: str = App.key
+    app_secret: SecretStr = SecretStr("app-secret")
+    app_ping_interval: float = Field(default=App.ping_interval, gt=0)
+    app_activity_timeout: int = Field(default=App.activity_timeout, gt=0)
+    app_max_connections: int | None = Field(default=None, ge=0)
+    app_max_message_size: int = Field(default=App.max_message_size, ge=1)
+    app_accept_client_events_from: Literal["all", "members", "none"] = "members"
+    app_rate_limiting_enabled: bool = False
+    app_rate_limit_max_attempts: int = Field(default=60, ge=1)
+    app_rate_limit_decay_seconds: float = Field(default=60.0, gt=0)
+    app_rate_limit_terminate: bool = False
+
+    def app(self) -> App:
+        return App(
+            id=self.app_id,
+            key=self.app_key,
+            secret=self.app_secret.get_secret_value(),
+            ping_interval=self.app_ping_interval,
+            activity_timeout=self.app_activity_timeout,
+            max_connections=self.app_max_connections,
+            max_message_size=self.app_max_message_size,
+            accept_client_events_from=self.app_accept_client_events_from,
+            rate_limiting=RateLimiting(
+                enabled=self.app_rate_limiting_enabled,
+                max_attempts=self.app_rate_limit_max_attempts,
+                decay_seconds=self.app_rate_limit_decay_seconds,
+                terminate_on_limit=self.app_rate_limit_terminate,
+            ),
+        )
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Instead of REVERB_SERVER_HOST (127.0.0.1).")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Instead of REVERB_SERVER_PORT (8080); 0 takes a free one.")
+    ] = None,
+    path: Annotated[
+        str | None, typer.Option(help="In front of /app/ and /apps/, instead of REVERB_SERVER_PATH.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="The application's key, instead of REVERB_APP_KEY (app-key).")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificate chain, for wss and https.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its private key, if that is a file of its own.")
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Answer by the Pusher protocol's book where Reverb has its own way."),
+    ] = False,
+) -> None:
+    """Run a server that answers like Reverb, for development, and print what happens on it, until Ctrl-C.
+
+    The application and its limits are those of Laravel's `REVERB_…` variables, in the environment or in the file
+    `.env`: `REVERB_APP_ID`, `REVERB_APP_KEY`, `REVERB_APP_SECRET`, `REVERB_APP_MAX_MESSAGE_SIZE` and so on.
+    Without these it is `app-id`, `app-key` and `app-secret`.
+
+    It listens on this machine only, and is not made for more. In production, use Laravel Reverb.
+
+    Exit codes:
+
+    - 0: ended by Ctrl-C or SIGTERM, or because nobody reads the output any more
+
+    - 1: it can't listen there
+
+    - 2: wrong usage or settings
+    """
+    given: dict[str, Any] = {"server_host": host, "server_port": port, "server_path": path, "app_key": key}
+    try:
+        settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
+        ssl_context = None
+        if tls_cert is not None:
+            ssl_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            ssl_context.load_cert_chain(tls_cert, tls_key)
+    except ValidationError as error:
+        problems = [
+            f"  REVERB_{str(each['loc'][0]).upper()} {each['msg'].removeprefix('Input ')}"
+            for each in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        raise fail("\n".join(["invalid settings:", *problems]), ExitCode.USAGE) from None
+    except OSError as error:
+        raise fail(f"--tls-cert or --tls-key: {error}", ExitCode.USAGE) from None
+    try:
+        run(_serve(settings, ssl_context, strict=strict))
+    except OSError as error:
+        raise fail(str(error), ExitCode.FAILED) from None
+
+
+async def _serve(settings: ServerSettings, ssl_context: ssl.SSLContext | None, *, strict: bool) -> None:
+    this_task = asyncio.current_task()
+    assert this_task is not None
+    view = View(OutputConsole(partial(stop_writing, this_task)), ["private-orders"])
+    status = View(Console(stderr=True, highlight=False), ["-"]).status
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        server = ReverbServer(
+            [settings.app()],
+            host=settings.server_host,
+            port=settings.server_port,
+            path=settings.server_path,
+            ssl_context=ssl_context,
+            max_request_size=settings.max_request_size,
+            strict=strict,
+        )
+
+    def print_entry(entry: Entry) -> None:
+        if entry.event is not None:
+            event = entry.event
+            view.event(event.name, event.data, event.channel, _sender(event.socket_id, event.user_id))
+        else:
+            who = "" if entry.socket_id is None else f"{entry.socket_id}  "
+            view.status(who + entry.text, "red" if entry.failed else "")
+
+    server.watch(print_entry)
+    async with server:
+        for warning in caught:
+            status(f"warning: {warning.message}; in production, use Laravel Reverb", "yellow")
+        address = f"{server.settings['scheme']}://{server.host}:{server.port}{settings.server_path.rstrip('/')}"
+        status(f"serving {address}/app/{server.app.key}, a development server; Ctrl-C ends it", "green")
+        await asyncio.Event().wait()
+
+
+def _sender(socket_id: str | None, user_id: Any) -> str | None:
+    """Say who triggered an event."""
+    if socket_id is None:
+        return None
+    return socket_id if user_id is None else f"{user_id} ({socket_id})"

@@ -1,0 +1,228 @@
+"""The server at work in one event loop: it listens, answers, looks after silent connections, and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from . import _http
+from ._app import App
+from ._channels import Channels
+from ._faults import REFUSALS, Faults
+from ._frames import close_frame, error_frame
+from ._journal import Journal
+from ._websocket import Connection
+
+_LINGER: Final = 1.0
+"""Seconds for a client to take note of an answer that came while it was still sending."""
+
+
+class Engine:
+    """Serves applications. Everything here belongs to the event loop that ``start`` was called in."""
+
+    def __init__(
+        self,
+        apps: Sequence[App],
+        *,
+        host: str,
+        port: int,
+        prefix: str,
+        ssl_context: ssl.SSLContext | None,
+        max_request_size: int,
+        tick: float,
+        strict: bool,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.prefix = prefix
+        self.is_secure = ssl_context is not None
+        self.max_request_size = max_request_size
+        self.strict = strict
+        self.journal = Journal()
+        self.faults = Faults()
+        self.channels = [Channels(app, self.journal, self.faults.denied, strict=strict) for app in apps]
+        self.peers: dict[Peer, None] = {}
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._ssl_context = ssl_context
+        self._tick = tick
+        self._server: asyncio.Server | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The open connections of clients whose application exists, in the order in which they came."""
+        return [peer.connection for peer in list(self.peers) if peer.connection is not None and not peer.is_closed]
+
+    async def start(self) -> None:
+        if self._server is not None:
+            raise RuntimeError("the server has been started already")
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Peer(self), self.host, self.port, ssl=self._ssl_context)
+        self.loop = loop
+        self.port = self._server.sockets[0].getsockname()[1]
+        self._schedule_look()
+
+    async def stop(self) -> None:
+        await self._close()
+        self.loop = None
+
+    async def restart(self, downtime: float) -> None:
+        await self._close()
+        self.journal.note("the server is down")
+        await asyncio.sleep(downtime)
+        await self.start()
+        self.journal.note("the server is back")
+
+    def drop(self) -> None:
+        for connection in self.connections:
+            connection.end()
+
+    def send_raw(self, data: bytes) -> None:
+        for connection in self.connections:
+            connection.send(data)
+
+    async def _close(self) -> None:
+        server, self._server = self._server, None
+        if server is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        server.close()
+        lost = [peer.lost for peer in self.peers]
+        if self.strict:
+            for connection in self.connections:
+                connection.close(4200)
+        for peer in list(self.peers):
+            # Closing it would wait for a client that does not read, or that does not answer the end of TLS.
+            peer.abort()
+        # Not for the server itself: from Python 3.12 on, it waits for clients that stopped in the middle of TLS.
+        if lost:
+            await asyncio.wait(lost)
+
+    def _schedule_look(self) -> None:
+        assert self.loop is not None
+        self._timer = self.loop.call_later(self._tick, self._look)
+
+    def _look(self) -> None:
+        self._schedule_look()
+        for channels in self.channels:
+            for subscriber in channels.subscribers():
+                subscriber.look()
+
+
+class Peer(asyncio.Protocol):
+    """A TCP connection: a request to the HTTP API, or one that becomes a client's WebSocket."""
+
+    _transport: asyncio.Transport
+
+    def __init__(self, engine: Engine) -> None:
+        self.connection: Connection | None = None
+        self.is_closed = False
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._engine = engine
+        self._received = b""
+        self._is_answered = False
+        self._delayed: deque[tuple[asyncio.TimerHandle, bytes | None]] = deque()
+        self._linger: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._engine.peers[self] = None
+
+    def data_received(self, data: bytes) -> None:
+        if self.is_closed:
+            return
+        if self.connection is not None:
+            self.connection.receive_data(data)
+        elif not self._is_answered:
+            self._received += data
+            self._serve()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_closed = True
+        for timer in [self._linger, *(timer for timer, _ in self._delayed)]:
+            if timer is not None:
+                timer.cancel()
+        if self.connection is not None:
+            self.connection.end()
+        del self._engine.peers[self]
+        self.lost.set_result(None)
+
+    def write(self, data: bytes) -> None:
+        if not self._engine.faults.silent:
+            self._pass_on(data)
+
+    def close(self) -> None:
+        self.is_closed = True
+        self._pass_on(None)
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def _pass_on(self, data: bytes | None) -> None:
+        """Send, or close if there are no data: at once, or behind what is being delayed."""
+        delay = self._engine.faults.delay
+        if delay or self._delayed:
+            # What comes later is not sent before it, even if the delay has been taken back.
+            timer = asyncio.get_running_loop().call_later(delay, self._pass_on_delayed)
+            self._delayed.append((timer, data))
+        elif data is None:
+            self._transport.close()
+        else:
+            self._transport.write(data)
+
+    def _pass_on_delayed(self) -> None:
+        _, data = self._delayed.popleft()
+        if data is None:
+            self._transport.close()
+        else:
+            self._transport.write(data)
+
+    def _serve(self) -> None:
+        request = None
+        try:
+            request = _http.read_request(self._received, self._engine.max_request_size)
+            if request is None:
+                return
+            self._is_answered = True
+            match = re.fullmatch(f"{re.escape(self._engine.prefix)}/app/([^/]+)", request.path)
+            if match is not None and request.method == "GET":
+                self._open(request, match[1])
+            else:
+                channels = {each.app.id: each for each in self._engine.channels}
+                self.write(_http.answer_call(request, channels, self._engine.prefix))
+                self.close()
+        except _http.RequestError as error:
+            self._refuse(request, error)
+
+    def _open(self, request: _http.Request, key: str) -> None:
+        if "upgrade" not in request.headers:
+            raise _http.RequestError(500)
+        self.write(_http.upgrade(request))
+        channels = next((each for each in self._engine.channels if each.app.key == key), None)
+        if channels is None:
+            self._engine.journal.note(f"refused a client of the unknown application {key}", failed=True)
+            self.write(error_frame(4001, REFUSALS[4001], strict=self._engine.strict))
+            if self._engine.strict:
+                self.write(close_frame(4001, ""))
+            self.close()
+            return
+        self.connection = Connection(channels, self)
+        self.connection.open(request.headers.get("origin"), self._engine.faults.refused)
+
+    def _refuse(self, request: _http.Request | None, error: _http.RequestError) -> None:
+        self._is_answered = True
+        what = "request" if request is None else f"{request.method} {request.path}"
+        self._engine.journal.note(f"answered {what} with {error.status}: {error.text}", failed=True)
+        self.write(error.answer())
+        if request is None and self._transport.can_write_eof():
+            # It may be sending still; closing now could take the answer away from it.
+            self._transport.write_eof()
+            self._linger = asyncio.get_running_loop().call_later(_LINGER, self.close)
+        else:
+            self.close()

@@ -1,0 +1,29 @@
+"""What ``reverb`` exports, though it imports nothing until it is asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+import reverb
+
+
+def test_everything_exported_is_there() -> None:
+    assert reverb.__version__ == metadata.version("python-reverb")
+    for name in reverb.__all__:
+        assert hasattr(reverb, name)
+        assert name in dir(reverb)
+
+
+def test_what_is_not_exported_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="module 'reverb' has no attribute 'nothing'"):
+        reverb.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_importing_it_imports_nothing() -> None:
+    code = "import sys, reverb; print(sorted(name for name in sys.modules if name.startswith('reverb')))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout == "['reverb']\n"
