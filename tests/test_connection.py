@@ -402,6 +402,54 @@ async def test_messages_arrive_whole_and_in_order_however_they_are_cut(inbox: In
         assert [message.data[0] for message in first + rest] == list("012345")
 
 
+@pytest.mark.parametrize(
+    ("frames", "broken"),
+    [
+        ([(0, b"x", True)], "a continuation of nothing"),
+        ([(TEXT, b"{", False), (TEXT, b"{}", True)], "a message in the middle of another"),
+        ([(0x40 | TEXT, b"{", True)], "a frame with reserved bits"),
+    ],
+)
+async def test_frames_that_break_the_protocol_end_the_connection(
+    inbox: Inbox, frames: list[tuple[int, bytes, bool]], broken: str
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        for opcode, payload, fin in frames:
+            await peer.send_frame(opcode, payload, fin=fin)
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox) as connection:
+        lost = await asyncio.wait_for(connection.wait_lost(), 5)
+        assert f"broke the WebSocket protocol: {broken}" in str(lost)
+
+
+async def test_a_message_that_was_complete_before_its_end_is_delivered_once(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.send_frame(TEXT, encode_message("first", "x" * 200, "c"), fin=False)
+        await peer.send_frame(0, b"")
+        await peer.send_frame(TEXT, encode_message("second", None, "c"))
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox):
+        assert [(await inbox.next()).event for _ in range(2)] == ["first", "second"]
+
+
+async def test_a_ping_that_looks_like_a_message_is_answered(inbox: Inbox) -> None:
+    payload = encode_message("e", None, "c")
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.send_frame(PING, payload)
+        assert (await peer.receive_frame()).payload == bytes(payload, "utf-8")
+        await peer.send("after", None, "c")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, opened(server, inbox):
+        assert (await inbox.next()).event == "after"
+
+
 async def test_messages_behind_the_greeting_in_the_same_segment_are_delivered(inbox: Inbox) -> None:
     async def script(peer: Peer) -> None:
         await peer.upgrade()

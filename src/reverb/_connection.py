@@ -297,11 +297,13 @@ class Connection(picows.WSListener):
             code = frame.get_close_code() or picows.WSCloseCode.OK
             transport.send_close(code, frame.get_close_message())
             transport.disconnect()
+        elif (broken := self._broken_rule(frame)) is not None:
+            self._abandon(f"the server broke the WebSocket protocol: {broken}", picows.WSCloseCode.PROTOCOL_ERROR)
         elif frame.msg_type in (_TEXT, _BINARY, _CONTINUATION):
-            if frame.msg_type is not _CONTINUATION:
+            if self._fragments is None:
+                if frame.msg_type is _CONTINUATION:
+                    return None  # the empty rest of a message that was complete, and taken, before
                 self._fragments = bytearray()
-            elif self._fragments is None:
-                return None  # the empty rest of a message that was complete and taken, or nonsense
             self._fragments += frame.get_payload_as_memoryview()
             if len(self._fragments) > _protocol.MAX_INCOMING_SIZE:
                 self._abandon(
@@ -311,6 +313,17 @@ class Connection(picows.WSListener):
             elif frame.fin:
                 whole, self._fragments = self._fragments, None
                 return whole
+        return None
+
+    def _broken_rule(self, frame: picows.WSFrame) -> str | None:
+        """What a frame does that it must not (RFC 6455, 5.2 and 5.4). Behind it nothing can be trusted: frames and
+        what is in them may have changed places, and signs of life come out of that, too."""
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            return "a frame with reserved bits"
+        if frame.msg_type is _CONTINUATION:
+            return "a continuation of nothing" if self._fragments is None and frame.payload_size else None
+        if frame.msg_type in (_TEXT, _BINARY) and self._fragments is not None:
+            return "a message in the middle of another"
         return None
 
     def _on_frame_while_closing(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:

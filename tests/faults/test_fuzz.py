@@ -193,6 +193,8 @@ def run(moment: str, nonsense: bytes) -> None:
 
 @settings(max_examples=EXAMPLES)
 @given(moments, st.lists(frames | raw, min_size=1, max_size=4))
+@example("before the confirmations", [b"\x80\x00", b"\x00\x01\x00"])
+@example("afterwards", [b"\x00#" + b"\x00" * 11, b"\x80\x01\x00"])  # what follows is read at the wrong place
 def test_arbitrary_frames_and_bytes(moment: str, sent: list[bytes]) -> None:
     run(moment, b"".join(sent))
 
