@@ -43,7 +43,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(BENCH_STAMP)
-	@$(BIN)/python -m bench.pusher.install
+	@$(BIN)/python -m tests.integration.install
 	@$(BIN)/python -m bench $(ARGS)
 
 soak: $(STAMP)

@@ -132,7 +132,7 @@ def _command(name: str) -> Sequence[str]:
     if name != PUSHER_JS:
         return PYTHON
     try:
-        node_command, package = node.installed_command(PUSHER_JS)
+        node_command, package = node.installed_command("pusher_js")
     except OSError:
         raise WorkerError("not installed: `make bench` installs it") from None
     return (node_command, "bench/pusher/receive.mjs", package)
