@@ -550,3 +550,38 @@ async def test_draining_from_a_handler_delivers_to_the_lanes_behind_it(kit: Kit,
     kit.b.put("e", 1)
     kit.b.put("e", 2)
     assert [data for _, data, _ in await recorder.wait_for(2)] == [1, 2]
+
+
+async def test_a_worker_that_is_cancelled_before_it_begins_is_replaced(kit: Kit, recorder: Recorder) -> None:
+    kit.a.bind("e", asynchronous(recorder, pause=False))
+    before = asyncio.all_tasks()
+    kit.a.put("e", 1)
+    (worker,) = asyncio.all_tasks() - before
+    worker.cancel()
+    kit.a.put("e", 2)
+    assert [data for _, data, _ in await recorder.wait_for(2)] == [1, 2]
+
+
+async def test_draining_leaves_no_worker_and_lanes_that_work_again(kit: Kit, recorder: Recorder) -> None:
+    async def hang(event: str, data: Any, channel: str | None) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            kit.b.put("e", "too late")
+
+    kit.a.bind("e", hang)
+    kit.b.bind("e", asynchronous(recorder, pause=False))
+    kit.b.bind("f", lambda *_: asyncio.get_running_loop().create_future())  # plain, and has to be waited for
+    kit.a.put("e", None)
+    draining = asyncio.ensure_future(kit.dispatcher.drain(5))
+    await asyncio.sleep(0)
+    draining.cancel()
+    kit.b.put("f", "its worker is cancelled before it begins")
+    with pytest.raises(asyncio.CancelledError):
+        await draining
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    kit.a.clear()
+    kit.b.clear()
+    kit.dispatcher.closed = False
+    kit.b.put("e", "again")
+    assert await recorder.wait_for(1) == [("e", "again", "b")]

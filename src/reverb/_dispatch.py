@@ -126,20 +126,17 @@ class Dispatcher:
             self._start_worker()
 
     def _start_worker(self) -> None:
-        self._free = asyncio.get_running_loop().create_task(self._work())
-        self._workers.add(self._free)
-        self._free.add_done_callback(self._workers.discard)
+        worker = self._free = asyncio.get_running_loop().create_task(self._work())
+        self._workers.add(worker)
+        worker.add_done_callback(self._workers.discard)
+        worker.add_done_callback(self._replace)  # also where it was cancelled before it began
 
     async def _work(self) -> None:
         """Take on lane after another; a worker that has to wait for a handler leaves the others to the next."""
         worker = asyncio.current_task()
-        # To be run when this worker waits for the first time, or is done.
-        asyncio.get_running_loop().call_soon(self._replace, worker)
-        try:
-            while self._free is worker and self._ready:
-                await self._ready.popleft().work()
-        finally:
-            self._replace(worker)
+        asyncio.get_running_loop().call_soon(self._replace, worker)  # runs when this worker first has to wait
+        while self._free is worker and self._ready:
+            await self._ready.popleft().work()
 
     def _replace(self, worker: asyncio.Task[Any] | None) -> None:
         if self._free is worker:
@@ -185,6 +182,8 @@ class Dispatcher:
                     break
         finally:
             self.closed = True
+            while self._ready:
+                self._ready.popleft().give_up()
             others = self._workers - {caller}
             for worker in others:
                 worker.cancel()
@@ -360,6 +359,14 @@ class Lane:
         self._working = self.is_busy = True
         self._begun = begun
         self._dispatcher.work_on(self)
+
+    def give_up(self) -> None:
+        """Undo :meth:`_start`, where no worker has come yet."""
+        if self._begun is not None:
+            self._begun.close()
+            self._begun = None
+        self._working = False
+        self.is_busy = self._held
 
     async def work(self) -> None:
         """Deliver what waits, one event after another; called by a worker."""
