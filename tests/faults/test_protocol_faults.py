@@ -258,6 +258,7 @@ async def test_a_pruned_client_is_back_at_once() -> None:
         await it.client.connect()
         await it.subscribe()
         await it.check_alive(connection=2)
+        await until(lambda: it.reconnects)
         assert it.reconnects[0]["downtime"] < 1
 
 
@@ -285,6 +286,7 @@ async def test_silence_in_the_handshake(silence: Script) -> None:
         await it.client.connect()
         await it.subscribe()
         await it.check_alive(connection=5)
+        await until(lambda: it.reconnects)
         assert [each["attempts"] for each in it.reconnects] == [3]
 
 
@@ -489,6 +491,7 @@ async def test_codes_after_which_it_backs_off(code: int | None) -> None:
         await it.client.connect()
         await it.subscribe()
         await it.check_alive(connection=2)
+        await until(lambda: it.reconnects)
         assert 0.1 <= it.reconnects[0]["downtime"] < 1
 
 
@@ -593,4 +596,5 @@ async def test_an_http_status_at_a_reconnect_is_ridden_out(status: int) -> None:
         await it.client.connect()
         await it.subscribe()
         await it.check_alive(connection=4)
+        await until(lambda: it.reconnects)
         assert [each["attempts"] for each in it.reconnects] == [3]

@@ -171,16 +171,17 @@ class Peer(asyncio.Protocol):
             # What comes later is not sent before it, even if the delay has been taken back.
             timer = asyncio.get_running_loop().call_later(delay, self._pass_on_delayed)
             self._delayed.append((timer, data))
-        elif data is None:
-            self._transport.close()
         else:
-            self._transport.write(data)
+            self._write_or_close(data)
 
     def _pass_on_delayed(self) -> None:
         _, data = self._delayed.popleft()
+        self._write_or_close(data)
+
+    def _write_or_close(self, data: bytes | None) -> None:
         if data is None:
             self._transport.close()
-        else:
+        elif not self._transport.is_closing():  # asyncio complains of what is written behind a reset
             self._transport.write(data)
 
     def _serve(self) -> None:
