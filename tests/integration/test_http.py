@@ -167,6 +167,15 @@ async def test_encrypted_channels(server: Target) -> None:
             await api.trigger([name, "news"], "paid", {})
 
 
+async def test_encrypted_from_a_clients_api_to_its_handler(server: Target) -> None:
+    heard, name = Recorder(), unique("private-encrypted-")
+    settings = {**server.settings, "encryption_master_key": b64encode(32 * b"m").decode()}
+    async with ReverbClient(**settings) as client:
+        (await client.subscribe(name)).bind("paid", heard)
+        await client.api.trigger(name, "paid", {"text": "Zoë ☃"})
+        assert await heard.wait_for(1) == [("paid", {"text": "Zoë ☃"}, name)]
+
+
 # --- asking ----------------------------------------------------------------------------------------------------
 
 
