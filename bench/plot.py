@@ -61,7 +61,7 @@ def _draw_loads(axes: Axes, medians: dict[str, float]) -> None:
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=9, ncols=3)
     axes.set_xlim(-0.5, len(loads) - 0.5)
     axes.margins(y=0.12)
-    _finish(axes, "Other events (microseconds a message)", "y")
+    _finish(axes, "Other events (µs a message)", "y")
 
 
 def _draw_growth(axes: Axes, medians: dict[str, float]) -> None:
@@ -80,7 +80,7 @@ def _draw_growth(axes: Axes, medians: dict[str, float]) -> None:
     _tick_plainly(axes, [1, 10, 100, 1000, 10_000])
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1))
-    _finish(axes, "Many channels, many clients (microseconds a message)", "y")
+    _finish(axes, "Many channels, many clients (µs a message)", "y")
 
 
 def _tick_plainly(axes: Axes, ticks: Sequence[float]) -> None:

@@ -146,7 +146,7 @@ def _counting(load: Load, tally: Tally) -> OnFrame:
     return on_frame
 
 
-class _Decoding:
+class Decoding:
     """The floor: decodes the message and what is in it, calls a function, and does nothing besides. A method, as
     picows' listeners have."""
 
@@ -163,7 +163,7 @@ class _Decoding:
 
 
 def _decoding(load: Load, tally: Tally) -> OnFrame:
-    floor = _Decoding(tally.handle)
+    floor = Decoding(tally.handle)
     # Copying 160 bytes costs less than making a memoryview of them, copying 4 KB costs more.
     return floor.on_small_frame if load.size < 1000 else floor.on_large_frame
 

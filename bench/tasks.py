@@ -16,7 +16,17 @@ import picows
 
 from .load import EVENT, LAST_EVENT, Load
 from .peers import PEERS
-from .receivers import RECEIVERS, Address, NotThereError, Receiver, Tally, connect_picows, make_client, subscribe
+from .receivers import (
+    RECEIVERS,
+    Address,
+    Decoding,
+    NotThereError,
+    Receiver,
+    Tally,
+    connect_picows,
+    make_client,
+    subscribe,
+)
 from .resident import resident
 from .worker import tell
 
@@ -77,6 +87,8 @@ async def _latency(receiver: str, address: Address, load: Load) -> Answer:
 
     if receiver == "picows":
         connected: Any = connect_picows(address, load, lambda transport, frame: handle(None, frame, None))
+    elif receiver == "floor":
+        connected = connect_picows(address, load, Decoding(handle).on_small_frame)
     else:
         connected = _bound(address, load, handle_async if "async" in receiver else handle)
     async with connected:
