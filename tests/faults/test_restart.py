@@ -98,7 +98,7 @@ async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 @asynccontextmanager
 async def connected_clients(proxy: FaultProxy, target: Target) -> AsyncIterator[list[ReverbClient]]:
     settings: dict[str, Any] = {**target.settings, "host": proxy.host, "port": proxy.port}
-    settings |= {"reconnect_delay_min": 0.1, "reconnect_delay_max": 1.0, "log_level": "ERROR"}
+    settings |= {"reconnect_delay_min": 0.2, "reconnect_delay_max": 1.0, "log_level": "ERROR"}
     clients = [ReverbClient(**settings) for _ in range(CLIENTS)]
     try:
         await asyncio.gather(*(client.connect() for client in clients))
