@@ -16,7 +16,7 @@ import pytest
 
 from reverb import ConnectionError, ProtocolError, ReverbConfig, ReverbError, TimeoutError, _connection
 from reverb._connection import Connection
-from reverb._dispatch import Dispatcher
+from reverb._dispatch import Dispatcher, Lane
 from reverb._protocol import MAX_INCOMING_SIZE, Message
 from reverb.config import Settings
 
@@ -422,6 +422,30 @@ async def test_frames_that_break_the_protocol_end_the_connection(
     async with ScriptedServer(script) as server, opened(server, inbox) as connection:
         lost = await asyncio.wait_for(connection.wait_lost(), 5)
         assert f"broke the WebSocket protocol: {broken}" in str(lost)
+
+
+async def test_the_bound_is_noticed_when_a_read_ends_with_something_else_than_an_event() -> None:
+    async def hang(event: str, data: Any, channel: str | None) -> None:
+        await asyncio.Event().wait()
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        events = encode_frame(TEXT, encode_message("e", "x" * 200, "c")) * 3
+        await peer.send_raw(events + encode_frame(PING, b""))
+        await peer.wait_closed()
+
+    pressed: list[bool] = []
+    bounded = Dispatcher(2, 1_000_000, lambda: pressed.append(bounded.is_full))
+    lane = bounded.lanes["c"] = Lane("c", bounded)
+    lane.bind("e", hang)
+    lane.learn("e")
+    async with ScriptedServer(script) as server:
+        connection = await Connection.open(config_for(server), None, bounded, lambda message, size: None)
+        try:
+            await until(lambda: pressed == [True])
+        finally:
+            await connection.close()
+            await bounded.drain(0)
 
 
 async def test_a_message_that_was_complete_before_its_end_is_delivered_once(inbox: Inbox) -> None:

@@ -282,7 +282,7 @@ class Connection(picows.WSListener):
                 log.warning("skipped a message of %d bytes from %s: %s", len(payload), self._config.address, error)
             else:
                 self._on_message(message, len(payload))
-                self._dispatcher.regulate()
+        self._dispatcher.regulate()  # this may be the last frame of a read that brought events before it
         if not self._closing:
             is_ready = self._established.done() and self._fragments is None
             self.on_ws_frame = self._receive if is_ready else self._on_any_frame
