@@ -431,7 +431,7 @@ class Lane:
             except Exception as error:
                 if self._reading:
                     log.error("skipped %r on %s: %s", message.event, self.name, error)
-                    self._tell(str(error), error)
+                    self.tell(str(error), error)
                 return
             if not self._reading:
                 return
@@ -475,9 +475,10 @@ class Lane:
         name = getattr(handler, "__qualname__", repr(handler))
         log.error("handler %s of %r on %s raised", name, event, self.name or "the client", exc_info=error)
         if event != ERROR_EVENT:
-            self._tell(f"handler {name} of {event!r} raised {error!r}", error)
+            self.tell(f"handler {name} of {event!r} raised {error!r}", error)
 
-    def _tell(self, message: str, error: BaseException) -> None:
+    def tell(self, message: str, error: BaseException) -> None:
+        """Report what went wrong to the handlers of ``"error"``."""
         code = error.code if isinstance(error, ReverbError) else None
         self.put(ERROR_EVENT, {"message": message, "code": code, "exception": error})
 

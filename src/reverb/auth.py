@@ -373,12 +373,14 @@ class _TemporaryError(AuthenticationError):
         self.retry_after = retry_after
 
 
-def require_aiohttp() -> Any:
-    """Return aiohttp; raise ConfigurationError where it is not installed."""
+def require_aiohttp(purpose: str = "EndpointAuthorizer") -> Any:
+    """Return aiohttp; raise ConfigurationError, which says what needs it, where it is not installed."""
     try:
         import aiohttp
     except ImportError:
-        raise ConfigurationError('EndpointAuthorizer needs aiohttp: pip install "python-reverb[http]"') from None
+        raise ConfigurationError(
+            f'{purpose} needs aiohttp, which is not installed: pip install "python-reverb[http]"'
+        ) from None
     return aiohttp
 
 

@@ -188,10 +188,6 @@ class Channel:
     def _on_authorized(self, auth: ChannelAuth, socket_id: str) -> None:
         self._channel_data = auth.channel_data
 
-    def _report(self, error: ReverbError) -> None:
-        """Tell the error handlers what went wrong on this channel."""
-        self._lane.put(Events.CLIENT_ERROR.value, {"message": str(error), "code": error.code, "exception": error})
-
     def _on_confirmed(self, message: Message, size: int) -> None:
         self._is_asking = False
         self._is_subscribed = True

@@ -314,9 +314,7 @@ class ReverbClient:
             await self._user._sign_in(connection, authenticate, self._config.subscribe_timeout)
         except ReverbError as error:
             log.error("%s; it is tried again at the next reconnect", error)
-            self._lane.put(
-                Events.CLIENT_ERROR.value, {"message": str(error), "code": error.code, "exception": error}
-            )
+            self._lane.tell(str(error), error)
 
     # --- subscribing -------------------------------------------------------------------------------------------
 
@@ -448,7 +446,7 @@ class ReverbClient:
             # It was subscribed once, so nobody may be waiting; the application has to hear of it all the same.
             log.error("%s; it is tried again at the next reconnect", error)
             channel._resolve(error)
-            channel._report(error)
+            channel._lane.tell(str(error), error)
         else:
             self._ask_successor(channel)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _protocol, _rest
 from ._rest import BatchEvent, BatchResult, ChannelInfo, Request, Server
+from .auth import require_aiohttp
 from .config import ReverbConfig
 from .crypto import derive_shared_secret, seal
 from .exceptions import (
@@ -275,12 +276,7 @@ class ReverbAPI:
 
     def _open(self) -> ClientSession:
         if self._session is None:
-            try:
-                import aiohttp
-            except ModuleNotFoundError:
-                raise ConfigurationError(
-                    'the HTTP API needs aiohttp, which is not installed: pip install "python-reverb[http]"'
-                ) from None
+            aiohttp = require_aiohttp("the HTTP API")
             connector = aiohttp.TCPConnector(
                 limit=self._config.pool_size, keepalive_timeout=_KEEPALIVE, ssl=self._ssl_context or True
             )
