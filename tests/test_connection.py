@@ -437,7 +437,7 @@ async def test_the_bound_is_noticed_when_a_read_ends_with_something_else_than_an
     pressed: list[bool] = []
     bounded = Dispatcher(2, 1_000_000, lambda: pressed.append(bounded.is_full))
     lane = bounded.lanes["c"] = Lane("c", bounded)
-    lane.bind("e", hang)
+    lane.bind(("e",), hang)
     lane.learn("e")
     async with ScriptedServer(script) as server:
         connection = await Connection.open(config_for(server), None, bounded, lambda message, size: None)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from reverb._dispatch import ERROR_EVENT, Dispatcher, Lane
+from reverb._binding import ERROR_EVENT
+from reverb._dispatch import Dispatcher, Lane
 
 Call = tuple[str, Any, str | None]
 
@@ -93,14 +94,14 @@ async def test_all_kinds_of_handlers_are_called_in_order(kit: Kit, recorder: Rec
         "lambda": lambda *arguments: asynchronous(recorder, pause=True)(*arguments),
         "method": CallableObject(recorder).__call__,
     }
-    kit.a.bind("e", handlers[kind])
+    kit.a.bind(("e",), handlers[kind])
     for number in range(250):
         kit.a.put("e", str(number))
     assert await recorder.wait_for(250) == [("e", number, "a") for number in range(250)]
 
 
 async def test_a_plain_handler_is_called_on_the_spot(kit: Kit, recorder: Recorder) -> None:
-    kit.a.bind("e", recorder)
+    kit.a.bind(("e",), recorder)
     kit.a.put("e", None)
     assert recorder.calls == [("e", None, "a")]
 
@@ -111,7 +112,7 @@ async def test_a_plain_handler_is_called_on_the_spot(kit: Kit, recorder: Recorde
 async def test_data_is_parsed_json_or_the_string_itself(
     kit: Kit, recorder: Recorder, data: Any, seen: Any
 ) -> None:
-    kit.a.bind("e", recorder)
+    kit.a.bind(("e",), recorder)
     kit.a.put("e", data)
     assert recorder.calls == [("e", seen, "a")]
 
@@ -121,8 +122,8 @@ async def test_the_data_of_an_event_nobody_bound_is_not_parsed(kit: Kit, monkeyp
         raise AssertionError("parsed")
 
     monkeypatch.setattr("reverb._dispatch.decode_json", parse)
-    monkeypatch.setattr("reverb._dispatch.parse_data", parse)
-    kit.a.bind("other", Recorder())
+    monkeypatch.setattr("reverb._binding._payload.parse_data", parse)
+    kit.a.bind(("other",), Recorder())
     kit.a.put("e", "{}")
 
 
@@ -137,10 +138,10 @@ async def test_handlers_of_an_event_are_called_in_the_order_bound_the_clients_la
 
         return handler
 
-    kit.client.bind("e", note("client", pause=False))
-    kit.a.bind("e", note("first", pause=True))
-    kit.a.bind("*", note("second", pause=False))
-    kit.a.bind("e", lambda *_: order.append("third"))
+    kit.client.bind(("e",), note("client", pause=False))
+    kit.a.bind(("e",), note("first", pause=True))
+    kit.a.bind(("*",), note("second", pause=False))
+    kit.a.bind(("e",), lambda *_: order.append("third"))
     kit.a.put("e", None)
     await kit.dispatcher.drain(5)
     assert order == ["first", "second", "third", "client"]
@@ -153,7 +154,7 @@ async def test_names_wildcards_and_aliases(kit: Kit) -> None:
         return lambda event, data, channel: seen.setdefault(name, []).append(event)
 
     for name in ("e", "*", "error", "pusher:member_added", "pusher_internal:subscription_succeeded"):
-        kit.a.bind(name, note(name))
+        kit.a.bind((name,), note(name))
     events = (
         "e",
         "error",
@@ -174,7 +175,7 @@ async def test_names_wildcards_and_aliases(kit: Kit) -> None:
 
 
 async def test_client_handlers_get_the_events_of_all_channels(kit: Kit, recorder: Recorder) -> None:
-    kit.client.bind("e", recorder)
+    kit.client.bind(("e",), recorder)
     for lane in (kit.a, kit.b, kit.client):
         lane.put("e", None)
     assert recorder.calls == [("e", None, "a"), ("e", None, "b"), ("e", None, None)]
@@ -183,9 +184,9 @@ async def test_client_handlers_get_the_events_of_all_channels(kit: Kit, recorder
 async def test_binding_late_and_unbinding(kit: Kit, recorder: Recorder) -> None:
     other = Recorder()
     kit.a.put("e", "0")  # nobody is there yet
-    kit.a.bind("e", recorder)
-    kit.a.bind("e", other)
-    kit.client.bind("e", recorder)
+    kit.a.bind(("e",), recorder)
+    kit.a.bind(("e",), other)
+    kit.client.bind(("e",), recorder)
     kit.a.put("e", "1")
     kit.a.unbind("e", recorder)
     kit.a.put("e", "2")
@@ -199,7 +200,7 @@ async def test_binding_late_and_unbinding(kit: Kit, recorder: Recorder) -> None:
 
 
 async def test_unbinding_knows_aliases_and_bound_methods(kit: Kit, recorder: Recorder) -> None:
-    kit.a.bind("pusher:member_added", recorder.__call__)
+    kit.a.bind(("pusher:member_added",), recorder.__call__)
     kit.a.unbind("pusher_internal:member_added", recorder.__call__)
     kit.a.put("pusher_internal:member_added", None)
     assert recorder.calls == []
@@ -208,7 +209,7 @@ async def test_unbinding_knows_aliases_and_bound_methods(kit: Kit, recorder: Rec
 async def test_only_what_can_be_called_can_be_bound(kit: Kit) -> None:
     handler: Any = "not a function"
     with pytest.raises(TypeError, match="callable"):
-        kit.a.bind("e", handler)
+        kit.a.bind(("e",), handler)
 
 
 async def test_the_sender_is_told_to_handlers_that_ask(kit: Kit) -> None:
@@ -220,8 +221,8 @@ async def test_the_sender_is_told_to_handlers_that_ask(kit: Kit) -> None:
     def plain(event: str, data: Any, channel: str | None, *, user_id: str | None = "unknown") -> None:
         senders.append(user_id)
 
-    kit.a.bind("e", handler)
-    kit.a.bind("e", plain)
+    kit.a.bind(("e",), handler)
+    kit.a.bind(("e",), plain)
     for user_id in ("alice", 7, None):
         kit.a.put("e", None, user_id)
     await kit.dispatcher.drain(5)
@@ -235,8 +236,8 @@ async def test_a_slow_handler_delays_its_own_lane_only(kit: Kit, recorder: Recor
         await go_on.wait()
         recorder(event, data, channel)
 
-    kit.a.bind("e", slow)
-    kit.b.bind("e", asynchronous(recorder, pause=True))
+    kit.a.bind(("e",), slow)
+    kit.b.bind(("e",), asynchronous(recorder, pause=True))
     kit.a.put("e", "1")
     kit.a.put("e", "2")
     kit.b.put("e", "3")
@@ -246,8 +247,8 @@ async def test_a_slow_handler_delays_its_own_lane_only(kit: Kit, recorder: Recor
 
 
 async def test_a_long_queue_gives_other_lanes_their_turn(kit: Kit, recorder: Recorder) -> None:
-    kit.a.bind("e", asynchronous(recorder, pause=False))
-    kit.b.bind("e", asynchronous(recorder, pause=False))
+    kit.a.bind(("e",), asynchronous(recorder, pause=False))
+    kit.b.bind(("e",), asynchronous(recorder, pause=False))
     for _ in range(10_000):
         kit.a.put("e", None)
     kit.b.put("e", None)
@@ -256,8 +257,8 @@ async def test_a_long_queue_gives_other_lanes_their_turn(kit: Kit, recorder: Rec
 
 
 async def test_order_is_kept_when_a_plain_handler_comes_behind_an_async_one(kit: Kit, recorder: Recorder) -> None:
-    kit.a.bind("slow", asynchronous(recorder, pause=True))
-    kit.a.bind("quick", recorder)
+    kit.a.bind(("slow",), asynchronous(recorder, pause=True))
+    kit.a.bind(("quick",), recorder)
     kit.a.put("slow", None)
     kit.a.put("quick", None)
     await recorder.wait_for(2)
@@ -276,9 +277,9 @@ async def test_a_handler_that_raises_is_logged_and_reported_and_stops_nothing(
     async def explode_later(*_: Any) -> None:
         explode()
 
-    kit.a.bind("e", explode_later if is_async else explode)
-    kit.a.bind("e", recorder)
-    kit.client.bind("error", errors)
+    kit.a.bind(("e",), explode_later if is_async else explode)
+    kit.a.bind(("e",), recorder)
+    kit.client.bind(("error",), errors)
     kit.a.put("e", "1")
     kit.a.put("e", "2")
     await recorder.wait_for(2)
@@ -305,7 +306,7 @@ async def test_an_error_handler_that_raises_is_logged_and_not_reported_to_itself
         calls += 1
         raise RuntimeError("boom")
 
-    kit.client.bind("*", explode)
+    kit.client.bind(("*",), explode)
     kit.a.put("e", None)
     assert calls == 2  # the event, and the report of the failure
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 2
@@ -320,8 +321,8 @@ async def test_a_handler_that_waits_for_something_cancelled_stops_nothing(kit: K
         await cancelled
 
     errors = Recorder()
-    kit.a.bind("e", handler)
-    kit.client.bind("error", errors)
+    kit.a.bind(("e",), handler)
+    kit.client.bind(("error",), errors)
     kit.a.put("e", "1")
     kit.a.put("e", "2")
     await recorder.wait_for(2)
@@ -331,9 +332,9 @@ async def test_a_handler_that_waits_for_something_cancelled_stops_nothing(kit: K
 async def test_binding_and_unbinding_inside_a_handler(kit: Kit, recorder: Recorder) -> None:
     def rebind(event: str, data: Any, channel: str | None) -> None:
         kit.a.unbind("e")
-        kit.a.bind("e", recorder)
+        kit.a.bind(("e",), recorder)
 
-    kit.a.bind("e", rebind)
+    kit.a.bind(("e",), rebind)
     kit.a.put("e", "1")
     kit.a.put("e", "2")
     assert recorder.calls == [("e", 2, "a")]
@@ -342,9 +343,9 @@ async def test_binding_and_unbinding_inside_a_handler(kit: Kit, recorder: Record
 async def test_a_handler_bound_while_events_wait_gets_them(kit: Kit, recorder: Recorder) -> None:
     async def first(*_: Any) -> None:
         await asyncio.sleep(0)
-        kit.a.bind("second", recorder)
+        kit.a.bind(("second",), recorder)
 
-    kit.a.bind("first", first)
+    kit.a.bind(("first",), first)
     kit.a.put("first", None)
     kit.a.put("second", None)
     assert await recorder.wait_for(1) == [("second", None, "a")]
@@ -354,7 +355,7 @@ async def test_held_events_go_when_released(kit: Kit, recorder: Recorder) -> Non
     kit.a.hold()
     kit.a.put("e", "1")
     kit.a.put("e", "2")
-    kit.a.bind("e", recorder)
+    kit.a.bind(("e",), recorder)
     kit.a.release_in(0)
     assert recorder.calls == []
     assert await recorder.wait_for(2) == [("e", 1, "a"), ("e", 2, "a")]
@@ -363,7 +364,7 @@ async def test_held_events_go_when_released(kit: Kit, recorder: Recorder) -> Non
 
 
 async def test_what_is_cleared_is_not_delivered(kit: Kit, recorder: Recorder) -> None:
-    kit.a.bind("e", recorder)
+    kit.a.bind(("e",), recorder)
     kit.a.hold()
     kit.a.put("e", "1")
     kit.a.release_in(0)
@@ -373,18 +374,18 @@ async def test_what_is_cleared_is_not_delivered(kit: Kit, recorder: Recorder) ->
 
 
 async def test_event_names_without_end_take_no_memory_without_end(kit: Kit) -> None:
-    kit.client.bind("e", Recorder())
+    kit.client.bind(("e",), Recorder())
     for number in range(5_000):
         kit.a.learn(f"event-{number}")
     assert len(kit.a.routes) <= 1_000
 
 
 async def test_what_waits_is_counted_and_the_bounds_are_told(kit: Kit, recorder: Recorder) -> None:
-    kit.a.bind("e", asynchronous(recorder, pause=True))
+    kit.a.bind(("e",), asynchronous(recorder, pause=True))
     for number in range(9):
         kit.a.put("e", str(number), None, 1)
     assert (kit.dispatcher.pending_events, kit.dispatcher.pending_bytes, kit.pressure) == (9, 9, [])
-    kit.b.bind("e", asynchronous(recorder, pause=True))
+    kit.b.bind(("e",), asynchronous(recorder, pause=True))
     kit.b.put("e", "9", None, 1)
     assert kit.pressure == [True]
     await recorder.wait_for(10)
@@ -407,7 +408,7 @@ async def test_few_events_can_be_too_many_bytes(kit: Kit, recorder: Recorder) ->
 
 
 async def test_events_delivered_on_the_spot_wait_for_nobody(kit: Kit, recorder: Recorder) -> None:
-    kit.a.bind("e", recorder)
+    kit.a.bind(("e",), recorder)
     for _ in range(100):
         kit.a.put("e", None, None, 100)
     assert kit.pressure == []
@@ -415,7 +416,7 @@ async def test_events_delivered_on_the_spot_wait_for_nobody(kit: Kit, recorder: 
 
 
 async def test_draining_lets_handlers_finish_what_was_received(kit: Kit, recorder: Recorder) -> None:
-    kit.a.bind("e", asynchronous(recorder, pause=True))
+    kit.a.bind(("e",), asynchronous(recorder, pause=True))
     for _ in range(10):
         kit.a.put("e", None)
     await kit.dispatcher.drain(5)
@@ -435,7 +436,7 @@ async def test_draining_cancels_handlers_that_take_too_long(
             cancelled.append(event)
             raise
 
-    kit.a.bind("e", endless)
+    kit.a.bind(("e",), endless)
     kit.a.put("e", "1")
     kit.a.put("e", "2")
     await recorder.wait_for(1)
@@ -458,7 +459,7 @@ async def test_draining_does_not_wait_for_ever_for_a_handler_that_ignores_its_ca
             except asyncio.CancelledError:
                 recorder(event, data, channel)
 
-    kit.a.bind("e", deaf)
+    kit.a.bind(("e",), deaf)
     kit.a.put("e", None)
     await asyncio.sleep(0)
     await kit.dispatcher.drain(0.05)
@@ -474,7 +475,7 @@ async def test_a_worker_that_is_cancelled_from_outside_ends(kit: Kit, recorder: 
         recorder(event, data, channel)
         await asyncio.Event().wait()
 
-    kit.a.bind("e", endless)
+    kit.a.bind(("e",), endless)
     kit.a.put("e", None)
     kit.a.put("e", None)
     await recorder.wait_for(1)
@@ -494,7 +495,7 @@ async def test_lanes_whose_handlers_do_not_wait_share_a_worker(kit: Kit, recorde
         tasks.add(asyncio.current_task())
         recorder(event, data, channel)
 
-    kit.client.bind("e", handler)
+    kit.client.bind(("e",), handler)
     kit.a.put("e", None)
     kit.b.put("e", None)
     await recorder.wait_for(2)
@@ -510,8 +511,8 @@ async def test_the_lanes_behind_a_handler_that_waits_get_a_worker_of_their_own(
         await released.wait()
         recorder(event, data, channel)
 
-    kit.a.bind("e", slow)
-    kit.b.bind("e", asynchronous(recorder, pause=False))
+    kit.a.bind(("e",), slow)
+    kit.b.bind(("e",), asynchronous(recorder, pause=False))
     for number in range(3):
         kit.a.put("e", number)
         kit.b.put("e", number)
@@ -532,8 +533,8 @@ async def test_a_handler_that_cancels_its_task_stops_neither_its_lane_nor_others
             await asyncio.sleep(0)
         recorder(event, data, channel)
 
-    kit.a.bind("e", suicidal)
-    kit.b.bind("e", asynchronous(recorder, pause=False))
+    kit.a.bind(("e",), suicidal)
+    kit.b.bind(("e",), asynchronous(recorder, pause=False))
     for number in range(3):
         kit.a.put("e", number)
     kit.b.put("e", 3)
@@ -544,8 +545,8 @@ async def test_draining_from_a_handler_delivers_to_the_lanes_behind_it(kit: Kit,
     async def leave(event: str, data: Any, channel: str | None) -> None:
         await kit.dispatcher.drain(5)
 
-    kit.a.bind("e", leave)
-    kit.b.bind("e", asynchronous(recorder, pause=True))
+    kit.a.bind(("e",), leave)
+    kit.b.bind(("e",), asynchronous(recorder, pause=True))
     kit.a.put("e", None)
     kit.b.put("e", 1)
     kit.b.put("e", 2)
@@ -553,7 +554,7 @@ async def test_draining_from_a_handler_delivers_to_the_lanes_behind_it(kit: Kit,
 
 
 async def test_a_worker_that_is_cancelled_before_it_begins_is_replaced(kit: Kit, recorder: Recorder) -> None:
-    kit.a.bind("e", asynchronous(recorder, pause=False))
+    kit.a.bind(("e",), asynchronous(recorder, pause=False))
     before = asyncio.all_tasks()
     kit.a.put("e", 1)
     (worker,) = asyncio.all_tasks() - before
@@ -569,9 +570,9 @@ async def test_draining_leaves_no_worker_and_lanes_that_work_again(kit: Kit, rec
         finally:
             kit.b.put("e", "too late")
 
-    kit.a.bind("e", hang)
-    kit.b.bind("e", asynchronous(recorder, pause=False))
-    kit.b.bind("f", lambda *_: asyncio.get_running_loop().create_future())  # plain, and has to be waited for
+    kit.a.bind(("e",), hang)
+    kit.b.bind(("e",), asynchronous(recorder, pause=False))
+    kit.b.bind(("f",), lambda *_: asyncio.get_running_loop().create_future())  # plain, and has to be waited for
     kit.a.put("e", None)
     draining = asyncio.ensure_future(kit.dispatcher.drain(5))
     await asyncio.sleep(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._binding import Binding, Handler
     from .auth import Authorizer, ChannelAuth, EndpointAuthorizer, SecretAuthorizer, UserAuth
     from .channel import Channel, EncryptedChannel, PresenceChannel
     from .client import ReverbClient
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
         BatchError,
         ConfigurationError,
         ConnectionError,
+        PayloadError,
         ProtocolError,
         ReverbError,
         SubscriptionError,
         TimeoutError,
     )
     from .http import BatchEvent, BatchResult, ChannelInfo, ReverbAPI
+    from .stream import Event, EventStream, Gap
     from .user import User
 
     __version__: str
@@ -33,6 +36,7 @@ __all__ = [
     "BatchError",
     "BatchEvent",
     "BatchResult",
+    "Binding",
     "Channel",
     "ChannelAuth",
     "ChannelInfo",
@@ -42,7 +46,12 @@ __all__ = [
     "Credentials",
     "EncryptedChannel",
     "EndpointAuthorizer",
+    "Event",
+    "EventStream",
     "Events",
+    "Gap",
+    "Handler",
+    "PayloadError",
     "PresenceChannel",
     "ProtocolError",
     "ReverbAPI",
@@ -57,7 +66,7 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = ("exceptions", "events", "config", "auth", "channel", "user", "http", "client")
+_HOMES = ("exceptions", "events", "config", "auth", "_binding", "stream", "channel", "user", "http", "client")
 """Where the names above are from, what imports least first."""
 
 # Imported when first used: where this package is installed, pytest imports it in every run, for its plugin.

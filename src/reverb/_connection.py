@@ -263,10 +263,10 @@ class Connection(picows.WSListener):
                     try:
                         result = plain(message.event, data, message.channel)
                     except Exception as error:
-                        lane.report(message.event, plain, error)
+                        lane.report(message.event, route[2][0], error)
                     else:
                         if result is not None and isawaitable(result):
-                            lane.wait_for(result, message, data, route.bindings)
+                            lane.wait_for(result, message, data, route[2])
             if is_last_of_read:
                 regulate()
 

@@ -12,25 +12,14 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple
 
+from ._binding import ERROR_EVENT, Binding, Handler, PlainHandler
+from ._payload import MisfitError
 from ._protocol import DECODE_ERRORS, Message, decode_json, parse_data
-from .exceptions import ReverbError
+from .exceptions import PayloadError, ReverbError
 
 log = logging.getLogger("reverb.dispatch")
-
-ERROR_EVENT = "reverb:error"
-WILDCARD = "*"
-
-_ALIASES = {
-    "pusher:subscription_succeeded": "pusher_internal:subscription_succeeded",
-    "pusher:member_added": "pusher_internal:member_added",
-    "pusher:member_removed": "pusher_internal:member_removed",
-    "pusher:subscription_count": "pusher_internal:subscription_count",
-}
-"""pusher-js tells its users the names on the left; servers send those on the right."""
-_ERROR_NAMES = frozenset({"error", "pusher:error", ERROR_EVENT})
-"""What a handler bound to ``"error"`` gets."""
 
 _FAIR_SHARE = 100
 """Events that a lane delivers before it lets others have a turn."""
@@ -41,55 +30,22 @@ _FLOOD = 4
 _ROUTES_KEPT = 1000
 """Bound on the memory that ever new event names could take."""
 
-
-class PlainHandler(Protocol):
-    def __call__(self, event: str, data: Any, channel: str | None, /) -> Any: ...
-
-
-class UserHandler(Protocol):
-    """A handler with a parameter ``user_id`` is told who sent a client event on a presence channel."""
-
-    def __call__(self, event: str, data: Any, channel: str | None, /, *, user_id: str | None) -> Any: ...
-
-
-Handler = PlainHandler | UserHandler
-"""``(event, data, channel)``, plain or ``async def``; optionally with a keyword parameter ``user_id``."""
-
-Reader = Callable[[str, Any], Awaitable[Any]]
-"""Turns the event and the data of a message into what handlers get; raises for what can't be read."""
-
-
-class _Binding(NamedTuple):
-    event: str
-    handler: Handler
-    is_async: bool
-    takes_user_id: bool
-
-    def matches(self, event: str) -> bool:
-        return self.event in (event, WILDCARD) or (self.event == "error" and event in _ERROR_NAMES)
+Unseal = Callable[[str, Any], Awaitable[Any]]
+"""Turns the event and the data of a message into the data that was meant; raises for what can't be read."""
 
 
 class Route(NamedTuple):
     """Who gets an event of a lane. The two common cases have a field of their own, which makes them fast."""
 
-    plain: PlainHandler | None
+    plain: PlainHandler[Any] | None
     """The handler, where there is one that can be called on the spot and nobody else."""
-    awaited: PlainHandler | None
+    awaited: PlainHandler[Any] | None
     """The handler, where there is one ``async def`` and nobody else."""
-    bindings: tuple[_Binding, ...]
+    bindings: tuple[Binding, ...]
     immediate: bool
     """Whether all of them can be called on the spot."""
-
-
-def _is_async(handler: Handler) -> bool:
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
-
-
-def _takes_user_id(handler: Handler) -> bool:
-    try:
-        return "user_id" in inspect.signature(handler).parameters
-    except (TypeError, ValueError):  # some builtins have no signature
-        return False
+    wants_json: bool
+    """Whether one of them wants the data as JSON."""
 
 
 class Dispatcher:
@@ -166,6 +122,12 @@ class Dispatcher:
         """Whether ``task`` is running a handler."""
         return task in self._workers
 
+    async def settle(self, timeout: float) -> None:
+        """Wait until handlers have finished what was received, for ``timeout`` seconds at most."""
+        others = self._workers - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=timeout)
+
     async def drain(self, timeout: float) -> None:
         """Let handlers finish what was received, for ``timeout`` seconds; then cancel them.
 
@@ -196,8 +158,8 @@ class Dispatcher:
 class Lane:
     """The events of one channel on their way to its handlers and to those of the client, the ``parent``.
 
-    The client's own lane, for events without a channel, has the name None and no parent. ``read`` turns the data
-    of a message into what handlers get, instead of :func:`parse_data`. It may wait, and the lane's events with it.
+    The client's own lane, for events without a channel, has the name None and no parent. ``unseal`` is called
+    before the data of a message is read. It may wait, and the lane's events with it.
     """
 
     __slots__ = (
@@ -207,9 +169,9 @@ class Lane:
         "_held",
         "_parent",
         "_pending",
-        "_read",
-        "_reading",
         "_releasing",
+        "_unseal",
+        "_unsealing",
         "_working",
         "is_busy",
         "name",
@@ -217,17 +179,17 @@ class Lane:
     )
 
     def __init__(
-        self, name: str | None, dispatcher: Dispatcher, parent: Lane | None = None, read: Reader | None = None
+        self, name: str | None, dispatcher: Dispatcher, parent: Lane | None = None, unseal: Unseal | None = None
     ) -> None:
         self.name = name
         self.routes: dict[str, Route] = {}
         """What has been learned by :meth:`learn`, for as long as it is true."""
-        self._bound: tuple[_Binding, ...] = ()
+        self._bound: tuple[Binding, ...] = ()
         self._parent = parent
         self._dispatcher = dispatcher
-        self._read = read
-        self._reading = False
-        """Whether what ``read`` returns is still wanted."""
+        self._unseal = unseal
+        self._unsealing = False
+        """Whether what ``unseal`` returns is still wanted."""
         self._pending: deque[tuple[Message, int]] | None = None
         self._begun: Coroutine[Any, Any, None] | None = None
         self._working = False
@@ -246,24 +208,25 @@ class Lane:
     def is_bound(self) -> bool:
         return bool(self._bound)
 
-    def bind(self, event: str, handler: Handler) -> None:
-        if not callable(handler):
-            raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
-        name = str(event)
-        binding = _Binding(_ALIASES.get(name, name), handler, _is_async(handler), _takes_user_id(handler))
+    def bind(
+        self, names: tuple[str, ...], handler: Handler[Any], type_: Any = None, *, once: bool = False
+    ) -> Binding:
+        """Call ``handler`` for events of one of ``names``: see :class:`Binding`."""
+        binding = Binding(names, handler, type_, self._remove, once=once)
         self._rebind((*self._bound, binding))
+        return binding
 
-    def unbind(self, event: str, handler: Handler | None = None) -> None:
-        name = _ALIASES.get(str(event), str(event))
-        self._rebind(
-            tuple(
-                each
-                for each in self._bound
-                if each.event != name or (handler is not None and each.handler != handler)
-            )
-        )
+    def unbind(self, event: str, handler: Handler[Any] | None = None) -> None:
+        self._rebind(tuple(each for each in self._bound if not each.is_of(str(event), handler)))
 
-    def _rebind(self, bindings: tuple[_Binding, ...]) -> None:
+    def _remove(self, binding: Binding) -> bool:
+        """Undo a bind; return whether there was something to undo."""
+        if binding not in self._bound:
+            return False
+        self._rebind(tuple(each for each in self._bound if each is not binding))
+        return True
+
+    def _rebind(self, bindings: tuple[Binding, ...]) -> None:
         self._bound = bindings
         self.routes.clear()
         if self._parent is None:
@@ -279,18 +242,18 @@ class Lane:
 
     def _find_route(self, event: str) -> Route:
         bindings = self._matching(event)
-        is_read_here = self._read is None
-        immediate = is_read_here and not any(each.is_async or each.takes_user_id for each in bindings)
+        is_read_here = self._unseal is None
+        immediate = is_read_here and not any(each.is_async for each in bindings)
         plain = awaited = None
-        if is_read_here and len(bindings) == 1 and not bindings[0].takes_user_id:
-            handler = cast("PlainHandler", bindings[0].handler)
+        if is_read_here and len(bindings) == 1 and bindings[0].is_simple:
             if immediate:
-                plain = handler
-            elif bindings[0].is_async:
-                awaited = handler
-        return Route(plain, awaited, bindings, immediate or not bindings)
+                plain = bindings[0].call
+            else:
+                awaited = bindings[0].call
+        wants_json = any(each.wants_json for each in bindings)
+        return Route(plain, awaited, bindings, immediate or not bindings, wants_json)
 
-    def _matching(self, event: str) -> tuple[_Binding, ...]:
+    def _matching(self, event: str) -> tuple[Binding, ...]:
         inherited = () if self._parent is None else self._parent._matching(event)
         return tuple(each for each in self._bound if each.matches(event)) + inherited
 
@@ -309,7 +272,8 @@ class Lane:
         if not self.is_busy:
             if route.immediate:
                 if route.bindings:
-                    self._call_now(message, parse_data(message.data), route.bindings)
+                    data = parse_data(message.data) if route.wants_json else None
+                    self._call_now(message, data, route.bindings)
                 return
             self._start()
         if self._pending is None:  # most lanes of most clients never need one
@@ -324,14 +288,25 @@ class Lane:
         self._held = self.is_busy = True
 
     def release_in(self, seconds: float) -> None:
-        """Let held events go after ``seconds``; with 0, once the running piece of the program is through."""
+        """Let held events go after ``seconds`` at the latest; with 0, once the running piece of the program is
+        through."""
         if self._held:
-            self._cancel_release()
-            self._releasing = asyncio.get_running_loop().call_later(seconds, self._release)
+            loop = asyncio.get_running_loop()
+            if self._releasing is None or self._releasing.when() > loop.time() + seconds:
+                self._cancel_release()
+                self._releasing = loop.call_later(seconds, self.release)
+
+    def release(self) -> None:
+        """Let held events go."""
+        self._cancel_release()
+        self._held = False
+        self.is_busy = self._working
+        if self._pending and not self._working:
+            self._start()
 
     def clear(self) -> None:
         """Forget what is not delivered yet."""
-        self._reading = False
+        self._unsealing = False
         self._cancel_release()
         self._held = False
         self.is_busy = self._working
@@ -341,13 +316,6 @@ class Lane:
             dispatcher.pending_bytes -= sum(size for _, size in self._pending)
             self._pending.clear()
             dispatcher.regulate()
-
-    def _release(self) -> None:
-        self._releasing = None
-        self._held = False
-        self.is_busy = self._working
-        if self._pending and not self._working:
-            self._start()
 
     def _cancel_release(self) -> None:
         if self._releasing is not None:
@@ -388,13 +356,13 @@ class Lane:
                         dispatcher.regulate()
                     event = message.event
                     try:
-                        _, awaited, bindings, _ = routes[event]
+                        _, awaited, bindings, _, wants_json = routes[event]
                     except KeyError:
-                        _, awaited, bindings, _ = self._find_route(event)
+                        _, awaited, bindings, _, wants_json = self._find_route(event)
                     if not bindings:
                         continue
                     if awaited is None:
-                        await self._deliver(message, bindings)
+                        await self._deliver(message, bindings, wants_json)
                         continue
                     data = message.data
                     if type(data) is str:
@@ -405,11 +373,11 @@ class Lane:
                     try:
                         await awaited(event, data, name)
                     except Exception as error:
-                        self.report(event, awaited, error)
+                        self.report(event, bindings[0], error)
                     except asyncio.CancelledError as error:
                         if _is_cancelled_itself():
                             raise
-                        self.report(event, awaited, error)
+                        self.report(event, bindings[0], error)
                 await asyncio.sleep(0)
         finally:
             self._begun = None
@@ -420,67 +388,84 @@ class Lane:
             elif not (dispatcher.closed or self._held):  # a handler has cancelled the worker
                 self._start()
 
-    async def _deliver(self, message: Message, bindings: tuple[_Binding, ...]) -> None:
-        data = message.data
-        if self._read is None:
-            data = parse_data(data)
-        else:
-            self._reading = True
+    async def _deliver(self, message: Message, bindings: tuple[Binding, ...], wants_json: bool) -> None:
+        if self._unseal is not None:
+            self._unsealing = True
             try:
-                data = await self._read(message.event, data)
+                message.data = await self._unseal(message.event, message.data)
             except Exception as error:
-                if self._reading:
+                if self._unsealing:
                     log.error("skipped %r on %s: %s", message.event, self.name, error)
                     self.tell(str(error), error)
                 return
-            if not self._reading:
+            if not self._unsealing:
                 return
-        await self._call(message, data, bindings)
+        await self._call(message, parse_data(message.data) if wants_json else None, bindings)
 
-    async def _call(self, message: Message, data: Any, bindings: tuple[_Binding, ...]) -> None:
-        event, name = message.event, self.name
-        for _, handler, is_async, takes_user_id in bindings:
+    async def _call(self, message: Message, data: Any, bindings: tuple[Binding, ...], begun: Any = None) -> None:
+        """Call handlers and wait for them; ``begun`` is what the first of them has returned already."""
+        event, channel = message.event, message.channel
+        for binding in bindings:
             try:
-                if takes_user_id:
-                    sender = None if message.user_id is None else str(message.user_id)
-                    result = handler(event, data, name, user_id=sender)  # type: ignore[call-arg]
+                if begun is not None:
+                    result, begun = begun, None
+                elif binding.is_simple:
+                    result = binding.call(event, data, channel)
                 else:
-                    result = handler(event, data, name)  # type: ignore[call-arg]
-                if is_async or (result is not None and inspect.isawaitable(result)):
+                    result = _call_special(binding, message, data)
+                if binding.is_async or (result is not None and inspect.isawaitable(result)):
                     await result
             except Exception as error:
-                self.report(event, handler, error)
+                self.report(event, binding, error)
             except asyncio.CancelledError as error:
                 if _is_cancelled_itself():
                     raise
-                self.report(event, handler, error)
+                self.report(event, binding, error)
 
-    def _call_now(self, message: Message, data: Any, bindings: tuple[_Binding, ...]) -> None:
-        for index, binding in enumerate(bindings):
+    def _call_now(self, message: Message, data: Any, bindings: tuple[Binding, ...]) -> None:
+        event, channel = message.event, message.channel
+        for binding in bindings:
             try:
-                result = binding.handler(message.event, data, self.name)  # type: ignore[call-arg]
+                if binding.is_simple:
+                    result = binding.call(event, data, channel)
+                else:
+                    result = _call_special(binding, message, data)
             except Exception as error:
-                self.report(message.event, binding.handler, error)
+                self.report(event, binding, error)
                 continue
             if result is not None and inspect.isawaitable(result):
-                self.wait_for(result, message, data, bindings[index:])
+                self.wait_for(result, message, data, bindings[bindings.index(binding) :])
                 return
 
-    def wait_for(self, result: Any, message: Message, data: Any, bindings: tuple[_Binding, ...]) -> None:
+    def wait_for(self, result: Any, message: Message, data: Any, bindings: tuple[Binding, ...]) -> None:
         """Wait for what the first of ``bindings``, a plain function, has returned; then call the others."""
-        begun = bindings[0]._replace(handler=lambda *_: result)
-        self._start(self._call(message, data, (begun, *bindings[1:])))
+        self._start(self._call(message, data, bindings, result))
 
-    def report(self, event: str, handler: Handler, error: BaseException) -> None:
-        name = getattr(handler, "__qualname__", repr(handler))
-        log.error("handler %s of %r on %s raised", name, event, self.name or "the client", exc_info=error)
+    def report(self, event: str, binding: Binding, error: BaseException) -> None:
+        where = self.name or "the client"
+        if isinstance(error, MisfitError):
+            error = PayloadError(f"{event!r} on {where} does not fit {error}", path=error.path)
+            log.error("handler %s is not called: %s", binding.handler_name, error)
+            message = str(error)
+        else:
+            log.error("handler %s of %r on %s raised", binding.handler_name, event, where, exc_info=error)
+            message = f"handler {binding.handler_name} of {event!r} raised {error!r}"
         if event != ERROR_EVENT:
-            self.tell(f"handler {name} of {event!r} raised {error!r}", error)
+            self.tell(message, error)
 
     def tell(self, message: str, error: BaseException) -> None:
         """Report what went wrong to the handlers of ``"error"``."""
         code = error.code if isinstance(error, ReverbError) else None
         self.put(ERROR_EVENT, {"message": message, "code": code, "exception": error})
+
+
+def _call_special(binding: Binding, message: Message, data: Any) -> Any:
+    if not binding.wants_json:
+        data = binding.read(message.data)
+    if binding.takes_user_id:
+        sender = None if message.user_id is None else str(message.user_id)
+        return binding.call(message.event, data, message.channel, user_id=sender)
+    return binding.call(message.event, data, message.channel)
 
 
 def _is_cancelled_itself() -> bool:

@@ -21,6 +21,8 @@ MAX_INCOMING_SIZE = 16 * 1024 * 1024
 """Largest message accepted from a server, in bytes."""
 
 CLIENT_EVENT_PREFIX = "client-"
+PROTOCOL_PREFIXES = ("pusher:", "pusher_internal:", "reverb:")
+"""Events with these names are about the connection and its channels, and come from no application."""
 
 
 class Message(msgspec.Struct, gc=False):

@@ -58,7 +58,8 @@ class Supervisor:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._opened: asyncio.Future[None] | None = None
-        self._failure: ReverbError | None = None
+        self.failure: ReverbError | None = None
+        """What ended the last connection for good, or the last attempt to make one."""
         self._state_changed: asyncio.Future[None] | None = None
         self._unavailable_timer: asyncio.TimerHandle | None = None
         self._backoff = Backoff(config.reconnect_delay_min, config.reconnect_delay_max)
@@ -80,7 +81,7 @@ class Supervisor:
             await asyncio.shield(self._opened)
             return
         loop = asyncio.get_running_loop()
-        self._failure = None
+        self.failure = None
         self._outage = None
         self._backoff = Backoff(self._config.reconnect_delay_min, self._config.reconnect_delay_max)
         self._opened = loop.create_future()
@@ -104,7 +105,7 @@ class Supervisor:
         deadline = None if timeout is None else monotonic() + timeout
         while self.state is not ConnectionState.CONNECTED:
             if not self.is_running:
-                raise self._failure or ConnectionError(f"not connected to {self._config.address}: {self.state}")
+                raise self.failure or ConnectionError(f"not connected to {self._config.address}: {self.state}")
             if self._state_changed is None:
                 self._state_changed = asyncio.get_running_loop().create_future()
             remaining = None if deadline is None else deadline - monotonic()
@@ -117,8 +118,8 @@ class Supervisor:
         if self._task is None:
             raise ConnectionError("not connected: call connect() first, or use 'async with'")
         await asyncio.wait({self._task})
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
 
     async def _run(self, ssl_context: ssl.SSLContext | None, opened: asyncio.Future[None]) -> None:
         try:
@@ -135,7 +136,7 @@ class Supervisor:
         except Exception as error:  # a bug of ours: it must not end this task and look like a connection
             loss, action = ReverbError(f"internal error: {error!r}"), Action.FAIL
             loss.__cause__ = error
-        self._failure = loss
+        self.failure = loss
         self._session._on_failed(loss)
         if opened.done():
             log.error("%s; not connecting again", loss, exc_info=loss.__cause__)

@@ -9,16 +9,17 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _protocol, crypto
-from ._dispatch import Handler, Lane, Reader
+from ._binding import Binding, Handler
+from ._dispatch import Lane, Unseal
 from ._protocol import Message
 from .auth import ChannelAuth
+from .bindable import Bindable
 from .events import Events
 from .exceptions import ConnectionError, ProtocolError, ReverbError, SubscriptionError, TimeoutError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from .client import ReverbClient
+    from .stream import Buffer
 
 __all__ = ["Channel", "EncryptedChannel", "PresenceChannel"]
 
@@ -30,10 +31,12 @@ _USELESS_KEY_INTERVAL = 10.0
 """Seconds before a channel asks for another key when the last one it got did not help."""
 
 
-class Channel:
+class Channel(Bindable):
     """A subscribed channel; made by :meth:`ReverbClient.subscribe`, never by hand.
 
-    It stays the same object over reconnects, and its handlers stay bound.
+    It stays the same object over reconnects, and its handlers stay bound. Handlers of its ``"error"`` get what is
+    known to concern this channel: a handler that raised, a refusal after a reconnect. (What Reverb has against a
+    client event names no channel; it reaches ``client.bind("error", …)``.)
     """
 
     __slots__ = (
@@ -45,6 +48,7 @@ class Channel:
         "_is_asking",
         "_is_subscribed",
         "_lane",
+        "_lost_at",
         "_name",
         "_subscription_count",
         "_turn_began",
@@ -52,7 +56,7 @@ class Channel:
     )
 
     def __init__(
-        self, client: ReverbClient, name: str, channel_data: str | None = None, read: Reader | None = None
+        self, client: ReverbClient, name: str, channel_data: str | None = None, unseal: Unseal | None = None
     ) -> None:
         self._client = client
         self._name = name
@@ -65,7 +69,9 @@ class Channel:
         """Who has to act next while we are asking; our turn, when too many channels are being authorised."""
         self._turn_began = 0.0
         """When it was our turn to be authorised, on the event loop's clock."""
-        self._lane = Lane(name, client._dispatcher, client._lane, read)
+        self._lane = Lane(name, client._dispatcher, client._lane, unseal)
+        self._lost_at: float | None = None
+        """When the subscription was lost, on the clock of :func:`time.monotonic`."""
         self._subscription_count: int | None = None
         self._claimed = False
         """Whether some ``subscribe()`` has returned this channel."""
@@ -86,28 +92,6 @@ class Channel:
         """How many connections are subscribed; None until the server has said so (Pusher does, if enabled; Reverb
         and soketi don't). Up to date before handlers of ``Events.SUBSCRIPTION_COUNT`` run."""
         return self._subscription_count
-
-    def bind(self, event: str, handler: Handler) -> Self:
-        """Call ``handler(event, data, channel)`` for each ``event`` of this channel; returns the channel.
-
-        ``event`` is a name, one of :class:`Events`, ``"*"`` for every event, or ``"error"`` for what is known to
-        concern this channel: a handler that raised, a refusal after a reconnect. (What Reverb has against a client
-        event names no channel; it reaches ``client.bind("error", …)``.)
-
-        ``handler`` is an ``async def`` or a plain function; ``data`` is parsed JSON, or the string itself when it
-        isn't JSON, or None when the event has none. A handler with a parameter named ``user_id`` also gets the
-        sender of a client event on a presence channel (a string; None for all other events). Events of a channel
-        are delivered one after another, in order: a slow handler delays this channel and nothing else. What a
-        handler raises is logged and reported to the error handlers.
-        """
-        self._lane.bind(event, handler)
-        self._lane.release_in(0)
-        return self
-
-    def unbind(self, event: str, handler: Handler | None = None) -> Self:
-        """Remove ``handler`` from ``event``, or all its handlers; returns the channel."""
-        self._lane.unbind(event, handler)
-        return self
 
     async def trigger(self, event: str, data: Any) -> None:
         """Send a client event to the channel's other subscribers.
@@ -144,6 +128,16 @@ class Channel:
     def __repr__(self) -> str:
         state = "subscribed" if self.is_subscribed else "not subscribed"
         return f"<{type(self).__name__} {self._name!r} {state}>"
+
+    def _bind(
+        self, names: tuple[str, ...], handler: Handler[Any], type_: Any = None, *, once: bool = False
+    ) -> Binding:
+        binding = super()._bind(names, handler, type_, once=once)
+        self._lane.release_in(0)
+        return binding
+
+    def _new_buffer(self, size: int) -> Buffer:
+        return self._client._new_buffer(size, self)
 
     # --- called by the client ----------------------------------------------------------------------------------
 
@@ -194,6 +188,9 @@ class Channel:
         if not self._claimed:
             self._lane.hold()
         self._lane.put(Events.SUBSCRIPTION_SUCCEEDED.value, message.data, None, size)
+        if self._lost_at is not None:
+            self._lane.put(Events.RESUBSCRIBED.value, {"downtime": monotonic() - self._lost_at})
+            self._lost_at = None
         self._resolve(None)
 
     def _on_claimed(self) -> None:
@@ -207,6 +204,8 @@ class Channel:
             self._lane.release_in(_SHORT_GRACE)
 
     def _on_lost(self) -> None:
+        if self._is_subscribed:
+            self._lost_at = monotonic()
         self._subscription_count = None
         self._is_asking = False
         self._awaits = "server"
@@ -327,17 +326,17 @@ class EncryptedChannel(Channel):
 
     def __init__(self, client: ReverbClient, name: str) -> None:
         crypto.require_nacl()
-        super().__init__(client, name, read=self._read)
+        super().__init__(client, name, unseal=self._unseal)
         self._keys: tuple[bytes, ...] = ()
         """The present key, and the one before it, for what was sealed with that and still waits."""
         self._socket_id = ""
         self._no_key_before = 0.0
         """When another key may be asked for, on the clock of :func:`time.monotonic`."""
 
-    async def _read(self, event: str, data: Any) -> Any:
+    async def _unseal(self, event: str, data: Any) -> Any:
         """Decrypt what is about to be delivered. The events behind it wait."""
-        if event.startswith(("pusher:", "pusher_internal:", "reverb:")):
-            return _protocol.parse_data(data)
+        if event.startswith(_protocol.PROTOCOL_PREFIXES):
+            return data
         try:
             return self._decrypt(data)
         except ProtocolError as error:
@@ -352,12 +351,12 @@ class EncryptedChannel(Channel):
                 self._no_key_before = monotonic() + _USELESS_KEY_INTERVAL
         raise ProtocolError(f"{event!r} on {self._name!r} could not be decrypted: {reason}") from reason
 
-    def _decrypt(self, data: Any) -> Any:
+    def _decrypt(self, data: Any) -> str:
         *first, last = self._keys
         for key in first:
             with suppress(ProtocolError):
-                return _protocol.parse_data(crypto.unseal(data, key))
-        return _protocol.parse_data(crypto.unseal(data, last))
+                return crypto.unseal(data, key)
+        return crypto.unseal(data, last)
 
     def _on_authorized(self, auth: ChannelAuth, socket_id: str) -> None:
         super()._on_authorized(auth, socket_id)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
+from weakref import WeakKeyDictionary
 
 from . import _protocol
+from ._binding import Binding, Handler
 from ._connection import Connection
-from ._dispatch import Dispatcher, Handler, Lane
+from ._dispatch import Dispatcher, Lane
 from ._protocol import Message, Question, ServerError
+from ._run import ExitCode, exit_code_for, run
 from ._supervisor import Outage, Supervisor
 from .auth import Authorizer, ChannelAuth, EndpointAuthorizer, SecretAuthorizer, UserAuth
+from .bindable import Bindable
 from .channel import Channel, EncryptedChannel, PresenceChannel
 from .config import ReverbConfig
 from .events import ConnectionState, Events
@@ -28,6 +32,7 @@ from .exceptions import (
     TimeoutError,
 )
 from .http import ReverbAPI
+from .stream import Buffer
 from .user import Authenticate, User
 
 if TYPE_CHECKING:
@@ -49,7 +54,7 @@ _SLOW_WARNING_INTERVAL = 60.0
 """Seconds between two warnings that handlers are too slow."""
 
 
-class ReverbClient:
+class ReverbClient(Bindable):
     """An asyncio client for Laravel Reverb and other servers of the Pusher protocol.
 
     Settings come from keyword arguments, the environment (``REVERB_…``) and ``.env``, or from a ready ``config``;
@@ -58,6 +63,10 @@ class ReverbClient:
     ChannelAuth``. Without one it is the endpoint in ``REVERB_AUTH_ENDPOINT``, or else the secret in
     ``REVERB_APP_SECRET``. ``ssl_context`` verifies the server in place of the system's certificates. Raises
     :class:`ConfigurationError` for settings that are missing or invalid.
+
+    Its handlers get the events of all channels, after the channel's own handlers, and those without a channel, for
+    which ``channel`` is None. ``"error"`` gets the server's ``pusher:error`` and what goes wrong in the client: a
+    handler that raises, a channel that is refused after a reconnect.
 
     ::
 
@@ -89,6 +98,8 @@ class ReverbClient:
         self._joining: dict[str, Channel] = {}
         """Channels that it has not confirmed yet, by name."""
         self._asked: dict[Question, Channel] = {}
+        self._buffers: WeakKeyDictionary[Buffer, Channel | None] = WeakKeyDictionary()
+        """What streams collect, and the channels that they end with."""
         self._authorizing: set[asyncio.Task[None]] = set()
         self._authorizations = asyncio.Semaphore(self._config.auth_concurrency)
         self._user = User(self)
@@ -127,6 +138,7 @@ class ReverbClient:
         try:
             await self._supervisor.stop()
             self._fail_joining(ConnectionError(f"disconnected from {self._config.address}"))
+            self._end_streams(None)
             await self._dispatcher.drain(self._config.drain_timeout)
             others = self._authorizing - {asyncio.current_task()}
             if others:
@@ -146,6 +158,29 @@ class ReverbClient:
         Handlers are called whether or not anyone waits here. Can be cancelled without harm.
         """
         await self._supervisor.wait_ended()
+
+    def run(self, setup: Callable[[Self], Awaitable[object]] | None = None) -> int:
+        """Be a program: connect, await ``setup(client)``, which may subscribe and bind, and listen until SIGINT
+        (Ctrl-C) or SIGTERM; then disconnect.
+
+        Returns the exit code, for ``sys.exit(client.run(setup))``: 0 after a signal or :meth:`disconnect`, 2 for
+        settings that are missing, 3 without a connection or when it was lost for good, 4 when a channel is
+        refused. What went wrong is logged. Other exceptions of ``setup`` are raised. Not for use within an event
+        loop.
+        """
+
+        async def live() -> None:
+            async with self:
+                if setup is not None:
+                    await setup(self)
+                await self.listen()
+
+        try:
+            run(live())
+        except ReverbError as error:
+            log.error("%s", error)
+            return exit_code_for(error)
+        return ExitCode.OK
 
     async def wait_connected(self, timeout: float | None = None) -> None:
         """Wait until connected, for ``timeout`` seconds at most (None: without end).
@@ -201,12 +236,20 @@ class ReverbClient:
         """The subscribed channels by name; while the connection is down, those that will be subscribed again."""
         return dict(self._channels)
 
+    @overload
+    async def subscribe(self, channel: str, user_data: None = None) -> Channel: ...
+
+    @overload
+    async def subscribe(self, channel: str, user_data: dict[str, Any]) -> PresenceChannel: ...
+
     async def subscribe(self, channel: str, user_data: dict[str, Any] | None = None) -> Channel:
         """Subscribe to ``channel``; return it once the server has confirmed.
 
         Presence channels need ``user_data``: ``{"user_id": …, "user_info": {…}}``. A name that is subscribed
         already gives the same object again. While the connection is being made again this waits for it. Events
         that arrive directly behind the confirmation reach handlers that are bound right after this returns.
+
+        For type checkers a channel with ``user_data`` is a :class:`PresenceChannel`.
 
         Raises :class:`AuthenticationError` or :class:`SubscriptionError` when the server refuses, or
         :class:`TimeoutError` when it does not answer within ``REVERB_SUBSCRIBE_TIMEOUT`` seconds; the connection
@@ -269,22 +312,23 @@ class ReverbClient:
             raise ConnectionError(f"cannot sign in: not connected to {self._config.address}")
         await self._user._sign_in(connection, authenticate, timeout)
 
-    def bind(self, event: str, handler: Handler) -> Self:
-        """Call ``handler(event, data, channel)`` for each ``event`` of any channel; returns the client.
-
-        As :meth:`Channel.bind`, after the channel's own handlers. Events without a channel are included: there,
-        ``channel`` is None. ``"error"`` gets the server's ``pusher:error`` and what goes wrong in the client: a
-        handler that raises, a channel that is refused after a reconnect.
-        """
-        self._lane.bind(event, handler)
+    def _bind(
+        self, names: tuple[str, ...], handler: Handler[Any], type_: Any = None, *, once: bool = False
+    ) -> Binding:
+        binding = super()._bind(names, handler, type_, once=once)
         for channel in self._channels.values():
             channel._on_client_bound()
-        return self
+        return binding
 
-    def unbind(self, event: str, handler: Handler | None = None) -> Self:
-        """Remove ``handler`` from ``event``, or all its global handlers; returns the client."""
-        self._lane.unbind(event, handler)
-        return self
+    def _new_buffer(self, size: int, channel: Channel | None = None) -> Buffer:
+        """Make a buffer for a stream, which ends with the ``channel`` or with the connection."""
+        buffer = Buffer(size, self._dispatcher, self._config.drain_timeout)
+        self._buffers[buffer] = channel
+        if channel is not None and not self._is_wanted(channel):
+            buffer.end_here()
+        elif self._supervisor.failure is not None:
+            buffer.end(self._supervisor.failure)
+        return buffer
 
     def __repr__(self) -> str:
         state = f"connected as {self.socket_id}" if self.is_connected else "not connected"
@@ -423,6 +467,9 @@ class ReverbClient:
         elif self._joining.get(channel.name) is channel:
             del self._joining[channel.name]
         channel._lane.clear()
+        for buffer, owner in list(self._buffers.items()):
+            if owner is channel:
+                buffer.end_here()
         connection = self._connection
         if connection is not None and (channel.is_subscribed or channel._is_asking):
             connection.send_silent(_protocol.encode_unsubscribe(channel.name))
@@ -480,6 +527,12 @@ class ReverbClient:
         for channel in [*self._channels.values(), *self._joining.values()]:
             channel._resolve(error)
         self._joining.clear()
+
+    def _end_streams(self, error: ReverbError | None) -> None:
+        for channel in self._channels.values():
+            channel._lane.release()  # what is held for streams, too, comes before their end
+        for buffer in list(self._buffers):
+            buffer.end(error)
 
     # --- called by the supervisor and the connection -----------------------------------------------------------
 
@@ -564,6 +617,7 @@ class ReverbClient:
 
     def _on_failed(self, error: ReverbError) -> None:
         self._fail_joining(error)
+        self._end_streams(error)
 
     def _on_message(self, message: Message, size: int) -> None:
         lane = self._dispatcher.lanes.get(message.channel)

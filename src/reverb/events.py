@@ -37,6 +37,10 @@ class Events(str, Enum):
     """The connection is back and every channel is asked for again: ``{"downtime", "attempts"}``, in seconds and
     connection attempts. What was published in between is not sent again by the server."""
 
+    RESUBSCRIBED = "reverb:resubscribed"
+    """A channel is subscribed again after a reconnect: ``{"downtime"}``, the seconds for which it was not. Comes
+    between the last event before the gap and the first one after it."""
+
     def __str__(self) -> str:
         return self.value
 

@@ -8,6 +8,7 @@
     ├── AuthenticationError
     ├── SubscriptionError
     ├── ProtocolError
+    ├── PayloadError
     ├── TimeoutError            also the builtin TimeoutError
     ├── APIError
     └── BatchError
@@ -29,6 +30,7 @@ __all__ = [
     "BatchError",
     "ConfigurationError",
     "ConnectionError",
+    "PayloadError",
     "ProtocolError",
     "ReverbError",
     "SubscriptionError",
@@ -66,6 +68,20 @@ class SubscriptionError(ReverbError):
 
 class ProtocolError(ReverbError):
     """A message that the protocol does not allow: ours before sending it, or the server's in the handshake."""
+
+
+class PayloadError(ReverbError):
+    """The data of an event does not fit the type that a handler wants; it was not called.
+
+    Reported to the handlers of ``"error"``. ``path`` says where in the data, such as ``$.items[0].quantity``.
+    """
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), path=self.path), (str(self),)
 
 
 class TimeoutError(ReverbError, builtins.TimeoutError):

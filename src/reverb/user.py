@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from . import _protocol
 from ._connection import Connection
-from ._dispatch import Handler, Lane
+from ._dispatch import Lane
 from ._protocol import Message, ServerError
 from .auth import UserAuth
+from .bindable import Bindable
 from .events import Events
 from .exceptions import AuthenticationError, ConnectionError, ProtocolError, ReverbError, TimeoutError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from .client import ReverbClient
+    from .stream import Buffer
 
 __all__ = ["User"]
 
@@ -25,8 +25,13 @@ Authenticate = Callable[[str], Awaitable[UserAuth]]
 """Signs for the user of a connection, by its socket id."""
 
 
-class User:
-    """The user of a :class:`ReverbClient`, its attribute ``user``; nobody until :meth:`ReverbClient.signin`."""
+class User(Bindable):
+    """The user of a :class:`ReverbClient`, its attribute ``user``; nobody until :meth:`ReverbClient.signin`.
+
+    Its handlers get the events that are sent to this user; their ``channel`` is ``#server-to-user-`` and the id.
+    ``Events.WATCHLIST_ONLINE`` and ``Events.WATCHLIST_OFFLINE`` tell of the users in the ``watchlist`` of
+    ``user_data``.
+    """
 
     def __init__(self, client: ReverbClient) -> None:
         self._client = client
@@ -47,19 +52,8 @@ class User:
         """Whether the server has confirmed it, on the present connection."""
         return self._is_signed_in and self._client.is_connected
 
-    def bind(self, event: str, handler: Handler) -> Self:
-        """Call ``handler(event, data, channel)`` for each ``event`` that is sent to this user; returns the user.
-
-        As :meth:`Channel.bind`; ``channel`` is ``#server-to-user-`` and the id. ``Events.WATCHLIST_ONLINE`` and
-        ``Events.WATCHLIST_OFFLINE`` tell of the users in the ``watchlist`` of ``user_data``.
-        """
-        self._lane.bind(event, handler)
-        return self
-
-    def unbind(self, event: str, handler: Handler | None = None) -> Self:
-        """Remove ``handler`` from ``event``, or all its handlers; returns the user."""
-        self._lane.unbind(event, handler)
-        return self
+    def _new_buffer(self, size: int) -> Buffer:
+        return self._client._new_buffer(size)
 
     def __repr__(self) -> str:
         return f"<User {self._id!r} {'signed in' if self.is_signed_in else 'not signed in'}>"

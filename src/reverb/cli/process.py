@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
-from enum import IntEnum
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 
-from ..exceptions import APIError, AuthenticationError, ConfigurationError, ReverbError, SubscriptionError
+from .._run import ExitCode, exit_code_for, run
+from ..exceptions import ReverbError
 from .view import printable
 
 __all__ = ["ExitCode", "exit_on_error", "fail", "run", "stop_writing"]
-
-
-class ExitCode(IntEnum):
-    """Documented in each command's ``--help``."""
-
-    FAILED = 1
-    USAGE = 2
-    CONNECTION = 3
-    REFUSED = 4
 
 
 def fail(message: str, code: ExitCode) -> typer.Exit:
@@ -39,41 +29,8 @@ def exit_on_error() -> Iterator[None]:
     """Turn what the library raises into a message and an exit code."""
     try:
         yield
-    except ConfigurationError as error:
-        raise fail(str(error), ExitCode.USAGE) from None
-    except (AuthenticationError, SubscriptionError, APIError) as error:
-        raise fail(str(error), ExitCode.REFUSED) from None
     except ReverbError as error:
-        raise fail(str(error), ExitCode.CONNECTION) from None
-
-
-def run(work: Coroutine[Any, Any, None]) -> signal.Signals | None:
-    """Run ``work`` to its end. SIGINT (Ctrl-C) and SIGTERM cancel it, so that it can clean up behind itself.
-
-    Returns the signal that ended it, if one did. A ``work`` that cancels itself has simply ended.
-    """
-    received: signal.Signals | None = None
-
-    async def supervise() -> None:
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(work)
-
-        def stop(number: signal.Signals) -> None:
-            nonlocal received
-            received = number
-            task.cancel()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(NotImplementedError):  # Windows, where Ctrl-C is a KeyboardInterrupt
-                loop.add_signal_handler(number, stop, number)
-        with suppress(asyncio.CancelledError):
-            await task
-
-    try:
-        asyncio.run(supervise())
-    except KeyboardInterrupt:
-        return signal.SIGINT
-    return received
+        raise fail(str(error), exit_code_for(error)) from None
 
 
 def stop_writing(task: asyncio.Task[Any]) -> None:

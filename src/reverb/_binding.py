@@ -1,0 +1,140 @@
+"""Handlers, and which events they are bound to."""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
+
+from . import _payload
+from ._protocol import PROTOCOL_PREFIXES
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+ERROR_EVENT = "reverb:error"
+WILDCARD = "*"
+
+_ALIASES = {
+    "pusher:subscription_succeeded": "pusher_internal:subscription_succeeded",
+    "pusher:member_added": "pusher_internal:member_added",
+    "pusher:member_removed": "pusher_internal:member_removed",
+    "pusher:subscription_count": "pusher_internal:subscription_count",
+}
+"""pusher-js tells its users the names on the left; servers send those on the right."""
+_PUBLIC_NAMES = {wire: public for public, wire in _ALIASES.items()}
+_ERROR_NAMES = frozenset({"error", "pusher:error", ERROR_EVENT})
+"""What a handler bound to ``"error"`` gets."""
+
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class PlainHandler(Protocol[T_contra]):
+    def __call__(self, event: str, data: T_contra, channel: str | None, /) -> Any: ...
+
+
+class UserHandler(Protocol[T_contra]):
+    """A handler with a parameter ``user_id`` is told who sent a client event on a presence channel."""
+
+    def __call__(self, event: str, data: T_contra, channel: str | None, /, *, user_id: str | None) -> Any: ...
+
+
+Handler = Union[PlainHandler[T_contra], UserHandler[T_contra]]  # noqa: UP007 - Python 3.10 can't "|" generic protocols
+"""``(event, data, channel)``, plain or ``async def``; optionally with a keyword parameter ``user_id``."""
+
+
+class Binding:
+    """A handler that is bound. As a context manager it unbinds at the end of the block.
+
+    ``names`` may be glob patterns; none at all mean every event of an application.
+    """
+
+    __slots__ = (
+        "_names",
+        "_patterns",
+        "_remove",
+        "call",
+        "handler",
+        "is_async",
+        "is_simple",
+        "read",
+        "takes_user_id",
+        "wants_json",
+    )
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        handler: Handler[Any],
+        type_: Any,
+        remove: Callable[[Binding], bool],
+        *,
+        once: bool,
+    ) -> None:
+        if not callable(handler):
+            raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
+        parameters = _payload.parameters_of(handler)
+        self._names = tuple(_ALIASES.get(str(name), str(name)) for name in names)
+        self._patterns = tuple(_pattern(name) for name in self._names if _GLOB.search(name))
+        self._remove = remove
+        self.handler = handler
+        self.call: Any = self._call_once if once else handler
+        self.is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+        self.takes_user_id = any(each.name == "user_id" for each in parameters)
+        if type_ is None:
+            type_ = _payload.annotated_type(handler, parameters)
+        self.wants_json = type_ in (None, Any)
+        self.read = _payload.reader(type_)
+        self.is_simple = self.wants_json and not self.takes_user_id
+        """Whether it takes three arguments, and JSON as it comes."""
+
+    def unbind(self) -> None:
+        """Unbind the handler; does nothing when that is done already."""
+        self._remove(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.unbind()
+
+    def __repr__(self) -> str:
+        return f"<Binding {self.handler_name} of {', '.join(map(repr, self._names))}>"
+
+    @property
+    def handler_name(self) -> str:
+        return getattr(self.handler, "__qualname__", repr(self.handler))
+
+    def matches(self, event: str) -> bool:
+        names = self._names
+        if not names:
+            return not event.startswith(PROTOCOL_PREFIXES)
+        return (
+            event in names
+            or WILDCARD in names
+            or ("error" in names and event in _ERROR_NAMES)
+            or any(each.match(event) or each.match(_PUBLIC_NAMES.get(event, event)) for each in self._patterns)
+        )
+
+    def is_of(self, event: str, handler: Handler[Any] | None) -> bool:
+        """Whether it was made by ``bind(event, handler)``, with any handler for None."""
+        return self._names == (_ALIASES.get(event, event),) and handler in (None, self.handler)
+
+    def _call_once(self, *arguments: Any, **user_id: Any) -> Any:
+        # Lanes run side by side, and each may have been about to call.
+        return self.handler(*arguments, **user_id) if self._remove(self) else None
+
+
+_GLOB = re.compile(r"[*?\[]")
+
+
+@lru_cache(maxsize=1000)
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(name))

@@ -1,0 +1,161 @@
+"""Typed payloads: from the JSON in a message straight into a type, and what type a handler is made for."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+import msgspec
+
+from ._protocol import DECODE_ERRORS, parse_data
+
+Read = Callable[[Any], Any]
+"""Turns the raw data of a message into what a handler gets; raises :class:`MisfitError`."""
+
+_JSON_TYPES = frozenset({Any, object, None, types.NoneType, bool, int, float, str, dict, list})
+_JSON_CONTAINERS = frozenset(
+    {
+        dict,
+        list,
+        collections.abc.Mapping,
+        collections.abc.MutableMapping,
+        collections.abc.Sequence,
+        typing.Union,
+        types.UnionType,
+    }
+)
+
+
+class MisfitError(Exception):
+    """Data that does not fit its type. The text goes on "does not fit …"."""
+
+    def __init__(self, type_: Any, path: str, reason: str) -> None:
+        super().__init__(f"{name_of(type_)}: {reason} at {path}")
+        self.path = path
+
+
+def reader(type_: Any) -> Read:
+    """Return what reads data as ``type_``: one for all who ask, since decoders are costly to make.
+
+    Raises TypeError for types that nothing can be read into. None and ``Any`` mean JSON as it comes.
+    """
+    return parse_data if type_ in (None, Any) else _reader(type_)
+
+
+@lru_cache(maxsize=1000)
+def _reader(type_: Any) -> Read:
+    if any(hasattr(each, "__pydantic_validator__") for each in _parts(type_)):
+        return _pydantic_reader(type_)
+    decode = msgspec.json.Decoder(type_).decode
+    for each in _parts(type_):
+        if isinstance(each, type) and isinstance(msgspec.inspect.type_info(each), msgspec.inspect.CustomType):
+            raise TypeError(f"events can't be read into {name_of(each)}")
+
+    def read(data: Any) -> Any:
+        if type(data) is str:
+            try:
+                return decode(data)
+            except msgspec.ValidationError as error:
+                raise _misfit(type_, error) from None
+            except DECODE_ERRORS:
+                pass  # it is no JSON, but the text itself
+        try:
+            return msgspec.convert(data, type_, str_keys=True)
+        except msgspec.ValidationError as error:
+            raise _misfit(type_, error) from None
+
+    return read
+
+
+def _misfit(type_: Any, error: msgspec.ValidationError) -> MisfitError:
+    reason, _, path = str(error).partition(" - at ")
+    return MisfitError(type_, path.strip("`") or "$", reason)
+
+
+def _pydantic_reader(type_: Any) -> Read:
+    from pydantic import TypeAdapter, ValidationError
+
+    adapter = TypeAdapter(type_)
+
+    def read(data: Any) -> Any:
+        try:
+            # JSON is read by its own rules, in which a date is a string.
+            if type(data) is str and type(parse_data(data)) is not str:
+                return adapter.validate_json(data)
+            return adapter.validate_python(parse_data(data))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+            raise MisfitError(type_, "$" + "".join(steps), first["msg"]) from None
+
+    return read
+
+
+def _parts(type_: Any) -> list[Any]:
+    """A generic type and all that it is made of."""
+    return [type_, *(part for each in typing.get_args(type_) for part in _parts(each))]
+
+
+def name_of(type_: Any) -> str:
+    return type_.__qualname__ if isinstance(type_, type) and not typing.get_args(type_) else str(type_)
+
+
+# --- handlers --------------------------------------------------------------------------------------------------
+
+
+if sys.version_info >= (3, 14):  # there, annotations are looked up when they are asked for
+    import annotationlib
+
+    _signature = partial(inspect.signature, annotation_format=annotationlib.Format.FORWARDREF)
+else:
+    _signature = inspect.signature
+
+
+def parameters_of(handler: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(_signature(handler).parameters.values())
+    except (TypeError, ValueError):  # some builtins have no signature
+        return []
+
+
+def annotated_type(handler: Callable[..., Any], parameters: list[inspect.Parameter]) -> Any:
+    """Return the type that a handler wants its data in, by the annotation of the second of its ``parameters``.
+
+    None where it has none, or one of JSON's own types: those have always been hints for the reader, and an event
+    without data reaches a handler with ``data: dict`` all the same. Raises TypeError where it can't be found out.
+    """
+    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    annotation = positional[1].annotation if len(positional) > 1 else inspect.Parameter.empty
+    if annotation is inspect.Parameter.empty:
+        return None
+    if isinstance(annotation, typing.ForwardRef):
+        annotation = annotation.__forward_arg__
+    if isinstance(annotation, str):
+        try:
+            annotation = eval(annotation, _globals_of(handler))  # noqa: S307 - the program's own annotation
+        except Exception as error:
+            raise TypeError(
+                f"the type of {positional[1].name!r} is not known where the handler is bound: {error}; "
+                "pass it as type=, or type=Any for JSON as it comes"
+            ) from None
+    return None if all(each in _JSON_TYPES for each in _leaves(annotation)) else annotation
+
+
+def _globals_of(handler: Any) -> dict[str, Any]:
+    while isinstance(handler, partial):
+        handler = handler.func
+    if not inspect.isroutine(handler):
+        handler = type(handler).__call__
+    return getattr(inspect.unwrap(handler), "__globals__", {})
+
+
+def _leaves(annotation: Any) -> list[Any]:
+    if typing.get_origin(annotation) in _JSON_CONTAINERS:
+        return [leaf for each in typing.get_args(annotation) for leaf in _leaves(each)]
+    return [annotation]

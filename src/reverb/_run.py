@@ -1,0 +1,60 @@
+"""Running as a program: until a signal comes, and with an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from contextlib import suppress
+from enum import IntEnum
+from typing import Any
+
+from .exceptions import APIError, AuthenticationError, ConfigurationError, ReverbError, SubscriptionError
+
+
+class ExitCode(IntEnum):
+    """What a program ends with, whether ``client.run()`` or a command."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    CONNECTION = 3
+    REFUSED = 4
+
+
+def exit_code_for(error: ReverbError) -> ExitCode:
+    if isinstance(error, ConfigurationError):
+        return ExitCode.USAGE
+    if isinstance(error, (AuthenticationError, SubscriptionError, APIError)):
+        return ExitCode.REFUSED
+    return ExitCode.CONNECTION
+
+
+def run(work: Coroutine[Any, Any, None]) -> signal.Signals | None:
+    """Run ``work`` to its end. SIGINT (Ctrl-C) and SIGTERM cancel it, so that it can clean up behind itself.
+
+    Returns the signal that ended it, if one did. A ``work`` that cancels itself has simply ended.
+    """
+    received: signal.Signals | None = None
+
+    async def supervise() -> None:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work)
+
+        def stop(number: signal.Signals) -> None:
+            nonlocal received
+            received = number
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Windows has none (Ctrl-C is a KeyboardInterrupt there), and neither have threads but the main one.
+            with suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, stop, number)
+        with suppress(asyncio.CancelledError):
+            await task
+
+    try:
+        asyncio.run(supervise())
+    except KeyboardInterrupt:
+        return signal.SIGINT
+    return received

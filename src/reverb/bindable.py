@@ -1,0 +1,196 @@
+"""What handlers are bound to: the ways to get events that clients, channels and users have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
+
+from ._binding import Binding, Handler
+from .events import Events
+from .exceptions import ConnectionError, TimeoutError
+from .stream import Buffer, Event, EventStream, Gap
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ._dispatch import Lane
+
+__all__ = ["Bindable"]
+
+T = TypeVar("T")
+AnyHandler = TypeVar("AnyHandler", bound="Handler[Any]")
+Result = TypeVar("Result")
+
+
+class TypedDecorator(Protocol[T]):
+    """Takes a handler that wants its data in this type, and returns it."""
+
+    @overload
+    def __call__(
+        self, handler: Callable[[str, T, str | None], Result], /
+    ) -> Callable[[str, T, str | None], Result]: ...
+
+    @overload
+    def __call__(self, handler: Handler[T], /) -> Handler[T]: ...
+
+
+class Bindable:
+    """Has events, and handlers for them.
+
+    The name of an event may be a glob pattern, such as ``order.*``, in which ``*`` stands for any characters,
+    ``?`` for one and ``[…]`` for one of some.
+
+    ``type`` is what handlers get the data as: a :class:`msgspec.Struct`, a dataclass, a TypedDict, an attrs class,
+    a pydantic model, or a generic of such, read straight from the JSON. A handler whose parameter for the data is
+    annotated with such a type gets it without ``type``; annotations that say no more than JSON does, such as
+    ``dict``, change nothing. Where data does not fit, the handler is not called, and those of ``"error"`` get a
+    :class:`PayloadError` that names the field.
+    """
+
+    __slots__ = ()
+
+    _lane: Lane
+
+    @overload
+    def bind(self, event: str, handler: Handler[Any], *, once: bool = False) -> Self: ...
+
+    @overload
+    def bind(self, event: str, handler: Handler[T], *, type: type[T], once: bool = False) -> Self: ...
+
+    def bind(self, event: str, handler: Handler[Any], *, type: Any = None, once: bool = False) -> Self:
+        """Call ``handler(event, data, channel)`` for each ``event``; return the object itself.
+
+        ``event`` is a name, a glob pattern, one of :class:`Events`, ``"*"`` for every event, or ``"error"`` for
+        what goes wrong. ``once`` unbinds the handler when it is called.
+
+        ``handler`` is an ``async def`` or a plain function; ``data`` is parsed JSON, or the string itself when it
+        isn't JSON, or None when the event has none; or ``type``. A handler with a parameter named ``user_id`` also
+        gets the sender of a client event on a presence channel (a string; None for all other events). Events of a
+        channel are delivered one after another, in order: a slow handler delays this channel and nothing else.
+        What a handler raises is logged and reported to the error handlers.
+
+        Raises :class:`TypeError` for a handler that can't be called and a type that nothing can be read into.
+        """
+        self._bind((event,), handler, type, once=once)
+        return self
+
+    @overload
+    def binding(self, event: str, handler: Handler[Any], *, once: bool = False) -> Binding: ...
+
+    @overload
+    def binding(self, event: str, handler: Handler[T], *, type: type[T], once: bool = False) -> Binding: ...
+
+    def binding(self, event: str, handler: Handler[Any], *, type: Any = None, once: bool = False) -> Binding:
+        """As :meth:`bind`, but return the :class:`Binding`, which unbinds this handler from this event: by its
+        ``unbind()``, or at the end of a ``with``."""
+        return self._bind((event,), handler, type, once=once)
+
+    def unbind(self, event: str, handler: Handler[Any] | None = None) -> Self:
+        """Remove ``handler`` from ``event``, as both were given to :meth:`bind`, or all handlers bound to it;
+        return the object itself."""
+        self._lane.unbind(event, handler)
+        return self
+
+    @overload
+    def on(self, event: str, *, once: bool = False) -> Callable[[AnyHandler], AnyHandler]: ...
+
+    @overload
+    def on(self, event: str, *, type: type[T], once: bool = False) -> TypedDecorator[T]: ...
+
+    def on(self, event: str, *, type: Any = None, once: bool = False) -> Callable[[Any], Any]:
+        """Decorate a handler: :meth:`bind` it, and leave it as it is."""
+
+        def bind(handler: Any) -> Any:
+            self._bind((event,), handler, type, once=once)
+            return handler
+
+        return bind
+
+    @overload
+    def events(
+        self, *events: str, include_gaps: Literal[False] = False, buffer: int = 100
+    ) -> EventStream[Event[Any]]: ...
+
+    @overload
+    def events(
+        self, *events: str, type: type[T], include_gaps: Literal[False] = False, buffer: int = 100
+    ) -> EventStream[Event[T]]: ...
+
+    @overload
+    def events(
+        self, *events: str, include_gaps: Literal[True], buffer: int = 100
+    ) -> EventStream[Event[Any] | Gap]: ...
+
+    @overload
+    def events(
+        self, *events: str, type: type[T], include_gaps: Literal[True], buffer: int = 100
+    ) -> EventStream[Event[T] | Gap]: ...
+
+    def events(
+        self, *events: str, type: Any = None, include_gaps: bool = False, buffer: int = 100
+    ) -> EventStream[Any]:
+        """Iterate over events, from now on: ``async for event in channel.events("order.*"): …``.
+
+        Without names it is over all events but those of the protocol itself (``pusher:…``, ``pusher_internal:…``)
+        and of this client (``reverb:…``). Goes on over reconnects; with ``include_gaps`` a :class:`Gap` stands
+        where events of a channel may be missing. When ``buffer`` events wait, those behind them wait on their
+        channel, as with a slow handler. How it ends: see :class:`EventStream`.
+        """
+        if buffer < 1:
+            raise ValueError("the buffer of a stream must have room for an event")
+        kept = self._new_buffer(buffer)
+        stream: EventStream[Any] = EventStream(kept)
+        kept.bindings.append(self._bind(events, kept.put, type))
+        if include_gaps:
+            kept.bindings.append(self._bind((Events.RESUBSCRIBED,), kept.put_gap))
+        return stream
+
+    @overload
+    async def wait_for(
+        self, event: str, *, timeout: float | None = None, where: Callable[[Event[Any]], bool] | None = None
+    ) -> Event[Any]: ...
+
+    @overload
+    async def wait_for(
+        self,
+        event: str,
+        *,
+        type: type[T],
+        timeout: float | None = None,
+        where: Callable[[Event[T]], bool] | None = None,
+    ) -> Event[T]: ...
+
+    async def wait_for(
+        self,
+        event: str,
+        *,
+        type: Any = None,
+        timeout: float | None = None,
+        where: Callable[[Event[Any]], bool] | None = None,
+    ) -> Event[Any]:
+        """Wait for the next ``event``, or the next for which ``where`` is true.
+
+        Goes on over reconnects. Raises :class:`TimeoutError` after ``timeout`` seconds (None: never), what
+        ``where`` raises, and :class:`ConnectionError` when no more events can come.
+        """
+        async with self.events(event, type=type) as stream:
+
+            async def search() -> Event[Any]:
+                async for each in stream:
+                    if where is None or where(each):
+                        return each
+                raise ConnectionError(f"unsubscribed or disconnected while waiting for {event!r}")
+
+            try:
+                return await asyncio.wait_for(search(), timeout)
+            except asyncio.TimeoutError:
+                raise TimeoutError(f"no {event!r} on {self!r} within {timeout:g} seconds") from None
+
+    def _bind(
+        self, names: tuple[str, ...], handler: Handler[Any], type_: Any = None, *, once: bool = False
+    ) -> Binding:
+        return self._lane.bind(names, handler, type_, once=once)
+
+    def _new_buffer(self, size: int) -> Buffer:
+        raise NotImplementedError

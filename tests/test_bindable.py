@@ -1,0 +1,203 @@
+"""The ways to get events, on a channel of a real server; streams have a file of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+import pytest
+
+from reverb import Channel, ConnectionError, Event, Events, PayloadError, ReverbClient, TimeoutError
+from reverb.server import ReverbServer
+
+from .test_dispatch import Recorder
+from .watching import until
+
+
+class Item(msgspec.Struct):
+    id: int
+
+
+@pytest.fixture
+async def channel(reverb_client: ReverbClient) -> Channel:
+    return await reverb_client.subscribe("stock")
+
+
+async def last_event(channel: Channel, server: ReverbServer) -> None:
+    """Wait until everything published so far is delivered."""
+    waiting = asyncio.ensure_future(channel.wait_for("last", timeout=5))
+    await asyncio.sleep(0)
+    await server.publish("stock", "last", {})
+    await waiting
+
+
+async def test_decorators_bind_and_leave_the_function_as_it_is(
+    channel: Channel, reverb_client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    calls: list[str] = []
+
+    def shipped(event: str, data: Any, channel: str | None) -> None:
+        calls.append(f"shipped {data}")
+
+    assert channel.on("order.shipped")(shipped) is shipped
+
+    @reverb_client.on("order.*")
+    async def anything(event: str, data: Any, channel: str | None) -> None:
+        calls.append(f"{channel} {event}")
+
+    @channel.on("order.*", once=True)
+    def first(event: str, data: Any, channel: str | None) -> None:
+        calls.append("first")
+
+    await reverb_server.publish("stock", "order.shipped", 1)
+    await reverb_server.publish("stock", "order.lost", 2)
+    await last_event(channel, reverb_server)
+    assert calls == ["shipped 1", "first", "stock order.shipped", "stock order.lost"]
+
+
+async def test_a_typed_handler_gets_its_type_and_the_others_json(
+    channel: Channel, reverb_server: ReverbServer
+) -> None:
+    typed, found, json, loose = Recorder(), Recorder(), Recorder(), Recorder()
+
+    async def annotated(event: str, data: Item, channel: str | None) -> None:
+        found(event, data, channel)
+
+    channel.bind("item.updated", typed, type=Item).bind("item.updated", annotated)
+    channel.bind("item.updated", json).bind("item.updated", loose, type=Any)
+    await reverb_server.publish("stock", "item.updated", {"id": 7})
+    assert await found.wait_for(1) == [("item.updated", Item(7), "stock")]
+    assert typed.calls == found.calls
+    assert (await json.wait_for(1))[0][1] == {"id": 7}
+    assert (await loose.wait_for(1))[0][1] == {"id": 7}
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_data_that_does_not_fit_is_reported_and_the_stream_goes_on(
+    channel: Channel, reverb_server: ReverbServer, caplog: pytest.LogCaptureFixture, is_async: bool
+) -> None:
+    items, errors = Recorder(), Recorder()
+
+    async def later(event: str, data: Item, channel: str | None) -> None:
+        items(event, data, channel)
+
+    channel.bind("item.updated", later if is_async else items, type=Item).bind("error", errors)
+    await reverb_server.publish("stock", "item.updated", {"id": "7"})
+    await reverb_server.publish("stock", "item.updated", {"id": 8})
+    assert (await items.wait_for(1)) == [("item.updated", Item(8), "stock")]
+    ((event, data, name),) = await errors.wait_for(1)
+    assert (event, name) == (Events.CLIENT_ERROR, "stock")
+    error = data["exception"]
+    assert isinstance(error, PayloadError)
+    assert error.path == "$.id"
+    assert str(error) == "'item.updated' on stock does not fit Item: Expected `int`, got `str` at $.id"
+    assert data["message"] == str(error)
+    (record,) = (each for each in caplog.records if each.levelno == logging.ERROR)
+    assert record.exc_info is None  # nothing of the program's is to blame
+
+
+async def test_a_client_event_fits_its_type_and_says_who_sent_it(
+    reverb_client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    alice = await reverb_client.subscribe("presence-room", {"user_id": "alice"})
+    seen: list[Any] = []
+
+    @alice.on("client-item", type=Item)
+    def on_item(event: str, data: Item, channel: str | None, *, user_id: str | None) -> None:
+        seen.append((data, user_id))
+
+    async with ReverbClient(**reverb_server.settings) as bob_client:
+        bob = await bob_client.subscribe("presence-room", {"user_id": "bob"})
+        await bob.trigger("item", {"id": 7})
+        await until(lambda: seen)
+    assert seen == [(Item(7), "bob")]
+
+
+async def test_a_type_that_nothing_fits_is_refused_when_it_is_bound(channel: Channel) -> None:
+    with pytest.raises(TypeError, match="Recorder"):
+        channel.bind("item.updated", print, type=Recorder)
+
+
+async def test_a_binding_unbinds_its_own_handler_only(channel: Channel, reverb_server: ReverbServer) -> None:
+    first, second = Recorder(), Recorder()
+    binding = channel.binding("e", first)
+    channel.bind("e", first)
+    with channel.binding("e", second):
+        await reverb_server.publish("stock", "e", 1)
+        await second.wait_for(1)
+    binding.unbind()
+    binding.unbind()  # does nothing
+    await reverb_server.publish("stock", "e", 2)
+    await last_event(channel, reverb_server)
+    assert [data for _, data, _ in first.calls] == [1, 1, 2]
+    assert [data for _, data, _ in second.calls] == [1]
+
+
+async def test_a_handler_for_once_is_called_once_on_all_channels_together(
+    reverb_client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    await asyncio.gather(*(reverb_client.subscribe(f"c{number}") for number in range(5)))
+    calls = Recorder()
+
+    async def once(event: str, data: Any, channel: str | None) -> None:
+        await asyncio.sleep(0)
+        calls(event, data, channel)
+
+    last = Recorder()
+    reverb_client.bind("e", once, once=True).bind("e", last)
+    await reverb_server.publish([f"c{number}" for number in range(5)], "e", {})
+    await last.wait_for(5)
+    assert len(calls.calls) == 1
+
+
+async def test_a_pattern_is_unbound_by_itself(channel: Channel, reverb_server: ReverbServer) -> None:
+    calls = Recorder()
+    channel.bind("order.*", calls)
+    channel.unbind("order.shipped")  # another binding, or none
+    await reverb_server.publish("stock", "order.shipped", 1)
+    await calls.wait_for(1)
+    channel.unbind("order.*", calls)
+    await reverb_server.publish("stock", "order.shipped", 2)
+    await last_event(channel, reverb_server)
+    assert len(calls.calls) == 1
+
+
+# --- waiting for one event -------------------------------------------------------------------------------------
+
+
+async def test_waiting_for_an_event(channel: Channel, reverb_server: ReverbServer) -> None:
+    waiting = asyncio.ensure_future(
+        channel.wait_for("item.*", timeout=5, type=Item, where=lambda event: event.data.id > 1)
+    )
+    await asyncio.sleep(0)
+    for number in (1, 2, 3):
+        await reverb_server.publish("stock", "item.updated", {"id": number})
+    event = await waiting
+    assert isinstance(event, Event)
+    assert (event.name, event.data, event.channel) == ("item.updated", Item(2), "stock")
+    assert not channel._lane.is_bound
+
+
+async def test_waiting_in_vain(channel: Channel) -> None:
+    with pytest.raises(TimeoutError, match=r"no 'e' on <Channel 'stock' subscribed> within 0\.01 seconds"):
+        await channel.wait_for("e", timeout=0.01)
+    assert not channel._lane.is_bound
+
+
+async def test_waiting_ends_with_the_channel(channel: Channel, reverb_client: ReverbClient) -> None:
+    waiting = asyncio.ensure_future(channel.wait_for("e", timeout=5))
+    await asyncio.sleep(0)
+    await reverb_client.unsubscribe("stock")
+    with pytest.raises(ConnectionError, match="while waiting for 'e'"):
+        await waiting
+
+
+async def test_what_where_raises_is_raised(channel: Channel, reverb_server: ReverbServer) -> None:
+    waiting = asyncio.ensure_future(channel.wait_for("e", where=lambda event: bool(event.data["missing"])))
+    await asyncio.sleep(0)
+    await reverb_server.publish("stock", "e", {})
+    with pytest.raises(KeyError):
+        await waiting
+    assert not channel._lane.is_bound

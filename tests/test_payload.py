@@ -1,0 +1,205 @@
+"""What data is read into, and how the type that a handler wants is found."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Annotated, Any
+
+import attrs
+import msgspec
+import pydantic
+import pytest
+from typing_extensions import TypedDict
+
+from reverb._payload import MisfitError, annotated_type, parameters_of, reader
+from reverb._protocol import parse_data
+
+if TYPE_CHECKING:
+    from elsewhere import Unknown  # type: ignore[import-not-found]
+
+
+class Line(msgspec.Struct):
+    quantity: int
+
+
+class Item(msgspec.Struct):
+    id: int
+    lines: list[Line] = []
+
+
+@dataclasses.dataclass
+class Data:
+    id: int
+
+
+class Typed(TypedDict):
+    id: int
+
+
+@attrs.define
+class Attrs:
+    id: int
+
+
+class Model(pydantic.BaseModel):
+    id: int
+    on: date | None = None
+
+
+@pydantic.dataclasses.dataclass
+class Checked:
+    id: int
+
+
+@pytest.mark.parametrize(
+    ("type_", "text", "value"),
+    [
+        (Item, '{"id":1,"lines":[{"quantity":2}]}', Item(1, [Line(2)])),
+        (Data, '{"id":1}', Data(1)),
+        (Typed, '{"id":1}', {"id": 1}),
+        (Attrs, '{"id":1}', Attrs(1)),
+        (Model, '{"id":1,"on":"2026-11-24"}', Model(id=1, on=date(2026, 11, 24))),
+        (Checked, '{"id":1}', Checked(id=1)),
+        (list[Model], '[{"id":1}]', [Model(id=1)]),
+        (dict[str, Item], '{"a":{"id":1}}', {"a": Item(1)}),
+        (dict[int, date], '{"7":"2026-11-24"}', {7: date(2026, 11, 24)}),
+        (Item | None, "null", None),
+        (Annotated[int, msgspec.Meta(gt=0)], "7", 7),
+        (tuple[int, ...], "[1,2]", (1, 2)),
+        (str, "no JSON at all", "no JSON at all"),
+    ],
+)
+def test_data_is_read_into_its_type(type_: Any, text: str, value: Any) -> None:
+    read = reader(type_)
+    assert read(text) == value
+    assert type(read(text)) is type(value)
+    # Client events hold their data as a value, and not as text.
+    assert read(parse_data(text)) == value
+
+
+def test_json_as_it_comes() -> None:
+    for anything in (None, Any):
+        read = reader(anything)
+        assert [read('{"id":"1"}'), read("text"), read(None)] == [{"id": "1"}, "text", None]
+
+
+@pytest.mark.parametrize(
+    ("type_", "text", "path", "reason"),
+    [
+        (Item, '{"id":"1"}', "$.id", "Expected `int`, got `str`"),
+        (Item, '{"id":1,"lines":[{"quantity":1},{"quantity":null}]}', "$.lines[1].quantity", "Expected `int`"),
+        (Item, "{}", "$", "missing required field `id`"),
+        (Item, "[]", "$", "Expected `object`"),
+        (Item, "text", "$", "Expected `object`, got `str`"),
+        (Item, "null", "$", "Expected `object`, got `null`"),
+        (Model, '{"id":"x"}', "$.id", "valid integer"),
+        (list[Model], '[{"id":1},{}]', "$[1].id", "required"),
+        (Model, "text", "$", "dictionary"),
+    ],
+)
+def test_what_does_not_fit_says_where(type_: Any, text: str, path: str, reason: str) -> None:
+    for data in (text, parse_data(text)):
+        with pytest.raises(MisfitError) as caught:
+            reader(type_)(data)
+        assert caught.value.path == path
+        assert reason in str(caught.value)
+        assert str(caught.value).endswith(f"at {path}")
+
+
+def test_pydantics_errors_do_not_show_the_data() -> None:
+    with pytest.raises(MisfitError) as caught:
+        reader(Model)('{"id":"hush-hush"}')
+    assert "hush-hush" not in str(caught.value)
+
+
+def test_handlers_that_want_the_same_type_share_a_reader() -> None:
+    assert reader(list[Item]) is reader(list[Item])
+
+
+class Plain:
+    pass
+
+
+@pytest.mark.parametrize("type_", [Plain, list[Plain], Item | dict[str, int]])
+def test_types_that_nothing_can_be_read_into(type_: Any) -> None:
+    with pytest.raises(TypeError):
+        reader(type_)
+
+
+def found(handler: Any) -> Any:
+    return annotated_type(handler, parameters_of(handler))
+
+
+class Handlers:
+    def method(self, event: str, data: Item, channel: str | None) -> None: ...
+
+    def __call__(self, event: str, data: Item, channel: str | None) -> None: ...
+
+
+def plain(event: str, data: Item, channel: str | None) -> None: ...
+
+
+async def awaited(event: str, data: Item, channel: Unknown) -> None: ...
+
+
+def with_first(first: int, event: str, data: Item, channel: str | None) -> None: ...
+
+
+@functools.wraps(plain)
+def wrapped(*arguments: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [plain, awaited, Handlers().method, Handlers(), functools.partial(with_first, 1), wrapped],
+    ids=["function", "async", "method", "object", "partial", "wrapped"],
+)
+def test_the_type_is_that_of_the_second_parameter(handler: Any) -> None:
+    assert found(handler) is Item
+
+
+def no_annotation(event, data, channel): ...  # type: ignore[no-untyped-def]
+def anything(event: str, data: Any, channel: str | None) -> None: ...
+def an_object(event: str, data: object, channel: str | None) -> None: ...
+def a_dict(event: str, data: dict, channel: str | None) -> None: ...  # type: ignore[type-arg]
+def a_dict_of_anything(event: str, data: dict[str, Any], channel: str | None) -> None: ...
+def a_list_of_numbers(event: str, data: list[int] | None, channel: str | None) -> None: ...
+def a_sequence(event: str, data: Sequence[dict[str, Any]], channel: str | None) -> None: ...
+def variadic(*arguments: int) -> None: ...
+def too_short(event: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        no_annotation,
+        anything,
+        an_object,
+        a_dict,
+        a_dict_of_anything,
+        a_list_of_numbers,
+        a_sequence,
+        variadic,
+        too_short,
+        print,
+        dict.fromkeys,
+    ],
+)
+def test_annotations_that_say_no_more_than_json_change_nothing(handler: Any) -> None:
+    assert found(handler) is None
+
+
+def test_an_optional_type_is_one() -> None:
+    def handler(event: str, data: Item | None, channel: str | None) -> None: ...
+
+    assert found(handler) == (Item | None)
+
+
+def test_an_annotation_that_is_not_there_at_run_time_is_an_error() -> None:
+    def handler(event: str, data: Unknown, channel: str | None) -> None: ...
+
+    with pytest.raises(TypeError, match=r"'data' is not known .* pass it as type="):
+        found(handler)

@@ -1,0 +1,86 @@
+"""What type checkers know of a user's program: read by mypy in ``test_typing.py``, and never run.
+
+Lines marked "# wrong" must be refused, and all others must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from typing_extensions import TypedDict, assert_type
+
+from reverb import Binding, Channel, Event, EventStream, Gap, Handler, PresenceChannel, ReverbClient
+
+
+class Item(msgspec.Struct):
+    id: int
+
+
+class Options(TypedDict):
+    id: int
+
+
+def takes_item(event: str, data: Item, channel: str | None) -> None: ...
+
+
+async def awaits_item(event: str, data: Item, channel: str | None) -> None: ...
+
+
+def takes_sender(event: str, data: Item, channel: str | None, *, user_id: str | None) -> None: ...
+
+
+def takes_text(event: str, data: str, channel: str | None) -> None: ...
+
+
+def too_short(event: str) -> None: ...
+
+
+async def main() -> None:
+    async with ReverbClient() as client:
+        channel = await client.subscribe("stock")
+        channel.bind("e", too_short)  # wrong
+        assert_type(channel, Channel)
+        assert_type(await client.subscribe("presence-room", {"user_id": "1"}), PresenceChannel)
+
+        assert_type(channel.bind("e", takes_item), Channel)
+        channel.bind("e", takes_item, type=Item).bind("e", awaits_item, type=Item).bind(
+            "e", takes_sender, type=Item
+        )
+        channel.bind("e", lambda event, data, name: print(data.id), type=Item)
+        channel.bind("e", takes_text, type=Item)  # wrong
+        channel.bind("e", takes_item, type=list[Item])  # wrong
+        assert_type(client.binding("e", takes_item, type=Item), Binding)
+        handler: Handler[Item] = takes_sender
+        channel.bind("e", handler, type=Item)
+
+        @channel.on("e")
+        async def untyped(event: str, data: Any, channel: str | None) -> int:
+            return 1
+
+        assert_type(await untyped("e", None, None), int)
+
+        @channel.on("e", type=Item, once=True)
+        def typed(event: str, data: Item, channel: str | None) -> int:
+            return data.id
+
+        assert_type(typed("e", Item(1), None), int)
+
+        @channel.on("e", type=Item)  # wrong
+        def misfit(event: str, data: str, channel: str | None) -> None: ...
+
+        assert_type(client.events(), EventStream[Event[Any]])
+        async for event in channel.events("e", type=Item):
+            assert_type(event.data, Item)
+            print(event.data.name)  # wrong
+        async for options in channel.events("e", type=Options):
+            assert_type(options.data["id"], int)
+        async for items in channel.events("e", type=list[Item]):
+            assert_type(items.data, list[Item])
+        async for item in channel.events("e", type=Item, include_gaps=True):
+            assert_type(item, Event[Item] | Gap)
+        found = await channel.wait_for("e", type=Item, where=lambda event: event.data.id > 1)
+        assert_type(found, Event[Item])
+        run: Callable[..., int] = client.run
+        run()
