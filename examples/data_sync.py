@@ -15,10 +15,11 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import sqlite3
+import sys
 import urllib.request
-from contextlib import closing, suppress
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from reverb import Events, ReverbClient
@@ -27,20 +28,26 @@ DATABASE = os.environ.get("DATABASE", "inventory.db")
 INVENTORY_URL = os.environ.get("INVENTORY_URL")
 
 
-def fetch_inventory(url: str) -> list[dict[str, Any]]:
+@dataclass
+class Item:
+    id: int
+    quantity: int
+
+
+def fetch_inventory(url: str) -> list[Item]:
     with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - our own URL
-        items: list[dict[str, Any]] = json.load(response)
-    return items
+        return [Item(item["id"], item["quantity"]) for item in json.load(response)]
 
 
-def save(database: sqlite3.Connection, items: list[dict[str, Any]]) -> None:
+def save(database: sqlite3.Connection, items: list[Item]) -> None:
     with database:
-        database.executemany("REPLACE INTO item (id, quantity) VALUES (:id, :quantity)", items)
+        rows = [(item.id, item.quantity) for item in items]
+        database.executemany("REPLACE INTO item (id, quantity) VALUES (?, ?)", rows)
     for item in items:
-        print(f"item {item['id']}: {item['quantity']} in stock", flush=True)
+        print(f"item {item.id}: {item.quantity} in stock", flush=True)
 
 
-async def main() -> None:
+def main() -> int:
     with closing(sqlite3.connect(DATABASE)) as database:
         database.execute("CREATE TABLE IF NOT EXISTS item (id INTEGER PRIMARY KEY, quantity INTEGER NOT NULL)")
 
@@ -50,22 +57,19 @@ async def main() -> None:
             if INVENTORY_URL is not None:
                 save(database, await asyncio.to_thread(fetch_inventory, INVENTORY_URL))
 
-        def on_updated(event: str, data: dict[str, Any], channel: str | None) -> None:
+        # The annotation makes it an Item. Data that is none is logged, and does not get here.
+        def on_updated(event: str, data: Item, channel: str | None) -> None:
             save(database, [data])
 
-        async with ReverbClient() as client:
+        async def setup(client: ReverbClient) -> None:
             inventory = await client.subscribe("private-sync.inventory")
             inventory.bind(Events.SUBSCRIPTION_SUCCEEDED, on_subscribed)
             inventory.bind("item.updated", on_updated)
             print(f"{DATABASE} follows the inventory", flush=True)
 
-            listening = asyncio.ensure_future(client.listen())
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, listening.cancel)
-            with suppress(asyncio.CancelledError):
-                await listening
+        return ReverbClient().run(setup)
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    asyncio.run(main())
+    sys.exit(main())

@@ -15,9 +15,8 @@ import asyncio
 import logging
 import os
 import shlex
-import signal
+import sys
 import time
-from contextlib import suppress
 from typing import Any
 
 from reverb import ReverbClient
@@ -46,30 +45,23 @@ async def perform(action: str) -> dict[str, Any]:
     raise ValueError(f"unknown action {action!r}")
 
 
-async def main() -> None:
-    async with ReverbClient() as client:
-        device = await client.subscribe(f"private-device.{DEVICE_ID}")
+async def setup(client: ReverbClient) -> None:
+    device = await client.subscribe(f"private-device.{DEVICE_ID}")
 
-        # Commands are carried out one after another. One that takes long delays the next, but not the connection.
-        async def on_command(event: str, data: dict[str, Any], channel: str | None) -> None:
-            answer = {"request_id": data.get("request_id"), "action": data.get("action")}
-            try:
-                result = await perform(data["action"])
-            except (KeyError, ValueError, OSError, RuntimeError) as error:
-                await device.trigger("failed", {**answer, "error": str(error)})
-            else:
-                await device.trigger("done", {**answer, **result})
+    # Commands are carried out one after another. One that takes long delays the next, but not the connection.
+    @device.on("command")
+    async def on_command(event: str, data: dict[str, Any], channel: str | None) -> None:
+        answer = {"request_id": data.get("request_id"), "action": data.get("action")}
+        try:
+            result = await perform(data["action"])
+        except (KeyError, ValueError, OSError, RuntimeError) as error:
+            await device.trigger("failed", {**answer, "error": str(error)})
+        else:
+            await device.trigger("done", {**answer, **result})
 
-        device.bind("command", on_command)
-        print(f"{DEVICE_ID} takes commands", flush=True)
-
-        listening = asyncio.ensure_future(client.listen())
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, listening.cancel)
-        with suppress(asyncio.CancelledError):
-            await listening
+    print(f"{DEVICE_ID} takes commands", flush=True)
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    asyncio.run(main())
+    sys.exit(ReverbClient().run(setup))

@@ -10,48 +10,37 @@ answers spam with ``client-flagged``, which names the message and who sent it. E
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-import signal
 import sys
-from contextlib import suppress
 from typing import Any
 
-from reverb import Events, PresenceChannel, ReverbClient
+from reverb import Events, ReverbClient
 
 SPAM = re.compile(r"free money|crypto giveaway", re.IGNORECASE)
 
 
-async def main(room_name: str) -> None:
-    async with ReverbClient() as client:
-        room = await client.subscribe(
-            f"presence-chat.{room_name}",
-            user_data={"user_id": "bot-moderator", "user_info": {"name": "ModBot"}},
-        )
-        assert isinstance(room, PresenceChannel)
+async def setup(client: ReverbClient) -> None:
+    room = await client.subscribe(
+        f"presence-chat.{sys.argv[1] if len(sys.argv) > 1 else 'general'}",
+        user_data={"user_id": "bot-moderator", "user_info": {"name": "ModBot"}},
+    )
 
-        # With a parameter named user_id, a handler is told who sent the event. The server vouches for it; what
-        # stands in the data is only what the sender says.
-        async def moderate(event: str, data: Any, channel: str | None, *, user_id: str | None) -> None:
-            if isinstance(data, dict) and SPAM.search(str(data.get("text"))):  # members can send anything
-                print(f"spam from {user_id}: {data['text']!r}", flush=True)
-                await room.trigger("flagged", {"message_id": data.get("message_id"), "user_id": user_id})
+    # With a parameter named user_id, a handler is told who sent the event. The server vouches for it; what stands
+    # in the data is only what the sender says.
+    @room.on("client-message")
+    async def moderate(event: str, data: Any, channel: str | None, *, user_id: str | None) -> None:
+        if isinstance(data, dict) and SPAM.search(str(data.get("text"))):  # members can send anything
+            print(f"spam from {user_id}: {data['text']!r}", flush=True)
+            await room.trigger("flagged", {"message_id": data.get("message_id"), "user_id": user_id})
 
-        def greet(event: str, data: dict[str, Any], channel: str | None) -> None:
-            print(f"{data['user_info'].get('name', data['user_id'])} joined", flush=True)
+    @room.on(Events.MEMBER_ADDED)
+    def greet(event: str, data: dict[str, Any], channel: str | None) -> None:
+        print(f"{data['user_info'].get('name', data['user_id'])} joined", flush=True)
 
-        room.bind("client-message", moderate)
-        room.bind(Events.MEMBER_ADDED, greet)
-        print(f"watching {room.name}; here now: {', '.join(room.members)}", flush=True)
-
-        listening = asyncio.ensure_future(client.listen())
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, listening.cancel)
-        with suppress(asyncio.CancelledError):
-            await listening
+    print(f"watching {room.name}; here now: {', '.join(room)}", flush=True)
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "general"))
+    sys.exit(ReverbClient().run(setup))
