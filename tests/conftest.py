@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -13,6 +14,22 @@ hypothesis.settings.register_profile(
     "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("busy")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes run the tests, where ``-n`` does not say.
+
+    Most tests wait most of the time, so there are more processes than processors. It is one if that is quicker,
+    since each takes seconds to start: for single files, or a selection by ``-k``, ``-m`` or ``--lf``; if
+    something is to be seen as it is printed (``-s``); and for a server named by the environment, where one test
+    would see the channels of another.
+    """
+    selects = any(config.getoption(option, None) for option in ("keyword", "markexpr", "lf"))
+    if selects or not all(Path(each).is_dir() for each in config.args):
+        return 0
+    if config.getoption("capture") == "no" or "REVERB_TEST_URL" in os.environ:
+        return 0
+    return min(2 * (os.cpu_count() or 1), 8)
 
 
 @pytest.fixture(autouse=True)
