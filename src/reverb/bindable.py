@@ -171,7 +171,8 @@ class Bindable:
     ) -> Event[Any]:
         """Wait for the next ``event``, or the next for which ``where`` is true.
 
-        Goes on over reconnects. Raises :class:`TimeoutError` after ``timeout`` seconds (None: never), what
+        Goes on over reconnects. Not for a handler of the same channel, for which the next event waits. Raises
+        :class:`TimeoutError` after ``timeout`` seconds (None: never), what
         ``where`` raises, and :class:`ConnectionError` when no more events can come.
         """
         async with self.events(event, type=type) as stream:
