@@ -351,6 +351,36 @@ async def test_other_ways_to_write_it(block: Block, client: ReverbClient, target
     assert errors.calls[0][1]["exception"].path == "$.id"
 
 
+@block_of("Laravel Echo's names")
+async def test_laravel_echos_names(block: Block, client: ReverbClient, target: Target) -> None:
+    heard: dict[str, list[Any]] = {f"on_{name}": [] for name in ("shipped", "paid", "here", "joining", "leaving")}
+    whispers = Recorder()
+
+    async def visit() -> None:
+        await target.publish("private-orders.7", "App\\Events\\OrderShipped", 1)
+        await target.publish("private-orders.7", "order.paid", 2)
+        await client.subscribe("presence-room.1", BOB)
+        await client.unsubscribe("presence-room.1")
+        (await client.subscribe("presence-room.1", BOB)).bind("client-typing", whispers)
+        await until(lambda: len(heard["on_joining"]) == 2 and heard["on_paid"])
+
+    before, whisper, after = block.text.partition("    await room.whisper")
+    text = f"{before}    await visit()\n{whisper}{after}"
+    fragment = Fragment(
+        block._replace(text=text), visit=visit, **{name: each.append for name, each in heard.items()}
+    )
+    await fragment.run()
+    assert heard == {
+        "on_shipped": [1],
+        "on_paid": [2],
+        "on_here": [[{"name": "Ann"}]],
+        "on_joining": [{"name": "Bob"}, {"name": "Bob"}],
+        "on_leaving": [{"name": "Bob"}],
+    }
+    assert await whispers.wait_for(1) == [("client-typing", {"on": True}, "presence-room.1")]
+    assert re.fullmatch(r"X-Socket-ID: \d+\.\d+", fragment.printed[0])
+
+
 @block_of("Settings")
 async def test_settings_in_an_object(block: Block) -> None:
     fragment = Fragment(block)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .channel import Channel, EncryptedChannel, PresenceChannel
     from .client import ReverbClient
     from .config import Credentials, ReverbConfig
+    from .echo import Echo
     from .events import ConnectionState, Events
     from .exceptions import (
         APIError,
@@ -44,6 +45,7 @@ __all__ = [
     "ConnectionError",
     "ConnectionState",
     "Credentials",
+    "Echo",
     "EncryptedChannel",
     "EndpointAuthorizer",
     "Event",
@@ -66,7 +68,7 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = ("exceptions", "events", "config", "auth", "_binding", "stream", "channel", "user", "http", "client")
+_HOMES = ("exceptions", "events", "config", "auth", "_binding", "stream", "channel", "user", "http", "client", "echo")
 """Where the names above are from, what imports least first."""
 
 # Imported when first used: where this package is installed, pytest imports it in every run, for its plugin.

@@ -1,0 +1,481 @@
+"""Laravel Echo's names: that they mean what they mean in Echo, and what Python adds to them.
+
+``vectors/echo.json`` is what Laravel Echo itself does; each of its scenes is played again with ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import os
+import re
+import subprocess
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reverb
+from reverb import AuthenticationError, ConnectionError, ConnectionState, Echo, SubscriptionError, TimeoutError
+from reverb.echo import EchoChannel, _format
+
+from .node import CACHE, installed_command
+from .scripted import Peer, ScriptedServer
+from .test_client import UNAUTHORIZED, confirm_all, make_client
+from .test_dispatch import Recorder
+from .watching import client_tasks, until
+
+VECTORS_DIRECTORY = Path(__file__).parent / "vectors"
+VECTORS: dict[str, Any] = json.loads((VECTORS_DIRECTORY / "echo.json").read_text(encoding="utf-8"))
+SCENES: dict[str, Any] = VECTORS["scenes"]
+ANN = {"user_id": "1", "user_info": {"name": "Ann"}}
+MEMBERS = '{"presence":{"count":2,"ids":["1","2"],"hash":{"1":{"name":"Ann"},"2":{"name":"Bob"}}}}'
+
+
+# --- as Laravel Echo does it -----------------------------------------------------------------------------------
+
+
+def test_the_vectors_are_what_laravel_echo_does() -> None:
+    try:
+        node, *_ = installed_command("pusher_js")
+    except OSError:
+        reason = "Laravel Echo is not installed; `make test` installs it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    command = [node, str(VECTORS_DIRECTORY / "echo.mjs"), str(CACHE / "pusher_js")]
+    made = subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8", timeout=30)
+    assert json.loads(made.stdout) == VECTORS
+
+
+@pytest.mark.parametrize("vector", VECTORS["names"], ids=lambda vector: repr(vector["namespace"]))
+def test_event_names(vector: dict[str, Any]) -> None:
+    namespace = vector["namespace"] or None
+    assert {event: _format(event, namespace) for event in vector["names"]} == vector["names"]
+
+
+def test_connection_statuses() -> None:
+    assert VECTORS["statuses"].keys() == {state.value for state in ConnectionState}
+    client = reverb.ReverbClient(app_key="k", host="h")
+    for state, status in VECTORS["statuses"].items():
+        client._supervisor.state = ConnectionState(state)
+        assert Echo(client).connection_status() == status
+
+
+class Stage:
+    """Plays scenes of the vectors."""
+
+    def __init__(self, echo: Echo, peer: Peer) -> None:
+        self.happened: list[Any] = []
+        self._variables: dict[str | None, Any] = {"echo": echo}
+        self._callbacks: dict[str, Callable[..., None]] = {}
+        self._peer = peer
+
+    async def play(self, step: list[Any]) -> None:
+        if step[0] == "receive":
+            _, channel, event, data = step
+            await self._peer.send(event, json.dumps(data), channel)
+        else:
+            variable, target, method, *arguments = step
+            names = {"leaveAllChannels": "leave_all"}
+            name = names.get(method) or re.sub("[A-Z]", lambda match: f"_{match[0].lower()}", method)
+            if name == "join":
+                arguments.append(ANN)
+            result = getattr(self._variables[target], name)(*map(self._meant, arguments))
+            self._variables[variable] = await result if inspect.iscoroutine(result) else result
+        await self._peer.send("pusher:ping")  # its answer comes behind what the step has made the client send
+        while (message := await self._peer.receive())["event"] != "pusher:pong":
+            data, event = message["data"], message["event"].removeprefix("pusher:")
+            is_ours = event.startswith("client-")
+            self.happened.append(
+                ["send", message["channel"], event, data] if is_ours else [event, data["channel"]]
+            )
+
+    def _meant(self, argument: Any) -> Any:
+        if not (isinstance(argument, str) and argument.startswith("@")):
+            return argument
+        name = argument[1:]
+
+        def callback(*values: Any) -> None:
+            values = tuple(type(each) if isinstance(each, Exception) else each for each in values)
+            self.happened.append(["call", name, *values])
+
+        return self._callbacks.setdefault(name, callback)
+
+
+def expected(scene: str) -> list[list[Any]]:
+    """Return what is to happen at each step of a scene; in three of them not what happens in Laravel Echo."""
+    happened = [each["happened"] for each in SCENES[scene]["played"]]
+    theirs = list(happened)
+    if scene == "listen to all, an empty namespace":  # Echo bites off the first letter
+        happened = expected("listen to all, no namespace")
+    elif scene == "listen to all, a namespace that begins like ours":  # and here "App\EventsO"
+        happened[-1] = [["call", "all", ".App\\EventsOfOld\\Sold", 1]]
+    elif scene == "stop listening to all, by one callback":  # and here it has forgotten which one that was
+        happened[-1] = happened[-1][1:]
+    elif scene == "a refusal":  # Echo passes on what the server says
+        happened[-1] = [["call", "error", AuthenticationError]]
+    else:
+        return happened
+    assert happened != theirs, "Laravel Echo has changed its mind"
+    return happened
+
+
+@pytest.mark.parametrize("scene", SCENES)
+async def test_scenes(scene: str) -> None:
+    async with stage(SCENES[scene]["namespace"] or None) as (echo, peer):
+        played = Stage(echo, peer)
+        for number, (each, happened) in enumerate(zip(SCENES[scene]["played"], expected(scene), strict=True)):
+            played.happened.clear()
+            await played.play(each["step"])
+            assert played.happened == happened, f"step {number}: {each['step']}"
+
+
+@asynccontextmanager
+async def stage(namespace: str | None = "App.Events") -> AsyncIterator[tuple[Echo, Peer]]:
+    """An Echo that is connected, and the server's end of its connection, which is left to the test."""
+    is_over = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await is_over.wait()
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server:
+        client = make_client(server, encryption_master_key=b64encode(bytes(32)).decode())
+        async with Echo(client, namespace=namespace) as echo:
+            try:
+                yield echo, server.peers[0]
+            finally:
+                is_over.set()
+        assert client_tasks() == set()
+
+
+# --- what Python adds ------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def connected(server: ScriptedServer) -> AsyncIterator[Echo]:
+    async with Echo(make_client(server)) as echo:
+        yield echo
+    assert client_tasks() == set()
+
+
+async def confirm_and_publish(peer: Peer) -> None:
+    """Confirm every subscribe, and publish on the channel right behind that."""
+    await peer.establish()
+    while True:
+        message = await peer.receive()
+        if message["event"] == "pusher:subscribe":
+            name = message["data"]["channel"]
+            await peer.confirm(name)
+            await peer.send("e", '{"n":1}', name)
+            await peer.send("e", '{"n":2}', name)
+
+
+async def test_a_handler_that_is_bound_at_once_misses_nothing_and_waits_its_turn() -> None:
+    done: list[Any] = []
+
+    async def slow(data: Any) -> None:
+        await asyncio.sleep(0.01)
+        done.append(data["n"])
+
+    async with ScriptedServer(confirm_and_publish) as server, connected(server) as echo:
+        news = echo.channel("news").listen(".e", slow)
+        assert await news is news
+        await until(lambda: len(done) == 2)
+        assert done == [1, 2]
+
+
+async def test_a_handler_that_is_bound_when_the_channel_was_awaited_misses_nothing() -> None:
+    done: list[Any] = []
+    async with ScriptedServer(confirm_and_publish) as server, connected(server) as echo:
+        (await echo.channel("news")).subscribed(lambda: done.append(0)).listen(".e", done.append)
+        await until(lambda: len(done) == 3)
+        assert done == [0, {"n": 1}, {"n": 2}]
+
+
+async def refuse_first(peer: Peer) -> None:
+    """Refuse the subscribe of the first connection, and confirm that of the second."""
+    await peer.establish(f"1.{peer.number}")
+    message = await peer.expect("pusher:subscribe")
+    if peer.number == 1:
+        await peer.send("pusher:error", UNAUTHORIZED)
+        if (await peer.receive())["event"] == "pusher:ping":  # the client asks whose refusal that was
+            await peer.send("pusher:pong")
+        await asyncio.sleep(0)
+        await peer.receive()
+        return
+    await peer.confirm(message["data"]["channel"])
+    await peer.wait_closed()
+
+
+async def test_a_channel_that_is_refused_is_reported_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    errors: list[Exception] = []
+    reports, subscribed = Recorder(), asyncio.Event()
+
+    async def on_error(error: Exception) -> None:
+        await asyncio.sleep(0)
+        errors.append(error)
+
+    async with ScriptedServer(refuse_first) as server:
+        echo = Echo(make_client(server))
+        echo.client.bind("error", reports)
+        echo.private("x").error(on_error).subscribed(subscribed.set)
+        user = echo.private("x")
+        async with echo:
+            await until(lambda: errors)
+            assert isinstance(errors[0], AuthenticationError)
+            assert errors[0].code == 4009
+            assert {call[2] for call in reports.calls if call[0] == "reverb:error"} == {"private-x"}
+            assert f"{errors[0]}; it is tried again" in caplog.text
+            with pytest.raises(AuthenticationError, match="private-x"):
+                await user
+            server.peers[0].reset()
+            await asyncio.wait_for(subscribed.wait(), 5)
+            assert await user is user
+    assert client_tasks() == set()
+
+
+async def test_each_user_has_handlers_of_its_own_and_the_last_to_leave_unsubscribes() -> None:
+    heard: list[Any] = []
+    async with stage() as (echo, peer):
+        first = echo.channel("x").listen(".e", lambda data: heard.append(("first", data)))
+        second = echo.channel("x").listen(".e", lambda data: heard.append(("second", data)))
+        await peer.expect("pusher:subscribe", channel="x")
+        await peer.confirm("x")
+        await asyncio.gather(first, second)
+        await peer.send("e", "1", "x")
+        await until(lambda: len(heard) == 2)
+        second.stop_listening(".e")
+        await first.leave()
+        await first.leave()  # does nothing
+        second.listen(".e", lambda data: heard.append(("again", data)))
+        await peer.send("e", "2", "x")
+        await until(lambda: len(heard) == 3)
+        assert echo.client.channels.keys() == {"x"}
+        await second.leave()
+        await peer.expect("pusher:unsubscribe", channel="x")
+        assert heard == [("first", 1), ("second", 1), ("again", 2)]
+        assert echo.client.channels == {}
+
+
+async def test_leaving_a_channel_that_is_not_confirmed_yet() -> None:
+    async with stage() as (echo, peer):
+        first, second = echo.channel("x"), echo.channel("x")
+        waiting = asyncio.ensure_future(first._wait_subscribed())
+        await peer.expect("pusher:subscribe", channel="x")
+        await first.leave()
+        with pytest.raises(SubscriptionError, match="'x' was left"):
+            await waiting
+        await peer.confirm("x")
+        assert await second is second
+        third = echo.channel("y")  # not asked for yet
+        await third.leave()
+        fourth = echo.channel("z")
+        await peer.expect("pusher:subscribe", channel="z")
+        await echo.leave_all()
+        assert {(await peer.receive())["data"]["channel"] for _ in range(2)} == {"x", "z"}
+        assert echo.client.channels == {}
+        assert {user._subscribing.done() for user in (first, second, third, fourth) if user._subscribing} == {True}
+
+
+async def test_somebody_who_comes_while_the_last_one_leaves() -> None:
+    async with stage() as (echo, peer):
+        first = echo.channel("x")
+        await peer.expect("pusher:subscribe", channel="x")
+        leaving = asyncio.ensure_future(first.leave())
+        await asyncio.sleep(0)
+        second = echo.channel("x")
+        await leaving
+        await peer.confirm("x")  # to the first
+        await peer.expect("pusher:unsubscribe", channel="x")
+        await peer.expect("pusher:subscribe", channel="x")
+        await peer.confirm("x")
+        assert await second is second
+        assert echo.client.channels["x"].is_subscribed
+
+
+async def test_a_channel_that_was_left_takes_no_handlers() -> None:
+    async with stage() as (echo, _):
+        news = echo.channel("news").listen(".e", print)
+        await news.leave()
+        with pytest.raises(SubscriptionError, match="'news' was left"):
+            news.listen(".e", print)
+        with pytest.raises(SubscriptionError, match="'news' was left"):
+            await news
+        news.stop_listening(".e", print)  # as good as done
+        assert repr(news) == "<EchoChannel 'news' not subscribed>"
+
+
+async def here_again(peer: Peer) -> None:
+    await peer.establish(f"1.{peer.number}")
+    await peer.expect("pusher:subscribe", channel="presence-room")
+    await peer.confirm("presence-room", MEMBERS)
+    await peer.wait_closed()
+
+
+async def test_who_is_here_is_told_to_everybody_who_asks_and_after_a_reconnect() -> None:
+    heard: list[Any] = []
+    both = [{"name": "Ann"}, {"name": "Bob"}]
+
+    async def on_here(members: list[dict[str, Any]]) -> None:
+        await asyncio.sleep(0)
+        heard.append(("first", members))
+
+    async with ScriptedServer(here_again) as server, connected(server) as echo:
+        room = await echo.join("room", ANN)
+        room.here(on_here)  # the confirmation waits for it
+        await until(lambda: len(heard) == 1)
+        second = echo.join("room").here(lambda members: heard.append(("second", members)))
+        await until(lambda: len(heard) == 2)
+        second.subscribed(lambda: heard.append(("subscribed", None)))
+        await until(lambda: len(heard) == 3)
+        assert heard == [("first", both), ("second", both), ("subscribed", None)]
+        server.peers[0].reset()
+        await until(lambda: len(heard) == 6)
+        assert heard[3:] == heard[:3]
+
+
+async def test_who_is_here_comes_before_who_joins() -> None:
+    heard: list[Any] = []
+
+    async def on_here(members: list[dict[str, Any]]) -> None:
+        await asyncio.sleep(0.01)
+        heard.append([member["name"] for member in members])
+
+    async with stage() as (echo, peer):
+        room = echo.join("room", ANN).here(on_here).joining(lambda member: heard.append(member["name"]))
+        await peer.expect("pusher:subscribe")
+        await peer.confirm("presence-room", MEMBERS)
+        await peer.send("pusher_internal:member_added", '{"user_id":3,"user_info":{"name":"Cy"}}', "presence-room")
+        await until(lambda: len(heard) == 2)
+        late = echo.join("room").here(on_here).joining(lambda member: heard.append(member["name"]))
+        await asyncio.gather(room, late)
+        await peer.send("pusher_internal:member_added", '{"user_id":4,"user_info":{"name":"Di"}}', "presence-room")
+        await until(lambda: len(heard) == 5)
+        assert heard == [["Ann", "Bob"], "Cy", ["Ann", "Bob", "Cy"], "Di", "Di"]
+
+
+async def test_what_was_told_late_is_told_once_and_not_to_those_who_left() -> None:
+    heard: list[Any] = []
+    async with ScriptedServer(here_again) as server, connected(server) as echo:
+        everything = Recorder()
+        await echo.join("room", ANN)
+        # The confirmation still waits for a handler: both hear it, and nothing besides.
+        echo.join("room").here(lambda members: heard.append(1))
+        room = echo.join("room").here(lambda members: heard.append(2)).listen_to_all(everything)  # type: ignore[arg-type]
+        await room
+        await until(lambda: len(heard) == 2)
+        await room.leave()
+        gone = (await echo.join("room")).here(lambda members: heard.append(3))
+        await gone.leave()
+        await asyncio.sleep(0.01)
+        assert heard == [1, 2]
+        assert everything.calls == []
+
+
+async def test_channels_can_be_asked_for_before_there_is_a_connection() -> None:
+    async with ScriptedServer(confirm_all) as server:
+        echo = Echo(make_client(server))
+        news = echo.channel("news")
+        with pytest.raises(ConnectionError, match=r"connect\(\)"):
+            await news
+        later = echo.channel("later")
+        assert (echo.socket_id(), echo.connection_status()) == (None, "disconnected")
+        async with echo:
+            await asyncio.gather(news, later)
+            assert (echo.socket_id(), echo.connection_status()) == ("1.1", "connected")
+            assert repr(news) == "<EchoChannel 'news' subscribed>"
+        assert repr(news) == "<EchoChannel 'news' not subscribed>"
+        assert client_tasks() == set()
+
+
+async def test_after_disconnecting_nothing_runs_and_nothing_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    errors: list[Exception] = []
+    async with stage() as (echo, peer):
+        echo.channel("asked").error(errors.append)
+        await peer.expect("pusher:subscribe", channel="asked")
+        echo.channel("not-asked").error(errors.append)
+        closed = asyncio.ensure_future(peer.wait_closed())
+        await echo.disconnect()
+        assert client_tasks() == set()
+        assert errors == []
+        assert [record for record in caplog.records if record.name == "reverb.echo"] == []
+        await closed
+
+
+async def test_connecting_again_asks_for_what_was_not_confirmed() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        if peer.number == 2:
+            await peer.confirm((await peer.expect("pusher:subscribe"))["data"]["channel"])
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server:
+        echo = Echo(make_client(server, subscribe_timeout=0.05))
+        await echo.connect()
+        news = echo.channel("news")
+        with pytest.raises(TimeoutError):
+            await news
+        await echo.disconnect()
+        await echo.connect()
+        assert await news is news
+        await echo.disconnect()
+
+
+async def test_a_handler_is_told_who_whispers() -> None:
+    heard: list[Any] = []
+
+    def on_typing(data: Any, *, user_id: str | None) -> None:
+        heard.append((data, user_id))
+
+    async with stage() as (echo, peer):
+        room = echo.join("room", ANN).listen_for_whisper("typing", on_typing)
+        await peer.expect("pusher:subscribe")
+        await peer.confirm("presence-room", MEMBERS)
+        await peer.send("client-typing", {}, "presence-room", user_id=2)
+        await until(lambda: heard)
+        assert heard == [({}, "2")]
+        await room
+
+
+async def test_a_whisper_waits_for_the_subscription() -> None:
+    async with stage() as (echo, peer):
+        whispering = asyncio.ensure_future(echo.private("x").whisper("typing", {"on": True}))
+        await peer.expect("pusher:subscribe")
+        await peer.confirm("private-x")
+        await peer.expect("client-typing", channel="private-x", data={"on": True})
+        await whispering
+        with pytest.raises(reverb.ProtocolError):
+            await echo.private("x").whisper("typing", 7)
+
+
+async def test_what_a_handler_raises_is_reported_under_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    errors: list[Exception] = []
+
+    def on_broken(data: Any) -> None:
+        raise KeyError(data)
+
+    async with ScriptedServer(confirm_and_publish) as server, connected(server) as echo:
+        await echo.channel("x").listen(".e", on_broken).error(errors.append)
+        await until(lambda: len(errors) == 2)
+        assert [type(error) for error in errors] == [KeyError, KeyError]
+        assert "on_broken" in caplog.text
+
+
+async def test_a_handler_must_be_callable() -> None:
+    news: Any = Echo(reverb.ReverbClient(app_key="k", host="h")).channel("news")
+    with pytest.raises(TypeError, match="a handler must be callable, not NoneType"):
+        news.listen("OrderShipped", None)
+
+
+def test_the_client_comes_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REVERB_APP_KEY", "k")
+    monkeypatch.setenv("REVERB_HOST", "h")
+    assert "h:443" in repr(Echo().client)
+    assert isinstance(Echo().channel("news"), EchoChannel)
