@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
 import os
@@ -239,6 +240,64 @@ async def test_a_channel_that_is_refused_is_reported_and_tried_again(caplog: pyt
             await asyncio.wait_for(subscribed.wait(), 5)
             assert await user is user
     assert client_tasks() == set()
+    del echo, user
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+async def test_a_refusal_after_a_reconnect_is_told_once() -> None:
+    errors: list[Exception] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe")
+        if peer.number == 1:
+            await peer.confirm("private-x")
+        else:
+            await peer.send("pusher:subscription_error", {"error": "no", "status": 403}, "private-x")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as echo:
+        await echo.private("x").error(errors.append)
+        reconnected = asyncio.Event()
+        echo.client.bind(reverb.Events.RECONNECTED, lambda *_: reconnected.set())
+        server.peers[0].reset()
+        await asyncio.wait_for(reconnected.wait(), 5)
+        assert [type(error) for error in errors] == [AuthenticationError]
+
+
+async def test_a_channel_that_is_on_its_way_is_not_asked_for_twice(caplog: pytest.LogCaptureFixture) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish(f"1.{peer.number}")
+        await peer.expect("pusher:subscribe", channel="x")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as echo:
+        before = len(client_tasks())
+        news = echo.channel("x")
+        server.peers[0].reset()
+        await until(lambda: echo.socket_id() == "1.2")
+        await asyncio.sleep(0)
+        await news.leave()
+        await until(lambda: len(client_tasks()) == before)
+        assert [record for record in caplog.records if record.name == "reverb.echo"] == []
+
+
+async def test_who_was_refused_comes_in_with_the_next_who_asks() -> None:
+    heard: list[Any] = []
+    async with stage() as (echo, peer):
+        first = echo.private("x").listen(".e", heard.append)
+        await peer.expect("pusher:subscribe")
+        await peer.send("pusher:subscription_error", {"error": "no", "status": 403}, "private-x")
+        with pytest.raises(AuthenticationError):
+            await first
+        second = echo.private("x")
+        await peer.expect("pusher:subscribe")
+        await peer.confirm("private-x")
+        await second
+        assert await first is first
+        await peer.send("e", "1", "private-x")
+        await until(lambda: heard)
 
 
 async def test_each_user_has_handlers_of_its_own_and_the_last_to_leave_unsubscribes() -> None:
@@ -254,6 +313,10 @@ async def test_each_user_has_handlers_of_its_own_and_the_last_to_leave_unsubscri
         second.stop_listening(".e")
         await first.leave()
         await first.leave()  # does nothing
+        assert (repr(first), repr(second)) == (
+            "<EchoChannel 'x' not subscribed>",
+            "<EchoChannel 'x' subscribed>",
+        )
         second.listen(".e", lambda data: heard.append(("again", data)))
         await peer.send("e", "2", "x")
         await until(lambda: len(heard) == 3)
@@ -270,6 +333,8 @@ async def test_leaving_a_channel_that_is_not_confirmed_yet() -> None:
         waiting = asyncio.ensure_future(first._wait_subscribed())
         await peer.expect("pusher:subscribe", channel="x")
         await first.leave()
+        assert first._subscribing is not None
+        assert first._subscribing.done()
         with pytest.raises(SubscriptionError, match="'x' was left"):
             await waiting
         await peer.confirm("x")
@@ -281,7 +346,8 @@ async def test_leaving_a_channel_that_is_not_confirmed_yet() -> None:
         await echo.leave_all()
         assert {(await peer.receive())["data"]["channel"] for _ in range(2)} == {"x", "z"}
         assert echo.client.channels == {}
-        assert {user._subscribing.done() for user in (first, second, third, fourth) if user._subscribing} == {True}
+        assert fourth._subscribing is not None
+        assert fourth._subscribing.done()
 
 
 async def test_somebody_who_comes_while_the_last_one_leaves() -> None:
@@ -364,19 +430,64 @@ async def test_who_is_here_comes_before_who_joins() -> None:
 async def test_what_was_told_late_is_told_once_and_not_to_those_who_left() -> None:
     heard: list[Any] = []
     async with ScriptedServer(here_again) as server, connected(server) as echo:
-        everything = Recorder()
+        everything: list[str] = []
         await echo.join("room", ANN)
         # The confirmation still waits for a handler: both hear it, and nothing besides.
         echo.join("room").here(lambda members: heard.append(1))
-        room = echo.join("room").here(lambda members: heard.append(2)).listen_to_all(everything)  # type: ignore[arg-type]
+        room = echo.join("room").here(lambda members: heard.append(2))
+        room.listen_to_all(lambda event, data: everything.append(event))
         await room
         await until(lambda: len(heard) == 2)
+        assert everything == []
         await room.leave()
         gone = (await echo.join("room")).here(lambda members: heard.append(3))
         await gone.leave()
         await asyncio.sleep(0.01)
         assert heard == [1, 2]
-        assert everything.calls == []
+
+
+async def test_who_leaves_is_not_told_what_still_waits() -> None:
+    heard: list[Any] = []
+    is_slow, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(data: Any) -> None:
+        is_slow.set()
+        await may_end.wait()
+        heard.append(data)
+
+    async with ScriptedServer(confirm_and_publish) as server, connected(server) as echo:
+        await echo.channel("x").listen(".e", slow)
+        await is_slow.wait()
+        late = await echo.channel("x").subscribed(lambda: heard.append("late"))
+        await late.leave()
+        may_end.set()
+        await until(lambda: len(heard) == 2)
+        assert heard == [{"n": 1}, {"n": 2}]
+
+
+async def test_while_the_connection_is_down_nobody_is_told_to_be_subscribed() -> None:
+    heard: list[Any] = []
+    may_confirm = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.establish(f"1.{peer.number}")
+        await peer.expect("pusher:subscribe")
+        if peer.number == 2:
+            await may_confirm.wait()
+        await peer.confirm("x")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as echo:
+        news = await echo.channel("x").listen(".e", print)
+        server.peers[0].reset()
+        await until(lambda: echo.socket_id() == "1.2")
+        news.subscribed(lambda: heard.append("late"))
+        await echo.client.wait_connected()
+        other = echo.channel("x").subscribed(lambda: heard.append("later"))
+        may_confirm.set()
+        await other
+        await until(lambda: len(heard) == 2)
+        assert sorted(heard) == ["late", "later"]
 
 
 async def test_channels_can_be_asked_for_before_there_is_a_connection() -> None:
@@ -465,7 +576,7 @@ async def test_what_a_handler_raises_is_reported_under_its_name(caplog: pytest.L
         await echo.channel("x").listen(".e", on_broken).error(errors.append)
         await until(lambda: len(errors) == 2)
         assert [type(error) for error in errors] == [KeyError, KeyError]
-        assert "on_broken" in caplog.text
+        assert "on_broken of 'e' on x raised" in caplog.text
 
 
 async def test_a_handler_must_be_callable() -> None:

@@ -154,9 +154,9 @@ class Echo:
             await self.leave_channel(name)
 
     def _add(self, user: _User) -> _User:
-        self._users.setdefault(user.name, []).append(user)
         if self._client.state not in _NOT_ASKED:
             user._subscribe()
+        self._users.setdefault(user.name, []).append(user)
         return user
 
     async def _remove(self, user: EchoChannel) -> None:
@@ -345,11 +345,8 @@ class EchoChannel:
 
     def _bind_subscribed(self, handler: Callable[..., Any], act: Callable[[Any], Any]) -> Self:
         def call(event: str, data: Any, channel: str | None) -> Any:
-            if event == _LATE:
-                assert self._channel is not None
-                self._channel.unbind(_LATE, call)
-                if binding.is_told:
-                    return None
+            if event == _LATE and binding.is_told:
+                return None
             binding.is_told = True
             return act(data)
 
@@ -363,7 +360,7 @@ class EchoChannel:
         """Tell handlers that came after the server's confirmation; unless that still waits to be delivered, which
         it then is before this."""
         channel = self._channel
-        late = [each for each in bindings if each in self._bindings and not each.is_told]
+        late = [each for each in bindings if each in self._bindings]
         if channel is None or not channel.is_subscribed or not late:
             return
         for binding in late:
