@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from aiohttp import ClientSession, web
 from reverb import AuthenticationError, Echo, ReverbAPI
 from reverb.echo import EchoChannel, EchoPresenceChannel, EchoPrivateChannel, _format
 from reverb.server import ReverbServer
+from tests.cli.processes import reverb as run_module
 from tests.test_readme import Block, Fragment, written
 from tests.watching import until
 
 TEXT = (Path(__file__).parents[1] / "docs/laravel.md").read_text(encoding="utf-8")
-REFUSED, USERS, TO_OTHERS = (
+PROGRAM, REFUSED, USERS, TO_OTHERS = (
     Block("python", text, TEXT.count("\n", 0, TEXT.index(text)) + 1)
     for text in re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
 )
@@ -47,6 +49,18 @@ def test_the_names_of_events() -> None:
     assert len(rows) == len(EVENTS) == 5
     for event, name in rows:
         assert _format(event, "App.Events") == name
+
+
+async def test_the_program(reverb_server: ReverbServer, tmp_path: Path) -> None:
+    tmp_path.joinpath("program.py").write_text(PROGRAM.text)
+    env = {**reverb_server.env, "PYTHONUNBUFFERED": "1"}
+    async with run_module(module="program", env=env, cwd=tmp_path) as command:
+        await reverb_server.wait_for_subscription("private-orders.7", 15)
+        await reverb_server.publish("private-orders.7", "App\\Events\\OrderShipped", {"id": 7})
+        await command.out.expect("^order 7 is on its way$")
+        command.send_signal(signal.SIGTERM)
+        assert await command.exit_code() == 0
+        assert command.err.text == ""
 
 
 async def test_a_refusal(reverb_server: ReverbServer) -> None:

@@ -15,13 +15,22 @@ import subprocess
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import reverb
-from reverb import AuthenticationError, ConnectionError, ConnectionState, Echo, SubscriptionError, TimeoutError
+from reverb import (
+    AuthenticationError,
+    ConnectionError,
+    ConnectionState,
+    Echo,
+    PayloadError,
+    SubscriptionError,
+    TimeoutError,
+)
 from reverb.echo import EchoChannel, _format
 
 from .node import CACHE, installed_command
@@ -577,6 +586,46 @@ async def test_what_a_handler_raises_is_reported_under_its_name(caplog: pytest.L
         await until(lambda: len(errors) == 2)
         assert [type(error) for error in errors] == [KeyError, KeyError]
         assert "on_broken of 'e' on x raised" in caplog.text
+
+
+@dataclass
+class Order:
+    id: int
+
+
+async def test_data_is_read_into_types() -> None:
+    heard: list[Any] = []
+    errors: list[Exception] = []
+
+    def by_annotation(order: Order) -> None:
+        heard.append(order)
+
+    def whispered(order: Order, *, user_id: str | None) -> None:
+        heard.append((order, user_id))
+
+    async with stage() as (echo, peer):
+        room = echo.join("room", ANN).listen(".e", by_annotation).listen_for_whisper("e", whispered)
+        room.listen(".e", heard.append, type=Order).error(errors.append)
+        await peer.expect("pusher:subscribe")
+        await peer.confirm("presence-room", MEMBERS)
+        await room
+        room.listen(".late", by_annotation)
+        await peer.send("e", '{"id":7}', "presence-room")
+        await peer.send("client-e", {"id": 8}, "presence-room", user_id=2)
+        await peer.send("e", '{"id":"nine"}', "presence-room")
+        await peer.send("late", '{"id":10}', "presence-room")
+        await until(lambda: len(heard) == 4)
+        assert heard == [Order(7), Order(7), (Order(8), "2"), Order(10)]
+        assert [(type(error), error.path) for error in errors if isinstance(error, PayloadError)] == [
+            (PayloadError, "$.id"),
+            (PayloadError, "$.id"),
+        ]
+
+
+async def test_what_data_cant_be_read_into_is_told_at_once() -> None:
+    news = Echo(reverb.ReverbClient(app_key="k", host="h")).channel("news")
+    with pytest.raises(TypeError, match="Path"):
+        news.listen("OrderShipped", print, type=Path)
 
 
 async def test_a_handler_must_be_callable() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 from typing_extensions import TypedDict, assert_type
 
-from reverb import Binding, Channel, Event, EventStream, Gap, Handler, PresenceChannel, ReverbClient
+from reverb import Binding, Channel, Echo, Event, EventStream, Gap, Handler, PresenceChannel, ReverbClient
+from reverb.echo import EchoPresenceChannel, EchoPrivateChannel
 
 
 class Item(msgspec.Struct):
@@ -35,6 +36,9 @@ def takes_text(event: str, data: str, channel: str | None) -> None: ...
 
 
 def too_short(event: str) -> None: ...
+
+
+def takes_text_alone(data: str) -> None: ...
 
 
 async def main() -> None:
@@ -84,3 +88,12 @@ async def main() -> None:
         assert_type(found, Event[Item])
         run: Callable[..., int] = client.run
         run()
+
+    async with Echo() as echo:
+        orders = echo.private("orders.7").listen("Shipped", lambda item: print(item.id), type=Item)
+        assert_type(await orders, EchoPrivateChannel)
+        orders.listen("Shipped", takes_text_alone).listen(".shipped", takes_text_alone, type=str)
+        orders.listen("Shipped", takes_text_alone, type=Item)  # wrong
+        assert_type(echo.join("room").here(lambda members: print(members[0]["name"])), EchoPresenceChannel)
+        orders.here(print)  # wrong
+        await echo.channel("news").whisper("typing", {})  # wrong

@@ -124,14 +124,15 @@ def parameters_of(handler: Callable[..., Any]) -> list[inspect.Parameter]:
         return []
 
 
-def annotated_type(handler: Callable[..., Any], parameters: list[inspect.Parameter]) -> Any:
-    """Return the type that a handler wants its data in, by the annotation of the second of its ``parameters``.
+def annotated_type(handler: Callable[..., Any], parameters: list[inspect.Parameter], place: int = 1) -> Any:
+    """Return the type that a handler wants its data in, by the annotation of the one of its ``parameters`` that
+    gets it, by default the second.
 
     None where it has none, or one of JSON's own types: those have always been hints for the reader, and an event
     without data reaches a handler with ``data: dict`` all the same. Raises TypeError where it can't be found out.
     """
     positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
-    annotation = positional[1].annotation if len(positional) > 1 else inspect.Parameter.empty
+    annotation = positional[place].annotation if len(positional) > place else inspect.Parameter.empty
     if annotation is inspect.Parameter.empty:
         return None
     if isinstance(annotation, typing.ForwardRef):
@@ -141,7 +142,7 @@ def annotated_type(handler: Callable[..., Any], parameters: list[inspect.Paramet
             annotation = eval(annotation, _globals_of(handler))  # noqa: S307 - the program's own annotation
         except Exception as error:
             raise TypeError(
-                f"the type of {positional[1].name!r} is not known where the handler is bound: {error}; "
+                f"the type of {positional[place].name!r} is not known where the handler is bound: {error}; "
                 "pass it as type=, or type=Any for JSON as it comes"
             ) from None
     return None if all(each in _JSON_TYPES for each in _leaves(annotation)) else annotation

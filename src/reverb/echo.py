@@ -9,12 +9,11 @@ rules are those of Laravel Echo 2.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from . import _protocol
+from . import _payload, _protocol
 from .channel import Channel, PresenceChannel
 from .client import ReverbClient
 from .events import ConnectionState, Events
@@ -41,9 +40,8 @@ _STATUSES = {
 """What Echo calls them; all others are "disconnected"."""
 _LATE = "reverb:subscribed_before"
 """Tells those who came after the server's confirmation of it; seen by nobody who has not asked for all events."""
-_INTERNAL = ("pusher:", "pusher_internal:", "reverb:")
-"""How events begin that nobody has published."""
 
+T = TypeVar("T")
 _User = TypeVar("_User", bound="EchoChannel")
 
 
@@ -211,9 +209,21 @@ class EchoChannel:
         """
         return self._wait_subscribed().__await__()
 
-    def listen(self, event: str, handler: Callable[..., Any]) -> Self:
-        """Call ``handler(data)`` for each ``event``."""
-        return self._bind(_format(event, self._echo._namespace), handler, _data_only(handler))
+    @overload
+    def listen(self, event: str, handler: Callable[..., Any]) -> Self: ...
+
+    @overload
+    def listen(self, event: str, handler: Callable[[T], Any], *, type: type[T]) -> Self: ...
+
+    def listen(self, event: str, handler: Callable[..., Any], *, type: Any = None) -> Self:
+        """Call ``handler(data)`` for each ``event``. ``type``, or else the annotation of the handler's parameter,
+        is what the data is read into, as by :meth:`Channel.bind`."""
+        parameters = _payload.parameters_of(handler)
+        if type is None:
+            type = _payload.annotated_type(handler, parameters, 0)
+        takes_user_id = any(each.name == "user_id" for each in parameters)
+        call = _with_sender(handler) if takes_user_id else _data_only(handler)
+        return self._bind(_format(event, self._echo._namespace), handler, call, type)
 
     def stop_listening(self, event: str, handler: Callable[..., Any] | None = None) -> Self:
         """Remove ``handler`` from ``event``, or all of this user's handlers."""
@@ -225,7 +235,11 @@ class EchoChannel:
         namespace = self._echo._namespace
 
         def call(event: str, data: Any, channel: str | None) -> Any:
-            return None if event.startswith(_INTERNAL) else handler(_shorten(event, namespace), data)
+            return (
+                None
+                if event.startswith(_protocol.PROTOCOL_PREFIXES)
+                else handler(_shorten(event, namespace), data)
+            )
 
         return self._bind("*", handler, call)
 
@@ -295,7 +309,7 @@ class EchoChannel:
         if self._channel is not channel:
             self._channel = channel
             for binding in self._bindings:
-                channel.bind(binding.event, binding.call)
+                channel.bind(binding.event, binding.call, type=binding.type)
 
     async def _wait_subscribed(self) -> Self:
         self._require_user()
@@ -322,8 +336,8 @@ class EchoChannel:
 
     # --- handlers ----------------------------------------------------------------------------------------------
 
-    def _bind(self, event: str, handler: Callable[..., Any], call: Callable[..., Any]) -> Self:
-        self._add(_Binding(event, handler, call))
+    def _bind(self, event: str, handler: Callable[..., Any], call: Callable[..., Any], type_: Any = Any) -> Self:
+        self._add(_Binding(event, handler, call, type_))
         return self
 
     def _unbind(self, event: str, handler: Callable[..., Any] | None) -> Self:
@@ -336,7 +350,7 @@ class EchoChannel:
         self._require_user()
         self._bindings.append(binding)
         if self._channel is not None:
-            self._channel.bind(binding.event, binding.call)
+            self._channel.bind(binding.event, binding.call, type=binding.type)
 
     def _remove(self, binding: _Binding) -> None:
         self._bindings.remove(binding)
@@ -406,13 +420,17 @@ class EchoPresenceChannel(EchoPrivateChannel):
 class _Binding:
     """A handler, and what is bound to the channel in its place."""
 
-    def __init__(self, event: str, handler: Callable[..., Any], call: Callable[..., Any]) -> None:
+    def __init__(
+        self, event: str, handler: Callable[..., Any], call: Callable[..., Any], type_: Any = Any
+    ) -> None:
         if not callable(handler):
             raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
         call.__qualname__ = getattr(handler, "__qualname__", repr(handler))  # for the log
+        _payload.reader(type_)  # raises, here and not when the channel is subscribed, if there is none
         self.event = event
         self.handler = handler
         self.call = call
+        self.type = type_
         self.is_told = False
         """Whether it has heard that the channel is subscribed."""
 
@@ -421,14 +439,14 @@ def _data_only(handler: Callable[..., Any]) -> Callable[..., Any]:
     def call(event: str, data: Any, channel: str | None) -> Any:
         return handler(data)
 
-    def call_with_user(event: str, data: Any, channel: str | None, *, user_id: str | None) -> Any:
+    return call
+
+
+def _with_sender(handler: Callable[..., Any]) -> Callable[..., Any]:
+    def call(event: str, data: Any, channel: str | None, *, user_id: str | None) -> Any:
         return handler(data, user_id=user_id)
 
-    try:
-        takes_user_id = "user_id" in inspect.signature(handler).parameters
-    except (TypeError, ValueError):  # some builtins have no signature
-        takes_user_id = False
-    return call_with_user if takes_user_id else call
+    return call
 
 
 def _format(event: str, namespace: str | None) -> str:
