@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         TimeoutError,
     )
     from .http import BatchEvent, BatchResult, ChannelInfo, ReverbAPI
+    from .stats import Stats
     from .stream import Event, EventStream, Gap
     from .user import User
 
@@ -59,6 +60,7 @@ __all__ = [
     "ReverbConfig",
     "ReverbError",
     "SecretAuthorizer",
+    "Stats",
     "SubscriptionError",
     "TimeoutError",
     "User",
@@ -66,7 +68,7 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = ("exceptions", "events", "config", "auth", "_binding", "stream", "channel", "user", "http", "client")
+_HOMES = ("exceptions", "events", "stats", "config", "auth", "_binding", "stream", "channel", "user", "http", "client")
 """Where the names above are from, what imports least first."""
 
 # Imported when first used: where this package is installed, pytest imports it in every run, for its plugin.
