@@ -68,7 +68,19 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = ("exceptions", "events", "stats", "config", "auth", "_binding", "stream", "channel", "user", "http", "client")
+_HOMES = (
+    "exceptions",
+    "events",
+    "stats",
+    "config",
+    "auth",
+    "_binding",
+    "stream",
+    "channel",
+    "user",
+    "http",
+    "client",
+)
 """Where the names above are from, what imports least first."""
 
 # Imported when first used: where this package is installed, pytest imports it in every run, for its plugin.
