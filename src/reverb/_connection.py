@@ -297,7 +297,7 @@ class Connection(picows.WSListener):
                 deliver(message, size)
             else:
                 sizes.append(size)
-                plain = route[0]
+                plain = route.plain
                 if plain is None or lane.is_busy:
                     lane.take(route, message, size)
                 else:
@@ -310,10 +310,10 @@ class Connection(picows.WSListener):
                     try:
                         result = plain(message.event, data, message.channel)
                     except Exception as error:
-                        lane.report(message.event, route[2][0], error)
+                        lane.report(message.event, route.bindings[0], error)
                     else:
                         if result is not None and isawaitable(result):
-                            lane.wait_for(result, message, data, route[2])
+                            lane.wait_for(result, message, data, route.bindings)
             if is_last_of_read:
                 if len(sizes) > _SIZES_KEPT:
                     sizes = sum_up()

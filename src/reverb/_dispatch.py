@@ -11,8 +11,9 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 from ._binding import ERROR_EVENT, Binding, Handler, PlainHandler
 from ._payload import MisfitError
@@ -34,8 +35,10 @@ Unseal = Callable[[str, Any], Awaitable[Any]]
 """Turns the event and the data of a message into the data that was meant; raises for what can't be read."""
 
 
-class Route(NamedTuple):
-    """Who gets an event of a lane. The two common cases have a field of their own, which makes them fast."""
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Who gets an event of a lane. The two common cases have a field of their own, which makes them fast;
+    and slots are read faster than a named tuple."""
 
     plain: PlainHandler[Any] | None
     """The handler, where there is one that can be called on the spot and nobody else."""
@@ -366,14 +369,15 @@ class Lane:
                         dispatcher.regulate()
                     event = message.event
                     try:
-                        _, awaited, bindings, _, wants_json = routes[event]
+                        route = routes[event]
                     except KeyError:
-                        _, awaited, bindings, _, wants_json = self._find_route(event)
-                    if not bindings:
-                        dispatcher.unbound += 1
-                        continue
+                        route = self._find_route(event)
+                    awaited = route.awaited
                     if awaited is None:
-                        await self._deliver(message, bindings, wants_json)
+                        if route.bindings:
+                            await self._deliver(message, route.bindings, route.wants_json)
+                        else:
+                            dispatcher.unbound += 1
                         continue
                     data = message.data
                     if type(data) is str:
@@ -384,11 +388,11 @@ class Lane:
                     try:
                         await awaited(event, data, name)
                     except Exception as error:
-                        self.report(event, bindings[0], error)
+                        self.report(event, route.bindings[0], error)
                     except asyncio.CancelledError as error:
                         if _is_cancelled_itself():
                             raise
-                        self.report(event, bindings[0], error)
+                        self.report(event, route.bindings[0], error)
                 await asyncio.sleep(0)
         finally:
             self._begun = None
