@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from reverb import ConnectionError, ProtocolError, ReverbConfig, ReverbError, TimeoutError, _connection
-from reverb._connection import Connection
+from reverb._connection import Connection, Traffic
 from reverb._dispatch import Dispatcher, Lane
 from reverb._protocol import MAX_INCOMING_SIZE, Message
 from reverb.config import Settings
@@ -55,7 +55,7 @@ async def inbox() -> Inbox:
 @asynccontextmanager
 async def opened(server: ScriptedServer, inbox: Inbox, **settings: Any) -> AsyncIterator[Connection]:
     ssl_context = settings.pop("ssl_context", None)
-    connection = await Connection.open(config_for(server, **settings), ssl_context, dispatcher(), inbox)
+    connection = await Connection.open(config_for(server, **settings), ssl_context, dispatcher(), inbox, Traffic())
     try:
         yield connection
     finally:
@@ -66,7 +66,7 @@ async def refusal(server: ScriptedServer, inbox: Inbox, **settings: Any) -> Reve
     """Open a connection that can't be opened; return why, having checked that nothing of it is left."""
     ssl_context = settings.pop("ssl_context", None)
     with pytest.raises(ReverbError) as caught:
-        await Connection.open(config_for(server, **settings), ssl_context, dispatcher(), inbox)
+        await Connection.open(config_for(server, **settings), ssl_context, dispatcher(), inbox, Traffic())
     assert client_tasks() == set()
     assert f"{server.host}:{server.port}" in str(caught.value)
     return caught.value
@@ -230,7 +230,7 @@ async def test_nobody_listens(inbox: Inbox) -> None:
 async def test_an_unknown_host() -> None:
     config = ReverbConfig(app_key="key", host="no-such-host.invalid", scheme="ws")
     with pytest.raises(ConnectionError, match=r"no-such-host\.invalid:443.*REVERB_HOST"):
-        await Connection.open(config, None, dispatcher(), lambda message, size: None)
+        await Connection.open(config, None, dispatcher(), lambda message, size: None, Traffic())
 
 
 async def silent_after_the_request(peer: Peer) -> None:
@@ -268,7 +268,7 @@ async def test_silence_where_tls_should_be_times_out(inbox: Inbox) -> None:
 @pytest.mark.parametrize("script", [silent_after_the_request, silent_after_the_upgrade])
 async def test_cancelling_in_the_handshake_closes_the_socket(inbox: Inbox, script: Callable[[Peer], Any]) -> None:
     async with ScriptedServer(script) as server:
-        opening = asyncio.ensure_future(Connection.open(config_for(server), None, dispatcher(), inbox))
+        opening = asyncio.ensure_future(Connection.open(config_for(server), None, dispatcher(), inbox, Traffic()))
         await until(lambda: server.peers and hasattr(server.peers[0], "request"))
         opening.cancel()
         await asyncio.wait({opening})
@@ -440,7 +440,9 @@ async def test_the_bound_is_noticed_when_a_read_ends_with_something_else_than_an
     lane.bind(("e",), hang)
     lane.learn("e")
     async with ScriptedServer(script) as server:
-        connection = await Connection.open(config_for(server), None, bounded, lambda message, size: None)
+        connection = await Connection.open(
+            config_for(server), None, bounded, lambda message, size: None, Traffic()
+        )
         try:
             await until(lambda: pressed == [True])
         finally:

@@ -28,7 +28,7 @@ import reverb
 INSTRUCTIONS = {
     "reverb, plain": 107,
     "reverb, async": 193,
-    "reverb, nobody bound": 78,
+    "reverb, nobody bound": 92,
     "reverb, plain, wildcard": 107,
     "reverb, plain, 5 handlers": 227,
     "reverb, async, 5 handlers": 366,

@@ -257,3 +257,42 @@ async def test_the_auth_flask(server: ReverbServer, target: Target, tmp_path: Pa
 
 async def test_the_auth_django(server: ReverbServer, target: Target, tmp_path: Path) -> None:
     await check_backend("auth_django", server, target, tmp_path)
+
+
+async def test_the_fastapi_lifespan(server: ReverbServer, target: Target, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    async with (
+        run("fastapi_lifespan", target, tmp_path, PORT=str(port)) as command,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as http,
+    ):
+
+        async def get(path: str) -> tuple[int, Any]:
+            async with http.get(url + path) as response:
+                return response.status, await response.json()
+
+        await command.err.expect("Application startup complete")
+        await wait_for_port(port)
+        await target.publish("private-orders", "shipped", {"id": 7})
+        shipped = {"event": "shipped", "data": {"id": 7}, "channel": "private-orders"}
+        give_up = monotonic() + 15
+        while shipped not in (await get("/events"))[1]:
+            assert monotonic() < give_up, "the event is not shown"
+        status, health = await get("/health")
+        assert (status, health["state"]) == (200, "connected")
+        assert health["stats"]["received"] == 3
+        assert health["stats"]["dropped"] == 0
+        async with http.get(f"{url}/metrics") as response:
+            assert 'reverb_received_messages_total{client="orders"} 3.0' in await response.text()
+        await server.stop()
+        while (status := (await get("/health"))[0]) != 503:
+            assert (status, monotonic() < give_up) == (200, True), "the loss is not shown"
+        await server.start()
+        while (await get("/health"))[0] != 200:
+            assert monotonic() < give_up, "it does not come back"
+        assert (await get("/health"))[1]["stats"]["reconnects"] == 1
+        command.send_signal(signal.SIGTERM)
+        assert await command.exit_code() in (0, -signal.SIGTERM)  # uvicorn ends, and then by the signal
+        assert "Application shutdown complete" in command.err.text
+        assert "Traceback" not in command.err.text
+        await until(lambda: not server.connections)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         TimeoutError,
     )
     from .http import BatchEvent, BatchResult, ChannelInfo, ReverbAPI
+    from .stats import Stats
     from .stream import Event, EventStream, Gap
     from .user import User
 
@@ -61,6 +62,7 @@ __all__ = [
     "ReverbConfig",
     "ReverbError",
     "SecretAuthorizer",
+    "Stats",
     "SubscriptionError",
     "TimeoutError",
     "User",
@@ -71,6 +73,7 @@ __all__ = [
 _HOMES = (
     "exceptions",
     "events",
+    "stats",
     "config",
     "auth",
     "_binding",

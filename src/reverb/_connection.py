@@ -32,9 +32,13 @@ _CLOSE_TIMEOUT = 2.0
 """Seconds that the server gets to answer our close frame."""
 _ATTEMPT_DELAY = 0.25
 """Seconds before the next address of a host is tried beside the last one (RFC 8305 recommends 250 ms)."""
+_ROUND_TRIP_INTERVAL = 60.0
+"""Seconds after which a connection that is never silent is asked all the same, so that its round trip is known."""
 _LATENESS = 0.5
 """Seconds that our own timer may be late before silence is blamed on us and not on the server."""
 
+_SIZES_KEPT = 500
+"""Sizes of messages after which they are summed up: appending to a list takes half the time of counting."""
 _MAX_CONTROL_SIZE = 125
 """Largest payload of a control frame, in bytes (RFC 6455, 5.5)."""
 
@@ -47,6 +51,34 @@ _BINARY = picows.WSMsgType.BINARY
 _CONTINUATION = picows.WSMsgType.CONTINUATION
 _PING = picows.WSMsgType.PING
 _CLOSE = picows.WSMsgType.CLOSE
+
+
+class Traffic:
+    """What went over the connections of a client, one after another. Bytes are those of messages: what frames and
+    TLS add to them is not counted, and neither are pings and pongs of WebSocket itself."""
+
+    def __init__(self) -> None:
+        self._routed: tuple[int, int, list[int]] = (0, 0, [])
+        """Events that went the fast way, their bytes, and the sizes of those that are not summed up yet. Always
+        replaced, never changed, so that other threads see it whole."""
+        self.messages = 0
+        """Messages that went the long way, …"""
+        self.bytes_received = 0
+        """… and their bytes."""
+        self.bytes_sent = 0
+        self.round_trip: float | None = None
+        """Seconds from the last ping to its answer."""
+
+    @property
+    def routed(self) -> tuple[int, int]:
+        """The number of events that went the fast way, and their bytes."""
+        events, volume, sizes = self._routed
+        return events + len(sizes), volume + sum(sizes)
+
+    def sum_up(self) -> list[int]:
+        """Return a new list for the sizes of events that go the fast way, and sum up those in the last one."""
+        self._routed = (*self.routed, [])
+        return self._routed[2]
 
 
 class Connection(picows.WSListener):
@@ -62,10 +94,14 @@ class Connection(picows.WSListener):
     activity_timeout: float | None
     """Seconds of silence after which the server wants to be asked; None where it did not say."""
 
+    opened_at: float
+    """When that was, on the clock of :func:`time.monotonic`."""
+
     on_ws_frame: OnFrame  # type: ignore[assignment]  # picows calls what is there, a method or not
 
-    def __init__(self, config: ReverbConfig, dispatcher: Dispatcher, deliver: Deliver) -> None:
+    def __init__(self, config: ReverbConfig, dispatcher: Dispatcher, deliver: Deliver, traffic: Traffic) -> None:
         self.answers = Answers()
+        self._traffic = traffic
         self._config = config
         self._dispatcher = dispatcher
         self._deliver = deliver
@@ -79,7 +115,7 @@ class Connection(picows.WSListener):
         self._loss: str | None = None
         self._fragments: bytearray | None = None
         """What has come of a message in parts; None while none is on the way."""
-        self._last_received = monotonic()
+        self._last_received = self._reading_since = self._asked_at = monotonic()
         self._last_error: ServerError | None = None
         self._last_error_at = 0.0
         self._last_sent = b""
@@ -91,14 +127,19 @@ class Connection(picows.WSListener):
 
     @classmethod
     async def open(
-        cls, config: ReverbConfig, ssl_context: ssl.SSLContext | None, dispatcher: Dispatcher, deliver: Deliver
+        cls,
+        config: ReverbConfig,
+        ssl_context: ssl.SSLContext | None,
+        dispatcher: Dispatcher,
+        deliver: Deliver,
+        traffic: Traffic,
     ) -> Connection:
         """Connect, and wait for ``pusher:connection_established``.
 
         Raises :class:`ConnectionError`, :class:`TimeoutError` or :class:`ProtocolError`. However it ends without a
         connection, cancellation included, its socket is closed by then.
         """
-        self = cls(config, dispatcher, deliver)
+        self = cls(config, dispatcher, deliver, traffic)
         connecting = asyncio.ensure_future(
             picows.ws_connect(
                 lambda: self,
@@ -149,6 +190,7 @@ class Connection(picows.WSListener):
             raise
         finally:
             timer.cancel()
+        self.opened_at = monotonic()
         self._keep_alive()
         return self
 
@@ -230,10 +272,14 @@ class Connection(picows.WSListener):
             _protocol.DECODE_ERRORS,
         )
         on_any_frame, deliver = self._on_any_frame, self._on_message
+        sum_up = self._traffic.sum_up
+        sizes = sum_up()
 
         def on_ws_frame(transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+            nonlocal sizes
             payload = frame.get_payload_as_bytes()
-            if len(payload) <= _MAX_CONTROL_SIZE and frame.msg_type is not _TEXT:
+            size = len(payload)
+            if size <= _MAX_CONTROL_SIZE and frame.msg_type is not _TEXT:
                 on_any_frame(transport, frame)
                 return
             try:
@@ -248,11 +294,12 @@ class Connection(picows.WSListener):
                 lane = lanes[message.channel]
                 route = lane.routes[message.event]
             except KeyError:
-                deliver(message, len(payload))
+                deliver(message, size)
             else:
-                plain = route[0]
+                sizes.append(size)
+                plain = route.plain
                 if plain is None or lane.is_busy:
-                    lane.take(route, message, len(payload))
+                    lane.take(route, message, size)
                 else:
                     data = message.data
                     if type(data) is str:
@@ -263,11 +310,13 @@ class Connection(picows.WSListener):
                     try:
                         result = plain(message.event, data, message.channel)
                     except Exception as error:
-                        lane.report(message.event, route[2][0], error)
+                        lane.report(message.event, route.bindings[0], error)
                     else:
                         if result is not None and isawaitable(result):
-                            lane.wait_for(result, message, data, route[2])
+                            lane.wait_for(result, message, data, route.bindings)
             if is_last_of_read:
+                if len(sizes) > _SIZES_KEPT:
+                    sizes = sum_up()
                 regulate()
 
         return on_ws_frame
@@ -279,7 +328,14 @@ class Connection(picows.WSListener):
             try:
                 message = _protocol.decode(payload)
             except ProtocolError as error:
-                log.warning("skipped a message of %d bytes from %s: %s", len(payload), self._config.address, error)
+                address = self._config.address
+                log.warning(
+                    "skipped a message of %d bytes from %s: %s",
+                    len(payload),
+                    address,
+                    error,
+                    extra={"reverb_address": address},
+                )
             else:
                 self._on_message(message, len(payload))
         self._dispatcher.regulate()  # this may be the last frame of a read that brought events before it
@@ -331,6 +387,8 @@ class Connection(picows.WSListener):
             transport.disconnect()
 
     def _on_message(self, message: Message, size: int) -> None:
+        self._traffic.messages += 1
+        self._traffic.bytes_received += size
         if message.channel is None:
             if not self._established.done():
                 self._on_handshake_message(message)
@@ -341,6 +399,8 @@ class Connection(picows.WSListener):
             if message.event == "pusher:error":
                 self._last_error = _protocol.parse_error(_protocol.parse_data(message.data))
                 self._last_error_at = monotonic()
+            elif message.event == "pusher:pong":
+                self._on_pong()
         self._deliver(message, size)
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
@@ -374,6 +434,7 @@ class Connection(picows.WSListener):
     def send_ping(self) -> None:
         self._send(_protocol.PING)
         self.answers.sent_ping()
+        self._asked_at = monotonic()
 
     def send_silent(self, payload: bytes) -> None:
         """Send something that is not answered unless with an error: a client event, an unsubscribe, a pong."""
@@ -394,6 +455,7 @@ class Connection(picows.WSListener):
         if self._closing or self._transport is None:
             raise ConnectionError(f"the connection to {self._config.address} is closed")
         self._transport.send(_TEXT, payload)
+        self._traffic.bytes_sent += len(payload)
         self._last_sent = payload
 
     # --- reading at the pace of the handlers -------------------------------------------------------------------
@@ -407,7 +469,7 @@ class Connection(picows.WSListener):
             return
         self._is_reading = reading
         if reading:
-            self._last_received = monotonic()  # the silence was ours
+            self._last_received = self._reading_since = monotonic()  # the silence was ours
             self._transport.underlying_transport.resume_reading()
         else:
             self._transport.underlying_transport.pause_reading()
@@ -427,6 +489,8 @@ class Connection(picows.WSListener):
                 self.send_ping()  # to show that we are alive; the answer can't be read yet
                 self._timer = call_later(interval, watch)
             elif silence < interval:
+                if not self.answers.open_pings and monotonic() - self._asked_at >= _ROUND_TRIP_INTERVAL:
+                    self.send_ping()
                 self._timer = call_later(interval - silence, watch)
             else:
                 self.send_ping()
@@ -446,6 +510,11 @@ class Connection(picows.WSListener):
 
         if not self._closing:
             watch()
+
+    def _on_pong(self) -> None:
+        # With several open it could be the answer to either; and a pause in reading is ours.
+        if self.answers.open_pings == 1 and self._asked_at >= self._reading_since:
+            self._traffic.round_trip = monotonic() - self._asked_at
 
     # --- the end -----------------------------------------------------------------------------------------------
 

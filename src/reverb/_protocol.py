@@ -335,6 +335,11 @@ class Answers:
         self._silent_sent = True
 
     @property
+    def open_pings(self) -> int:
+        """How many pings are not answered yet."""
+        return len(self._pings)
+
+    @property
     def wants_fence(self) -> bool:
         """Whether an error waits to be attributed and no ping is on its way that will tell."""
         return bool(self._waiting and self._open) and next(reversed(self._open)).channel is not None

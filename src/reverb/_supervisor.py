@@ -9,7 +9,7 @@ import ssl
 from time import monotonic
 from typing import NamedTuple, Protocol
 
-from ._connection import Connection
+from ._connection import Connection, Traffic
 from ._dispatch import Dispatcher
 from ._protocol import Action, Message, action_after
 from .config import ReverbConfig
@@ -53,7 +53,11 @@ class Supervisor:
     def __init__(self, config: ReverbConfig, session: Session) -> None:
         self.connection: Connection | None = None
         self.state = ConnectionState.INITIALIZED
+        self.traffic = Traffic()
+        self.reconnects = 0
+        """How many times a lost connection was made again."""
         self._config = config
+        self._log_fields = {"reverb_address": config.address}
         self._session = session
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -128,7 +132,7 @@ class Supervisor:
                 delay = self._delay_after(action) if opened.done() else None
                 if delay is None:
                     break
-                log.warning("%s; connecting again in %.1f seconds", loss, delay)
+                log.warning("%s; connecting again in %.1f seconds", loss, delay, extra=self._log_fields)
                 await asyncio.sleep(delay)
         except asyncio.CancelledError:
             self._set_state(ConnectionState.DISCONNECTED)
@@ -139,7 +143,7 @@ class Supervisor:
         self.failure = loss
         self._session._on_failed(loss)
         if opened.done():
-            log.error("%s; not connecting again", loss, exc_info=loss.__cause__)
+            log.error("%s; not connecting again", loss, exc_info=loss.__cause__, extra=self._log_fields)
             self._set_state(ConnectionState.FAILED)
         else:
             opened.set_exception(loss)
@@ -163,13 +167,14 @@ class Supervisor:
             self._outage = self._outage._replace(attempts=self._outage.attempts + 1)
         try:
             connection = await Connection.open(
-                self._config, ssl_context, self._session._dispatcher, self._session._on_message
+                self._config, ssl_context, self._session._dispatcher, self._session._on_message, self.traffic
             )
         except ReverbError as error:
             return error, action_after(error.code, None, established=False)
-        connected_at = monotonic()
         self.connection = connection
-        log.info("connected to %s as %s", self._config.address, connection.socket_id)
+        if self._outage is not None:
+            self.reconnects += 1
+        log.info("connected to %s as %s", self._config.address, connection.socket_id, extra=self._log_fields)
         self._set_state(ConnectionState.CONNECTED)
         preparing = asyncio.ensure_future(self._prepare(connection))
         lost = asyncio.ensure_future(connection.wait_lost())
@@ -185,7 +190,7 @@ class Supervisor:
             self._session._on_lost()
             await connection.close()
             await lost
-        self._backoff.lived(monotonic() - connected_at)
+        self._backoff.lived(monotonic() - connection.opened_at)
         if self._outage is None:
             self._outage = Outage(monotonic(), 0)
         error_code = loss.code if connection.close_code is None else None
@@ -195,7 +200,7 @@ class Supervisor:
         try:
             await self._session._on_connected(connection, self._outage)
         except Exception:
-            log.exception("internal error while subscribing after connecting")
+            log.exception("internal error while subscribing after connecting", extra=self._log_fields)
         self._outage = None
 
     def _delay_after(self, action: Action) -> float | None:

@@ -32,6 +32,7 @@ from .exceptions import (
     TimeoutError,
 )
 from .http import ReverbAPI
+from .stats import Stats
 from .stream import Buffer
 from .user import Authenticate, User
 
@@ -178,7 +179,7 @@ class ReverbClient(Bindable):
         try:
             run(live())
         except ReverbError as error:
-            log.error("%s", error)
+            log.error("%s", error, extra={"reverb_address": self._config.address})
             return exit_code_for(error)
         return ExitCode.OK
 
@@ -213,6 +214,27 @@ class ReverbClient(Bindable):
         """The server's name for the present connection; None while there is none."""
         connection = self._connection
         return None if connection is None else connection.socket_id
+
+    @property
+    def stats(self) -> Stats:
+        """What the client has received, delivered and sent, over all its connections so far, and how fast the
+        server answers. May be read in any thread; in another one the numbers can be some events apart."""
+        dispatcher, supervisor = self._dispatcher, self._supervisor
+        traffic, connection = supervisor.traffic, self._connection
+        events, volume = traffic.routed
+        queued, unbound, discarded = dispatcher.pending_events, dispatcher.unbound, dispatcher.discarded
+        return Stats(
+            received=events + traffic.messages,
+            delivered=events + dispatcher.taken - queued - unbound - discarded,
+            queued=queued,
+            unbound=unbound,
+            discarded=discarded,
+            reconnects=supervisor.reconnects,
+            round_trip=traffic.round_trip,
+            bytes_received=volume + traffic.bytes_received,
+            bytes_sent=traffic.bytes_sent,
+            uptime=None if connection is None else monotonic() - connection.opened_at,
+        )
 
     @property
     def api(self) -> ReverbAPI:
@@ -357,7 +379,8 @@ class ReverbClient(Bindable):
         try:
             await self._user._sign_in(connection, authenticate, self._config.subscribe_timeout)
         except ReverbError as error:
-            log.error("%s; it is tried again at the next reconnect", error)
+            fields = {"reverb_address": self._config.address}
+            log.error("%s; it is tried again at the next reconnect", error, extra=fields)
             self._lane.tell(str(error), error)
 
     # --- subscribing -------------------------------------------------------------------------------------------
@@ -491,7 +514,8 @@ class ReverbClient(Bindable):
             channel._resolve(error)
         elif self._channels.get(channel.name) is channel:
             # It was subscribed once, so nobody may be waiting; the application has to hear of it all the same.
-            log.error("%s; it is tried again at the next reconnect", error)
+            fields = {"reverb_address": self._config.address, "reverb_channel": channel.name}
+            log.error("%s; it is tried again at the next reconnect", error, extra=fields)
             channel._resolve(error)
             channel._lane.tell(str(error), error)
         else:
@@ -599,6 +623,7 @@ class ReverbClient(Bindable):
             self._dispatcher.pending_events,
             len(slowest),
             slowest.name or "the client",
+            extra={"reverb_address": self._config.address, "reverb_channel": slowest.name},
         )
 
     def _cancel_slow_warning(self) -> None:
@@ -622,6 +647,7 @@ class ReverbClient(Bindable):
     def _on_message(self, message: Message, size: int) -> None:
         lane = self._dispatcher.lanes.get(message.channel)
         if lane is not None and not message.event.startswith("pusher"):
+            self._dispatcher.taken += 1
             lane.take(lane.learn(message.event), message, size)
         else:
             channel = self._channels.get(message.channel)  # type: ignore[arg-type]  # None is nobody's name
@@ -677,7 +703,9 @@ class ReverbClient(Bindable):
                 return
             if connection.answers.wants_fence:
                 connection.send_ping()
-        log.warning("%s says: %s", self._config.address, error)
+        address = self._config.address
+        fields = {"reverb_address": address, "reverb_channel": message.channel, "reverb_event": message.event}
+        log.warning("%s says: %s", address, error, extra=fields)
 
     def _take_refusal(self, question: Question, error: ServerError) -> None:
         channel = self._asked.pop(question, None)

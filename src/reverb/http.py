@@ -231,7 +231,8 @@ class ReverbAPI:
             pause = random.uniform(delay / 2, delay)  # noqa: S311 (spreads attempts, keeps no secret)
             if monotonic() + pause >= deadline:
                 break
-            log.info("%s; trying again in %.1f seconds", outcome.error, pause)
+            fields = {"reverb_address": self._server.address}
+            log.info("%s; trying again in %.1f seconds", outcome.error, pause, extra=fields)
             await asyncio.sleep(pause)
         raise outcome.error
 

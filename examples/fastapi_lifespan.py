@@ -1,0 +1,62 @@
+"""A web application in FastAPI that listens to Reverb while it runs, and shows the last events.
+
+    pip install "python-reverb[prometheus]" fastapi uvicorn
+    export REVERB_APP_KEY=… REVERB_APP_SECRET=… REVERB_HOST=…
+    PORT=8000 python fastapi_lifespan.py
+
+GET /events has the events that came last, /health says how the client is (with status 503 while it is not
+connected, for whatever restarts programs that are ill), and /metrics is for Prometheus.
+"""
+
+import logging
+import os
+from collections import deque
+from dataclasses import asdict
+
+import uvicorn
+from fastapi import FastAPI, Response
+from prometheus_client import REGISTRY, generate_latest
+
+from reverb import ReverbClient
+from reverb.asgi import lifespan
+from reverb.prometheus import ReverbCollector
+
+CHANNEL = os.environ.get("CHANNEL", "private-orders")
+
+client = ReverbClient()
+last = deque(maxlen=20)
+
+
+def remember(event, data, channel) -> None:
+    last.append({"event": event, "data": data, "channel": channel})
+
+
+async def setup(client: ReverbClient) -> None:
+    channel = await client.subscribe(CHANNEL)
+    channel.bind("*", remember)
+
+
+app = FastAPI(lifespan=lifespan(client, setup))
+REGISTRY.register(ReverbCollector({"orders": client}))
+
+
+@app.get("/events")
+def events() -> list:
+    return list(last)
+
+
+@app.get("/health")
+def health(response: Response) -> dict:
+    if not client.is_connected:
+        response.status_code = 503
+    return {"state": client.state, "stats": asdict(client.stats)}
+
+
+@app.get("/metrics")
+def metrics() -> Response:
+    return Response(generate_latest(), media_type="text/plain; version=0.0.4")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    uvicorn.run(app, host="127.0.0.1", port=int(os.environ.get("PORT", "8000")))

@@ -1,0 +1,39 @@
+"""How :class:`Stats` is told to whatever collects metrics: the names, which are the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Literal, NamedTuple
+
+from .stats import Stats
+
+
+class Metric(NamedTuple):
+    name: str
+    kind: Literal["counter", "gauge"]
+    unit: str
+    """As OpenTelemetry writes it; Prometheus has it in the name."""
+    meaning: str
+    value: Callable[[Stats], float | None]
+    """None where there is nothing to tell."""
+
+
+def _metric(field: str, name: str, kind: Literal["counter", "gauge"], unit: str, meaning: str) -> Metric:
+    return Metric(name, kind, unit, meaning, attrgetter(field))
+
+
+METRICS = (
+    Metric("connected", "gauge", "", "Whether there is a connection", lambda stats: int(stats.uptime is not None)),
+    _metric("uptime", "uptime_seconds", "gauge", "s", "Time that the present connection has lasted"),
+    _metric("reconnects", "reconnects", "counter", "", "Times that a lost connection was made again"),
+    _metric("round_trip", "round_trip_seconds", "gauge", "s", "Time from the last ping to its answer"),
+    _metric("received", "received_messages", "counter", "", "Messages of the server, of any kind"),
+    _metric("delivered", "delivered_events", "counter", "", "Events that handlers were called for"),
+    _metric("queued", "queued_events", "gauge", "", "Events that wait for handlers"),
+    _metric("unbound", "unbound_events", "counter", "", "Events that nobody had bound a handler to"),
+    _metric("discarded", "discarded_events", "counter", "", "Events that waited when their channel was left"),
+    _metric("dropped", "dropped_events", "counter", "", "Events thrown away for lack of room: always 0"),
+    _metric("bytes_received", "received_bytes", "counter", "By", "Size of the messages received"),
+    _metric("bytes_sent", "sent_bytes", "counter", "By", "Size of the messages sent"),
+)
