@@ -371,9 +371,9 @@ class Connection(picows.WSListener):
         self._send(_protocol.encode_signin(auth, user_data))
         return self.answers.sent_subscribe(_protocol.SIGNIN)
 
-    def send_ping(self) -> None:
+    def send_ping(self) -> Question:
         self._send(_protocol.PING)
-        self.answers.sent_ping()
+        return self.answers.sent_ping()
 
     def send_silent(self, payload: bytes) -> None:
         """Send something that is not answered unless with an error: a client event, an unsubscribe, a pong."""
