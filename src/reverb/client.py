@@ -195,10 +195,12 @@ class ReverbClient(Bindable):
     async def ping(self) -> float:
         """Ask the server whether it is there; return the seconds until it answered.
 
-        Servers handle a connection's messages in order: what they have against a message that was sent before has
-        reached the handlers of ``"error"`` by then. Raises :class:`ConnectionError` without a connection or when
-        it is lost meanwhile, :class:`TimeoutError` after ``REVERB_PONG_TIMEOUT`` seconds, and
-        :class:`ProtocolError` when the server refuses (Reverb's rate limit counts pings, too).
+        Servers handle a connection's messages in order: what they have against one that was sent before has
+        arrived by then, and is on its way to the handlers of ``"error"``.
+
+        Raises :class:`ConnectionError` without a connection or when it is lost meanwhile, :class:`TimeoutError`
+        after ``REVERB_PONG_TIMEOUT`` seconds, and :class:`ProtocolError` when the server refuses (Reverb's rate
+        limit counts pings, too).
         """
         connection, timeout = self._connection, self._config.pong_timeout
         if connection is None:

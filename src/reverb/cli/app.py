@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
@@ -40,3 +41,4 @@ def reverb(
     ] = False,
 ) -> None:
     """Laravel Reverb, and other servers of the Pusher protocol, from the command line."""
+    logging.getLogger("reverb").addHandler(logging.NullHandler())  # commands tell by themselves what matters of it

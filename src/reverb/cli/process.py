@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ __all__ = ["EXIT_CODES", "ExitCode", "complete", "exit_on_error", "fail", "run",
 
 
 EXIT_CODES = """Exit codes: 0 done; 1 failed; 2 wrong usage, settings or data; 3 no connection, or no answer;
-4 refused; 5 not enough came in time; 130 ended by Ctrl-C, 143 by SIGTERM, before it was done."""
+4 refused; 5 not enough came in time; 130 ended by Ctrl-C; 143 ended by SIGTERM."""
 """At the end of each command's ``--help``."""
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import ConnectionError, Events, ReverbClient, ReverbConfig
-from .._protocol import is_presence, parse_error
+from .._protocol import is_encrypted, is_presence, needs_auth, parse_error
 from .options import (
     NO_DATA,
     AsJson,
@@ -56,6 +56,9 @@ def trigger(
     the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`, or
     `REVERB_AUTH_ENDPOINT` and `REVERB_AUTH_TOKEN`.
     """
+    if not needs_auth(channel) or is_encrypted(channel):
+        reason = "only private and presence channels have them, and encrypted ones don't"
+        raise fail(f"no client events on {channel}: {reason}", ExitCode.USAGE)
     value = parse_json(read_data(data), "the data")
     user = parse_presence_user(presence_user) if is_presence(channel) else None
     with exit_on_error():
@@ -76,6 +79,7 @@ async def _trigger(config: ReverbConfig, name: str, user: dict[str, Any] | None,
     async with client:
         channel = await client.subscribe(name, user_data=user)
         client.bind(Events.ERROR, on_error)
+        channel.bind(Events.ERROR, on_error)  # soketi's name the channel
         with unsendable():
             await channel.trigger(event, data)
         # Reverb's rate limit counts the ping, too: then there is no answer to it but another error.

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from .._protocol import is_presence
 from .asking import ask
 from .options import AppId, AsJson, Host, Key, PathPrefix, Port, Scheme
 from .output import show, show_table
+from .process import ExitCode, fail
 
 __all__ = ["users"]
 
@@ -28,6 +30,8 @@ def users(
     The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
     the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`.
     """
+    if not is_presence(name):
+        raise fail(f"{name} is no presence channel (presence-…): only those know their users", ExitCode.USAGE)
     found = ask(
         lambda api: api.users(name),
         host=host,
