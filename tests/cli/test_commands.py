@@ -76,6 +76,16 @@ async def test_failing_is_told() -> None:
     ]
 
 
+async def test_one_that_cannot_be_run_is_told_and_the_next_one_runs(tmp_path: Path) -> None:
+    told = Told()
+    async with Commands(f"cat > {tmp_path}/payload", told) as commands:
+        await commands.put("x" * 1_000_000, {}, "news", None)
+        await commands.put("e", 7, "news", None)
+    assert commands.failures == len(told) == 1
+    assert told[0].startswith("the command can't be run (Argument list too long) for xxx")
+    assert (tmp_path / "payload").read_text() == "7\n"
+
+
 @pytest.mark.parametrize("stubborn", [False, True])
 async def test_cancelling_ends_the_present_one_and_what_it_started(
     stubborn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

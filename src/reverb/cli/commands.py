@@ -70,24 +70,31 @@ class Commands:
 
     async def _run(self, event: _Event) -> None:
         values = (event.channel, event.name, event.user_id or "")
-        process = await asyncio.create_subprocess_shell(
-            self._command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=_STDERR,
-            env=os.environ | dict(zip(VARIABLES, map(_as_variable, values), strict=True)),
-            start_new_session=True,  # Ctrl-C is ours to pass on
-        )
+        try:
+            process = await asyncio.create_subprocess_shell(
+                self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=_STDERR,
+                env=os.environ | dict(zip(VARIABLES, map(_as_variable, values), strict=True)),
+                start_new_session=True,  # Ctrl-C is ours to pass on
+            )
+        except OSError as error:  # too many processes, too long a name for a variable
+            self._tell_failure(f"can't be run ({error.strerror})", event)
+            return
         try:
             await process.communicate(_payload(event.data))
         except asyncio.CancelledError:
             await _end(process)
             raise
         if process.returncode:
-            self.failures += 1
             how = f"failed with exit code {process.returncode}"
             if process.returncode < 0:
                 how = f"was ended by {signal.Signals(-process.returncode).name}"
-            self._tell(f"the command {how} for {event.name} on {event.channel}", "red")
+            self._tell_failure(how, event)
+
+    def _tell_failure(self, how: str, event: _Event) -> None:
+        self.failures += 1
+        self._tell(f"the command {how} for {event.name} on {event.channel}", "red")
 
 
 async def _end(process: Process) -> None:

@@ -37,7 +37,7 @@ def trigger(
         str, typer.Argument(metavar="EVENT", help="Such as typing; client- is put in front where it is missing.")
     ],
     data: Annotated[
-        str, typer.Argument(metavar="[DATA|-]", help="A JSON object, list or null; - reads the standard input.")
+        str, typer.Argument(metavar="DATA|-", help="A JSON object, list or null; - reads the standard input.")
     ] = NO_DATA,
     presence_user: PresenceUser = None,
     as_json: AsJson = False,
