@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from reverb import ReverbConfig
@@ -112,6 +114,24 @@ async def test_cancelling_ends_the_present_one_and_what_it_started(
         await task
     await until(lambda: not _is_running(pid), 15)
     assert not (tmp_path / "late").exists()
+
+
+async def test_cancelling_while_one_is_being_started() -> None:
+    sleep = ["sleep", f"9{os.getpid()}"]
+    for turns in range(1, 30):
+        task = asyncio.create_task(_run(f"{' '.join(sleep)} & wait"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await until(lambda: sleep not in [each.info["cmdline"] for each in psutil.process_iter(["cmdline"])], 15)
+
+
+async def _run(command: str) -> None:
+    async with Commands(command, _unexpected) as commands:
+        await commands.put("e", {}, "news", None)
+        await asyncio.Event().wait()
 
 
 def _unexpected(message: str, style: str) -> None:

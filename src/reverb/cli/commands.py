@@ -70,21 +70,24 @@ class Commands:
 
     async def _run(self, event: _Event) -> None:
         values = (event.channel, event.name, event.user_id or "")
-        try:
-            process = await asyncio.create_subprocess_shell(
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_shell(
                 self._command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=_STDERR,
                 env=os.environ | dict(zip(VARIABLES, map(_as_variable, values), strict=True)),
                 start_new_session=True,  # Ctrl-C is ours to pass on
             )
+        )
+        try:
+            process = await asyncio.shield(starting)  # so that one that has started is known, and ended
+            await process.communicate(_payload(event.data))
         except OSError as error:  # too many processes, too long a name for a variable
             self._tell_failure(f"can't be run ({error.strerror})", event)
             return
-        try:
-            await process.communicate(_payload(event.data))
         except asyncio.CancelledError:
-            await _end(process)
+            with suppress(OSError):
+                await _end(await starting)
             raise
         if process.returncode:
             how = f"failed with exit code {process.returncode}"
