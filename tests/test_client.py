@@ -1232,3 +1232,71 @@ async def test_a_handler_can_subscribe_while_reading_is_paused() -> None:
         (await client.subscribe("news")).bind("e", handler)
         await asyncio.wait_for(done.wait(), 5)
         assert client.channels.keys() == {"news", "other"}
+
+
+# --- pings -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_ping_comes_back_behind_the_errors_of_what_was_sent_before() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe", channel="private-x")
+        await peer.confirm("private-x")
+        await peer.expect("client-status")
+        await peer.expect("pusher:ping")
+        await peer.send("pusher:error", r'{"code":4301,"message":"No client messaging"}')
+        await asyncio.sleep(0.05)
+        await peer.send("pusher:pong")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        errors = Recorder()
+        client.bind("error", errors)
+        private = await client.subscribe("private-x")
+        await private.trigger("status", {})
+        assert 0.05 <= await client.ping() < 5
+        assert [data["code"] for _, data, _ in errors.calls] == [4301]
+
+
+async def test_pings_at_the_same_time_are_told_apart() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        for _ in range(2):
+            await peer.expect("pusher:ping")
+        for _ in range(2):
+            await peer.send("pusher:pong")
+            await asyncio.sleep(0.05)
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        first, second = await asyncio.gather(client.ping(), client.ping())
+        assert first + 0.03 < second
+
+
+async def test_a_ping_without_an_answer() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:ping")
+        await peer.expect("pusher:ping")
+        await peer.hang_up()
+
+    async with ScriptedServer(script) as server, connected(server, pong_timeout=0.1) as client:
+        with pytest.raises(TimeoutError, match=r"a ping within 0\.1 seconds \(REVERB_PONG_TIMEOUT\)"):
+            await client.ping()
+        with pytest.raises(ConnectionError, match=r"lost the connection to .* before a ping was answered"):
+            await client.ping()
+    with pytest.raises(ConnectionError, match="cannot ping: not connected to"):
+        await client.ping()
+
+
+async def test_a_ping_that_is_refused() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:ping")
+        await peer.send("pusher:error", r'{"code":4301,"message":"Rate limit exceeded"}')
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        with pytest.raises(ProtocolError, match=r"refused a ping: .*Rate limit exceeded") as caught:
+            await client.ping()
+        assert caught.value.code == 4301

@@ -17,6 +17,7 @@ import sys
 import textwrap
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -519,6 +520,8 @@ async def test_the_output_of_listen(block: Block, target: Target, tmp_path: Path
 async def test_the_output_of_publish(block: Block, client: ReverbClient, tmp_path: Path) -> None:
     heard = Recorder()
     (await client.subscribe("news")).bind("article.published", heard)
+    seen = Recorder()
+    (await client.subscribe("private-orders.7")).bind("client-seen", seen)
     line = '{"channel": "news", "event": "article.published", "data": {"id": 12}}\n'
     (tmp_path / "events.jsonl").write_text(line * 250)
     for command_line, output in re.findall(r"^\$ reverb (.*)\n(.*)$", block.text, re.M):
@@ -526,6 +529,21 @@ async def test_the_output_of_publish(block: Block, client: ReverbClient, tmp_pat
             assert await command.exit_code() == 0
             assert (command.out.text, command.err.text) == (f"{output}\n", "")
     assert {data["id"] for _, data, _ in await heard.wait_for(251)} == {12}
+    assert [data for _, data, _ in await seen.wait_for(1)] == [{"by": "ann"}]
+
+
+@block_of("On the command line 3")
+async def test_the_answers_of_reverb(block: Block, target: Target, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        for user_id in ("ann", "bob", None):
+            client = await stack.enter_async_context(ReverbClient(**target.settings))
+            await client.subscribe("news")
+            if user_id is not None:
+                await client.subscribe("presence-room.1", {"user_id": user_id, "user_info": {}})
+        for command_line, output in re.findall(r"^\$ reverb (.*)\n((?:[^$].*\n?)+)", block.text, re.M):
+            async with run_module(*shlex.split(command_line), env=variables(target), cwd=tmp_path) as command:
+                assert await command.exit_code() == 0
+                assert (command.out.text.strip(), command.err.text) == (output.strip(), "")
 
 
 def test_the_commands_and_options_of_reverb() -> None:

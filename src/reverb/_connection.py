@@ -431,10 +431,10 @@ class Connection(picows.WSListener):
         self._send(_protocol.encode_signin(auth, user_data))
         return self.answers.sent_subscribe(_protocol.SIGNIN)
 
-    def send_ping(self) -> None:
+    def send_ping(self) -> Question:
         self._send(_protocol.PING)
-        self.answers.sent_ping()
         self._asked_at = monotonic()
+        return self.answers.sent_ping()
 
     def send_silent(self, payload: bytes) -> None:
         """Send something that is not answered unless with an error: a client event, an unsubscribe, a pong."""

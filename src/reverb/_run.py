@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     CONNECTION = 3
     REFUSED = 4
+    TOO_LATE = 5
 
 
 def exit_code_for(error: ReverbError) -> ExitCode:

@@ -27,6 +27,7 @@ from .exceptions import (
     AuthenticationError,
     ConfigurationError,
     ConnectionError,
+    ProtocolError,
     ReverbError,
     SubscriptionError,
     TimeoutError,
@@ -101,6 +102,7 @@ class ReverbClient(Bindable):
         self._asked: dict[Question, Channel] = {}
         self._buffers: WeakKeyDictionary[Buffer, Channel | None] = WeakKeyDictionary()
         """What streams collect, and the channels that they end with."""
+        self._pings: dict[Question, asyncio.Future[None]] = {}
         self._authorizing: set[asyncio.Task[None]] = set()
         self._authorizations = asyncio.Semaphore(self._config.auth_concurrency)
         self._user = User(self)
@@ -190,6 +192,34 @@ class ReverbClient(Bindable):
         asked to, disconnected, or failed.
         """
         await self._supervisor.wait_connected(timeout)
+
+    async def ping(self) -> float:
+        """Ask the server whether it is there; return the seconds until it answered.
+
+        Servers handle a connection's messages in order: what they have against one that was sent before has
+        arrived by then, and is on its way to the handlers of ``"error"``.
+
+        Raises :class:`ConnectionError` without a connection or when it is lost meanwhile, :class:`TimeoutError`
+        after ``REVERB_PONG_TIMEOUT`` seconds, and :class:`ProtocolError` when the server refuses (Reverb's rate
+        limit counts pings, too).
+        """
+        connection, timeout = self._connection, self._config.pong_timeout
+        if connection is None:
+            raise ConnectionError(f"cannot ping: not connected to {self._config.address}")
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        started = monotonic()
+        question = connection.send_ping()
+        self._pings[question] = answer
+        self._regulate_reading()
+        try:
+            await asyncio.wait_for(answer, timeout)
+        except asyncio.TimeoutError:
+            raise TimeoutError(
+                f"{self._config.address} did not answer a ping within {timeout:g} seconds (REVERB_PONG_TIMEOUT)"
+            ) from None
+        finally:
+            self._pings.pop(question, None)
+        return monotonic() - started
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -596,14 +626,14 @@ class ReverbClient(Bindable):
     def _regulate_reading(self) -> None:
         """Read from the socket, unless the handlers have enough to do.
 
-        While a subscribe is unanswered, reading goes on, or a handler that subscribes would wait for an answer
-        that nobody reads; but not without bounds.
+        While a subscribe or a ping is unanswered, reading goes on, or a handler that subscribes would wait for an
+        answer that nobody reads; but not without bounds.
         """
         connection = self._connection
         if connection is None:
             return
         full = self._dispatcher.is_full
-        if full and self._asked:
+        if full and (self._asked or self._pings):
             full = self._dispatcher.is_flooded
         connection.set_reading(not full)
         if not full:
@@ -636,6 +666,10 @@ class ReverbClient(Bindable):
         for task in self._authorizing:
             task.cancel()
         self._asked.clear()
+        for answer in self._pings.values():
+            if not answer.done():
+                reason = f"lost the connection to {self._config.address} before a ping was answered"
+                answer.set_exception(ConnectionError(reason))
         self._user._on_lost()
         for channel in [*self._channels.values(), *self._joining.values()]:
             channel._on_lost()
@@ -690,6 +724,9 @@ class ReverbClient(Bindable):
         for refusal in refusals:
             self._take_refusal(refusal.question, refusal.error)
         asked = None if question is None else self._asked.pop(question, None)
+        pinged = None if question is None else self._pings.get(question)
+        if pinged is not None and not pinged.done():
+            pinged.set_result(None)
         self._regulate_reading()
         return asked
 
@@ -713,6 +750,8 @@ class ReverbClient(Bindable):
             self._refuse_for(channel, error)
         elif question.channel == _protocol.SIGNIN:
             self._user._on_refused(error)
+        elif (answer := self._pings.get(question)) is not None and not answer.done():
+            answer.set_exception(ProtocolError(f"{self._config.address} refused a ping: {error}", code=error.code))
 
 
 def _authorizer_in(config: ReverbConfig) -> Authorizer | None:

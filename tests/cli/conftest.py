@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from reverb import ReverbConfig
 from reverb.server import ReverbServer
+from tests.cli.clients import Clients, clients_of
 from tests.integration.servers import Target
 
 
@@ -25,3 +27,9 @@ def target(embedded: ReverbServer) -> Target:
 def settings(embedded: ReverbServer) -> dict[str, str]:
     """The variables that name the server."""
     return embedded.env
+
+
+@pytest.fixture
+def clients(reverb_config: ReverbConfig) -> Iterator[Clients]:
+    with clients_of(reverb_config) as clients:
+        yield clients

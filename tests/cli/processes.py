@@ -37,6 +37,11 @@ class Output:
         os.set_blocking(fd, False)
         asyncio.get_running_loop().add_reader(fd, self._read)
 
+    @property
+    def plain(self) -> str:
+        """The text without colours."""
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.text)
+
     async def expect(self, pattern: str, after: re.Match[str] | None = None) -> re.Match[str]:
         """Wait until ``pattern`` is found in the output, ``after`` another one; fail when it ends without, or the
         deadline is over."""

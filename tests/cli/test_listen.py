@@ -7,14 +7,18 @@ import json
 import re
 import signal
 import socket
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
+from typer.testing import Result
 
 from reverb import Events, ReverbClient
-from reverb.server import App, ReverbServer
+from reverb.server import App, BlockingServer, ReverbServer
+from tests.cli.in_process import invoke
 from tests.cli.processes import reverb
 from tests.integration.servers import Target
 
@@ -184,6 +188,142 @@ async def test_ctrl_c_while_connecting(settings: dict[str, str], tmp_path: Path)
                 command.press_ctrl_c()
                 assert await command.exit_code() == 0
                 assert "Traceback" not in command.out.text
+
+
+async def test_says_for_how_long_it_was_away(
+    embedded: ReverbServer, target: Target, settings: dict[str, str], tmp_path: Path
+) -> None:
+    async with reverb("listen", "news", env=settings, cwd=tmp_path) as command:
+        await command.err.expect("subscribed to news$")
+        await embedded.restart(downtime=0.3)
+        back = await command.err.expect(r"back after (\d+\.\d) seconds; what was published meanwhile")
+        assert 0.3 <= float(back[1]) < 15
+        assert command.err.text.index("subscribed to news", 60) < back.start()
+
+
+async def test_says_that_it_is_still_connecting(settings: dict[str, str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        env = {**settings, "REVERB_PORT": address.partition(":")[2]}
+        async with reverb("listen", "news", env=env, cwd=tmp_path) as command:
+            await command.err.expect(f"connecting to {address} …$")
+            command.send_signal(signal.SIGTERM)
+            assert await command.exit_code() == 0
+
+
+# --- what is wanted --------------------------------------------------------------------------------------------
+
+
+def published(server: BlockingServer, *events: str, channel: str = "news") -> Thread:
+    """Publish events, with their numbers as data, as soon as somebody listens."""
+
+    def publish() -> None:
+        server.wait_for_subscription(channel)
+        for number, event in enumerate(events):
+            server.publish(channel, event, number)
+
+    thread = Thread(target=publish)
+    thread.start()
+    return thread
+
+
+def listen(server: BlockingServer, *arguments: str, events: Sequence[str] = ()) -> Result:
+    publishing = published(server, *events)
+    result = invoke("listen", "news", *arguments)
+    publishing.join(15)
+    return result
+
+
+def test_a_number_of_events(reverb_server: ReverbServer) -> None:
+    result = listen(reverb_server.blocking, "--count", "2", events=["a", "b", "c"])
+    assert result.exit_code == 0
+    assert rows(result.stdout) == ["news a 0", "news b 1"]
+
+
+def test_patterns(reverb_server: ReverbServer) -> None:
+    arguments = ("--event", "order.*", "--event", r"App\Events\*", "--count", "2", "--json")
+    result = listen(reverb_server.blocking, *arguments, events=["a", "order.paid", "Order.a", r"App\Events\A"])
+    assert result.exit_code == 0
+    events = [each["event"] for each in objects(result.stdout)]
+    assert events == [Events.SUBSCRIPTION_SUCCEEDED, "order.paid", r"App\Events\A"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--timeout", "0.5", "--event", "b"], 5, "no event came within 0.5 seconds"),
+        (["--timeout", "0.5", "--count", "2"], 5, "1 of 2 events came within 0.5 seconds"),
+        (["--timeout", "0.5"], 0, None),
+        (["--timeout", "10", "--count", "1"], 0, None),
+    ],
+    ids=["nothing", "too-few", "something", "enough"],
+)
+def test_a_time(arguments: list[str], code: int, says: str | None, reverb_server: ReverbServer) -> None:
+    result = listen(reverb_server.blocking, *arguments, events=["a"])
+    assert result.exit_code == code
+    assert (result.stderr.splitlines()[-1] == f"reverb: {says}") == (says is not None)
+
+
+@pytest.mark.parametrize("arguments", [["--count", "0"], ["--timeout", "-1"], ["--timeout", "soon"]])
+def test_a_number_that_is_none(arguments: list[str]) -> None:
+    assert invoke("listen", "news", *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_signal_before_there_was_enough(
+    number: signal.Signals, code: int, settings: dict[str, str], tmp_path: Path
+) -> None:
+    async with reverb("listen", "news", "--count", "1", env=settings, cwd=tmp_path) as command:
+        await command.err.expect("subscribed to news$")
+        command.send_signal(number)
+        assert await command.exit_code() == code
+
+
+# --- commands --------------------------------------------------------------------------------------------------
+
+
+async def test_a_command_for_each_event(target: Target, settings: dict[str, str], tmp_path: Path) -> None:
+    run = 'read -r data; echo "$REVERB_EVENT on $REVERB_CHANNEL has $data" | tee -a log'
+    arguments = ("listen", "news", "private-a", "--count", "3", "--exec", run)
+    async with reverb(*arguments, env=settings, cwd=tmp_path) as command:
+        await command.err.expect("subscribed to news$")
+        await command.err.expect("subscribed to private-a$")
+        for number, channel in enumerate(["news", "private-a", "news"]):
+            await target.publish(channel, f"e{number}", {"n": number})
+            await command.out.expect(f"e{number} ")
+        assert await command.exit_code() == 0
+        assert len(rows(command.out.text)) == 3
+        log = (tmp_path / "log").read_text()
+        assert log.splitlines() == [
+            'e0 on news has {"n": 0}',
+            'e1 on private-a has {"n": 1}',
+            'e2 on news has {"n": 2}',
+        ]
+        assert re.findall("^e.*$", command.err.text, re.MULTILINE) == log.splitlines()
+
+
+def test_a_command_that_fails(reverb_server: ReverbServer) -> None:
+    run = 'test "$REVERB_EVENT" = good'
+    result = listen(reverb_server.blocking, "--count", "2", "--exec", run, events=["bad", "good"])
+    assert result.exit_code == 1
+    assert "the command failed with exit code 1 for bad on news\n" in result.stderr
+    assert result.stderr.splitlines()[-1] == "reverb: the command failed for 1 of 2 events"
+
+
+async def test_ctrl_c_ends_the_command(target: Target, settings: dict[str, str], tmp_path: Path) -> None:
+    run = "trap 'echo ended; exit' TERM; echo started; sleep 60 & wait"
+    arguments = ("listen", "news", "--exec", run)
+    async with reverb(*arguments, env=settings, cwd=tmp_path, terminal=True) as command:
+        await command.out.expect("subscribed to news")
+        await target.publish("news", "first", {})
+        await command.out.expect("started")
+        await target.publish("news", "second", {})
+        await command.out.expect("second")
+        command.press_ctrl_c()
+        assert await command.exit_code() == 0
+        assert command.out.text.count("started") == 1
+        assert "ended" in command.out.text
+        assert "Traceback" not in command.out.text
 
 
 # --- settings --------------------------------------------------------------------------------------------------

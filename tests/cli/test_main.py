@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import reverb as package
+from reverb import ReverbConfig
+from reverb.cli.app import app
+from reverb.cli.process import ExitCode
+from tests.cli.in_process import invoke
 from tests.cli.processes import reverb
+
+DOCUMENTATION = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+SHARED = {"--host", "--port", "--app-id", "--key", "--scheme", "--path", "--json"}
 
 
 async def test_version(tmp_path: Path) -> None:
@@ -30,7 +41,7 @@ def test_the_installed_script_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["--help"], ["demo", "listen", "publish", "--version"]),
+        (["--help"], ["demo", "listen", "publish", "trigger", "--version", "--install-completion"]),
         (["demo", "--help"], ["Exit codes", "130"]),
         (
             ["listen", "--help"],
@@ -78,3 +89,47 @@ def test_names_the_extra_that_is_missing(missing: str, arguments: list[str], tmp
         f'reverb: the command line needs {missing}, which is not installed: pip install "python-reverb[cli]"\n'
     )
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+def test_exit_codes_are_the_same_everywhere(command: str) -> None:
+    """What is documented, what each ``--help`` says, and what there is in the code are the same."""
+    documented = re.findall(r"^\| (\d+) \| ([^|.]+?) *\|", DOCUMENTATION, re.MULTILINE)
+    assert [int(code) for code, _ in documented] == [*ExitCode, 128 + signal.SIGINT, 128 + signal.SIGTERM]
+    told = " ".join(invoke(command, "--help").stdout.split())
+    _, _, told = told.rpartition("Exit codes: ")
+    meanings = [f"{code} {meaning}" for code, meaning in documented]
+    assert told == "; ".join(meanings) + "."
+
+
+@pytest.mark.parametrize("command", typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+def test_every_command_and_option_is_documented(command: str) -> None:
+    found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    (section,) = re.findall(rf"^## `reverb {command}\b.*?$(.*?)(?=^## |\Z)", DOCUMENTATION, re.M | re.S)
+    options = {option for parameter in found.params for option in parameter.opts if option.startswith("--")}
+    documented = set(re.findall(r"^\| `(--[\w-]+)", section, re.MULTILINE))
+    assert documented == options - SHARED
+
+
+def test_the_options_name_their_variables() -> None:
+    for option, variable in re.findall(r"^\| `(--[\w-]+) \w+` \| `(REVERB_\w+)` \|", DOCUMENTATION, re.MULTILINE):
+        assert option in SHARED
+        told = " ".join(invoke("publish", "--help").stdout.split())
+        assert re.search(rf"{option}\b[^│]*│?[^│]*{variable}", told), option
+        assert variable.removeprefix("REVERB_").lower() in ReverbConfig.model_fields
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("reverb tri", ["trigger"]), ("reverb listen --ex", ["--exec"])])
+def test_completion_in_bash(typed: str, offered: list[str], tmp_path: Path) -> None:
+    """The script that the command prints, run by bash as it is when somebody presses Tab."""
+    program = f"""
+        eval "$(_REVERB_COMPLETE=source_bash reverb)"
+        COMP_WORDS=({typed}) COMP_CWORD={typed.count(" ")} COMP_LINE={typed!r}
+        complete -p reverb >/dev/null && _reverb_completion reverb
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30
+    )
+    assert (done.stdout.split(), done.stderr) == (offered, "")

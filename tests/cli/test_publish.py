@@ -52,7 +52,8 @@ async def publish(
     [
         (["news", "e"], [("e", {}, "news")]),
         (["news", "e", '{"id": 1}'], [("e", {"id": 1}, "news")]),
-        (["news", "e", "just text"], [("e", "just text", "news")]),
+        (["news", "e", "--text", "just text"], [("e", "just text", "news")]),
+        (["news", "e", '"a JSON string"'], [("e", "a JSON string", "news")]),
         (["news", "private-a", "e", "1"], [("e", 1, "news"), ("e", 1, "private-a")]),
         (["news", "e", "--", "-1"], [("e", -1, "news")]),
     ],
@@ -68,7 +69,7 @@ async def test_arguments(
 async def test_data_from_the_standard_input(heard: Recorder, settings: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "data").write_text("Zoë\n", encoding="utf-8")
     out, stdin = '{"accepted": 1}\n', tmp_path / "data"
-    await publish("news", "e", "-", "--json", env=settings, cwd=tmp_path, out=out, stdin=stdin)
+    await publish("news", "e", "-", "--text", "--json", env=settings, cwd=tmp_path, out=out, stdin=stdin)
     assert await heard.wait_for(1) == [("e", "Zoë", "news")]
 
 
@@ -143,10 +144,12 @@ async def test_an_end_in_the_middle(
         (["news"], "a channel and an event are needed, or --file"),
         (["news", "e", "--file", "lines"], "--file goes without channels, event and data"),
         (["--file", "missing"], "missing can't be read: No such file"),
-        (["news", "e", "x" * 10_000], "REVERB_MAX_REQUEST_SIZE"),
+        (["news", "e", "{bad"], "reverb: the data is not JSON: JSON is malformed: object keys"),
+        (["news", "e", "just text"], "; --text sends it as it is\n"),
+        (["news", "e", "--text", "x" * 10_000], "REVERB_MAX_REQUEST_SIZE"),
         (["news", "e", "--scheme", "ftp"], "REVERB_SCHEME"),
     ],
-    ids=["nothing", "no-event", "both", "no-file", "too-large", "setting"],
+    ids=["nothing", "no-event", "both", "no-file", "no-json", "text", "too-large", "setting"],
 )
 async def test_wrong_usage(arguments: list[str], says: str, settings: dict[str, str], tmp_path: Path) -> None:
     await publish(*arguments, env=settings, cwd=tmp_path, code=2, err=f"{says}")

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
 
 from .. import __version__
+from .channel import channel
+from .channels import channels
+from .connections import connections
 from .demo import demo
 from .listen import listen
+from .process import EXIT_CODES
 from .publish import publish
 from .serve import serve
+from .terminate import terminate
+from .trigger import trigger
+from .users import users
 
 __all__ = ["app"]
 
 # Rich tracebacks would show local variables, the application's secret among them.
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
-)
-app.command()(demo)
-app.command()(listen)
-app.command()(publish)
-app.command()(serve)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+for command in (listen, trigger, publish, channels, channel, users, connections, terminate, serve, demo):
+    app.command(epilog=EXIT_CODES)(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -37,3 +41,4 @@ def reverb(
     ] = False,
 ) -> None:
     """Laravel Reverb, and other servers of the Pusher protocol, from the command line."""
+    logging.getLogger("reverb").addHandler(logging.NullHandler())  # commands tell by themselves what matters of it

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import typer
 from pydantic import SecretStr
 from rich.console import Console
 from rich.syntax import Syntax
@@ -19,7 +18,7 @@ from rich.text import Text
 
 from .. import Events, ReverbClient, ReverbConfig, ReverbError, __version__
 from ..auth import sign_request
-from .process import ExitCode, fail, run, stop_writing
+from .process import ExitCode, complete, fail, stop_writing
 from .view import OutputConsole, View
 
 if TYPE_CHECKING:
@@ -64,27 +63,17 @@ class DemoError(Exception):
 
 
 def demo() -> None:
-    """See the client at work: two clients, a server and the HTTP API, in five seconds.
+    """See the client at work: it takes five seconds.
 
     Needs no server and no settings: it starts a server of its own on this machine, on a free port, and looks at
     neither the `REVERB_…` variables nor the file `.env`.
-
-    Exit codes:
-
-    - 0: every event arrived
-
-    - 1: something went wrong
-
-    - 130: ended by Ctrl-C (143: by SIGTERM)
     """
     from aiohttp import ClientError
 
     try:
-        received = run(_demonstrate())
+        complete(_demonstrate())
     except (DemoError, ReverbError, ClientError, OSError) as error:
         raise fail(f"the demonstration failed: {error}", ExitCode.FAILED) from None
-    if received is not None:
-        raise typer.Exit(128 + received)
 
 
 async def _demonstrate() -> None:

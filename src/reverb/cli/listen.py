@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
-import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from fnmatch import fnmatchcase
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from .. import Events, PresenceChannel, ReverbClient, ReverbConfig
+from .. import ConnectionState, Events, PresenceChannel, ReverbClient, ReverbConfig
 from .._protocol import is_presence
-from .options import Host, Key, PathPrefix, Port, Scheme, configure
-from .process import ExitCode, exit_on_error, fail, run, stop_writing
+from .commands import Commands
+from .options import Host, Key, PathPrefix, Port, PresenceUser, Scheme, configure, parse_presence_user
+from .process import ExitCode, complete, exit_on_error, fail, run, stop_writing
 from .view import JsonLines, OutputConsole, View
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["listen"]
+
+_PATIENCE = 1.0
+"""Seconds before we say that we are still connecting."""
 
 
 def listen(
@@ -28,12 +34,32 @@ def listen(
         list[str],
         typer.Argument(metavar="CHANNEL", help="Such as news, private-orders.7 or presence-room.1."),
     ],
-    presence_user: Annotated[
+    patterns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--event",
+            metavar="PATTERN",
+            help=r"Only events with such a name: order.\*, 'App\\Events\\\*'. Can be given several times.",
+        ),
+    ] = None,
+    presence_user: PresenceUser = None,
+    count: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after N events.")] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="Listen no longer than that. When not enough came by then (none, or less than --count), "
+            "the exit code is 5.",
+        ),
+    ] = None,
+    command: Annotated[
         str | None,
         typer.Option(
-            metavar="JSON",
-            help="""Who we are on presence channels: {"user_id": "7", "user_info": {"name": "Ann"}}. """
-            "By default a made-up id, cli-HOSTNAME-PID.",
+            "--exec",
+            metavar="COMMAND",
+            help="Run a shell command for each event, one after another: with the payload on its standard input, "
+            "and REVERB_CHANNEL, REVERB_EVENT and REVERB_USER_ID set. What it prints goes to the standard error.",
         ),
     ] = None,
     as_json: Annotated[
@@ -53,39 +79,54 @@ def listen(
     can see options in the list of processes.
 
     Events go to the standard output, what happens to the connection goes to the standard error.
-
-    Exit codes:
-
-    - 0: ended by Ctrl-C or SIGTERM, or because nobody reads the output any more
-
-    - 1: the program has a fault
-
-    - 2: wrong usage or settings
-
-    - 3: no connection, or it was lost for good
-
-    - 4: a channel was refused
     """
-    user = _default_user() if presence_user is None else _parse_user(presence_user)
+    user = parse_presence_user(presence_user)
     with exit_on_error():
         config = configure(host=host, port=port, app_key=key, scheme=scheme, path=path)
-        run(_listen(config, channels, user, as_json=as_json))
+        work = _listen(config, channels, user, patterns or ["*"], count, timeout, command, as_json=as_json)
+        if count is None and timeout is None:
+            run(work)  # a signal is the end that it is meant to have
+        else:
+            complete(work)
 
 
-async def _listen(config: ReverbConfig, channels: list[str], user: dict[str, Any], *, as_json: bool) -> None:
+async def _listen(
+    config: ReverbConfig,
+    channels: list[str],
+    user: dict[str, Any],
+    patterns: list[str],
+    count: int | None,
+    timeout: float | None,
+    command: str | None,
+    *,
+    as_json: bool,
+) -> None:
     this_task = asyncio.current_task()
     assert this_task is not None
     on_unread = partial(stop_writing, this_task)
     output = JsonLines(on_unread) if as_json else View(OutputConsole(on_unread), channels)
     status = View(Console(stderr=True, highlight=False), channels).status
-    log = _Log(status)
-    connections = 0
+    commands = None if command is None else Commands(command, status)
+    enough = asyncio.Event()
+    seen = 0
+    is_connected_again = False
+
+    def on_state_change(event: str, data: Any, channel: str | None) -> None:
+        if data["current"] == ConnectionState.UNAVAILABLE:
+            status(f"{config.address} is out of reach; still trying", "yellow")
+
+    slow = asyncio.get_running_loop().call_later(_PATIENCE, status, f"connecting to {config.address} …", "dim")
 
     def on_connected(event: str, data: Any, channel: str | None) -> None:
-        nonlocal connections
-        connections += 1
-        again = "again " if connections > 1 else ""
+        nonlocal is_connected_again
+        slow.cancel()
+        again = "again " if is_connected_again else ""
+        is_connected_again = True
         status(f"connected {again}to {config.address}", "green")
+
+    def on_reconnected(event: str, data: Any, channel: str | None) -> None:
+        away = f"back after {data['downtime']:.1f} seconds"
+        status(f"{away}; what was published meanwhile does not come any more", "yellow")
 
     def on_subscribed(event: str, data: Any, channel: str | None) -> None:
         subscribed = client.channels.get(channel or "")
@@ -95,29 +136,60 @@ async def _listen(config: ReverbConfig, channels: list[str], user: dict[str, Any
         else:
             status(f"subscribed to {channel}", "green")
 
-    def on_event(event: str, data: Any, channel: str | None, user_id: str | None) -> None:
-        if channel is None or event.startswith("reverb:"):
-            return  # about the connection: told as status
-        if event == Events.SUBSCRIPTION_SUCCEEDED and not as_json:
-            return  # for people, told as status; to programs it says who is there
+    def on_event(event: str, data: Any, channel: str | None, user_id: str | None) -> Awaitable[None] | None:
+        nonlocal seen
+        if channel is None or event.startswith("reverb:") or enough.is_set():
+            return None  # about the connection: told as status
+        if event == Events.SUBSCRIPTION_SUCCEEDED:
+            if as_json:  # for people, told as status; to programs it says who is there
+                output.event(event, data, channel, user_id)
+            return None
+        if not any(fnmatchcase(event, pattern) for pattern in patterns):
+            return None
         output.event(event, data, channel, user_id)
+        seen += 1
+        if seen == count:
+            enough.set()
+        return None if commands is None else commands.put(event, data, channel, user_id)
 
     client = ReverbClient(config)
     # Bound before connecting, they miss nothing.
+    client.bind(Events.STATE_CHANGE, on_state_change)
     client.bind(Events.CONNECTION_ESTABLISHED, on_connected)
+    client.bind(Events.RECONNECTED, on_reconnected)
     client.bind(Events.SUBSCRIPTION_SUCCEEDED, on_subscribed)
     client.bind("*", on_event)
-    with log:
+    with _Log(status) as log:
         try:
-            async with client:
+            async with commands or nullcontext(), client:
                 await asyncio.gather(
                     *(client.subscribe(name, user_data=user if is_presence(name) else None) for name in channels)
                 )
                 log.tell_warnings()
-                await client.listen()
+                await _wait_for_the_end(client, enough, timeout)
         except asyncio.CancelledError:
             status(f"disconnected from {config.address}")
             raise
+        finally:
+            slow.cancel()
+    if seen < (count or 1):  # then the time is over
+        wanted = "no event" if count is None else f"{seen} of {count} events"
+        raise fail(f"{wanted} came within {timeout:g} seconds", ExitCode.TOO_LATE)
+    if commands is not None and commands.failures:
+        raise fail(f"the command failed for {commands.failures} of {seen} events", ExitCode.FAILED)
+
+
+async def _wait_for_the_end(client: ReverbClient, enough: asyncio.Event, timeout: float | None) -> None:
+    """Wait for enough events or the end of the time; raise when the connection is lost for good."""
+    ends = {asyncio.ensure_future(client.listen()), asyncio.ensure_future(enough.wait())}
+    try:
+        done, _ = await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        for end in done:
+            end.result()
+    finally:
+        for end in ends:
+            end.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
 
 
 class _Log(logging.Handler):
@@ -137,23 +209,9 @@ class _Log(logging.Handler):
             message += f": {record.exc_info[1]!r}"
         self._status(message, "red" if record.levelno >= logging.ERROR else "yellow")
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         logging.getLogger("reverb").addHandler(self)
+        return self
 
     def __exit__(self, *_: object) -> None:
         logging.getLogger("reverb").removeHandler(self)
-
-
-def _default_user() -> dict[str, Any]:
-    return {"user_id": f"cli-{socket.gethostname()}-{os.getpid()}", "user_info": {}}
-
-
-def _parse_user(text: str) -> dict[str, Any]:
-    try:
-        user = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise fail(f"--presence-user is not JSON: {error}", ExitCode.USAGE) from None
-    if not isinstance(user, dict) or not isinstance(user.get("user_id"), str | int):
-        example = '{"user_id": "7", "user_info": {"name": "Ann"}}'
-        raise fail(f"--presence-user must be an object with a user_id, such as {example}", ExitCode.USAGE)
-    return user

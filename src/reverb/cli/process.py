@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 
 from .._run import ExitCode, exit_code_for, run
-from ..exceptions import ReverbError
+from ..exceptions import ProtocolError, ReverbError
 from .view import printable
 
-__all__ = ["ExitCode", "exit_on_error", "fail", "run", "stop_writing"]
+__all__ = ["EXIT_CODES", "ExitCode", "complete", "exit_on_error", "fail", "run", "stop_writing", "unsendable"]
+
+
+EXIT_CODES = """Exit codes: 0 done; 1 failed; 2 wrong usage, settings or data; 3 no connection, or no answer;
+4 refused; 5 not enough came in time; 130 ended by Ctrl-C; 143 ended by SIGTERM."""
+"""At the end of each command's ``--help``."""
 
 
 def fail(message: str, code: ExitCode) -> typer.Exit:
@@ -31,6 +36,22 @@ def exit_on_error() -> Iterator[None]:
         yield
     except ReverbError as error:
         raise fail(str(error), exit_code_for(error)) from None
+
+
+@contextmanager
+def unsendable() -> Iterator[None]:
+    """An event that is not sent for what it is: the usage is wrong, not the connection."""
+    try:
+        yield
+    except ProtocolError as error:
+        raise fail(str(error), ExitCode.USAGE) from None
+
+
+def complete(work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work``, which comes to an end by itself: a signal before that has an exit code of its own."""
+    received = run(work)
+    if received is not None:
+        raise typer.Exit(128 + received)
 
 
 def stop_writing(task: asyncio.Task[Any]) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -14,16 +11,26 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from .. import BatchError, BatchEvent, ProtocolError, ReverbAPI, ReverbConfig
-from .options import Host, Key, PathPrefix, Port, Scheme, configure
-from .process import ExitCode, exit_on_error, fail, run
-from .view import printable
+from .. import BatchError, BatchEvent, ReverbAPI, ReverbConfig
+from .options import (
+    NO_DATA,
+    AppId,
+    AsJson,
+    Host,
+    Key,
+    PathPrefix,
+    Port,
+    Scheme,
+    configure,
+    parse_json,
+    read_data,
+)
+from .output import show
+from .process import ExitCode, complete, exit_on_error, fail, unsendable
 
 __all__ = ["publish"]
 
 _STDIN = "-"
-_NO_DATA = "{}"
-"""Servers want data with each event."""
 _STEP = 10
 """Events sent before the progress is shown again: what a batch holds."""
 
@@ -33,8 +40,8 @@ def publish(
         list[str] | None,
         typer.Argument(
             metavar="CHANNEL... EVENT [DATA|-]",
-            help="One channel and an event; then data, or - for the standard input. Data is sent as it is, "
-            "usually JSON, and {} by default. With several channels the data must be there.",
+            help="One channel and an event; then data, or - for the standard input. Data is JSON, and {} by "
+            "default. With several channels the data must be there.",
         ),
     ] = None,
     file: Annotated[
@@ -45,17 +52,20 @@ def publish(
             """such as {"channel": "news", "event": "article.published", "data": {"id": 12}}.""",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help='Print {"accepted": N}, the number of events that the server took.')
+    text: Annotated[
+        bool, typer.Option("--text", help="The data is a text, not JSON, and is sent as it is.")
     ] = False,
+    as_json: AsJson = False,
     host: Host = None,
     port: Port = None,
-    app_id: Annotated[str | None, typer.Option(help="The application's id, instead of REVERB_APP_ID.")] = None,
+    app_id: AppId = None,
     key: Key = None,
     scheme: Scheme = None,
     path: PathPrefix = None,
 ) -> None:
-    """Publish an event on channels, or a file of events, as Laravel does: over the server's HTTP API.
+    """Publish an event on channels, or a file of events.
+
+    It goes over the server's HTTP API, as from Laravel.
 
     The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
     the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`.
@@ -63,42 +73,28 @@ def publish(
     Of three arguments or more the last one is the data: `reverb publish news sports published '{"id": 12}'`.
 
     The lines of a file are checked first, then sent in order and in batches, up to the first that fails.
-
-    Exit codes:
-
-    - 0: the server has accepted everything
-
-    - 1: the program has a fault
-
-    - 2: wrong usage or settings, or an event that can't be sent
-
-    - 3: no connection, or no answer in time
-
-    - 4: the server refused
-
-    - 130: ended by Ctrl-C (143: by SIGTERM)
     """
     if file is not None:
-        if arguments:
+        if arguments or text:
             raise fail("--file goes without channels, event and data", ExitCode.USAGE)
         lines = _read_lines(file)
     else:
         channels, event, data = _parse(arguments or [])
+        if not text:
+            parse_json(data, "the data", "; --text sends it as it is")
     with exit_on_error():
         config = configure(host=host, port=port, app_id=app_id, app_key=key, scheme=scheme, path=path)
         if file is None:
-            received = run(_publish(config, channels, event, data, as_json=as_json))
+            complete(_publish(config, channels, event, data))
+            show([{"accepted": 1}], f"published {event} on {', '.join(channels)}", as_json=as_json)
         else:
-            received = run(_publish_lines(config, lines, as_json=as_json))
-    if received is not None:
-        raise typer.Exit(128 + received)
+            complete(_publish_lines(config, lines, as_json=as_json))
 
 
-async def _publish(config: ReverbConfig, channels: list[str], event: str, data: str, *, as_json: bool) -> None:
+async def _publish(config: ReverbConfig, channels: list[str], event: str, data: str) -> None:
     async with ReverbAPI(config) as api:
-        with _unsendable():
+        with unsendable():
             await api.trigger(channels, event, data)
-    _tell(1, f"published {event} on {', '.join(channels)}", as_json=as_json)
 
 
 async def _publish_lines(config: ReverbConfig, lines: list[_Line], *, as_json: bool) -> None:
@@ -108,7 +104,7 @@ async def _publish_lines(config: ReverbConfig, lines: list[_Line], *, as_json: b
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     async with ReverbAPI(config) as api:
         try:
-            with progress, _unsendable():
+            with progress, unsendable():
                 task = progress.add_task("Publishing", total=len(lines))
                 while accepted < len(lines):
                     batch = [line.event for line in lines[accepted : accepted + _STEP]]
@@ -121,7 +117,7 @@ async def _publish_lines(config: ReverbConfig, lines: list[_Line], *, as_json: b
             text = f"published {accepted} of {len(lines)} events"
             if accepted < len(lines):
                 text += f"; line {lines[accepted].number} and what is behind it are not confirmed"
-            _tell(accepted, text, as_json=as_json)
+            show([{"accepted": accepted}], text, as_json=as_json)
 
 
 class _Line(NamedTuple):
@@ -132,9 +128,9 @@ class _Line(NamedTuple):
 def _parse(arguments: list[str]) -> tuple[list[str], str, str]:
     match arguments:
         case [channel, event]:
-            return [channel], event, _NO_DATA
+            return [channel], event, NO_DATA
         case [*channels, event, data] if channels:
-            return channels, event, sys.stdin.read().removesuffix("\n") if data == _STDIN else data
+            return channels, event, read_data(data)
         case _:
             raise fail("a channel and an event are needed, or --file; see reverb publish --help", ExitCode.USAGE)
 
@@ -152,16 +148,3 @@ def _read_lines(file: str) -> list[_Line]:
     except (ValueError, RecursionError) as error:
         raise fail(f"line {number} of {file} is no event: {error}; nothing is sent", ExitCode.USAGE) from None
     return lines
-
-
-@contextmanager
-def _unsendable() -> Iterator[None]:
-    """An event that is not sent for what it is: the usage is wrong, not the connection."""
-    try:
-        yield
-    except ProtocolError as error:
-        raise fail(str(error), ExitCode.USAGE) from None
-
-
-def _tell(accepted: int, text: str, *, as_json: bool) -> None:
-    print(json.dumps({"accepted": accepted}) if as_json else printable(text))

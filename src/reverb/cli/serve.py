@@ -91,21 +91,15 @@ def serve(
         typer.Option("--strict", help="Answer by the Pusher protocol's book where Reverb has its own way."),
     ] = False,
 ) -> None:
-    """Run a server that answers like Reverb, for development, and print what happens on it, until Ctrl-C.
+    """Run a development server that answers like Reverb.
+
+    It prints what happens on it, until Ctrl-C.
 
     The application and its limits are those of Laravel's `REVERB_…` variables, in the environment or in the file
     `.env`: `REVERB_APP_ID`, `REVERB_APP_KEY`, `REVERB_APP_SECRET`, `REVERB_APP_MAX_MESSAGE_SIZE` and so on.
     Without these it is `app-id`, `app-key` and `app-secret`.
 
     It listens on this machine only, and is not made for more. In production, use Laravel Reverb.
-
-    Exit codes:
-
-    - 0: ended by Ctrl-C or SIGTERM, or because nobody reads the output any more
-
-    - 1: it can't listen there
-
-    - 2: wrong usage or settings
     """
     given: dict[str, Any] = {"server_host": host, "server_port": port, "server_path": path, "app_key": key}
     try:

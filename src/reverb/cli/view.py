@@ -15,7 +15,7 @@ from rich.text import Text
 
 from .._protocol import is_presence, needs_auth
 
-__all__ = ["JsonLines", "OutputConsole", "View", "printable"]
+__all__ = ["JsonLines", "OutputConsole", "View", "channel_style", "fill", "printable"]
 
 _GAP = "  "
 _TIME_WIDTH = len("12:34:56")
@@ -54,7 +54,7 @@ class View:
         line = Text.assemble(
             (f"{datetime.now():%H:%M:%S}", "dim"),
             _GAP,
-            (_fill(channel, self._channel_width), _channel_style(channel)),
+            (fill(channel, self._channel_width), channel_style(channel)),
             _GAP,
             (event, "dim" if event.startswith("pusher") else "bold"),
         )
@@ -114,11 +114,13 @@ def printable(text: str) -> str:
     )
 
 
-def _fill(text: str, width: int) -> str:
+def fill(text: str, width: int) -> str:
+    """Pad a text to a width in cells, of which wide characters take two."""
     return text + " " * (width - cell_len(text))
 
 
-def _channel_style(channel: str) -> str:
+def channel_style(channel: str) -> str:
+    """Return the colour that tells public, private and presence channels apart."""
     if is_presence(channel):
         return "magenta"
     return "yellow" if needs_auth(channel) else "green"

@@ -1,0 +1,45 @@
+"""Questions to the HTTP API, as commands ask them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+
+from .. import ReverbAPI
+from .options import configure
+from .process import complete, exit_on_error, unsendable
+
+__all__ = ["ALL_INFO", "ask"]
+
+T = TypeVar("T")
+
+ALL_INFO = "subscription_count,user_count"
+"""Everything that servers tell of channels."""
+_PATIENCE = 0.5
+"""Seconds before we say that we are waiting."""
+
+
+def ask(question: Callable[[ReverbAPI], Awaitable[T]], **options: str | int | None) -> T:
+    """Ask the HTTP API; return its answer, or end with a message and the exit code for what went wrong."""
+    answers: list[T] = []
+
+    async def work() -> None:
+        console = Console(stderr=True)
+        waiting = console.status(f"Asking {escape(config.address)} …")
+        timer = asyncio.get_running_loop().call_later(_PATIENCE, waiting.start)
+        try:
+            async with ReverbAPI(config) as api:
+                with unsendable():
+                    answers.append(await question(api))
+        finally:
+            timer.cancel()
+            waiting.stop()
+
+    with exit_on_error():
+        config = configure(**options)
+        complete(work())
+    return answers[0]

@@ -1,0 +1,66 @@
+"""``reverb channel``: whether, and how much, a channel is in use."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from .. import APIError, ChannelInfo, ReverbAPI
+from .._protocol import is_presence
+from .asking import ALL_INFO, ask
+from .options import AppId, AsJson, Host, Key, PathPrefix, Port, Scheme
+from .output import show, show_table
+from .view import channel_style, printable
+
+__all__ = ["channel"]
+
+
+def channel(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as news or presence-room.1.")],
+    as_json: AsJson = False,
+    host: Host = None,
+    port: Port = None,
+    app_id: AppId = None,
+    key: Key = None,
+    scheme: Scheme = None,
+    path: PathPrefix = None,
+) -> None:
+    """Say whether a channel is in use, and by how many.
+
+    The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
+    the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`.
+    """
+
+    async def question(api: ReverbAPI) -> ChannelInfo:
+        try:
+            return await api.channel(name, ALL_INFO if is_presence(name) else "subscription_count")
+        except APIError as error:
+            if error.status != 400:
+                raise
+            return await api.channel(name)  # Pusher counts subscriptions where that is enabled
+
+    info = ask(
+        question,
+        host=host,
+        port=port,
+        app_id=app_id,
+        app_key=key,
+        scheme=scheme,
+        path=path,
+    )
+    if as_json:
+        fields = {
+            "channel": name,
+            "occupied": info.occupied,
+            "subscription_count": info.subscription_count,
+            "user_count": info.user_count,
+        }
+        show([fields], "", as_json=True)
+        return
+    occupied = None if info.occupied is None else ("yes" if info.occupied else "no")
+    show_table(
+        ["Channel", "Occupied", "Subscriptions", "Users"],
+        [(Text(printable(name), channel_style(name)), occupied, info.subscription_count, info.user_count)],
+    )

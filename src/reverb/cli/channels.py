@@ -1,0 +1,69 @@
+"""``reverb channels``: which channels somebody is subscribed to."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from .. import APIError, ChannelInfo, ReverbAPI
+from .asking import ALL_INFO, ask
+from .options import AppId, AsJson, Host, Key, PathPrefix, Port, Scheme
+from .output import show, show_table
+from .view import channel_style, printable
+
+__all__ = ["channels"]
+
+
+def channels(
+    prefix: Annotated[
+        str | None, typer.Option(metavar="PREFIX", help="Only channels that begin so, such as presence-.")
+    ] = None,
+    as_json: AsJson = False,
+    host: Host = None,
+    port: Port = None,
+    app_id: AppId = None,
+    key: Key = None,
+    scheme: Scheme = None,
+    path: PathPrefix = None,
+) -> None:
+    """List the channels that somebody is subscribed to.
+
+    The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
+    the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`.
+    """
+
+    async def question(api: ReverbAPI) -> dict[str, ChannelInfo]:
+        try:
+            return await api.channels(prefix, ALL_INFO)
+        except APIError as error:
+            if error.status != 400:
+                raise
+            # Pusher counts users of presence channels only, and subscriptions where that is enabled.
+            return await api.channels(prefix)
+
+    found = ask(
+        question,
+        host=host,
+        port=port,
+        app_id=app_id,
+        app_key=key,
+        scheme=scheme,
+        path=path,
+    )
+    if as_json or not found:
+        lines = (
+            {"channel": name, "subscription_count": info.subscription_count, "user_count": info.user_count}
+            for name, info in sorted(found.items())
+        )
+        which = f"a channel that begins with {prefix}" if prefix else "any channel"
+        show(lines, f"nobody is subscribed to {which}", as_json=as_json)
+        return
+    show_table(
+        ["Channel", "Subscriptions", "Users"],
+        [
+            (Text(printable(name), channel_style(name)), info.subscription_count, info.user_count)
+            for name, info in sorted(found.items())
+        ],
+    )

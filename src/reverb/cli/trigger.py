@@ -1,0 +1,99 @@
+"""``reverb trigger``: a client event, over a connection of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+
+from .. import ConnectionError, Events, ReverbClient, ReverbConfig
+from .._protocol import is_encrypted, is_presence, needs_auth, parse_error
+from .options import (
+    NO_DATA,
+    AsJson,
+    Host,
+    Key,
+    PathPrefix,
+    Port,
+    PresenceUser,
+    Scheme,
+    configure,
+    parse_json,
+    parse_presence_user,
+    read_data,
+)
+from .output import show
+from .process import ExitCode, complete, exit_on_error, fail, unsendable
+
+__all__ = ["trigger"]
+
+
+def trigger(
+    channel: Annotated[
+        str, typer.Argument(metavar="CHANNEL", help="Private or presence, such as private-orders.7.")
+    ],
+    event: Annotated[
+        str, typer.Argument(metavar="EVENT", help="Such as typing; client- is put in front where it is missing.")
+    ],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA|-", help="A JSON object, list or null; - reads the standard input.")
+    ] = NO_DATA,
+    presence_user: PresenceUser = None,
+    as_json: AsJson = False,
+    host: Host = None,
+    port: Port = None,
+    key: Key = None,
+    scheme: Scheme = None,
+    path: PathPrefix = None,
+) -> None:
+    """Send a client event to the others on a channel.
+
+    Connects, subscribes, sends, and asks the server for a sign of life before it leaves: servers say nothing to a
+    client event that they take, but what they have against one has arrived by then.
+
+    The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
+    the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`, or
+    `REVERB_AUTH_ENDPOINT` and `REVERB_AUTH_TOKEN`.
+    """
+    if not needs_auth(channel) or is_encrypted(channel):
+        reason = "only private and presence channels have them, and encrypted ones don't"
+        raise fail(f"no client events on {channel}: {reason}", ExitCode.USAGE)
+    value = parse_json(read_data(data), "the data")
+    user = parse_presence_user(presence_user) if is_presence(channel) else None
+    with exit_on_error():
+        config = configure(host=host, port=port, app_key=key, scheme=scheme, path=path, reconnect_enabled=False)
+        complete(_trigger(config, channel, user, event, value))
+    name = event if event.startswith("client-") else f"client-{event}"
+    show([{"channel": channel, "event": name}], f"triggered {name} on {channel}", as_json=as_json)
+
+
+async def _trigger(config: ReverbConfig, name: str, user: dict[str, Any] | None, event: str, data: Any) -> None:
+    refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def on_error(event: str, data: Any, channel: str | None) -> None:
+        if not refused.done():
+            refused.set_result(data)
+
+    client = ReverbClient(config)
+    async with client:
+        channel = await client.subscribe(name, user_data=user)
+        client.bind(Events.ERROR, on_error)
+        channel.bind(Events.ERROR, on_error)  # soketi's name the channel
+        with unsendable():
+            await channel.trigger(event, data)
+        # Reverb's rate limit counts the ping, too: then there is no answer to it but another error.
+        answer, loss = asyncio.ensure_future(client.ping()), asyncio.ensure_future(client.listen())
+        try:
+            await asyncio.wait({answer, loss, refused}, return_when=asyncio.FIRST_COMPLETED)
+            if refused.done():
+                error = parse_error(refused.result())
+                raise fail(f"{config.address} refused {event!r} on {name!r}: {error}", ExitCode.REFUSED)
+            try:
+                await answer
+            except ConnectionError:
+                await loss  # which says why
+        finally:
+            answer.cancel()
+            loss.cancel()
+            await asyncio.gather(answer, loss, return_exceptions=True)
