@@ -11,6 +11,7 @@ from .demo import demo
 from .listen import listen
 from .publish import publish
 from .serve import serve
+from .systemd import systemd
 
 __all__ = ["app"]
 
@@ -22,6 +23,7 @@ app.command()(demo)
 app.command()(listen)
 app.command()(publish)
 app.command()(serve)
+app.command()(systemd)
 
 
 def _print_version(wanted: bool) -> None:
