@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from reverb import ConnectionError, ReverbClient, _supervisor, _systemd
+from reverb._connection import Connection
 from reverb.server import ReverbServer
 from tests.cli.processes import reverb as run_module
 from tests.scripted import Peer, ScriptedServer
@@ -244,7 +245,7 @@ class TestWatchdog:
 
         async with listening(server, connect_timeout=0.1):
             await manager.beat()
-            monkeypatch.setattr(_supervisor.Connection, "open", hang)
+            monkeypatch.setattr(Connection, "open", hang)
             server.drop()
             await manager.silence()
 

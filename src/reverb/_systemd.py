@@ -1,8 +1,8 @@
 """Telling systemd how the service is: ready, connected or not, alive (the protocol of ``sd_notify(3)``).
 
-systemd asks for it, with the variable ``NOTIFY_SOCKET`` for units of ``Type=notify`` and ``WATCHDOG_USEC`` for those
-with ``WatchdogSec``. Where it does not, nothing in here does anything. It sees one process, whatever number of clients
-listen in it: so that is what it is told about.
+systemd asks for it, with the variable ``NOTIFY_SOCKET`` for units of ``Type=notify`` and ``WATCHDOG_USEC`` for
+those with ``WatchdogSec``. Where it does not, nothing in here does anything. What it sees is a process, whatever
+number of clients listen in it: so that is what it is told about.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class _Listener:
 
     Alive is more than running: while connected, the connection looks after itself; while it is not, attempts to
     connect have to follow each other as they are meant to; and while reading is paused because handlers can't keep
-    up, events have to be delivered. A handler that takes long, or for ever, is no sign of death: it holds up its own
-    channel only, until so much waits that reading is paused.
+    up, events have to be delivered. A handler that takes long, or for ever, is no sign of death: it holds up its
+    own channel only, until so much waits that reading is paused.
     """
 
     def __init__(self, config: ReverbConfig, supervisor: Supervisor, dispatcher: Dispatcher) -> None:
@@ -144,7 +144,7 @@ def _tell_end() -> None:
 
 
 def _status(text: str) -> str:
-    """Say what ``systemctl status`` shows, in one line: each line is an order, and an error may quote the server."""
+    """Say what ``systemctl status`` shows. In one line: each line is an order, and an error may quote the server."""
     return f"STATUS={' '.join(text.split())}"
 
 

@@ -15,9 +15,9 @@ from .process import ExitCode, fail
 
 __all__ = ["systemd"]
 
-# The program may be one that uses a Raspberry Pi's camera and pins, so PrivateDevices is for the reader to choose, and
-# ProtectClock, which closes the devices, too. MemoryDenyWriteExecute breaks libraries with callbacks from C, and
-# ProcSubset=pid os.getloadavg().
+# The program may be one that uses a Raspberry Pi's camera and pins, so PrivateDevices is for the reader to choose,
+# and ProtectClock, which closes the devices, too. MemoryDenyWriteExecute breaks libraries with callbacks from C,
+# and ProcSubset=pid os.getloadavg().
 _UNIT = """\
 # /etc/systemd/system/{name}.service
 #
@@ -32,7 +32,7 @@ Wants=network-online.target
 
 [Service]
 # client.listen() tells systemd when it is connected, and that it is alive. For
-# a program that does without, write Type=simple and take out the next two lines.
+# a program without it, write Type=simple and take out the next two lines.
 Type=notify
 NotifyAccess=main
 WatchdogSec=60
@@ -100,8 +100,8 @@ def systemd(
     """Print a systemd unit for a program that listens.
 
     In the program's directory, for its user: `reverb systemd | sudo tee /etc/systemd/system/reverb-client.service`.
-    The unit says in comments what can be changed. It is of `Type=notify` with a watchdog: `client.listen()` tells
-    systemd when it is connected, and that it is alive; a program that hangs is started again.
+    The unit says in comments what can be changed. It is of `Type=notify` with a watchdog: `client.listen()`
+    tells systemd when it is connected, and that it is alive; a program that hangs is started again.
 
     Exit codes:
 
