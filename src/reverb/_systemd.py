@@ -144,7 +144,7 @@ def _tell_end() -> None:
 
 
 def _status(text: str) -> str:
-    """Say what ``systemctl status`` shows. In one line: each line is an order, and an error may quote the server."""
+    """Say what ``systemctl status`` shows, in one line: lines are orders, and an error may quote the server."""
     return f"STATUS={' '.join(text.split())}"
 
 

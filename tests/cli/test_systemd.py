@@ -80,8 +80,8 @@ def test_everything_can_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("option", "value", "says"),
     [
-        ("name", "a/b", "--name 'a/b' can't be the name of a unit"),
-        ("name", "", "--name '' can't be the name of a unit"),
+        ("name", "a/b", "--name 'a/b' can't be a unit's name"),
+        ("name", "", "--name '' can't be a unit's name"),
         ("command", "no-such-program --x", "--exec no-such-program is not found; write the whole path"),
         ("command", " ", "--exec ' ' must be one line that is not empty"),
         ("command", "/bin/true\nUser=root", "--exec '/bin/true\\nUser=root' must be one line"),

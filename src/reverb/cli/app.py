@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .bench import bench
 from .demo import demo
 from .listen import listen
 from .publish import publish
@@ -19,6 +20,7 @@ __all__ = ["app"]
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
+app.command()(bench)
 app.command()(demo)
 app.command()(listen)
 app.command()(publish)

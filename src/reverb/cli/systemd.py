@@ -99,7 +99,8 @@ def systemd(
 ) -> None:
     """Print a systemd unit for a program that listens.
 
-    In the program's directory, for its user: `reverb systemd | sudo tee /etc/systemd/system/reverb-client.service`.
+    In the program's directory, as its user:
+    `reverb systemd | sudo tee /etc/systemd/system/reverb-client.service`.
     The unit says in comments what can be changed. It is of `Type=notify` with a watchdog: `client.listen()`
     tells systemd when it is connected, and that it is alive; a program that hangs is started again.
 
@@ -111,7 +112,7 @@ def systemd(
     """
     where = str((directory or Path()).absolute())
     if not re.fullmatch(r"[\w:.-]+", name, re.ASCII):
-        raise fail(f"--name {name!r} can't be the name of a unit: letters, digits and :._- can", ExitCode.USAGE)
+        raise fail(f"--name {name!r} can't be a unit's name: only letters, digits, :._-", ExitCode.USAGE)
     given = {"--exec": command, "--description": description, "--user": user, "--directory": where}
     for option, text in given.items():
         if text is not None and (not text.strip() or not text.isprintable()):
