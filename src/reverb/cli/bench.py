@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TaskID
+from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -123,20 +123,12 @@ async def _bench(config: ReverbConfig, count: int, seconds: float, *, as_json: b
     config = config.model_copy(update={"reconnect_enabled": False})  # what is measured has no gaps
     logging.getLogger("reverb").addHandler(logging.NullHandler())  # what goes wrong is raised, and said then
     status = Console(stderr=True, highlight=False)
-    progress = Progress(
-        *Progress.get_default_columns(),
-        MofNCompleteColumn(),
-        console=status,
-        transient=True,
-        auto_refresh=False,  # by a thread, which would be measured, too
-        disable=not status.is_terminal,
-    )
     name = f"private-reverb-bench-{secrets.token_hex(4)}"
     publishes = config.app_id is not None
     report = _print_json if as_json else _Report(config.address).show
     async with ReverbClient(config) as sender, ReverbClient(config) as receiver:
         channel = await sender.subscribe(name)
-        track = _Track(sender, receiver, progress, seconds)
+        track = _Track(sender, receiver, status, seconds)
         (await receiver.subscribe(name)).bind(_EVENT, track.on_arrival)
         status.print(
             printable(f"putting load on {config.address}; Ctrl-C ends it"), style="yellow", soft_wrap=True
@@ -150,27 +142,25 @@ async def _bench(config: ReverbConfig, count: int, seconds: float, *, as_json: b
         async def publish(number: int) -> None:
             await sender.api.trigger(name, _EVENT, {"n": number})
 
-        with progress:
-            await track.run("warming up", "", trigger, _WARM_UP)
-            report(await track.run("client event", "from trigger() to the handler", trigger, count))
-            if publishes:
-                await track.run("warming up", "", publish, _WARM_UP)
-                report(await track.run("published", "from the HTTP request to the handler", publish, count))
-            what = f"client events, {_AT_A_TIME} on the way at a time"
-            report(await track.run("throughput", what, trigger, count * _TIMES, _AT_A_TIME))
+        await track.run("warming up", "", trigger, _WARM_UP)
+        report(await track.run("client event", "from trigger() to the handler", trigger, count))
+        if publishes:
+            await track.run("warming up", "", publish, _WARM_UP)
+            report(await track.run("published", "from the HTTP request to the handler", publish, count))
+        what = f"client events, {_AT_A_TIME} on the way at a time"
+        report(await track.run("throughput", what, trigger, count * _TIMES, _AT_A_TIME))
 
 
 class _Track:
     """Sends events on one connection and sees them arrive on the other."""
 
-    def __init__(self, sender: ReverbClient, receiver: ReverbClient, progress: Progress, seconds: float) -> None:
+    def __init__(self, sender: ReverbClient, receiver: ReverbClient, status: Console, seconds: float) -> None:
         self._clients = (sender, receiver)
-        self._progress = progress
+        self._status = status
         self._seconds = seconds
         self._started: dict[int, float] = {}
         """When events were sent that are on the way, by number."""
         self._trips: list[float] = []
-        self._shown_at = 0.0
         self._news = asyncio.get_running_loop().create_future()
         self._refusal: str | None = None
         for client in self._clients:
@@ -197,31 +187,39 @@ class _Track:
         """Send events, up to ``at_a_time`` before the first of them has arrived, until they are ``count`` or the
         time is over."""
         self._trips = []
-        task = self._progress.add_task(name, total=count)
-        began = perf_counter()
-        sent = 0
-        while sent < count and (sent == 0 or perf_counter() - began < self._seconds):
-            self._started[sent] = perf_counter()
-            await send(sent)
-            sent += 1
-            while len(self._started) >= at_a_time:
-                await self._wait(task)
-        while self._started:
-            await self._wait(task)
-        elapsed = perf_counter() - began
-        self._progress.remove_task(task)
+        progress = Progress(
+            *Progress.get_default_columns(),
+            MofNCompleteColumn(),
+            console=self._status,
+            transient=True,
+            auto_refresh=False,  # by a thread, which would be measured, too
+            disable=not self._status.is_terminal,
+        )
+        task = progress.add_task(name, total=count)
+        with progress:
+            began = shown_at = perf_counter()
+            sent = 0
+            while sent < count and (sent == 0 or perf_counter() - began < self._seconds):
+                self._started[sent] = perf_counter()
+                await send(sent)
+                sent += 1
+                while len(self._started) >= at_a_time:
+                    await self._wait()
+                if perf_counter() - shown_at >= _PROGRESS_INTERVAL:
+                    progress.update(task, completed=len(self._trips), refresh=True)
+                    shown_at = perf_counter()
+            while self._started:
+                await self._wait()
+            elapsed = perf_counter() - began
         return Measurement(name, meaning, sorted(self._trips), elapsed)
 
-    async def _wait(self, task: TaskID) -> None:
+    async def _wait(self) -> None:
         """Wait until an event arrives; raise when none will."""
         # Before Python 3.12, wait_for() can swallow the cancellation that Ctrl-C is.
         await asyncio.wait({self._news}, timeout=_DEADLINE)
         if not self._news.done():
             raise TimeoutError(f"an event did not arrive within {_DEADLINE:g} seconds")
         self._news = asyncio.get_running_loop().create_future()
-        if perf_counter() - self._shown_at >= _PROGRESS_INTERVAL:
-            self._progress.update(task, completed=len(self._trips), refresh=True)
-            self._shown_at = perf_counter()
         if self._refusal is not None:
             raise _RefusedError(f"the server refused: {self._refusal}")
         for client in self._clients:
