@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import configparser
 import getpass
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +16,7 @@ import pytest
 import typer
 
 from reverb.cli.systemd import systemd
+from reverb.server import ReverbServer
 from tests.cli.processes import reverb
 
 
@@ -75,6 +79,107 @@ def test_everything_can_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert service["ExecStart"] == f"{shutil.which('sh')} -c 'exec true'"
     assert "# /etc/systemd/system/device-7.service" in text
     verify(text, tmp_path)
+
+
+# --- on systemd itself -----------------------------------------------------------------------------------------
+
+PROGRAM = """\
+import asyncio
+import time
+
+from reverb import ReverbClient
+
+
+async def main():
+    async with ReverbClient() as client:
+        channel = await client.subscribe("news")
+        channel.bind("hang", lambda *_: time.sleep(60))
+        await client.listen()
+
+
+asyncio.run(main())
+"""
+
+SESSION = """\
+set -eu
+mount -t tmpfs none /run
+mkdir -p /run/systemd/system /run/user/0 /run/home/.config/systemd/user
+export XDG_RUNTIME_DIR=/run/user/0 HOME=/run/home
+cp notify.service simple.service $HOME/.config/systemd/user
+/lib/systemd/systemd --user &
+manager=$!
+trap 'kill $manager; wait $manager || true; rmdir /sys/fs/cgroup/{,*/}init.scope 2>/dev/null || true' EXIT
+
+show() { systemctl --user show --property=SubState,StatusText,NRestarts --value $1 | xargs -d'\\n' echo "$2:"; }
+reach() {
+    for _ in $(seq 150); do case $(show $1 x) in $2) return;; esac; sleep 0.1; done
+    show $1 "did not reach $2"; return 1
+}
+
+for _ in $(seq 50); do systemctl --user is-system-running >/dev/null 2>&1 && break; sleep 0.1; done
+systemctl --user start notify; show notify started
+sleep 2.5; show notify "alive beyond the watchdog"
+$PYTHON -m reverb publish news hang
+reach notify '*connected*1 running'; show notify "hung, and started again"
+systemctl --user stop notify; show notify stopped
+systemctl --user start simple; reach simple '*running'; show simple simple
+systemctl --user stop simple; show simple stopped
+"""
+"""A systemd of its own, out of sight of everything else on the machine."""
+
+
+@pytest.fixture
+def unshare() -> list[str]:
+    """A command that runs another one where it can be alone with its systemd."""
+    if os.geteuid() != 0 or not Path("/lib/systemd/systemd").exists() or Path("/run/systemd/system").exists():
+        pytest.skip("needs to be root, and systemd to be installed and not to run the machine")
+    own = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--cgroup"]
+    if subprocess.run([*own, "mount", "-t", "tmpfs", "none", "/run"], capture_output=True).returncode != 0:
+        pytest.skip("mounts are not allowed here")
+    return own
+
+
+async def test_on_systemd(
+    unshare: list[str],
+    embedded: ReverbServer,
+    settings: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    (tmp_path / "listener.py").write_text(PROGRAM)
+    systemd(directory=tmp_path)
+    unit = capsys.readouterr().out
+    unit = unit.replace("WatchdogSec=60", "WatchdogSec=1").replace("RestartSec=10", "RestartSec=0")
+    # What containers are not allowed; the directory is in /tmp.
+    unit = re.sub(r"^(ProtectKernel\w+|PrivateTmp)=yes\n", "", unit, flags=re.M)
+    (tmp_path / "notify.service").write_text(unit)
+    service = parse(unit)["Service"]
+    kept = ("WorkingDirectory", "EnvironmentFile", "ExecStart", "Restart", "RestartSec")
+    lines = ["[Service]", "Type=simple", *(f"{name}={service[name]}" for name in kept)]
+    (tmp_path / "simple.service").write_text("\n".join(lines))
+    environment = {**os.environ, **settings, "PYTHON": sys.executable}
+    process = await asyncio.create_subprocess_exec(
+        *unshare,
+        "bash",
+        "-c",
+        SESSION,
+        env=environment,
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 40)
+    assert process.returncode == 0, out.decode()
+    connected = f"connected to 127.0.0.1:{embedded.port}"
+    assert [line for line in out.decode().splitlines() if ": " in line] == [
+        f"started: {connected} 0 running",
+        f"alive beyond the watchdog: {connected} 0 running",
+        f"hung, and started again: {connected} 1 running",
+        "stopped:  0 dead",
+        "simple:  0 running",
+        "stopped:  0 dead",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -31,14 +31,15 @@ After=network-online.target
 Wants=network-online.target
 
 [Service]
-# client.listen() tells systemd when it is connected, and that it is alive. For
-# a program without it, write Type=simple and take out the next two lines.
+# client.listen(), which is in client.run() too, tells systemd when it is
+# connected, and that it is alive. For a program without, write Type=simple and
+# take out the next two lines.
 Type=notify
 NotifyAccess=main
 WatchdogSec=60
 User={user}
 WorkingDirectory={directory}
-# REVERB_APP_KEY, REVERB_APP_SECRET, REVERB_HOST …; for nobody else: chmod 600
+# REVERB_APP_KEY, REVERB_APP_SECRET, REVERB_HOST …; the user's own: chmod 600
 EnvironmentFile={directory}/.env
 # Lets what the program prints arrive in the journal at once.
 Environment=PYTHONUNBUFFERED=1
