@@ -133,7 +133,7 @@ def unshare() -> list[str]:
     """A command that runs another one where it can be alone with its systemd."""
     if os.geteuid() != 0 or not Path("/lib/systemd/systemd").exists() or Path("/run/systemd/system").exists():
         pytest.skip("needs to be root, and systemd to be installed and not to run the machine")
-    own = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--cgroup"]
+    own = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--cgroup", "--kill-child"]
     if subprocess.run([*own, "mount", "-t", "tmpfs", "none", "/run"], capture_output=True).returncode != 0:
         pytest.skip("mounts are not allowed here")
     return own
@@ -169,7 +169,12 @@ async def test_on_systemd(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 40)
+    try:
+        out, _ = await asyncio.wait_for(process.communicate(), 40)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert process.returncode == 0, out.decode()
     connected = f"connected to 127.0.0.1:{embedded.port}"
     assert [line for line in out.decode().splitlines() if ": " in line] == [
