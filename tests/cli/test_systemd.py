@@ -7,6 +7,7 @@ import configparser
 import getpass
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from reverb.cli.app import app
 from reverb.cli.systemd import systemd
 from reverb.server import ReverbServer
 from tests.cli.processes import reverb
@@ -79,6 +82,17 @@ def test_everything_can_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert service["ExecStart"] == f"{shutil.which('sh')} -c 'exec true'"
     assert "# /etc/systemd/system/device-7.service" in text
     verify(text, tmp_path)
+
+
+def test_the_command_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "systemd.md").read_text(encoding="utf-8")
+    match = re.search(r"^reverb (systemd .*?) \\\n +\| sudo tee /etc/systemd/system/(\S+)\.service$", text, re.M)
+    assert match
+    done = CliRunner().invoke(app, shlex.split(match[1]))
+    assert done.exit_code == 0
+    assert parse(done.output)["Service"]["ExecStart"] == "/home/pi/device/.venv/bin/python iot_device.py"
+    assert f"sudo systemctl enable --now {match[2]}" in text
+    assert f"# /etc/systemd/system/{match[2]}.service" in done.output
 
 
 # --- on systemd itself -----------------------------------------------------------------------------------------
