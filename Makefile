@@ -3,16 +3,17 @@
 #   make demo                 see the client at work, no server needed
 #   make test ARGS='-k tls'   run the tests
 #   make check                lint, formatting, types
+#   make screens              record the pictures of the README
 #   make bench ARGS=quick     measure, beside other clients and the bare libraries
 #   make soak                 random faults for ten minutes; ARGS='--minutes 600 --seed 7' for longer
 #   make clean                remove everything that the targets above made
 #
 # PYTHON=/path/to/python chooses the interpreter; otherwise the first Python >= 3.10 that runs is taken.
 
-.PHONY: demo test check bench soak clean
+.PHONY: demo test check screens bench soak clean
 
 BIN := .venv/bin
-SOURCES := src tests bench examples
+SOURCES := src tests bench examples docs/screens.py
 
 # Written last, with the checkout's path in it: without the stamp the environment is half made, with another path in
 # it the environment was moved here and its scripts point elsewhere. Both, and a Python that is gone, mean starting over.
@@ -41,6 +42,9 @@ check: $(STAMP)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+
+screens: $(STAMP)
+	@$(BIN)/python -m docs.screens $(ARGS)
 
 bench: $(BENCH_STAMP)
 	@$(BIN)/python -m tests.integration.install

@@ -485,20 +485,6 @@ def normalise(output: str) -> list[str]:
     return [line for line in output.splitlines() if line]
 
 
-@block_of("See it work 2")
-async def test_the_output_of_the_demo(block: Block, tmp_path: Path) -> None:
-    async with run_module("demo", cwd=tmp_path) as command:
-        assert await command.exit_code() == 0
-        output = normalise(command.out.text)
-    position = 0
-    for part in block.text.split("\n…\n"):
-        lines = normalise(part)
-        assert lines[0] in output[position:], f"{lines[0]!r} is not where the README says"
-        position = output.index(lines[0], position)
-        assert output[position : position + len(lines)] == lines
-        position += len(lines)
-
-
 @block_of("On the command line")
 async def test_the_output_of_listen(block: Block, target: Target, tmp_path: Path) -> None:
     command_line, *expected = block.text.splitlines()

@@ -351,6 +351,19 @@ async def test_the_states_of_an_ordinary_life() -> None:
         assert session.states == ["connecting", "connected", "connecting", "connected", "disconnected"]
 
 
+async def test_the_wait_before_an_attempt_is_no_time_of_being_connected() -> None:
+    async with ScriptedServer(stay) as server:
+        supervisor, session = supervise(server, reconnect_delay_min=60, reconnect_delay_max=60)
+        await supervisor.start(None)
+        assert supervisor.connection is not None
+        supervisor.connection._abandon("as if it were lost")
+        await until(lambda: session.states[-1] == "connecting")
+        assert server.connections == 1
+        with pytest.raises(TimeoutError):
+            await supervisor.wait_connected(0.01)
+        await supervisor.stop()
+
+
 async def test_a_connection_that_does_not_come_back_is_unavailable_until_it_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

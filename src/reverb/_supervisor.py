@@ -73,6 +73,11 @@ class Supervisor:
     def is_running(self) -> bool:
         return self._task is not None and not self._task.done()
 
+    @property
+    def attempts(self) -> int:
+        """Connection attempts since the connection was lost."""
+        return 0 if self._outage is None else self._outage.attempts
+
     async def start(self, ssl_context: ssl.SSLContext | None) -> None:
         """Connect, with one attempt, and raise what it fails with; from then on reconnect.
 
@@ -110,12 +115,17 @@ class Supervisor:
         while self.state is not ConnectionState.CONNECTED:
             if not self.is_running:
                 raise self.failure or ConnectionError(f"not connected to {self._config.address}: {self.state}")
-            if self._state_changed is None:
-                self._state_changed = asyncio.get_running_loop().create_future()
             remaining = None if deadline is None else deadline - monotonic()
             if remaining is not None and remaining <= 0:
                 raise TimeoutError(f"not connected to {self._config.address} within {timeout:g} seconds")
-            await asyncio.wait({self._state_changed}, timeout=remaining)
+            await self.wait_changed(remaining)
+
+    async def wait_changed(self, timeout: float | None) -> bool:
+        """Wait for the next change of state, for ``timeout`` seconds at most; return whether there was one."""
+        if self._state_changed is None:
+            self._state_changed = asyncio.get_running_loop().create_future()
+        changed, _ = await asyncio.wait({self._state_changed}, timeout=timeout)
+        return bool(changed)
 
     async def wait_ended(self) -> None:
         """Wait for :meth:`stop`; raise what ended the connection for good."""
@@ -132,6 +142,7 @@ class Supervisor:
                 delay = self._delay_after(action) if opened.done() else None
                 if delay is None:
                     break
+                self._set_state(ConnectionState.CONNECTING)
                 log.warning("%s; connecting again in %.1f seconds", loss, delay, extra=self._log_fields)
                 await asyncio.sleep(delay)
         except asyncio.CancelledError:

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, overload
 from weakref import WeakKeyDictionary
 
-from . import _protocol
+from . import _protocol, _systemd
 from ._binding import Binding, Handler
 from ._connection import Connection
 from ._dispatch import Dispatcher, Lane
@@ -158,9 +158,11 @@ class ReverbClient(Bindable):
     async def listen(self) -> None:
         """Wait until :meth:`disconnect`; raise :class:`ConnectionError` when the connection is lost for good.
 
-        Handlers are called whether or not anyone waits here. Can be cancelled without harm.
+        Handlers are called whether or not anyone waits here. Can be cancelled without harm. Meanwhile, a systemd
+        that wants to know (``Type=notify``) is told how the service is.
         """
-        await self._supervisor.wait_ended()
+        async with _systemd.service(self._config, self._supervisor, self._dispatcher):
+            await self._supervisor.wait_ended()
 
     def run(self, setup: Callable[[Self], Awaitable[object]] | None = None) -> int:
         """Be a program: connect, await ``setup(client)``, which may subscribe and bind, and listen until SIGINT

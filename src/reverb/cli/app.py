@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .bench import bench
 from .channel import channel
 from .channels import channels
 from .connections import connections
@@ -16,6 +17,7 @@ from .listen import listen
 from .process import EXIT_CODES
 from .publish import publish
 from .serve import serve
+from .systemd import systemd
 from .terminate import terminate
 from .trigger import trigger
 from .users import users
@@ -24,7 +26,20 @@ __all__ = ["app"]
 
 # Rich tracebacks would show local variables, the application's secret among them.
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-for command in (listen, trigger, publish, channels, channel, users, connections, terminate, serve, demo):
+for command in (
+    listen,
+    trigger,
+    publish,
+    channels,
+    channel,
+    users,
+    connections,
+    terminate,
+    bench,
+    serve,
+    systemd,
+    demo,
+):
     app.command(epilog=EXIT_CODES)(command)
 
 
