@@ -8,6 +8,7 @@ import typer
 
 from .. import __version__
 from .demo import demo
+from .doctor import doctor
 from .listen import listen
 from .publish import publish
 from .serve import serve
@@ -19,6 +20,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
 app.command()(demo)
+app.command()(doctor)
 app.command()(listen)
 app.command()(publish)
 app.command()(serve)
