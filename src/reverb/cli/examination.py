@@ -51,7 +51,7 @@ __all__ = ["Examination", "Step"]
 T = TypeVar("T")
 
 _LOOK_TIMEOUT = 3.0
-"""Seconds for another look at what went wrong, behind a step."""
+"""Seconds at most for another look at what went wrong, behind a step."""
 _EVENT = "client-reverb-doctor"
 _DATE_PRECISION = 2.0
 """Seconds: a ``Date`` header is cut to whole ones, and was on its way."""
@@ -75,8 +75,8 @@ class _Skipped(Exception):  # noqa: N818
     """A step that there is no way to make; says why."""
 
 
-class _NotNeeded(_Skipped):
-    """A step that there is no need to make, and that holds up no other."""
+class _PassedOver(_Skipped):
+    """A step without a result of its own, which holds up no other."""
 
 
 class _ServersOwn(BaseSettings):
@@ -107,6 +107,7 @@ class Examination:
         own = _ServersOwn()
         self._config = config
         self._proxy = None if config.proxy is None else _bare(config.proxy.get_secret_value())
+        self._look_timeout = min(config.connect_timeout, _LOOK_TIMEOUT)
         self._place = Place(config, found, own.server_path, own.server_port)
         self._begin = begin
         self._report = report
@@ -165,7 +166,7 @@ class Examination:
             detail = await check()
         except _Skipped as why:
             step = Step(name, None, None, str(why))
-            if isinstance(why, _NotNeeded):
+            if isinstance(why, _PassedOver):
                 self._done.add(name)
         except Problem as problem:
             step = Step(name, False, self._took, problem.detail, problem.causes, problem.code)
@@ -218,7 +219,7 @@ class Examination:
     async def _start_tls(self) -> str:
         config = self._config
         if not self._place.is_tls:
-            raise _NotNeeded("REVERB_SCHEME is ws: nothing is encrypted")
+            raise _PassedOver("REVERB_SCHEME is ws: nothing is encrypted")
         assert self._line is not None
         seconds = config.connect_timeout
         try:
@@ -236,12 +237,13 @@ class Examination:
 
     async def _look_at_certificate(self) -> Certificate | None:
         try:
-            return await asyncio.wait_for(present_certificate(self._addresses, self._config.host), _LOOK_TIMEOUT)
+            looking = present_certificate(self._addresses, self._config.host)
+            return await asyncio.wait_for(looking, self._look_timeout)
         except (asyncio.TimeoutError, OSError, EOFError):
             return None
 
     async def _speaks(self, scheme: str) -> bool:
-        return await speaks(scheme, self._addresses, self._config.host, _LOOK_TIMEOUT)
+        return await speaks(scheme, self._addresses, self._config.host, self._look_timeout)
 
     async def _upgrade(self) -> str:
         if self._proxy is not None:
@@ -290,7 +292,7 @@ class Examination:
                 return (await self._ask_for_upgrade(line, config, upgrade_key()[0])).status
 
         try:
-            return await asyncio.wait_for(attempt(), _LOOK_TIMEOUT) == 101
+            return await asyncio.wait_for(attempt(), self._look_timeout) == 101
         except (asyncio.TimeoutError, OSError, EOFError, NotHTTPError):
             return False
 
@@ -336,19 +338,21 @@ class Examination:
             return f"the server knows the application {self._config.app_key}"
         if error.code in (4001, 4003):
             raise diagnosis.wrong_key(self._place, error)
-        raise diagnosis.not_greeted(self._place, error)
+        raise _PassedOver("the server has not said")
 
     async def _check_origin(self) -> str:
         self._took = self._greeted_in
         if self._refusal is not None and self._refusal.code == 4009:
             raise diagnosis.wrong_origin(self._place, self._refusal, await self._find_origin())
+        if self._refusal is not None and self._refusal.code != 4004:
+            raise _PassedOver("the server has not said")
         return f"{self._config.origin} is allowed" if self._config.origin else "none is sent, and that is allowed"
 
     async def _find_origin(self) -> str | None:
         """Try what is most often allowed: the server's own name."""
         origin = f"{'https' if self._place.is_tls else 'http'}://{self._config.host}"
         try:
-            config = self._config.model_copy(update={"origin": origin, "connect_timeout": _LOOK_TIMEOUT})
+            config = self._config.model_copy(update={"origin": origin, "connect_timeout": self._look_timeout})
             await (await _Session.open(config, self._ssl_context)).close()
         except ReverbError:
             return None
@@ -358,7 +362,9 @@ class Examination:
         self._took = self._greeted_in
         if self._session is None:
             assert self._refusal is not None
-            raise diagnosis.over_quota(self._refusal)
+            if self._refusal.code == 4004:
+                raise diagnosis.over_quota(self._refusal)
+            raise diagnosis.not_greeted(self._place, self._refusal)
         theirs, ours = self._session.connection.activity_timeout, self._config.ping_interval
         if theirs is None:
             return f"no activity timeout; we ping after {ours:g} s of silence"
