@@ -11,7 +11,7 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 from .. import ReverbConfig
@@ -28,7 +28,7 @@ _UPGRADE_HEADERS = (
     "The proxy does not pass the upgrade on; in nginx's location: proxy_http_version 1.1; "
     'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "Upgrade";'
 )
-_GUARD = "give it one for tokens, Broadcast::routes(['middleware' => ['auth:sanctum']])"
+_GUARD = "Broadcast::routes(['middleware' => ['auth:sanctum']])"
 _SIGNATURE_LIFETIME = 600
 """Seconds that a signed request of the HTTP API is valid."""
 _EXPIRES_SOON = 14
@@ -121,13 +121,13 @@ def no_name(host: str, variable: str, error: OSError | UnicodeError) -> Problem:
 
 def slow_name(host: str, seconds: float) -> Problem:
     return Problem(
-        f"the name {host} was not looked up within {seconds:g} seconds",
+        f"the name {host} was not looked up within {_count(seconds, 'second')}",
         "This machine's DNS server does not answer: see /etc/resolv.conf.",
     )
 
 
 def no_answer(what: str, seconds: float, *causes: str | None) -> Problem:
-    return Problem(f"no {what} within {seconds:g} seconds", *causes)
+    return Problem(f"no {what} within {_count(seconds, 'second')}", *causes)
 
 
 def black_hole(place: Place, seconds: float) -> Problem:
@@ -238,9 +238,12 @@ def describe_certificate(version: str | None, seen: Certificate) -> str:
     return f"{version}, certificate by {seen.issuer}, {until}"
 
 
-def _days(span: Any) -> str:
-    days = span.days
-    return f"{days} day{'s' * (days != 1)}" if days else f"{span.seconds // 3600} hours"
+def _days(span: timedelta) -> str:
+    return _count(span.days, "day") if span.days else _count(span.seconds // 3600, "hour")
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:g} {what}{'s' * (number != 1)}"
 
 
 # --- the upgrade -----------------------------------------------------------------------------------------------
@@ -513,7 +516,7 @@ def no_client_events(error: ServerError) -> Problem:
 
 def client_event_lost(seconds: float) -> Problem:
     return Problem(
-        f"a client event did not arrive at another connection within {seconds:g} seconds",
+        f"a client event did not arrive at another connection within {_count(seconds, 'second')}",
         "Client events are not allowed on the server: accept_client_events_from in config/reverb.php "
         "(REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=members).",
         "There are several servers that know nothing of each other: REVERB_SCALING_ENABLED=true on all of them.",
@@ -539,7 +542,7 @@ def endpoint(url: str, error: AuthenticationError) -> Problem:
             detail = f"{url} answered with a page, most likely to log in"
         causes = (
             "REVERB_AUTH_ENDPOINT must be the whole URL, with /broadcasting/auth or what is there instead.",
-            f"The route wants a login with cookies: {_GUARD}, and set REVERB_AUTH_TOKEN.",
+            f"The route wants a login with cookies; one for tokens is {_GUARD}, with REVERB_AUTH_TOKEN.",
         )
     else:
         detail = f"{url} answered with HTTP status {code}"
@@ -557,7 +560,7 @@ def endpoint(url: str, error: AuthenticationError) -> Problem:
 _ENDPOINT_CAUSES = {
     401: (
         "REVERB_AUTH_TOKEN is missing, wrong, or has expired.",
-        f"The route has the wrong guard: {_GUARD}.",
+        f"The route has another guard; one for tokens is {_GUARD}.",
     ),
     403: (
         "The callback of the channel in routes/channels.php says no to this user, or there is none for this name.",
@@ -569,8 +572,8 @@ _ENDPOINT_CAUSES = {
     ),
     405: ("REVERB_AUTH_ENDPOINT is another route, which takes no POST.",),
     419: (
-        f"REVERB_AUTH_ENDPOINT is a route with CSRF protection, of the group web. Programs need one of the group "
-        f"api, with REVERB_AUTH_TOKEN: {_GUARD}.",
+        "REVERB_AUTH_ENDPOINT is a route with CSRF protection, of the group web. Programs need one of the group "
+        f"api, {_GUARD}, and REVERB_AUTH_TOKEN.",
     ),
     429: ("Too many requests: the route has a throttle.",),
 }
@@ -578,7 +581,7 @@ _ENDPOINT_CAUSES = {
 
 def slow_endpoint(url: str, seconds: float) -> Problem:
     return Problem(
-        f"{url} did not authorise within {seconds:g} seconds",
+        f"{url} did not authorise within {_count(seconds, 'second')}",
         "The application is slow, or fails again and again: see storage/logs/laravel.log there.",
         "REVERB_AUTH_ENDPOINT is wrong.",
         code=ExitCode.REFUSED,
@@ -672,7 +675,7 @@ def api(place: Place, error: ReverbError, *, is_clock_off: bool) -> Problem:
 
 def not_delivered(place: Place, seconds: float) -> Problem:
     return Problem(
-        f"what was published over the HTTP API did not arrive within {seconds:g} seconds",
+        f"what was published over the HTTP API did not arrive within {_count(seconds, 'second')}",
         f"REVERB_APP_ID={place.config.app_id} is another application's than REVERB_APP_KEY.",
         "There are several servers that know nothing of each other: REVERB_SCALING_ENABLED=true on all of them.",
         code=ExitCode.REFUSED,

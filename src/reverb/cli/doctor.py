@@ -186,6 +186,8 @@ class _View:
         self._width = console.width if console.is_terminal else None
         self._marks = _ASCII_MARKS if console.options.ascii_only else _MARKS
         self._status: Status | None = None
+        self._skipped: list[Step] = []
+        """The latest, which all have the same reason: shown together."""
 
     def __enter__(self) -> None:
         """What turns begins to with the first step."""
@@ -209,7 +211,10 @@ class _View:
         for row in rows:
             value = printable(row.value or _NOTHING)
             line = Text(f"{row.variable:{width}}  ", "dim")
-            line.append(f"{value:{value_width}}", "dim" if row.value is None else "bold")
+            line.append(f"{value:{value_width}}", "" if row.value is None else "bold not dim")
+            if self._width is not None and line.cell_len + len(f"  {row.source}") > self._width:
+                self._print(line)
+                line = Text(" " * width)
             line.append(f"  {row.source}", "dim")
             self._print(line)
         file = Path(_DOTENV).resolve()
@@ -217,23 +222,41 @@ class _View:
         self._print(Text())
 
     def step(self, step: Step) -> None:
-        mark, style = self._marks[step.ok], _STYLES[step.ok]
-        name, indent = printable(step.name), len(self._marks[True]) + self._name_width + _TIME_WIDTH + 5
-        head = Text.assemble(
-            (mark, style), " ", (f"{name:{self._name_width}}", "dim" if step.ok is None else "bold")
-        )
-        if len(name) > self._name_width and self._width is not None:
-            self._print(head)
-            head = Text(" " * (len(mark) + 1 + self._name_width))
-        took = "" if step.seconds is None else _duration(step.seconds)
-        head.append(f"  {took:>{_TIME_WIDTH}}  ", "dim")
-        detail_style = {True: "", False: "red", None: "dim"}[step.ok]
-        self._print(head, step.detail, detail_style, indent)
+        if self._skipped and (step.ok is not None or step.detail != self._skipped[0].detail):
+            self._flush()
+        if step.ok is None:
+            self._skipped.append(step)
+            return
+        took = _duration(step.seconds or 0.0)
+        self._step(step.ok, step.name, took, step.detail, "" if step.ok else "red")
         for number, cause in enumerate(step.causes, 1):
-            start = " " * (len(mark) + 1) + f"{number}. "
+            start = " " * (len(self._marks[False]) + 1) + f"{number}. "
             self._print(Text(start, "yellow"), cause, "", len(start))
 
+    def _flush(self) -> None:
+        first, *others = self._skipped
+        if others:
+            names = ", ".join(step.name for step in self._skipped)
+            self._step(None, first.detail, "", names, "dim")
+        else:
+            self._step(None, first.name, "", first.detail, "dim")
+        self._skipped.clear()
+
+    def _step(self, ok: bool | None, name: str, took: str, text: str, style: str) -> None:
+        mark, name = self._marks[ok], printable(name)
+        head = Text.assemble((mark, _STYLES[ok]), " ", (name, "dim" if ok is None else "bold"))
+        column = len(mark) + 1 + self._name_width + 2 + _TIME_WIDTH
+        if head.cell_len + 1 + len(took) > column:
+            if self._width is not None:
+                self._print(head)
+                head = Text()
+            column = max(column, head.cell_len + 2 + len(took))
+        head.append(f"{took:>{column - head.cell_len}}  ", "dim")
+        self._print(head, text, style, column + 2)
+
     def end(self, failures: Sequence[Step]) -> None:
+        if self._skipped:
+            self._flush()
         self._print(Text())
         if failures:
             names = ", ".join(printable(step.name) for step in failures)

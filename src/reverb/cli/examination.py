@@ -208,7 +208,7 @@ class Examination:
             self._line = await self._within(seconds, Line.open(self._addresses))
         except asyncio.TimeoutError:
             if self._proxy is not None:
-                raise diagnosis.no_proxy(self._proxy, f"no answer within {seconds:g} seconds") from None
+                raise diagnosis.no_proxy(self._proxy, f"no answer within {seconds:g} s") from None
             raise diagnosis.black_hole(self._place, seconds) from None
         except OSError as error:
             if self._proxy is not None:
@@ -228,7 +228,7 @@ class Examination:
         except ssl.SSLCertVerificationError as error:
             raise diagnosis.certificate(self._place, error, await self._look_at_certificate()) from None
         except asyncio.TimeoutError:
-            detail = f"no answer to TLS within {seconds:g} seconds"
+            detail = f"no answer to TLS within {seconds:g} s"
             raise diagnosis.plain_on_tls(self._place, await self._speaks("ws"), detail) from None
         except OSError as error:  # ssl.SSLError is one
             detail = f"no TLS: {getattr(error, 'reason', None) or error.strerror or 'the connection was closed'}"
@@ -524,7 +524,8 @@ class Examination:
         config = self._config
         missing = [name for name in ("app_id", "app_secret") if getattr(config, name) is None]
         if missing:
-            raise _Skipped(" and ".join(f"REVERB_{name.upper()}" for name in missing) + " not set")
+            verb = "is" if len(missing) == 1 else "are"
+            raise _Skipped(" and ".join(f"REVERB_{name.upper()}" for name in missing) + f" {verb} not set")
         require_aiohttp()  # takes a moment that is not the server's
         try:
             api = ReverbAPI(config, ssl_context=self._ssl_context)

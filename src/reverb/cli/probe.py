@@ -101,7 +101,8 @@ class Line:
     """A TCP connection, on which TLS may be spoken and one HTTP request made."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.peer = ":".join(map(str, sock.getpeername()[:2]))
+        host, port = sock.getpeername()[:2]
+        self.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._socket: socket.socket | None = sock
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
