@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from reverb.cli.app import app
+from reverb.cli.doctor import _View
+from reverb.cli.examination import Step
 from reverb.server import App, BlockingServer, ReverbServer
 from tests.cli.processes import reverb
 from tests.integration.servers import free_ports
@@ -186,3 +190,42 @@ def test_what_the_server_says_does_not_steer_the_terminal(doctor: Callable[..., 
     result = doctor("\x1b]0;title", env=env)
     assert "\x1b" not in result.output
     assert "\\x1b[31mred" in result.output
+
+
+def test_a_terminal_without_check_marks() -> None:
+    written = io.BytesIO()
+    console = Console(file=io.TextIOWrapper(written, encoding="ascii", errors="backslashreplace"), width=80)
+    view = _View(console, [])
+    view.step(Step("DNS", True, 0.001, "fine"))
+    view.step(Step("TCP", False, 1.5, "not fine", ["this", "that"], 3))
+    view.step(Step("TLS", None, None, "needs TCP"))
+    view.end([])
+    console.file.flush()
+    assert written.getvalue().decode().splitlines() == [
+        "ok DNS                1.0 ms  fine",
+        "NO TCP                 1.5 s  not fine",
+        "   1. this",
+        "   2. that",
+        "-- TLS                        needs TCP",
+        "",
+        "Nothing failed.",
+    ]
+
+
+async def test_an_output_that_nobody_reads(tmp_path: Path) -> None:
+    async with ScriptedHTTPServer(never) as server:
+        env = {"REVERB_HOST": server.host, "REVERB_PORT": str(server.port), "REVERB_SCHEME": "ws"}
+        env |= {"REVERB_APP_KEY": "key", "REVERB_CONNECT_TIMEOUT": "1"}
+        async with reverb("doctor", "--json", env=env, cwd=tmp_path) as command:
+            await command.out.expect('"step": "TLS"')
+            command.out.close()
+            assert await command.exit_code() == 3  # of the step that it could not tell of
+            assert command.err.text == ""
+
+
+def test_help(doctor: Callable[..., Result]) -> None:
+    result = doctor("--help", env={})
+    assert result.exit_code == 0
+    for text in ("[CHANNEL]...", "Exit codes", "REVERB_APP_SECRET", "--json", "--app-id", "--path"):
+        assert text in result.output
+    assert "--secret" not in result.output

@@ -421,7 +421,7 @@ def not_greeted(place: Place, error: ReverbError) -> Problem:
 def lost(error: ReverbError) -> Problem:
     return Problem(
         str(error),
-        "A proxy ends the connection early: nginx's proxy_read_timeout must be more than 60s.",
+        "A proxy ends the connection early: nginx's proxy_read_timeout must be longer than REVERB_PING_INTERVAL.",
         "The server was restarted, or has crashed: see its log.",
     )
 
