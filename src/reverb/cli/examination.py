@@ -175,8 +175,9 @@ class Examination:
             self._done.add(name)
         self._report(step)
 
-    async def _within(self, seconds: float, work: Awaitable[T]) -> T:
-        """Do what a step is about. Its time counts; looking at what went wrong, behind it, doesn't."""
+    async def _within(self, seconds: float | None, work: Awaitable[T]) -> T:
+        """Do what a step is about; None is for what has a limit of its own. Its time counts; looking at what went
+        wrong, behind it, doesn't."""
         began = monotonic()
         try:
             return await asyncio.wait_for(work, seconds)
@@ -324,16 +325,15 @@ class Examination:
     async def _open_session(self) -> ReverbError | None:
         """Connect as the client does; return why that was not possible."""
         try:
-            self._session = await self._within(
-                self._config.connect_timeout + 1, _Session.open(self._config, self._ssl_context)
-            )
+            self._session = await self._within(None, _Session.open(self._config, self._ssl_context))
         except ReverbError as error:
             self._refusal = error
+        self._greeted_in = self._took
         return self._refusal
 
     async def _check_key(self) -> str:
         error = self._refusal if self._proxy is not None else await self._open_session()
-        self._greeted_in = self._took
+        self._took = self._greeted_in
         if error is None or error.code in (4004, 4009):
             return f"the server knows the application {self._config.app_key}"
         if error.code in (4001, 4003):
@@ -534,9 +534,7 @@ class Examination:
         self._published_at = monotonic()
         async with api:
             try:
-                await self._within(
-                    config.request_timeout + 1, api.trigger(self._channel, _EVENT, {"published": True})
-                )
+                await self._within(None, api.trigger(self._channel, _EVENT, {"published": True}))
             except ReverbError as error:
                 is_off = self._offset is not None and diagnosis.clock_off(self._offset) is not None
                 raise diagnosis.api(self._place, error, is_clock_off=is_off) from None
