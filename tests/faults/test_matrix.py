@@ -273,7 +273,9 @@ async def test_reading_is_paused(server: Target, case: Case) -> None:
         it.client.unbind(NUMBERED, it.numbers)
         orders.bind(NUMBERED, handle)
         it.client.bind(NUMBERED, it.numbers)
-        await until(lambda: not it.client._dispatcher.pending_events)  # confirmations wait for handlers, for a moment
+        await until(
+            lambda: not it.client._dispatcher.pending_events
+        )  # confirmations wait for handlers, for a moment
         for _ in range(30):
             await it.publisher.publish(orders.name)
         await until(lambda: it.client._dispatcher.is_full)

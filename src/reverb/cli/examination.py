@@ -52,6 +52,8 @@ T = TypeVar("T")
 
 _LOOK_TIMEOUT = 3.0
 """Seconds at most for another look at what went wrong, behind a step."""
+_PATIENCE = 2.0
+"""Seconds for a TLS handshake before we look whether the other end speaks TLS at all."""
 _EVENT = "client-reverb-doctor"
 _DATE_PRECISION = 2.0
 """Seconds: a ``Date`` header is cut to whole ones, and was on its way."""
@@ -225,7 +227,7 @@ class Examination:
         seconds = config.connect_timeout
         try:
             context = self._ssl_context or ssl.create_default_context()
-            await self._within(seconds, self._line.start_tls(context, config.host))
+            is_plain = await self._within(seconds, self._shake_hands(self._line, context))
         except ssl.SSLCertVerificationError as error:
             raise diagnosis.certificate(self._place, error, await self._look_at_certificate()) from None
         except asyncio.TimeoutError:
@@ -234,7 +236,23 @@ class Examination:
         except OSError as error:  # ssl.SSLError is one
             detail = f"no TLS: {getattr(error, 'reason', None) or error.strerror or 'the connection was closed'}"
             raise diagnosis.plain_on_tls(self._place, await self._speaks("ws"), detail) from None
+        if is_plain:
+            raise diagnosis.plain_on_tls(self._place, is_plain, "")
         return diagnosis.describe_certificate(self._line.tls.version(), Certificate.of(self._line.tls))
+
+    async def _shake_hands(self, line: Line, context: ssl.SSLContext) -> bool:
+        """Start TLS; or return true, as soon as the other end is known to speak plain HTTP. Without that it would take
+        its time: Reverb itself says nothing to TLS, and waits for more."""
+        handshake = asyncio.ensure_future(line.start_tls(context, self._config.host))
+        try:
+            done, _ = await asyncio.wait({handshake}, timeout=_PATIENCE)
+            if not done and await self._speaks("ws"):
+                return True
+            await handshake
+            return False
+        finally:
+            handshake.cancel()
+            await asyncio.wait({handshake})
 
     async def _look_at_certificate(self) -> Certificate | None:
         try:
