@@ -241,8 +241,8 @@ class Examination:
         return diagnosis.describe_certificate(self._line.tls.version(), Certificate.of(self._line.tls))
 
     async def _shake_hands(self, line: Line, context: ssl.SSLContext) -> bool:
-        """Start TLS; or return true, as soon as the other end is known to speak plain HTTP. Without that it would take
-        its time: Reverb itself says nothing to TLS, and waits for more."""
+        """Start TLS; or return true, as soon as the other end is known to speak plain HTTP. Reverb says nothing to
+        TLS, and waits for more."""
         handshake = asyncio.ensure_future(line.start_tls(context, self._config.host))
         try:
             done, _ = await asyncio.wait({handshake}, timeout=_PATIENCE)
