@@ -18,7 +18,7 @@ from reverb import (
     ReverbError,
     SecretAuthorizer,
 )
-from reverb.config import Settings
+from reverb.config import Found, Settings, look_up
 
 MINIMUM: Any = {"app_key": "key", "host": "reverb.example.com"}
 
@@ -319,3 +319,26 @@ def test_settings_choose_the_authorizer() -> None:
         assert type(ReverbClient(**MINIMUM, **settings)._authorizer) is kind
     given = SecretAuthorizer("key", "another")
     assert ReverbClient(**MINIMUM, **secret, **endpoint, authorizer=given)._authorizer is given
+
+
+def test_where_each_setting_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("REVERB_HOST=file.example\nREVERB_PORT=8080\nREVERB_APP_SECRET=file-secret\nOTHER=x\n")
+    monkeypatch.setenv("REVERB_HOST", "environment.example")
+    monkeypatch.setenv("REVERB_PORT", "not a number")
+    monkeypatch.setenv("REVERB_APP_SECRET", "")
+    file = str(Path(".env").resolve())
+    found = look_up({"host": "argument.example", "path": "/ws"})
+    assert found["host"] == Found("argument.example", "argument", ("environment", file))
+    assert found["path"] == Found("/ws", "argument", ())
+    assert found["port"] == Found("not a number", "environment", (file,))
+    assert found["app_secret"] == Found("file-secret", file, ())
+    assert found["scheme"] == Found("wss", "default", ())
+    assert found["app_key"] == Found(None, "default", ())
+    assert found.keys() == ReverbConfig.model_fields.keys()
+
+    monkeypatch.setenv("REVERB_PORT", "8080")
+    assert look_up({})["port"] == Found("8080", "environment", ())
+
+    Path(".env").write_bytes(b"\xff")
+    with pytest.raises(ConfigurationError, match=r"\.env cannot be read"):
+        look_up({})

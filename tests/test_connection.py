@@ -7,7 +7,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -320,6 +320,10 @@ async def proxy(kind: str) -> AsyncIterator[tuple[str, list[bytes]]]:
         writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError), closing(writer):  # some only look whether it is there
+            await relay(reader, writer)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if kind == "http":
             head = await reader.readuntil(b"\r\n\r\n")
             asked.append(head)

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 import reverb
 from reverb import (
@@ -43,7 +44,7 @@ from reverb.auth import sign_channel
 from reverb.bindable import Bindable
 from reverb.cli.app import app
 from reverb.crypto import derive_shared_secret, seal
-from reverb.server import ReverbServer
+from reverb.server import App, ReverbServer
 from tests.cli.processes import reverb as run_module
 from tests.integration.conftest import soketi, soketi_process
 from tests.integration.servers import Target
@@ -483,6 +484,21 @@ def normalise(output: str) -> list[str]:
     ):
         output = re.sub(pattern, replacement, output, flags=re.MULTILINE)
     return [line for line in output.splitlines() if line]
+
+
+@block_of("When it does not work")
+def test_the_output_of_doctor(block: Block) -> None:
+    def normalise(lines: list[str]) -> list[str]:
+        return [re.sub(" +", " ", re.sub(r"[0-9.]+ ms", "TIME", line)) for line in lines if line not in ("", "…")]
+
+    command_line, *expected = normalise(block.text.splitlines())
+    my_app = App(id="my-app-id", key="my-app-key", allowed_origins=("localhost",))
+    with ReverbServer([my_app], host="localhost") as server:
+        arguments = shlex.split(command_line.removeprefix("$ reverb "))
+        result = CliRunner().invoke(app, arguments, env={**server.env, "REVERB_HOST": "localhost"})
+    assert result.exit_code == 4
+    seen = iter(normalise(result.output.splitlines()))
+    assert [line for line in expected if line not in seen] == []  # all are there, in this order
 
 
 @block_of("On the command line")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypedDict
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from .exceptions import ConfigurationError
 
@@ -99,7 +101,7 @@ class Credentials(BaseSettings):
             # "from None": pydantic's own error holds the values, the secret among them.
             raise ConfigurationError(_explain(error)) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"the file .env cannot be read: {type(error).__name__}") from None
+            raise _unreadable(error) from None
 
     @field_validator("encryption_master_key")
     @classmethod
@@ -227,6 +229,42 @@ class ReverbConfig(Credentials):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Found(NamedTuple):
+    """A setting as it was found, before it is checked."""
+
+    value: Any
+    source: str
+    """``argument``, ``environment``, ``default``, or the path of the ``.env`` file."""
+    differing: tuple[str, ...]
+    """Sources that say something else, and are not listened to."""
+
+
+def look_up(arguments: Mapping[str, Any]) -> dict[str, Found]:
+    """Tell, for each setting of :class:`ReverbConfig`, where its value comes from.
+
+    Nothing is validated, so this works for settings that are missing or wrong, too. Secrets are in it as they are.
+    Raises :class:`ConfigurationError` where the ``.env`` cannot be read.
+    """
+    dotenv = Path(str(ReverbConfig.model_config["env_file"])).resolve()
+    fields = ReverbConfig.model_fields
+    try:
+        in_file = DotEnvSettingsSource(ReverbConfig)()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(error) from None
+    sources: list[tuple[str, Mapping[str, Any]]] = [
+        ("argument", arguments),
+        ("environment", EnvSettingsSource(ReverbConfig)()),
+        (str(dotenv), in_file),
+    ]
+    found = {}
+    for name, field in fields.items():
+        given = [(source, values[name]) for source, values in sources if name in values]
+        given = given or [("default", None if field.is_required() else field.default)]
+        source, value = given[0]
+        found[name] = Found(value, source, tuple(each for each, other in given[1:] if str(other) != str(value)))
+    return found
+
+
 def is_url(text: str, *schemes: str) -> bool:
     """Whether a text is a URL of one of these schemes, with a host."""
     try:
@@ -234,6 +272,10 @@ def is_url(text: str, *schemes: str) -> bool:
         return url.scheme in schemes and bool(url.hostname) and url.port != 0 and not re.search(r"\s", text)
     except ValueError:
         return False
+
+
+def _unreadable(error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"the file .env cannot be read: {type(error).__name__}")
 
 
 def _explain(error: ValidationError) -> str:

@@ -13,6 +13,7 @@ from .channel import channel
 from .channels import channels
 from .connections import connections
 from .demo import demo
+from .doctor import doctor
 from .listen import listen
 from .process import EXIT_CODES
 from .publish import publish
@@ -35,6 +36,7 @@ for command in (
     users,
     connections,
     terminate,
+    doctor,
     bench,
     serve,
     systemd,

@@ -1,0 +1,250 @@
+"""What lies below a WebSocket, looked at one layer at a time: names, TCP, TLS and its certificates, HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import os
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple, TypeAlias
+
+import aiohappyeyeballs
+
+__all__ = [
+    "Answer",
+    "Certificate",
+    "Line",
+    "NotHTTPError",
+    "present_certificate",
+    "resolve",
+    "speaks",
+    "upgrade_key",
+]
+
+AddressInfo: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
+"""As :func:`socket.getaddrinfo` has them."""
+
+_MAX_HEAD = 65_536
+"""Bytes of an answer that are read at most."""
+_BODY_TIMEOUT = 1.0
+"""Seconds that the body of an answer gets to come: it is only quoted."""
+_NO_CHECK_TIME = 0x200000
+"""OpenSSL's ``X509_V_FLAG_NO_CHECK_TIME``, for which Python has no name."""
+_HANDSHAKE_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""Of RFC 6455: what makes the answer to a handshake's key."""
+
+
+async def resolve(host: str, port: int) -> list[AddressInfo]:
+    """Look a name up. In a thread of its own, which is left alone when nobody waits for it any more: asyncio's
+    would be waited for at the end of the program, and a resolver takes its time."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[list[AddressInfo]] = loop.create_future()
+
+    def settle(addresses: list[AddressInfo] | None, error: OSError | UnicodeError | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(addresses or [])
+
+    def look_up() -> None:
+        addresses: list[Any] | None = None
+        failure: OSError | UnicodeError | None = None
+        try:
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            failure = error
+        with suppress(RuntimeError):  # the loop is closed by now
+            loop.call_soon_threadsafe(settle, addresses, failure)
+
+    threading.Thread(target=look_up, daemon=True).start()
+    return await future
+
+
+class NotHTTPError(Exception):
+    """Something answered, but not in HTTP. ``start`` is how it began."""
+
+    def __init__(self, start: bytes) -> None:
+        super().__init__("not HTTP")
+        self.start = start
+
+
+class Answer(NamedTuple):
+    """The answer to an HTTP request."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: str
+    """The beginning of it."""
+
+    @property
+    def date(self) -> datetime | None:
+        """When the server thinks it is; to the second."""
+        try:
+            date = parsedate_to_datetime(self.headers.get("date", ""))
+        except (TypeError, ValueError):
+            return None
+        return date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
+
+
+class Line:
+    """A TCP connection, on which TLS may be spoken and one HTTP request made."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        host, port = sock.getpeername()[:2]
+        self.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._socket: socket.socket | None = sock
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    @classmethod
+    async def open(cls, addresses: Sequence[AddressInfo]) -> Line:
+        return cls(await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=0.25))
+
+    async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+        sock, self._socket = self._socket, None
+        self._streams = await asyncio.open_connection(sock=sock, ssl=context, server_hostname=host)
+
+    @property
+    def tls(self) -> ssl.SSLObject:
+        assert self._streams is not None
+        tls = self._streams[1].get_extra_info("ssl_object")
+        assert isinstance(tls, ssl.SSLObject)
+        return tls
+
+    async def request(self, target: str, headers: Mapping[str, str]) -> Answer:
+        """GET something. Raises :class:`NotHTTPError`, EOFError, or OSError."""
+        if self._streams is None:
+            sock, self._socket = self._socket, None
+            self._streams = await asyncio.open_connection(sock=sock)
+        reader, writer = self._streams
+        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        writer.write("\r\n".join(lines).encode())
+        await writer.drain()
+        return await _read_answer(reader)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+
+
+async def _read_answer(reader: asyncio.StreamReader) -> Answer:
+    received = b""
+    while b"\r\n\r\n" not in received:
+        chunk = await reader.read(_MAX_HEAD)
+        received += chunk
+        if received and not received.startswith(b"HTTP/"[: len(received)]):
+            raise NotHTTPError(received[:16])
+        if not chunk or len(received) > _MAX_HEAD:
+            raise EOFError
+    head, _, body = received.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    match = re.match(r"HTTP/\d(?:\.\d)? (\d{3})", first)
+    if match is None:
+        raise NotHTTPError(received[:16])
+    fields = (line.partition(":") for line in lines)
+    headers = {name.strip().lower(): value.strip() for name, _, value in fields}
+    status = int(match[1])
+    if status != 101:
+        length = headers.get("content-length", "")
+        wanted = min(int(length), _MAX_HEAD) if length.isdecimal() else _MAX_HEAD
+        with suppress(asyncio.TimeoutError, OSError):
+            await asyncio.wait_for(_read_more(reader, buffer := bytearray(body), wanted), _BODY_TIMEOUT)
+        body = bytes(buffer)
+    return Answer(status, headers, body.decode(errors="replace"))
+
+
+async def _read_more(reader: asyncio.StreamReader, buffer: bytearray, wanted: int) -> None:
+    while len(buffer) < wanted and (chunk := await reader.read(_MAX_HEAD)):
+        buffer += chunk
+
+
+def upgrade_key() -> tuple[str, str]:
+    """Make a handshake's key; return it and the answer that it wants (RFC 6455, 4.2.2)."""
+    key = base64.b64encode(os.urandom(16)).decode()
+    accept = hashlib.sha1((key + _HANDSHAKE_GUID).encode(), usedforsecurity=False).digest()
+    return key, base64.b64encode(accept).decode()
+
+
+# --- certificates ----------------------------------------------------------------------------------------------
+
+
+class Certificate(NamedTuple):
+    names: tuple[str, ...]
+    """Host names and addresses that it is for."""
+    issuer: str
+    not_before: datetime
+    not_after: datetime
+
+    @classmethod
+    def of(cls, tls: ssl.SSLObject) -> Certificate:
+        """The server's, once it was verified."""
+        fields: Mapping[str, Any] = tls.getpeercert() or {}
+        issuer = {name: value for group in fields["issuer"] for name, value in group}
+        return cls(
+            tuple(value for _, value in fields.get("subjectAltName", ())),
+            issuer.get("organizationName") or issuer.get("commonName") or "an issuer without a name",
+            _time(fields["notBefore"]),
+            _time(fields["notAfter"]),
+        )
+
+
+async def present_certificate(addresses: Sequence[AddressInfo], host: str) -> Certificate:
+    """Fetch a certificate that is not trusted, for what is in it.
+
+    Python reads certificates that it has verified, only. So it is fetched unverified, and then once more by a
+    context that trusts this very one, whatever the date.
+    """
+    anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+    encoded = await _handshake(addresses, host, anyone, lambda tls: tls.getpeercert(binary_form=True))
+    this_one = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    this_one.check_hostname = False
+    this_one.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+    this_one.load_verify_locations(cadata=ssl.DER_cert_to_PEM_cert(encoded))
+    certificate: Certificate = await _handshake(addresses, host, this_one, Certificate.of)
+    return certificate
+
+
+async def _handshake(addresses: Sequence[AddressInfo], host: str, context: ssl.SSLContext, read: Any) -> Any:
+    line = await Line.open(addresses)
+    try:
+        await line.start_tls(context, host)
+        return read(line.tls)
+    finally:
+        line.close()
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), timezone.utc)
+
+
+async def speaks(scheme: str, addresses: Sequence[AddressInfo], host: str, timeout: float = 3.0) -> bool:
+    """Whether the other end speaks ``wss``, which is TLS, or ``ws``, which is HTTP in plain."""
+    anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+
+    async def try_plain() -> None:
+        line = await Line.open(addresses)
+        try:
+            await line.request("/", {"Host": host, "Connection": "close"})
+        finally:
+            line.close()
+
+    attempt = try_plain() if scheme == "ws" else _handshake(addresses, host, anyone, lambda tls: None)
+    try:
+        await asyncio.wait_for(attempt, timeout)
+    except (asyncio.TimeoutError, OSError, EOFError, NotHTTPError):
+        return False
+    return True
