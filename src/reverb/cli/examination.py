@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic_settings import BaseSettings
 
 from .. import EndpointAuthorizer, ReverbAPI, ReverbConfig, SecretAuthorizer
-from .._connection import Connection, _url
+from .._connection import Connection, Traffic, _url
 from .._dispatch import Dispatcher
 from .._protocol import (
     Message,
@@ -587,7 +587,7 @@ class _Session:
         self = cls()
         dispatcher = Dispatcher(config.max_pending_events, config.max_pending_bytes, lambda: None)
         self.connection = await Connection.open(
-            config, ssl_context, dispatcher, lambda message, size: self._inbox.put_nowait(message)
+            config, ssl_context, dispatcher, lambda message, size: self._inbox.put_nowait(message), Traffic()
         )
         self._end = asyncio.ensure_future(self._watch())
         return self
