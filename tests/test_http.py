@@ -235,17 +235,17 @@ async def test_the_timeout_is_for_the_whole_call() -> None:
             TimeoutError, match=r"did not answer GET .* within 0\.3 seconds .REVERB_REQUEST_TIMEOUT"
         ):
             await api.channels()
-        assert 0.25 < monotonic() - started < 2
+        assert 0.25 < monotonic() - started < 5
         assert len(server.requests) == 2
 
 
 async def test_no_attempt_begins_after_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_module, "_RETRY_DELAYS", (60.0,))
-    async with ScriptedHTTPServer(answer(503)) as server, api_for(server, request_timeout=1) as api:
+    async with ScriptedHTTPServer(answer(503)) as server, api_for(server, request_timeout=5) as api:
         started = monotonic()
         with pytest.raises(APIError):
             await api.channels()
-        assert monotonic() - started < 0.9
+        assert monotonic() - started < 4
         assert len(server.requests) == 1
 
 
