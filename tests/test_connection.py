@@ -633,7 +633,7 @@ async def test_silence_is_asked_about_and_an_answer_is_enough(inbox: Inbox) -> N
 
     async with ScriptedServer(script) as server, opened(server, inbox, ping_interval=0.2, pong_timeout=1):
         assert [(await inbox.next()).event for _ in range(4)] == ["pusher:pong"] * 3 + ["done"]
-        assert all(0.15 < seconds < 2 for seconds in asked_after)
+        assert all(0.15 < seconds < 5 for seconds in asked_after)
 
 
 @pytest.mark.parametrize(("ours", "servers"), [(30.0, 1), (1.0, 30)])

@@ -470,12 +470,13 @@ async def test_draining_does_not_wait_for_ever_for_a_handler_that_ignores_its_ca
 
 async def test_a_worker_that_is_cancelled_from_outside_ends(kit: Kit, recorder: Recorder) -> None:
     """As asyncio.run does it with all tasks at the end of a program."""
+    go_on = asyncio.Event()
 
-    async def endless(event: str, data: Any, channel: str | None) -> None:
+    async def slow(event: str, data: Any, channel: str | None) -> None:
         recorder(event, data, channel)
-        await asyncio.Event().wait()
+        await go_on.wait()
 
-    kit.a.bind(("e",), endless)
+    kit.a.bind(("e",), slow)
     kit.a.put("e", None)
     kit.a.put("e", None)
     await recorder.wait_for(1)
@@ -483,6 +484,7 @@ async def test_a_worker_that_is_cancelled_from_outside_ends(kit: Kit, recorder: 
     worker.cancel()
     await asyncio.wait({worker}, timeout=5)
     assert worker.cancelled()
+    go_on.set()
 
 
 # --- workers ---------------------------------------------------------------------------------------------------

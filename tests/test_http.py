@@ -7,7 +7,6 @@ import json
 import logging
 import pickle
 import re
-import socket
 import subprocess
 import sys
 from base64 import b64decode, b64encode
@@ -38,6 +37,7 @@ from reverb._rest import Request
 from reverb.crypto import derive_shared_secret, unseal
 from reverb.server import ReverbServer
 from tests.certificates import make_certificates
+from tests.integration.servers import free_ports
 from tests.scripted_http import Answer, ScriptedHTTPServer, answer, hang_up, never
 from tests.test_rest import VECTORS
 from tests.watching import until
@@ -59,12 +59,6 @@ def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 async def cut_short(writer: asyncio.StreamWriter) -> None:
     """End in the middle of an answer."""
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")
-
-
-def unused_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 # --- the request -----------------------------------------------------------------------------------------------
@@ -184,7 +178,7 @@ async def test_there_is_an_end_to_it() -> None:
 
 
 async def test_a_server_that_is_just_starting(monkeypatch: pytest.MonkeyPatch) -> None:
-    port = unused_port()
+    (port,) = free_ports(1)
     async with ReverbAPI(
         host="127.0.0.1", port=port, scheme="ws", app_id="app-id", app_key="app-key", app_secret="app-secret"
     ) as api:
@@ -241,17 +235,17 @@ async def test_the_timeout_is_for_the_whole_call() -> None:
             TimeoutError, match=r"did not answer GET .* within 0\.3 seconds .REVERB_REQUEST_TIMEOUT"
         ):
             await api.channels()
-        assert 0.25 < monotonic() - started < 2
+        assert 0.25 < monotonic() - started < 5
         assert len(server.requests) == 2
 
 
 async def test_no_attempt_begins_after_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_module, "_RETRY_DELAYS", (60.0,))
-    async with ScriptedHTTPServer(answer(503)) as server, api_for(server, request_timeout=1) as api:
+    async with ScriptedHTTPServer(answer(503)) as server, api_for(server, request_timeout=5) as api:
         started = monotonic()
         with pytest.raises(APIError):
             await api.channels()
-        assert monotonic() - started < 0.9
+        assert monotonic() - started < 4
         assert len(server.requests) == 1
 
 

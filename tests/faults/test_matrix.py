@@ -121,7 +121,7 @@ async def check_outcome(it: Scene, case: Case) -> None:
     if not case.survived:
         await it.wait_reconnected()
         assert it.reconnects[0]["attempts"] >= 1
-        assert 0 < it.reconnects[0]["downtime"] < 3
+        assert 0 < it.reconnects[0]["downtime"] < 5
     await it.check_alive()
     assert len(it.reconnects) == (0 if case.survived else 1)
     if case.survived:
@@ -330,7 +330,7 @@ async def test_the_first_connect(server: Target, case: Case, stage: Callable[[Fa
             start = monotonic()
             with pytest.raises(ReverbError) as caught:
                 await it.client.connect()
-            assert monotonic() - start < 2
+            assert monotonic() - start < 4
             assert caught.value.code == case.code or case.code is None
             assert it.client.state in (ConnectionState.DISCONNECTED, ConnectionState.FAILED)
             assert it.proxy.connections == 1
@@ -369,7 +369,7 @@ async def test_the_first_connect_to_nobody(
         start = monotonic()
         with pytest.raises(ReverbError, match=rf"{it.proxy.port}"):
             await it.client.connect()
-        assert monotonic() - start < 2
+        assert monotonic() - start < 4
         assert it.proxy.connections <= 1
         assert it.client.state is ConnectionState.DISCONNECTED
         assert "connecting again" not in caplog.text
@@ -410,7 +410,7 @@ async def test_disconnecting_at_any_moment_is_quick(
         await moment(it)
         start = monotonic()
         await it.client.disconnect()
-        assert monotonic() - start < 2.5  # the server gets two seconds to answer our goodbye
+        assert monotonic() - start < 4  # the server gets two seconds to answer our goodbye
         assert it.client.state is ConnectionState.DISCONNECTED
 
 

@@ -157,7 +157,7 @@ async def test_a_refusal_at_the_first_connect_raises_at_once(refusal: Script, co
         with pytest.raises(ConnectionError, match=hint) as caught:
             await it.client.connect()
         assert caught.value.code == code
-        assert monotonic() - start < 1
+        assert monotonic() - start < 4  # and not when the time to connect is over
         assert it.client.state is ConnectionState.FAILED
         assert it.server.connections == 1
 
@@ -259,7 +259,7 @@ async def test_a_pruned_client_is_back_at_once() -> None:
         await it.subscribe()
         await it.check_alive(connection=2)
         await until(lambda: it.reconnects)
-        assert it.reconnects[0]["downtime"] < 1
+        assert it.reconnects[0]["downtime"] < 4
 
 
 # --- silence ---------------------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ async def test_silence_in_the_handshake(silence: Script) -> None:
         start = monotonic()
         with pytest.raises(TimeoutError, match="REVERB_CONNECT_TIMEOUT"):
             await it.client.connect()
-        assert 0.3 <= monotonic() - start < 1
+        assert 0.3 <= monotonic() - start < 4
         assert it.server.connections == 1
         await it.client.connect()
         await it.subscribe()
@@ -302,7 +302,7 @@ async def test_no_confirmation() -> None:
         start = monotonic()
         with pytest.raises(TimeoutError, match="REVERB_SUBSCRIBE_TIMEOUT"):
             await it.client.subscribe("news")
-        assert 0.3 <= monotonic() - start < 1
+        assert 0.3 <= monotonic() - start < 4
         assert it.client.is_connected
         assert it.client.channels == {}
 
@@ -338,7 +338,7 @@ async def test_no_pong() -> None:
         await it.client.connect()
         await it.subscribe()
         await it.check_alive(connection=3)
-        assert 0.6 <= monotonic() - start < 2  # twice the ping interval and the patience for a pong
+        assert 0.6 <= monotonic() - start < 5  # twice the ping interval and the patience for a pong
 
 
 async def test_a_pause_that_begins_while_a_pong_is_awaited() -> None:
@@ -492,19 +492,19 @@ async def test_codes_after_which_it_backs_off(code: int | None) -> None:
         await it.subscribe()
         await it.check_alive(connection=2)
         await until(lambda: it.reconnects)
-        assert 0.1 <= it.reconnects[0]["downtime"] < 1
+        assert 0.1 <= it.reconnects[0]["downtime"] < 4
 
 
 @pytest.mark.parametrize("code", AT_ONCE)
 async def test_codes_after_which_it_is_back_at_once_but_not_twice(code: int) -> None:
-    settings = {"reconnect_delay_min": 0.2, "reconnect_delay_max": 10.0}
+    settings = {"reconnect_delay_min": 0.5, "reconnect_delay_max": 10.0}
     async with stage(first(closing(code), closing(code)), **settings) as it:
         await it.client.connect()
         await it.subscribe()
         await until(lambda: len(it.reconnects) == 2)
         await it.check_alive(connection=3)
         at_once, later = (each["downtime"] for each in it.reconnects)
-        assert at_once < 0.2 <= later
+        assert at_once < 0.5 <= later
 
 
 @pytest.mark.parametrize("code", FINAL)

@@ -162,7 +162,7 @@ async def test_a_delay_keeps_the_order(origin: Origin) -> None:
         proxy.hit(partial(Link.delay, seconds=0.0))
         server[1].write(b"2")
         assert await soon(client[0].readexactly(2)) == b"12"
-        assert 0.1 <= monotonic() - start < 1
+        assert 0.1 <= monotonic() - start < 5
 
 
 async def test_a_throttle(origin: Origin) -> None:
@@ -172,7 +172,7 @@ async def test_a_throttle(origin: Origin) -> None:
         start = monotonic()
         server[1].write(bytes(10_000))
         assert len(await soon(client[0].readexactly(10_000))) == 10_000
-        assert 0.15 < monotonic() - start < 2
+        assert 0.15 < monotonic() - start < 5
 
 
 async def test_splitting_and_merging_segments(origin: Origin) -> None:

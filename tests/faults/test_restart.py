@@ -38,7 +38,8 @@ class Server(Protocol):
 
 class EmbeddedServer:
     def __init__(self) -> None:
-        self._server = ReverbServer()
+        (port,) = free_ports(1)
+        self._server = ReverbServer(port=port)
 
     async def start(self) -> None:
         await self._server.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import subprocess
 import time
@@ -181,20 +182,25 @@ def run_soketi(directory: Path, deadline: float = 15.0, config: Path = SOKETI_CO
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody uses, neither for TCP nor for UDP.
+    """Return ports that nobody uses, neither for TCP nor for UDP, and that nobody will be given.
+
+    They lie below those that systems hand out, and each process that runs tests draws from its own: so they are
+    free until a server takes them, and while it restarts.
 
     soketi binds with SO_REUSEPORT: on a port that another soketi has, both would silently serve half of the
     connections. So the ports are bound here without that option, which fails on such a port, and all are held
     until the last one is found.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 16
+    candidates = iter(random.sample(range(16_000 + 1000 * worker, 17_000 + 1000 * worker), 1000))
     ports: list[int] = []
     with ExitStack() as held:
         while len(ports) < count:
             tcp = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             udp = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            tcp.bind(("127.0.0.1", 0))
-            port = tcp.getsockname()[1]
+            port = next(candidates)
             try:
+                tcp.bind(("127.0.0.1", port))
                 udp.bind(("127.0.0.1", port))
             except OSError:
                 continue
