@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import Events, ReverbClient, ReverbConfig, TimeoutError
-from .options import Host, Key, PathPrefix, Port, Scheme, configure
+from .options import AppId, Host, Key, PathPrefix, Port, Scheme, configure
 from .process import ExitCode, exit_on_error, fail, run
 from .view import printable
 
@@ -73,7 +73,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="One object a line, for each measurement.")] = False,
     host: Host = None,
     port: Port = None,
-    app_id: Annotated[str | None, typer.Option(help="The application's id, instead of REVERB_APP_ID.")] = None,
+    app_id: AppId = None,
     key: Key = None,
     scheme: Scheme = None,
     path: PathPrefix = None,
@@ -94,20 +94,6 @@ def bench(
 
     The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
     the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`.
-
-    Exit codes:
-
-    - 0: measured
-
-    - 1: the program has a fault
-
-    - 2: wrong usage or settings
-
-    - 3: no connection, it was lost, or an event did not arrive
-
-    - 4: the server refused
-
-    - 130: ended by Ctrl-C (143: by SIGTERM)
     """
     with exit_on_error():
         config = configure(host=host, port=port, app_id=app_id, app_key=key, scheme=scheme, path=path)

@@ -22,7 +22,7 @@ from ..auth import _bare
 from ..config import Found, is_url, look_up
 from ..exceptions import ConfigurationError
 from .examination import Examination, Step
-from .options import Host, Key, PathPrefix, Port, Scheme, configure
+from .options import AppId, Host, Key, PathPrefix, Port, Scheme, configure
 from .process import ExitCode, run, stop_writing
 from .view import OutputConsole, printable
 
@@ -54,7 +54,7 @@ def doctor(
     ] = False,
     host: Host = None,
     port: Port = None,
-    app_id: Annotated[str | None, typer.Option(help="The application's id, instead of REVERB_APP_ID.")] = None,
+    app_id: AppId = None,
     key: Key = None,
     scheme: Scheme = None,
     path: PathPrefix = None,
@@ -72,19 +72,7 @@ def doctor(
     The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
     the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`.
 
-    Exit codes:
-
-    - 0: nothing failed
-
-    - 1: the program has a fault
-
-    - 2: wrong usage or settings
-
-    - 3: the first that failed was the connection
-
-    - 4: the first that failed was refused by the server, or by the endpoint
-
-    - 130: ended by Ctrl-C (143: by SIGTERM)
+    The exit code is that of the first step that failed: 3 where it was the connection, 4 where somebody refused.
     """
     given = {"host": host, "port": port, "app_id": app_id, "app_key": key, "scheme": scheme, "path": path}
     given = {name: value for name, value in given.items() if value is not None}

@@ -104,12 +104,6 @@ def systemd(
     `reverb systemd | sudo tee /etc/systemd/system/reverb-client.service`.
     The unit says in comments what can be changed. It is of `Type=notify` with a watchdog: `client.listen()`
     tells systemd when it is connected, and that it is alive; a program that hangs is started again.
-
-    Exit codes:
-
-    - 0: printed
-
-    - 2: wrong usage
     """
     where = str((directory or Path()).absolute())
     if not re.fullmatch(r"[\w:.-]+", name, re.ASCII):
