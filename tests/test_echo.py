@@ -250,6 +250,9 @@ async def test_a_channel_that_is_refused_is_reported_and_tried_again(caplog: pyt
             assert errors[0].code == 4009
             assert {call[2] for call in reports.calls if call[0] == "reverb:error"} == {"private-x"}
             assert f"{errors[0]}; it is tried again" in caplog.text
+            logged = next(vars(record) for record in caplog.records if record.name == "reverb.echo")
+            assert logged["reverb_channel"] == "private-x"
+            assert logged["reverb_address"] == f"{server.host}:{server.port}"
             with pytest.raises(AuthenticationError, match="private-x"):
                 await user
             server.peers[0].reset()
