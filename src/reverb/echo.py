@@ -297,7 +297,8 @@ class EchoChannel:
             channel = await client.subscribe(self._name, self._user_data)
         except Exception as error:
             if client.state not in _NOT_ASKED:
-                log.error("%s; it is tried again at the next reconnect", error)
+                fields = {"reverb_address": client._config.address, "reverb_channel": self._name}
+                log.error("%s; it is tried again at the next reconnect", error, extra=fields)
                 self._report(error)
             raise
         for user in self._echo._users[self._name]:  # in the order they came, whoever hears of it first
