@@ -11,6 +11,7 @@ import pytest
 
 from reverb import Channel, ReverbAPI, ReverbClient
 from reverb._dispatch import Dispatcher, Lane
+from reverb.echo import Echo
 
 from .scripted import TEXT, Peer, ScriptedServer
 from .scripted_http import ScriptedHTTPServer, answer
@@ -147,6 +148,23 @@ def test_a_program_without_a_server(find: Find) -> None:
     client = ReverbClient(app_key="key", host="127.0.0.1", port=1, scheme="ws")
     assert client.run() != 0
     assert fields(find("cannot connect to 127.0.0.1:1")) == {"reverb_address": "127.0.0.1:1"}
+
+
+async def test_a_channel_that_echo_does_not_get(find: Find) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe")
+        await peer.send("pusher:error", UNAUTHORIZED)
+        await peer.wait_closed()
+
+    refused: list[Any] = []
+    async with ScriptedServer(script) as server, connected(server) as client:
+        Echo(client).private("news").error(refused.append)
+        await until(lambda: refused)
+    assert fields(find("it is tried again")) == {
+        "reverb_address": f"{server.host}:{server.port}",
+        "reverb_channel": "private-news",
+    }
 
 
 async def test_handlers_that_are_too_slow(
