@@ -94,7 +94,7 @@ async def test_cancelling_ends_the_present_one_and_what_it_started(
 ) -> None:
     monkeypatch.setattr("reverb.cli.commands._GRACE", 0.1)
     ignore = "trap '' TERM; " if stubborn else ""
-    run = f"{ignore}sleep 60 & echo $! > new; mv new pid; wait; echo > late"
+    run = f"({ignore}exec sleep 60) & echo $! > new; mv new pid; wait; echo > late"
     monkeypatch.chdir(tmp_path)
     inside = asyncio.Event()
 

@@ -101,17 +101,17 @@ class Commands:
 
 
 async def _end(process: Process) -> None:
-    """Ask the command and all that it started to end, and make them."""
+    """Ask the command and all that it started to end; kill what is left when it has, or when its time is over."""
     _send(process, signal.SIGTERM)
     ended = asyncio.ensure_future(process.wait())
     await asyncio.wait({ended}, timeout=_GRACE)
-    if not ended.done():
-        _send(process, signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
+    _send(process, getattr(signal, "SIGKILL", signal.SIGTERM))
     await ended
 
 
 def _send(process: Process, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
+    # macOS says PermissionError where all are dead, and nobody has asked yet.
+    with suppress(ProcessLookupError, PermissionError):
         if os.name == "posix":
             os.killpg(process.pid, number)
         else:
