@@ -18,8 +18,8 @@ import shlex
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,8 +69,9 @@ class Screen(NamedTuple):
 
 SCREENS = [
     Screen("demo", "demo", last="Done."),
-    Screen("listen", "listen news private-orders.7", events_and_an_outage, width=110),
+    Screen("listen", "listen news private-orders.7", events_and_an_outage, width=115),
     Screen("bench", "bench --count 1000", width=80),
+    Screen("doctor", "doctor private-orders.7"),
 ]
 
 
@@ -78,19 +79,27 @@ async def record(screens: Iterable[Screen], folder: Path, port: int) -> None:
     """Run the commands, and write pictures of what they print. The port is the server's, and is seen in them; 0
     takes a free one."""
     async with ReverbServer(port=port) as server, audience(server):
-        env = {**server.env, "REVERB_HOST": "localhost", "REVERB_RECONNECT_DELAY_MAX": "1.5"}
         for screen in screens:
-            with tempfile.TemporaryDirectory() as empty:
+            with project(server) as directory:
                 arguments = shlex.split(screen.command)
-                async with reverb(
-                    *arguments, env=env, cwd=Path(empty), terminal=True, width=screen.width
-                ) as command:
+                async with reverb(*arguments, cwd=directory, terminal=True, width=screen.width) as command:
                     await screen.act(server, command)
-                    output = command.out.text
-                check_is_anonymous(output, Path(empty))
+                    output = command.out.text.replace(str(directory), "/srv/shop")
+                check_is_anonymous(output, directory)
             picture = folder / f"{screen.name}.svg"
             picture.write_text(draw(screen, output), encoding="utf-8")
             print(f"wrote {picture}")
+
+
+@contextmanager
+def project(server: ReverbServer) -> Iterator[Path]:
+    """A directory with the ``.env`` of a Laravel project."""
+    names = ("APP_ID", "APP_KEY", "APP_SECRET", "HOST", "PORT", "SCHEME")
+    values = {**server.env, "REVERB_HOST": "localhost", "REVERB_SCHEME": "http"}
+    with tempfile.TemporaryDirectory() as directory:
+        lines = [f"REVERB_{name}={values[f'REVERB_{name}']}\n" for name in names]
+        Path(directory, ".env").write_text("".join(lines), encoding="utf-8")
+        yield Path(directory)
 
 
 @asynccontextmanager

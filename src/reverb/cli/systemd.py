@@ -56,7 +56,7 @@ ReadWritePaths="{directory}"
 PrivateTmp=yes
 UMask=0077
 # It gets no more rights than it has. If it calls sudo, all of this has to go,
-# down to the end.
+# down to [Install].
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 RestrictSUIDSGID=yes
