@@ -23,6 +23,8 @@ from bench.receivers import RECEIVERS, Address, Receiver, Tally
 from bench.sender import Sender
 
 import reverb
+from reverb import _protocol
+from reverb._dispatch import Lane
 
 # Instructions a message, at most: the highest count of Python 3.10 to 3.13, and a tenth. See pytest -s.
 INSTRUCTIONS = {
@@ -91,6 +93,37 @@ async def test_instructions_for_a_message(sender: Sender, name: str) -> None:
     counted = await count(sender, RECEIVERS[name], Load(MESSAGES))
     print(f"{name}: {counted:.1f} instructions a message")
     assert 1 < counted <= INSTRUCTIONS[name]
+
+
+async def test_a_task_more_for_each_event_would_be_noticed(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the bounds are for: a lane that has a worker started for each event, and not for what comes together."""
+    take = Lane.take
+
+    def take_and_start(lane: Lane, route: Any, message: Any, size: int) -> None:
+        take(lane, route, message, size)
+        lane._dispatcher._start_worker()
+
+    monkeypatch.setattr(Lane, "take", take_and_start)
+    name = "reverb, async"
+    assert await count(sender, RECEIVERS[name], Load(MESSAGES)) > INSTRUCTIONS[name]
+
+
+async def test_a_second_decoding_of_each_event_would_be_noticed(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the bounds are for: a message that is looked into again by a function of the package."""
+    decode = _protocol.decode_unchecked
+
+    def decode_and_look(payload: bytes) -> _protocol.Message:
+        message = decode(payload)
+        _protocol.parse_data(message.data)
+        return message
+
+    monkeypatch.setattr(_protocol, "decode_unchecked", decode_and_look)
+    name = "reverb, plain"
+    assert await count(sender, RECEIVERS[name], Load(MESSAGES)) > INSTRUCTIONS[name]
 
 
 @pytest.mark.parametrize("name", ["reverb, plain", "reverb, async"])
