@@ -22,12 +22,13 @@ from typing import Any
 import picows
 
 from reverb import _protocol
+from reverb._dispatch import Route
 
 from .load import EVENT, LAST_EVENT, Load
 from .receivers import RECEIVERS, Address, OnFrame, Receiver, Tally, connect_picows
 from .sender import Sender
 
-_ROUTE = "whose events are they, who gets this one?"
+_COUNTED = "counted, with its size"
 _HANDLER = "the handler"
 _PLAIN = (
     ("picows' frame, a call of the listener", ""),
@@ -35,8 +36,12 @@ _PLAIN = (
     ("is it a control frame?", "if len(payload) <= 125 and frame.msg_type is not TEXT: return"),
     ("the envelope, decoded", "message = decode(payload)"),
     ("when was the last read?", "if frame.last_in_buffer: lane.last = monotonic()"),
-    (_ROUTE, "found = lanes[message.channel]\nroute = found.routes[message.event]"),
-    ("on the spot, or is the lane busy?", "plain = route[0]\nif plain is None or found.is_busy: return"),
+    (
+        "whose events are they, who gets this one?",
+        "found = lanes[message.channel]\nroute = found.routes[message.event]",
+    ),
+    (_COUNTED, "sizes.append(len(payload))"),
+    ("on the spot, or is the lane busy?", "plain = route.plain\nif plain is None or found.is_busy: return"),
     ("the data: a string?", "data = message.data\nif type(data) is not str: return"),
     ("the data, decoded", "data = decode_json(data)"),
     (_HANDLER, "result = plain(message.event, data, message.channel)"),
@@ -78,11 +83,11 @@ class _Lane:
     last: float
     pending_bytes: int
     pending_events: int
-    routes: dict[str, tuple[Any, ...]]
+    routes: dict[str, Route]
 
 
 def _make_listener(load: Load, tally: Tally, lines: Sequence[str], call: str, calls: bool) -> OnFrame:
-    routes = dict.fromkeys((EVENT, LAST_EVENT), (tally.handle, None, (), True))
+    routes = dict.fromkeys((EVENT, LAST_EVENT), Route(tally.handle, None, (), True, False))
     lane = _Lane(False, 0.0, 0, 0, routes)
     names = {
         "TEXT": picows.WSMsgType.TEXT,
@@ -94,6 +99,7 @@ def _make_listener(load: Load, tally: Tally, lines: Sequence[str], call: str, ca
         "plain": tally.handle,
         "awaited": tally.handle_async,
         "pending": deque(),
+        "sizes": [],
         "create_task": asyncio.get_running_loop().create_task,
         "done": (lambda: None) if calls else tally.finish,
     }
@@ -121,7 +127,7 @@ def _receivers() -> dict[str, Receiver]:
     parts = {
         name: _listener(lines[: number + 1], calls=number >= handler) for number, (name, _) in enumerate(_PLAIN)
     }
-    booking = [*lines[: [name for name, _ in _PLAIN].index(_ROUTE) + 1], _BOOKED]
+    booking = [*lines[: [name for name, _ in _PLAIN].index(_COUNTED) + 1], _BOOKED]
     return parts | {name: _listener(booking, call, calls=True) for name, call in _ASYNC}
 
 

@@ -61,7 +61,7 @@ def test_profiles_the_parts_of_a_message() -> None:
     assert finished.stderr == ""
     rows = [line.strip("| ").split(" | ") for line in finished.stdout.splitlines()[2:]]
     sums = {part: int(total) for part, _, total in rows}
-    assert len(sums) == 16
+    assert len(sums) == 17
     assert min(sums.values()) > 0
 
 
