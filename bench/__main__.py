@@ -44,7 +44,9 @@ def main() -> None:
         from .plot import draw
 
         draw(results, HERE / "results.png")
-        (HERE / "RESULTS.md").write_text(as_markdown(results, rounds, messages, "results.png"), encoding="utf-8")
+        reasons = (HERE / "REASONS.md").read_text(encoding="utf-8").strip()
+        page = as_markdown(results, rounds, messages, "results.png", reasons)
+        (HERE / "RESULTS.md").write_text(page, encoding="utf-8")
     failures = list(map(_own_failures, results))
     if any(failures):
         sys.exit("bench: " + "; ".join(filter(None, failures)))

@@ -80,8 +80,8 @@ def as_text(result: Result) -> str:
     return "\n".join([f"{result.group.title}", *_aligned(rows), "", *_aligned(targets), ""])
 
 
-def as_markdown(results: Sequence[Result], rounds: int, messages: int, plot: str) -> str:
-    """The whole as a page."""
+def as_markdown(results: Sequence[Result], rounds: int, messages: int, plot: str, reasons: str) -> str:
+    """The whole as a page; ``reasons`` is what was found out about targets that are missed."""
     machine = _machine()
     lines = [
         "# Results",
@@ -96,6 +96,10 @@ def as_markdown(results: Sequence[Result], rounds: int, messages: int, plot: str
         "## Targets",
         "",
         *_table([_TARGETS_HEAD, *(_target_row(each) for result in results for each in result.outcomes())]),
+        "",
+        "## Why not all are met",
+        "",
+        reasons,
         "",
         "## What this is",
         "",

@@ -54,6 +54,17 @@ def test_prints_json() -> None:
             assert target["met"] is (target["measured"]["median"] <= 1.25)
 
 
+def test_profiles_the_parts_of_a_message() -> None:
+    command = [sys.executable, "-m", "bench.profile", "--messages", "200", "--rounds", "1"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    rows = [line.strip("| ").split(" | ") for line in finished.stdout.splitlines()[2:]]
+    sums = {part: int(total) for part, _, total in rows}
+    assert len(sums) == 17
+    assert min(sums.values()) > 0
+
+
 def test_refuses_nonsense() -> None:
     finished = run("--messages", "0")
     assert finished.returncode == 2
@@ -91,7 +102,7 @@ def test_a_target_is_met_by_the_median_of_ratios_in_a_round(bound: float, at_lea
 def test_a_failure_is_shown() -> None:
     result = result_of({"us": 3.0}, bound=1, at_least=True)
     result.failures["them"] = "no such package"
-    for report in as_text(result), as_markdown([result], 1, 10, "plot.png"):
+    for report in as_text(result), as_markdown([result], 1, 10, "plot.png", "It is missing."):
         assert "no such package" in report
         assert "not measured" in report
 

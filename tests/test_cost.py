@@ -23,16 +23,20 @@ from bench.receivers import RECEIVERS, Address, Receiver, Tally
 from bench.sender import Sender
 
 import reverb
+from reverb import _protocol
+from reverb._dispatch import Lane
 
-# Instructions a message, at most: the highest count of Python 3.10 to 3.13, and a tenth. See pytest -s.
-INSTRUCTIONS = {
-    "reverb, plain": 107,
-    "reverb, async": 193,
-    "reverb, nobody bound": 92,
-    "reverb, plain, wildcard": 107,
-    "reverb, plain, 5 handlers": 227,
-    "reverb, async, 5 handlers": 366,
+# Instructions a message, as counted on Python 3.10, 3.11, 3.12 and 3.13. See pytest -s.
+COUNTED = {
+    "reverb, plain": (89, 90, 79, 81),
+    "reverb, async": (177, 177, 165, 166),
+    "reverb, nobody bound": (82, 83, 75, 79),
+    "reverb, plain, wildcard": (89, 90, 79, 81),
+    "reverb, plain, 5 handlers": (220, 214, 190, 193),
+    "reverb, async, 5 handlers": (355, 342, 328, 334),
 }
+SLACK = 1.08
+"""How many times as many may be found: messages share reads, and workers, in other ways each time."""
 
 MESSAGES = 2000
 PACKAGE = str(Path(reverb.__file__).parent)
@@ -70,6 +74,12 @@ class Counter:
         return self._on_event
 
 
+def most(name: str) -> float:
+    """The bound of this Python; one that is newer than the table has the loosest."""
+    counted, version = COUNTED[name], sys.version_info.minor - 10
+    return SLACK * (counted[version] if version < len(counted) else max(counted))
+
+
 async def count(sender: Sender, receiver: Receiver, load: Load) -> float:
     """Return the instructions that one message takes."""
     sender.prepare(load)
@@ -86,11 +96,42 @@ async def count(sender: Sender, receiver: Receiver, load: Load) -> float:
     return counter.instructions / load.messages
 
 
-@pytest.mark.parametrize("name", INSTRUCTIONS)
+@pytest.mark.parametrize("name", COUNTED)
 async def test_instructions_for_a_message(sender: Sender, name: str) -> None:
     counted = await count(sender, RECEIVERS[name], Load(MESSAGES))
     print(f"{name}: {counted:.1f} instructions a message")
-    assert 1 < counted <= INSTRUCTIONS[name]
+    assert 1 < counted <= most(name)
+
+
+async def test_a_task_more_for_each_event_would_be_noticed(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the bounds are for: a worker for each event, and not one for what comes together."""
+    take = Lane.take
+
+    def take_and_start(lane: Lane, route: Any, message: Any, size: int) -> None:
+        take(lane, route, message, size)
+        lane._dispatcher._start_worker()
+
+    monkeypatch.setattr(Lane, "take", take_and_start)
+    name = "reverb, async"
+    assert await count(sender, RECEIVERS[name], Load(MESSAGES)) > most(name)
+
+
+async def test_a_second_decoding_of_each_event_would_be_noticed(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the bounds are for: a message that is looked into again by a function of the package."""
+    decode = _protocol.decode_unchecked
+
+    def decode_and_look(payload: bytes) -> _protocol.Message:
+        message = decode(payload)
+        _protocol.parse_data(message.data)
+        return message
+
+    monkeypatch.setattr(_protocol, "decode_unchecked", decode_and_look)
+    name = "reverb, plain"
+    assert await count(sender, RECEIVERS[name], Load(MESSAGES)) > most(name)
 
 
 @pytest.mark.parametrize("name", ["reverb, plain", "reverb, async"])

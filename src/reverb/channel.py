@@ -75,8 +75,8 @@ class Channel(Bindable):
         self._subscription_count: int | None = None
         self._claimed = False
         """Whether some ``subscribe()`` has returned this channel."""
-        self._waiters: set[asyncio.Future[None]] = set()
-        """The calls of ``subscribe()`` that wait for the server's answer."""
+        self._waiters: dict[asyncio.Future[None], asyncio.TimerHandle] = {}
+        """What waits for the server's answer, ``subscribe()`` for the most part, and what ends the waiting."""
 
     @property
     def name(self) -> str:
@@ -142,33 +142,30 @@ class Channel(Bindable):
     # --- called by the client ----------------------------------------------------------------------------------
 
     def _new_waiter(self, timeout: float) -> asyncio.Future[None]:
-        """Return a future for the server's answer, which fails by itself after ``timeout`` seconds."""
+        """Return a future for the server's answer, which fails by itself after ``timeout`` seconds; not wanted any
+        more, it has to be forgotten (:meth:`_forget`)."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        self._waiters.add(waiter)
-
-        def expire() -> None:
-            # Time in line does not count.
-            left = timeout if self._awaits == "turn" else self._turn_began + timeout - loop.time()
-            if left > 0:
-                timers.append(loop.call_later(left, expire))
-            elif not waiter.done():
-                waiter.set_exception(
-                    TimeoutError(
-                        f"no answer of the {self._awaits} to the subscription to {self._name!r} within "
-                        f"{timeout:g} seconds (REVERB_SUBSCRIBE_TIMEOUT)"
-                    )
-                )
-
-        timers = [loop.call_later(timeout, expire)]
-
-        def settle(waiter: asyncio.Future[None]) -> None:
-            timers[-1].cancel()
-            if not waiter.cancelled():
-                waiter.exception()  # whoever waited may have been cancelled, and nobody else needs to see it
-
-        waiter.add_done_callback(settle)
+        waiter.add_done_callback(_see)
+        self._waiters[waiter] = loop.call_later(timeout, self._expire, waiter, timeout)
         return waiter
+
+    def _expire(self, waiter: asyncio.Future[None], timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        # Time in line does not count.
+        left = timeout if self._awaits == "turn" else self._turn_began + timeout - loop.time()
+        if left > 0:
+            self._waiters[waiter] = loop.call_later(left, self._expire, waiter, timeout)
+        elif not waiter.done():
+            waiter.set_exception(
+                TimeoutError(
+                    f"no answer of the {self._awaits} to the subscription to {self._name!r} within "
+                    f"{timeout:g} seconds (REVERB_SUBSCRIBE_TIMEOUT)"
+                )
+            )
+
+    def _forget(self, waiter: asyncio.Future[None]) -> None:
+        self._waiters.pop(waiter).cancel()
 
     def _resolve(self, error: ReverbError | None) -> None:
         """Give the server's answer to everyone who waits for it."""
@@ -363,6 +360,12 @@ class EncryptedChannel(Channel):
         key = crypto.parse_shared_secret(self.name, auth.shared_secret)
         self._keys = (key, *(old for old in self._keys[:1] if old != key))
         self._socket_id = socket_id
+
+
+def _see(waiter: asyncio.Future[None]) -> None:
+    """Whoever waited may have been cancelled, and nobody else needs to see how it ended."""
+    if not waiter.cancelled():
+        waiter.exception()
 
 
 def _identity(channel_data: str | None) -> dict[str, Any]:

@@ -323,11 +323,11 @@ class ReverbClient(Bindable):
                 self._ask(found)
             await waiter
         except BaseException:
-            found._waiters.discard(waiter)
+            found._forget(waiter)
             if not (found._claimed or found._waiters):
                 self._drop(found)
             raise
-        found._waiters.discard(waiter)
+        found._forget(waiter)
         found._on_claimed()
         return found
 
@@ -613,7 +613,7 @@ class ReverbClient(Bindable):
                 await asyncio.wait(waiters)
         finally:
             for waiter, channel in waiters.items():
-                channel._waiters.discard(waiter)
+                channel._forget(waiter)
                 waiter.cancel()
         for waiter, channel in waiters.items():
             error = waiter.exception()
