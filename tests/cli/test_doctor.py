@@ -19,6 +19,7 @@ import trustme
 from aiohttp import web
 
 from reverb import ReverbConfig
+from reverb.cli import diagnosis
 from reverb.cli.examination import Examination, Step
 from reverb.cli.process import ExitCode
 from reverb.config import look_up
@@ -757,6 +758,21 @@ async def test_the_clock_is_read_from_the_upgrade_where_it_is_there() -> None:
             "/app/app-key",
             "/apps/app-id/events",
         ]
+
+
+# --- what only some versions of Python find ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "found", ["Missing Authority Key Identifier", "Basic Constraints of CA cert not marked critical"]
+)
+def test_certificates_that_python_has_become_strict_about(found: str) -> None:
+    error = ssl.SSLCertVerificationError("certificate verify failed")
+    error.verify_message = found
+    settings: Any = {**SETTINGS, "host": "reverb.example.com", "scheme": "wss"}
+    problem = diagnosis.certificate(diagnosis.Place(ReverbConfig(**settings), {}), error, None)
+    assert problem.detail == f"the certificate is not trusted: {found}"
+    assert "since 3.13" in problem.causes[0]
 
 
 # --- the channels that are named -------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .. import ReverbConfig
 from .._protocol import ServerError, is_auth_refusal
@@ -85,8 +85,8 @@ class Place(NamedTuple):
             found = self.found.get(name)
             if found is None or found.value is None:
                 continue
-            variable, value = f"REVERB_{name.upper()}", _text(found.value)
-            if value != value.strip() or value[:1] in "\"'":
+            variable, value = f"REVERB_{name.upper()}", str(found.value)
+            if value != value.strip() or value.startswith(('"', "'")):
                 return f"{variable} begins or ends with a space or a quotation mark, which counts as part of it."
             if found.differing:
                 others = " and ".join(map(_name_source, found.differing))
@@ -96,10 +96,6 @@ class Place(NamedTuple):
 
 def _name_source(source: str) -> str:
     return {"argument": "the option", "environment": "the environment"}.get(source, source)
-
-
-def _text(value: Any) -> str:
-    return str(value.get_secret_value() if hasattr(value, "get_secret_value") else value)
 
 
 # --- to the server ---------------------------------------------------------------------------------------------
@@ -214,6 +210,12 @@ def certificate(place: Place, error: ssl.SSLCertVerificationError, seen: Certifi
             "REVERB_HOST must be a name that is in the certificate."
             + (f" Is it {seen.names[0]}?" if seen is not None and seen.names else ""),
             f"The server must have a certificate for {host}: nginx's server_name and ssl_certificate.",
+        )
+    if any(part in reason for part in ("key identifier", "basic constraints", "key usage")):
+        return Problem(
+            f"the certificate is not trusted{issuer}: {error.verify_message}",
+            "Python checks since 3.13 that certificates follow RFC 5280. Make those of your own authority anew, "
+            "with mkcert or step-ca for instance.",
         )
     own_ca = (
         "If the authority is your own, have this machine trust it: SSL_CERT_FILE=/path/to/ca.pem in the "
