@@ -119,7 +119,7 @@ async def test_sigterm_ends_it(tmp_path: Path) -> None:
 
 def test_json(server: BlockingServer, doctor: Callable[..., Result]) -> None:
     result = doctor("news", "--json", "--key", "nope", env={**server.env, "REVERB_AUTH_TOKEN": SECRET})
-    assert result.exit_code == 4
+    assert result.exit_code == 3
     lines = [json.loads(line) for line in result.output.splitlines()]
     settings = {each["variable"]: each for each in lines[0].pop("settings")}
     assert settings["REVERB_APP_KEY"]["source"] == "--key, unlike environment"

@@ -380,7 +380,6 @@ def wrong_key(place: Place, error: ReverbError) -> Problem:
         "REVERB_APP_KEY must be that of the server's .env: the key of an application in its config/reverb.php.",
         f"{place.address} is another server than you think: REVERB_HOST, REVERB_PORT.",
         _RESTART,
-        code=ExitCode.REFUSED,
     )
 
 
@@ -396,7 +395,6 @@ def wrong_origin(place: Place, error: ReverbError, accepted: str | None) -> Prob
         "Or the server must allow it: allowed_origins in its config/reverb.php, which may read "
         "REVERB_ALLOWED_ORIGINS; * allows all.",
         _RESTART,
-        code=ExitCode.REFUSED,
     )
 
 
@@ -405,13 +403,12 @@ def over_quota(error: ReverbError) -> Problem:
         f"the application has all the connections that it may have ({error.code})",
         "Raise max_connections of the application in the server's config/reverb.php (REVERB_APP_MAX_CONNECTIONS).",
         "Programs that are thought dead hold connections: reverb connections counts them.",
-        code=ExitCode.REFUSED,
     )
 
 
 def not_greeted(place: Place, error: ReverbError) -> Problem:
     if error.code is not None and 4000 <= error.code < 4100:
-        return Problem(str(error), "See what the server's log says.", code=ExitCode.REFUSED)
+        return Problem(str(error), "See what the server's log says.")
     return Problem(
         f"the WebSocket opened, but the server did not greet: {error}",
         "What answers is no Pusher-protocol server, or hangs: REVERB_HOST, REVERB_PORT, REVERB_PATH.",

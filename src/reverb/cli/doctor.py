@@ -22,7 +22,7 @@ from ..auth import _bare
 from ..config import Found, is_url, look_up
 from ..exceptions import ConfigurationError
 from .examination import Examination, Step
-from .options import Host, Key, PathPrefix, Port, Scheme, configure
+from .options import AppId, Host, Key, PathPrefix, Port, Scheme, configure
 from .process import ExitCode, run, stop_writing
 from .view import OutputConsole, printable
 
@@ -54,7 +54,7 @@ def doctor(
     ] = False,
     host: Host = None,
     port: Port = None,
-    app_id: Annotated[str | None, typer.Option(help="The application's id, instead of REVERB_APP_ID.")] = None,
+    app_id: AppId = None,
     key: Key = None,
     scheme: Scheme = None,
     path: PathPrefix = None,
@@ -80,9 +80,9 @@ def doctor(
 
     - 2: wrong usage or settings
 
-    - 3: the first that failed was the connection
+    - 3: the first that failed was the connection, up to the server's greeting and ping
 
-    - 4: the first that failed was refused by the server, or by the endpoint
+    - 4: the first that failed was refused, by the server or by the endpoint
 
     - 130: ended by Ctrl-C (143: by SIGTERM)
     """
