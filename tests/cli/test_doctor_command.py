@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 from collections.abc import Callable
@@ -91,6 +92,17 @@ async def test_what_takes_long_is_shown_and_ctrl_c_ends_it(tmp_path: Path) -> No
             assert command.out.text.rfind("\x1b[?25h") > command.out.text.rfind("\x1b[?25l")  # there is a cursor
 
 
+async def test_a_resolver_that_hangs_does_not_hold_it_up(tmp_path: Path) -> None:
+    program = "import socket, time\nsocket.getaddrinfo = lambda *_, **__: time.sleep(60)\n"
+    (tmp_path / "sitecustomize.py").write_text(program)
+    env = {"REVERB_HOST": "reverb.example.com", "REVERB_APP_KEY": "key", "REVERB_CONNECT_TIMEOUT": "0.3"}
+    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    async with reverb("doctor", env=env, cwd=tmp_path) as command:
+        assert await command.exit_code() == 3
+        assert "the name reverb.example.com was not looked up within 0.3 seconds" in command.out.text
+        assert command.err.text == ""
+
+
 async def test_sigterm_ends_it(tmp_path: Path) -> None:
     async with ScriptedHTTPServer(never) as server:
         env = {"REVERB_HOST": server.host, "REVERB_PORT": str(server.port), "REVERB_SCHEME": "ws"}
@@ -107,7 +119,7 @@ async def test_sigterm_ends_it(tmp_path: Path) -> None:
 
 def test_json(server: BlockingServer, doctor: Callable[..., Result]) -> None:
     result = doctor("news", "--json", "--key", "nope", env={**server.env, "REVERB_AUTH_TOKEN": SECRET})
-    assert result.exit_code == 4
+    assert result.exit_code == 3
     lines = [json.loads(line) for line in result.output.splitlines()]
     settings = {each["variable"]: each for each in lines[0].pop("settings")}
     assert settings["REVERB_APP_KEY"]["source"] == "--key, unlike environment"

@@ -26,7 +26,7 @@ async def test_all_is_well(server: Target) -> None:
 )
 async def test_what_is_wrong(setting: str, failing: list[str], cause: str, server: Target) -> None:
     steps = await examine({**server.settings, setting: "nope"})
-    # soketi knows applications by their keys in the HTTP API, too.
+    # soketi looks at the key in the HTTP API, too, where Reverb doesn't.
     assert failures(steps)[: len(failing)] == failing
     assert cause in steps[failing[0]].causes[0]
 

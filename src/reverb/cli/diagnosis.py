@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .. import ReverbConfig
 from .._protocol import ServerError, is_auth_refusal
@@ -85,8 +85,8 @@ class Place(NamedTuple):
             found = self.found.get(name)
             if found is None or found.value is None:
                 continue
-            variable, value = f"REVERB_{name.upper()}", _text(found.value)
-            if value != value.strip() or value[:1] in "\"'":
+            variable, value = f"REVERB_{name.upper()}", str(found.value)
+            if value != value.strip() or value.startswith(('"', "'")):
                 return f"{variable} begins or ends with a space or a quotation mark, which counts as part of it."
             if found.differing:
                 others = " and ".join(map(_name_source, found.differing))
@@ -96,10 +96,6 @@ class Place(NamedTuple):
 
 def _name_source(source: str) -> str:
     return {"argument": "the option", "environment": "the environment"}.get(source, source)
-
-
-def _text(value: Any) -> str:
-    return str(value.get_secret_value() if hasattr(value, "get_secret_value") else value)
 
 
 # --- to the server ---------------------------------------------------------------------------------------------
@@ -214,6 +210,12 @@ def certificate(place: Place, error: ssl.SSLCertVerificationError, seen: Certifi
             "REVERB_HOST must be a name that is in the certificate."
             + (f" Is it {seen.names[0]}?" if seen is not None and seen.names else ""),
             f"The server must have a certificate for {host}: nginx's server_name and ssl_certificate.",
+        )
+    if any(part in reason for part in ("key identifier", "basic constraints", "key usage")):
+        return Problem(
+            f"the certificate is not trusted{issuer}: {error.verify_message}",
+            "Python checks since 3.13 that certificates follow RFC 5280. Make those of your own authority anew, "
+            "with mkcert or step-ca for instance.",
         )
     own_ca = (
         "If the authority is your own, have this machine trust it: SSL_CERT_FILE=/path/to/ca.pem in the "
@@ -378,7 +380,6 @@ def wrong_key(place: Place, error: ReverbError) -> Problem:
         "REVERB_APP_KEY must be that of the server's .env: the key of an application in its config/reverb.php.",
         f"{place.address} is another server than you think: REVERB_HOST, REVERB_PORT.",
         _RESTART,
-        code=ExitCode.REFUSED,
     )
 
 
@@ -394,7 +395,6 @@ def wrong_origin(place: Place, error: ReverbError, accepted: str | None) -> Prob
         "Or the server must allow it: allowed_origins in its config/reverb.php, which may read "
         "REVERB_ALLOWED_ORIGINS; * allows all.",
         _RESTART,
-        code=ExitCode.REFUSED,
     )
 
 
@@ -403,13 +403,12 @@ def over_quota(error: ReverbError) -> Problem:
         f"the application has all the connections that it may have ({error.code})",
         "Raise max_connections of the application in the server's config/reverb.php (REVERB_APP_MAX_CONNECTIONS).",
         "Programs that are thought dead hold connections: reverb connections counts them.",
-        code=ExitCode.REFUSED,
     )
 
 
 def not_greeted(place: Place, error: ReverbError) -> Problem:
     if error.code is not None and 4000 <= error.code < 4100:
-        return Problem(str(error), "See what the server's log says.", code=ExitCode.REFUSED)
+        return Problem(str(error), "See what the server's log says.")
     return Problem(
         f"the WebSocket opened, but the server did not greet: {error}",
         "What answers is no Pusher-protocol server, or hangs: REVERB_HOST, REVERB_PORT, REVERB_PATH.",

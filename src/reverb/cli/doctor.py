@@ -47,7 +47,7 @@ _ASCII_MARKS = {True: "ok", False: "NO", None: "--"}
 def doctor(
     channels: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CHANNEL]...", help="Channels to subscribe to, such as private-orders.7."),
+        typer.Argument(metavar="CHANNEL", help="Channels to subscribe to, such as private-orders.7."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One object a line for each step: step, ok, seconds, detail, causes.")
