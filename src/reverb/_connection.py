@@ -111,7 +111,8 @@ class Connection(picows.WSListener):
         self._socket: socket.socket | None = None
         self._established: asyncio.Future[ReverbError | None] = asyncio.get_running_loop().create_future()
         self._timed_out = False
-        self._closing = False
+        self.is_open = True
+        """Whether messages can be sent: false from the moment that an end is in sight."""
         self._loss: str | None = None
         self._fragments: bytearray | None = None
         """What has come of a message in parts; None while none is on the way."""
@@ -339,7 +340,7 @@ class Connection(picows.WSListener):
             else:
                 self._on_message(message, len(payload))
         self._dispatcher.regulate()  # this may be the last frame of a read that brought events before it
-        if not self._closing:
+        if self.is_open:
             is_ready = self._established.done() and self._fragments is None
             self.on_ws_frame = self._receive if is_ready else self._on_any_frame
 
@@ -418,11 +419,6 @@ class Connection(picows.WSListener):
 
     # --- sending -----------------------------------------------------------------------------------------------
 
-    @property
-    def is_open(self) -> bool:
-        """Whether messages can be sent: false from the moment that an end is in sight."""
-        return not self._closing
-
     def send_subscribe(self, channel: str, auth: str | None, channel_data: str | None) -> Question:
         self._send(_protocol.encode_subscribe(channel, auth, channel_data))
         return self.answers.sent_subscribe(channel)
@@ -452,7 +448,7 @@ class Connection(picows.WSListener):
             await asyncio.shield(self._writable)
 
     def _send(self, payload: bytes) -> None:
-        if self._closing or self._transport is None:
+        if not self.is_open or self._transport is None:
             raise ConnectionError(f"the connection to {self._config.address} is closed")
         self._transport.send(_TEXT, payload)
         self._traffic.bytes_sent += len(payload)
@@ -465,7 +461,7 @@ class Connection(picows.WSListener):
 
         While paused, pings of the server stay unread; ours, which go on, count as life there.
         """
-        if reading is self._is_reading or self._closing or self._transport is None:
+        if reading is self._is_reading or not self.is_open or self._transport is None:
             return
         self._is_reading = reading
         if reading:
@@ -508,7 +504,7 @@ class Connection(picows.WSListener):
             else:
                 self._abandon(f"no answer to a ping within {pong_timeout:g} seconds (REVERB_PONG_TIMEOUT)")
 
-        if not self._closing:
+        if self.is_open:
             watch()
 
     def _on_pong(self) -> None:
@@ -519,7 +515,7 @@ class Connection(picows.WSListener):
     # --- the end -----------------------------------------------------------------------------------------------
 
     def _stop_using(self) -> None:
-        self._closing = True
+        self.is_open = False
         self.on_ws_frame = self._on_frame_while_closing
         if self._timer is not None:
             self._timer.cancel()
@@ -536,7 +532,7 @@ class Connection(picows.WSListener):
         """Close with code 1000 and wait, for a moment, until the server has closed too."""
         if self._transport is None or self._transport.is_disconnected:
             return
-        if not self._closing:
+        if self.is_open:
             self.set_reading(True)
             self._stop_using()
             self._transport.send_close(picows.WSCloseCode.OK)

@@ -87,6 +87,12 @@ def encode_unsubscribe(channel: str) -> bytes:
     return encode("pusher:unsubscribe", {"channel": channel})
 
 
+class _ClientEvent(msgspec.Struct, gc=False):
+    event: str
+    channel: str
+    data: Any
+
+
 def encode_client_event(event: str, channel: str, data: Any) -> bytes:
     """Encode a client event, with the ``client-`` prefix added unless it is there.
 
@@ -97,7 +103,7 @@ def encode_client_event(event: str, channel: str, data: Any) -> bytes:
     if not event.startswith(CLIENT_EVENT_PREFIX):
         event = CLIENT_EVENT_PREFIX + event
     try:
-        payload = _encode_json({"event": event, "channel": channel, "data": data})
+        payload = _encode_json(_ClientEvent(event, channel, data))
         # What else becomes an object or a list, a dataclass for instance, only its JSON shows.
         is_single_value = type(data) is not dict and _encode_json(data)[0] not in b"{[n"
     except (TypeError, ValueError, RecursionError) as error:
