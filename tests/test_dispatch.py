@@ -423,6 +423,32 @@ async def test_draining_lets_handlers_finish_what_was_received(kit: Kit, recorde
     assert len(recorder.calls) == 10
 
 
+async def test_settling_waits_for_workers_that_begin_meanwhile(kit: Kit, recorder: Recorder) -> None:
+    async def handler(event: str, data: Any, channel: str | None) -> None:
+        await asyncio.sleep(data)
+        recorder(event, data, channel)
+
+    kit.client.bind(("e",), handler)
+    kit.a.put("e", 0)
+    kit.b.put("e", 0.05)  # which the worker of the other lane leaves to the next
+    assert await kit.dispatcher.settle(5) == 0
+    assert [channel for _, _, channel in recorder.calls] == ["a", "b"]
+
+
+async def test_settling_tells_how_many_have_not(kit: Kit) -> None:
+    go_on = asyncio.Event()
+
+    async def handler(event: str, data: Any, channel: str | None) -> None:
+        await go_on.wait()
+
+    kit.client.bind(("e",), handler)
+    kit.a.put("e", 1)
+    kit.b.put("e", 2)
+    await asyncio.sleep(0)
+    assert await kit.dispatcher.settle(0.01) == 2
+    go_on.set()
+
+
 async def test_draining_cancels_handlers_that_take_too_long(
     kit: Kit, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -131,31 +131,32 @@ class Dispatcher:
         """Whether ``task`` is running a handler."""
         return task in self._workers
 
-    async def settle(self, timeout: float) -> None:
-        """Wait until handlers have finished what was received, for ``timeout`` seconds at most."""
-        others = self._workers - {asyncio.current_task()}
-        if others:
-            await asyncio.wait(others, timeout=timeout)
-
-    async def drain(self, timeout: float) -> None:
-        """Let handlers finish what was received, for ``timeout`` seconds; then cancel them.
+    async def settle(self, timeout: float) -> int:
+        """Wait until handlers have finished what was received, for ``timeout`` seconds at most; return how many
+        have not.
 
         Called from within a handler, it waits for all others.
         """
         caller = asyncio.current_task()
         self._replace(caller)
         deadline = monotonic() + timeout
+        while others := self._workers - {caller}:
+            _, slow = await asyncio.wait(others, timeout=max(0.0, deadline - monotonic()))
+            if slow:
+                return len(self._workers - {caller})  # others may have begun meanwhile
+        return 0
+
+    async def drain(self, timeout: float) -> None:
+        """Let handlers finish what was received, as :meth:`settle` does; then cancel them."""
         try:
-            while others := self._workers - {caller}:
-                _, slow = await asyncio.wait(others, timeout=max(0.0, deadline - monotonic()))
-                if slow:
-                    log.warning("cancelling %d handlers that did not finish in %g seconds", len(slow), timeout)
-                    break
+            slow = await self.settle(timeout)
+            if slow:
+                log.warning("cancelling %d handlers that did not finish in %g seconds", slow, timeout)
         finally:
             self.closed = True
             while self._ready:
                 self._ready.popleft().give_up()
-            others = self._workers - {caller}
+            others = self._workers - {asyncio.current_task()}
             for worker in others:
                 worker.cancel()
             if others:
