@@ -430,7 +430,8 @@ class Lane:
                     result = binding.call(event, data, channel)
                 else:
                     result = _call_special(binding, message, data)
-                if binding.is_async or (result is not None and inspect.isawaitable(result)):
+                # None is also what a handler for once returns, "async def" or not, that was called elsewhere.
+                if result is not None and (binding.is_async or inspect.isawaitable(result)):
                     await result
             except Exception as error:
                 self.report(event, binding, error)
