@@ -12,8 +12,12 @@ import pytest
 from reverb import Channel, ConnectionError, Event, Events, PayloadError, ReverbClient, TimeoutError
 from reverb.server import ReverbServer
 
+from .scripted import Peer, ScriptedServer
+from .test_client import make_client
 from .test_dispatch import Recorder
 from .watching import until
+
+ROOM = {"presence": {"count": 1, "ids": ["7"], "hash": {"7": {}}}}
 
 
 class Item(msgspec.Struct):
@@ -152,6 +156,31 @@ async def test_a_handler_for_once_is_called_once_on_all_channels_together(
     assert len(calls.calls) == 1
 
 
+async def test_a_handler_for_once_that_was_called_elsewhere_meanwhile(
+    reverb_client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    first, second = await reverb_client.subscribe("first"), await reverb_client.subscribe("second")
+    calls, errors, last, go_on = Recorder(), Recorder(), Recorder(), asyncio.Event()
+
+    async def slow(event: str, data: Any, channel: str | None) -> None:
+        await go_on.wait()
+
+    async def once(event: str, data: Any, channel: str | None) -> None:
+        calls(event, data, channel)
+
+    first.bind("e", slow).bind("last", last)
+    reverb_client.bind("e", once, once=True).bind("error", errors)
+    await reverb_server.publish("first", "e", 1)
+    await until(lambda: first._lane.is_busy)
+    await reverb_server.publish("second", "e", 2)
+    await calls.wait_for(1)
+    go_on.set()
+    await reverb_server.publish("first", "last", {})
+    await last.wait_for(1)
+    assert calls.calls == [("e", 2, second.name)]
+    assert errors.calls == []
+
+
 async def test_a_pattern_is_unbound_by_itself(channel: Channel, reverb_server: ReverbServer) -> None:
     calls = Recorder()
     channel.bind("order.*", calls)
@@ -192,6 +221,37 @@ async def test_waiting_ends_with_the_channel(channel: Channel, reverb_client: Re
     await reverb_client.unsubscribe("stock")
     with pytest.raises(ConnectionError, match="while waiting for 'e'"):
         await waiting
+
+
+@pytest.mark.parametrize("timeout", [None, 50.0])
+async def test_waiting_ends_with_what_ends_the_connection_also_where_that_is_a_timeout(
+    timeout: float | None,
+) -> None:
+    async def script(peer: Peer) -> None:
+        if peer.number == 1:
+            await peer.establish()
+            await peer.expect("pusher:subscribe")
+            await peer.confirm("presence-room", ROOM)
+            await peer.expect("client-go")
+            await peer.eof()
+        else:
+            await peer.upgrade()
+            await peer.wait_closed()
+
+    async with (
+        ScriptedServer(script) as server,
+        make_client(server, connect_timeout=0.2, reconnect_max_attempts=1) as client,
+    ):
+        room = await client.subscribe("presence-room", {"user_id": "7"})
+        waiting = [
+            asyncio.ensure_future(room.wait_for("e", timeout=timeout)),
+            asyncio.ensure_future(room.wait_for_member("8", timeout)),
+        ]
+        await asyncio.sleep(0)
+        await room.trigger("go", {})
+        for each in waiting:
+            with pytest.raises(TimeoutError, match="did not complete the handshake"):
+                await each
 
 
 async def test_what_where_raises_is_raised(channel: Channel, reverb_server: ReverbServer) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
 from ._binding import Binding, Handler
 from .events import Events
-from .exceptions import ConnectionError, TimeoutError
+from .exceptions import ConnectionError, ReverbError, TimeoutError
 from .stream import Buffer, Event, EventStream, Gap
 
 if TYPE_CHECKING:
@@ -172,8 +172,8 @@ class Bindable:
         """Wait for the next ``event``, or the next for which ``where`` is true.
 
         Goes on over reconnects. Not for a handler of the same channel, for which the next event waits. Raises
-        :class:`TimeoutError` after ``timeout`` seconds (None: never), what
-        ``where`` raises, and :class:`ConnectionError` when no more events can come.
+        :class:`TimeoutError` after ``timeout`` seconds (None: never), what ``where`` raises, and when no more
+        events can come :class:`ConnectionError`, or what :meth:`ReverbClient.listen` raises.
         """
         async with self.events(event, type=type) as stream:
 
@@ -185,7 +185,9 @@ class Bindable:
 
             try:
                 return await asyncio.wait_for(search(), timeout)
-            except asyncio.TimeoutError:
+            except asyncio.TimeoutError as error:
+                if timeout is None or isinstance(error, ReverbError):  # what ended the stream, or of "where"
+                    raise
                 raise TimeoutError(f"no {event!r} on {self!r} within {timeout:g} seconds") from None
 
     def _bind(

@@ -269,6 +269,8 @@ class PresenceChannel(Channel):
             expected = self._expected[name] = asyncio.get_running_loop().create_future()
         try:
             return await asyncio.wait_for(asyncio.shield(expected), timeout)
+        except ReverbError:  # a TimeoutError of the connection's, for instance
+            raise
         except asyncio.TimeoutError:
             raise TimeoutError(f"{name!r} did not come to {self._name!r} within {timeout:g} seconds") from None
 
