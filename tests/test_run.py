@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from reverb import AuthenticationError, ConfigurationError, ConnectionError, ReverbClient, SubscriptionError
-from reverb._run import ExitCode, exit_code_for
+from reverb._run import ExitCode, exit_code_for, run
 from reverb.server import BlockingServer, ReverbServer
 
 PROGRAM = """
@@ -69,6 +70,26 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(server: BlockingServer) ->
     assert (process.returncode, output) == (4, "")
     assert errors.count("\n") == 1
     assert "refused the signature for 'private-orders'" in errors
+
+
+def test_ctrl_c_where_the_event_loop_has_no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    def add_signal_handler(*_: Any) -> None:
+        raise NotImplementedError  # as on Windows
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", add_signal_handler)
+    is_clean = False
+
+    async def work() -> None:
+        nonlocal is_clean
+        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            is_clean = True
+
+    assert run(work()) is signal.SIGINT
+    assert is_clean
 
 
 async def test_disconnecting_ends_it(reverb_server: ReverbServer) -> None:

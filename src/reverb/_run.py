@@ -51,8 +51,10 @@ def run(work: Coroutine[Any, Any, None]) -> signal.Signals | None:
             # Windows has none (Ctrl-C is a KeyboardInterrupt there), and neither have threads but the main one.
             with suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, stop, number)
-        with suppress(asyncio.CancelledError):
-            await task
+        # Not "await task": where Ctrl-C is no signal, asyncio cancels this, and has to see it end by that.
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
 
     try:
         asyncio.run(supervise())
