@@ -84,6 +84,19 @@ async def test_typed_events_and_what_does_not_fit(channel: Channel, reverb_serve
     assert isinstance(errors.calls[0][1]["exception"], PayloadError)
 
 
+async def test_unbinding_the_handlers_of_an_event_leaves_streams_alone(
+    channel: Channel, reverb_server: ReverbServer
+) -> None:
+    handler, stream = Recorder(), channel.events("e", include_gaps=True)
+    channel.bind("e", handler).unbind("e").unbind(Events.RESUBSCRIBED)
+    reverb_server.drop()
+    await reverb_server.wait_for_subscription("stock")
+    await reverb_server.publish("stock", "e", 1)
+    gap, event = await take(stream, 2)
+    assert (type(gap), event.data) == (Gap, 1)
+    assert handler.calls == []
+
+
 # --- leaving ---------------------------------------------------------------------------------------------------
 
 

@@ -61,6 +61,7 @@ class Binding:
         "call",
         "handler",
         "is_async",
+        "is_of_stream",
         "is_simple",
         "read",
         "takes_user_id",
@@ -82,6 +83,8 @@ class Binding:
         self._names = tuple(_ALIASES.get(str(name), str(name)) for name in names)
         self._patterns = tuple(_pattern(name) for name in self._names if _GLOB.search(name))
         self._remove = remove
+        self.is_of_stream = False
+        """Whether it is nobody's to unbind but the stream's that made it."""
         self.handler = handler
         self.call: Any = self._call_once if once else handler
         self.is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
@@ -125,7 +128,8 @@ class Binding:
 
     def is_of(self, event: str, handler: Handler[Any] | None) -> bool:
         """Whether it was made by ``bind(event, handler)``, with any handler for None."""
-        return self._names == (_ALIASES.get(event, event),) and handler in (None, self.handler)
+        is_of_event = self._names == (_ALIASES.get(event, event),) and not self.is_of_stream
+        return is_of_event and handler in (None, self.handler)
 
     def _call_once(self, *arguments: Any, **user_id: Any) -> Any:
         # Lanes run side by side, and each may have been about to call.

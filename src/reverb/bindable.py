@@ -88,7 +88,7 @@ class Bindable:
 
     def unbind(self, event: str, handler: Handler[Any] | None = None) -> Self:
         """Remove ``handler`` from ``event``, as both were given to :meth:`bind`, or all handlers bound to it;
-        return the object itself."""
+        return the object itself. Who waits for the event or iterates over it still gets it."""
         self._lane.unbind(event, handler)
         return self
 
@@ -141,9 +141,9 @@ class Bindable:
             raise ValueError("the buffer of a stream must have room for an event")
         kept = self._new_buffer(buffer)
         stream: EventStream[Any] = EventStream(kept)
-        kept.bindings.append(self._bind(events, kept.put, type))
+        kept.add(self._bind(events, kept.put, type))
         if include_gaps:
-            kept.bindings.append(self._bind((Events.RESUBSCRIBED,), kept.put_gap))
+            kept.add(self._bind((Events.RESUBSCRIBED,), kept.put_gap))
         return stream
 
     @overload

@@ -96,8 +96,8 @@ class Buffer:
 
     def __init__(self, size: int, dispatcher: Dispatcher, drain_timeout: float) -> None:
         self.items: deque[Any] = deque()
-        self.bindings: list[Binding] = []
         self.failure: ReverbError | None = None
+        self._bindings: list[Binding] = []
         self._size = size
         self._dispatcher = dispatcher
         self._drain_timeout = drain_timeout
@@ -108,6 +108,11 @@ class Buffer:
         self._changed = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         """The lanes that wait for room."""
+
+    def add(self, binding: Binding) -> None:
+        """Unbind, at the end, what brings items in here."""
+        binding.is_of_stream = True
+        self._bindings.append(binding)
 
     # --- for the lanes -----------------------------------------------------------------------------------------
 
@@ -165,7 +170,7 @@ class Buffer:
         self.end_here()
         self._is_closed = True
         self.items.clear()
-        for binding in self.bindings:
+        for binding in self._bindings:
             binding.unbind()
 
     def _make_room(self) -> None:
