@@ -224,7 +224,7 @@ async def test_it_ends_when_the_channel_is_left(
     assert [event.data for event in await rest(stream)] == [1]
     assert await rest(channel.events()) == []  # as does one that begins too late
     assert [event.data for event in await take(everything, 1)] == [1]
-    assert not everything._buffer._has_end
+    assert not everything._buffer.has_end
 
 
 async def test_it_ends_behind_the_last_event_when_the_client_disconnects(
@@ -284,6 +284,23 @@ async def test_it_raises_what_ended_the_connection_for_good() -> None:
             assert failed.value is caught.value
         with pytest.raises(ConnectionError):
             await take(client.events(), 1)  # one that begins too late
+
+
+async def test_what_comes_over_another_connection_is_not_for_a_stream_that_has_ended(
+    small: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    await small.subscribe("stock")
+    ended = small.events("e")
+    await reverb_server.publish("stock", "e", 1)
+    await until(lambda: ended._buffer.items)
+    await small.disconnect()
+    waiting = small.events("e")
+    await small.connect()
+    for number in range(2, 50):
+        await reverb_server.publish("stock", "e", number)
+    assert [event.data for event in await take(waiting, 48)] == list(range(2, 50))
+    assert len(ended._buffer.items) == 1
+    assert [event.data for event in await rest(ended)] == [1]
 
 
 async def test_a_stream_may_begin_before_the_connection() -> None:

@@ -597,6 +597,9 @@ class ReverbClient(Bindable):
 
     async def _on_connected(self, connection: Connection, outage: Outage | None) -> None:
         """Subscribe to everything that is wanted; return when all of it is confirmed, refused, or overdue."""
+        for buffer in list(self._buffers):
+            if buffer.has_end:
+                buffer.end_here()  # what comes from now on is not for it
         self._regulate_reading()
         self._lane.put(
             Events.CONNECTION_ESTABLISHED.value,

@@ -96,12 +96,13 @@ class Buffer:
 
     def __init__(self, size: int, dispatcher: Dispatcher, drain_timeout: float) -> None:
         self.items: deque[Any] = deque()
+        self.has_end = False
+        """Whether the end has come, which what is on its way may still come before."""
         self.failure: ReverbError | None = None
         self._bindings: list[Binding] = []
         self._size = size
         self._dispatcher = dispatcher
         self._drain_timeout = drain_timeout
-        self._has_end = False
         self._is_complete = False
         """Whether nothing can be on its way any more."""
         self._is_closed = False
@@ -127,7 +128,7 @@ class Buffer:
             return None
         self.items.append(item)
         self._changed.set()
-        if len(self.items) < self._size or self._has_end:
+        if len(self.items) < self._size or self.has_end:
             return None
         room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(room)
@@ -143,7 +144,7 @@ class Buffer:
 
     async def is_at_end(self) -> bool:
         """Wait for an item or the end; called when there is no item."""
-        if not self._has_end:
+        if not self.has_end:
             self._changed.clear()
             await self._changed.wait()
         elif not self._is_complete:
@@ -155,8 +156,8 @@ class Buffer:
 
     def end(self, failure: ReverbError | None = None) -> None:
         """Let the stream end behind what is on its way to it. No lane waits for it any more."""
-        if not self._has_end:
-            self._has_end = True
+        if not self.has_end:
+            self.has_end = True
             self.failure = failure
             self._make_room()
             self._changed.set()
@@ -165,13 +166,13 @@ class Buffer:
         """Let the stream end behind what has come."""
         self.end()
         self._is_complete = True
+        for binding in self._bindings:
+            binding.unbind()
 
     def close(self) -> None:
         self.end_here()
         self._is_closed = True
         self.items.clear()
-        for binding in self._bindings:
-            binding.unbind()
 
     def _make_room(self) -> None:
         for room in self._waiting:
