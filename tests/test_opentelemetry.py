@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import Gauge, InMemoryMetricReader, Sum
 
-from reverb import ConfigurationError, ReverbClient
+from reverb import ConfigurationError, ReverbClient, Stats
 from reverb.opentelemetry import observe
 from reverb.server import ReverbServer
 
@@ -50,6 +50,25 @@ async def test_what_is_collected(reverb_server: ReverbServer, reverb_client: Rev
     assert isinstance(collected["reverb.received_messages"].data, Sum)
     assert collected["reverb.received_messages"].data.is_monotonic
     assert isinstance(collected["reverb.queued_events"].data, Gauge)
+    provider.shutdown()
+
+
+def test_a_client_may_be_added_while_it_is_collected(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clients = {"orders": ReverbClient(app_key="key", host="127.0.0.1")}
+    stats = clients["orders"].stats
+
+    def add(client: ReverbClient) -> Stats:
+        clients[f"another {len(clients)}"] = client
+        return stats
+
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    observe(clients, provider.get_meter("test"))
+    monkeypatch.setattr(ReverbClient, "stats", property(add))  # what another thread would do
+    assert "reverb.connected" in collect(reader)
+    assert not caplog.records  # the SDK's word on what fails
     provider.shutdown()
 
 

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from reverb import ConfigurationError, ReverbClient
+from reverb import ConfigurationError, ReverbClient, Stats
 from reverb.prometheus import ReverbCollector
 from reverb.server import ReverbServer
 
@@ -46,6 +46,20 @@ async def test_what_is_exposed(reverb_server: ReverbServer, reverb_client: Rever
     assert 0 < exposed["reverb_uptime_seconds", "orders"] <= (stats.uptime or 0)
     assert ("reverb_uptime_seconds", "idle") not in exposed
     assert "reverb_round_trip_seconds" not in {name for name, _ in exposed}  # nobody was pinged yet
+
+
+def test_a_client_may_be_added_while_it_is_scraped(monkeypatch: pytest.MonkeyPatch) -> None:
+    clients = {"orders": ReverbClient(app_key="key", host="127.0.0.1")}
+    stats = clients["orders"].stats
+
+    def add(client: ReverbClient) -> Stats:
+        clients[f"another {len(clients)}"] = client
+        return stats
+
+    registry = CollectorRegistry()
+    registry.register(ReverbCollector(clients))
+    monkeypatch.setattr(ReverbClient, "stats", property(add))  # what another thread would do
+    assert scrape(registry)["reverb_connected", "orders"] == 0
 
 
 def test_without_prometheus_client(monkeypatch: pytest.MonkeyPatch) -> None:

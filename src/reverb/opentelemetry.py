@@ -35,7 +35,8 @@ def observe(clients: Mapping[str, ReverbClient], meter: Meter | None = None) -> 
         meter = get_meter("reverb")
 
     def callback(metric: Metric, options: CallbackOptions) -> Iterator[Observation]:
-        for name, client in clients.items():
+        # A copy: this has a thread of its own, and the program may put another client in meanwhile.
+        for name, client in list(clients.items()):
             value = metric.value(client.stats)
             if value is not None:
                 yield Observation(value, {"client": name})

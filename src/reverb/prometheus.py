@@ -35,7 +35,8 @@ class ReverbCollector:
         self._clients = clients
 
     def collect(self) -> Iterator[Metric]:
-        stats = {name: client.stats for name, client in self._clients.items()}
+        # A copy: scrapes have a thread of their own, and the program may put another client in meanwhile.
+        stats = {name: client.stats for name, client in list(self._clients.items())}
         for metric in METRICS:
             family = self._kinds[metric.kind](f"reverb_{metric.name}", metric.meaning, labels=["client"])
             for name, each in stats.items():
