@@ -14,6 +14,8 @@ import pytest
 from reverb._binding import ERROR_EVENT
 from reverb._dispatch import Dispatcher, Lane
 
+from .watching import until
+
 Call = tuple[str, Any, str | None]
 
 
@@ -421,6 +423,37 @@ async def test_draining_lets_handlers_finish_what_was_received(kit: Kit, recorde
         kit.a.put("e", None)
     await kit.dispatcher.drain(5)
     assert len(recorder.calls) == 10
+
+
+async def test_an_error_that_is_reported_while_a_handler_begins_to_wait_does_not_disturb_the_order(
+    kit: Kit,
+) -> None:
+    go_on, order = asyncio.Event(), []
+
+    def fail(event: str, data: Any, channel: str | None) -> None:
+        raise ValueError
+
+    async def report(event: str, data: Any, channel: str | None) -> None:
+        order.append(f"error {data['exception']!r}")
+
+    def wait(event: str, data: Any, channel: str | None) -> Any:
+        async def handle() -> None:
+            order.append(f"begins {data}")
+            await go_on.wait()
+            order.append(f"ends {data}")
+
+        return handle()
+
+    kit.a.bind(("e",), fail)
+    kit.a.bind(("e",), wait)
+    kit.a.bind(("error",), report)
+    kit.a.put("e", 1)
+    await until(lambda: order)
+    kit.a.put("e", 2)
+    await asyncio.sleep(0.01)
+    go_on.set()
+    await kit.dispatcher.drain(5)
+    assert order == ["begins 1", "ends 1", "error ValueError()", "begins 2", "ends 2", "error ValueError()"]
 
 
 async def test_settling_waits_for_workers_that_begin_meanwhile(kit: Kit, recorder: Recorder) -> None:

@@ -338,9 +338,10 @@ class Lane:
 
     def _start(self, begun: Coroutine[Any, Any, None] | None = None) -> None:
         """Have a worker deliver what waits; before that, what has ``begun`` already."""
-        self._working = self.is_busy = True
         self._begun = begun
-        self._dispatcher.work_on(self)
+        if not self._working:  # else for an error that was just reported
+            self._working = self.is_busy = True
+            self._dispatcher.work_on(self)
 
     def give_up(self) -> None:
         """Undo :meth:`_start`, where no worker has come yet."""
