@@ -125,6 +125,7 @@ async def test_a_member_is_waited_for(client: ReverbClient, room: PresenceChanne
     assert await first == await second == {"name": "x"}
     with pytest.raises(TimeoutError, match=r"'8' did not come to 'presence-room' within 0\.01 seconds"):
         await room.wait_for_member("8", 0.01)
+    assert not room._expected  # of those who came, and of those who did not
 
 
 async def test_who_came_while_the_connection_was_down_has_come(

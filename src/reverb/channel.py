@@ -225,8 +225,8 @@ class PresenceChannel(Channel):
         super().__init__(client, name, channel_data)
         self._me: dict[str, Any] = _identity(channel_data)
         self._members: dict[str, dict[str, Any]] = {}
-        self._expected: dict[str, asyncio.Future[dict[str, Any]]] = {}
-        """The members that are waited for."""
+        self._expected: dict[asyncio.Future[dict[str, Any]], str] = {}
+        """Who waits for a member, and for which."""
 
     @property
     def members(self) -> dict[str, dict[str, Any]]:
@@ -264,15 +264,16 @@ class PresenceChannel(Channel):
             raise SubscriptionError(f"cannot wait for a member of {self._name!r}: not subscribed")
         if name in self._members:
             return self._members[name]
-        expected = self._expected.get(name)
-        if expected is None:
-            expected = self._expected[name] = asyncio.get_running_loop().create_future()
+        expected: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._expected[expected] = name
         try:
-            return await asyncio.wait_for(asyncio.shield(expected), timeout)
+            return await asyncio.wait_for(expected, timeout)
         except ReverbError:  # a TimeoutError of the connection's, for instance
             raise
         except asyncio.TimeoutError:
             raise TimeoutError(f"{name!r} did not come to {self._name!r} within {timeout:g} seconds") from None
+        finally:
+            del self._expected[expected]
 
     def _on_confirmed(self, message: Message, size: int) -> None:
         self._me = _identity(self._channel_data)
@@ -300,17 +301,17 @@ class PresenceChannel(Channel):
         self._lane.put(message.event, {"user_id": user_id, "user_info": info}, None, size)
 
     def _welcome(self, user_id: str, info: dict[str, Any]) -> None:
-        expected = self._expected.pop(user_id, None)
-        if expected is not None:
-            expected.set_result(info)
+        for expected, name in self._expected.items():
+            if name == user_id and not expected.done():
+                expected.set_result(info)
 
     def _resolve(self, error: ReverbError | None) -> None:
         super()._resolve(error)
         if error is not None:
-            for expected in self._expected.values():
-                expected.set_exception(error)
-                expected.exception()  # nobody may be left who waits
-            self._expected.clear()
+            for expected in self._expected:
+                if not expected.done():
+                    expected.set_exception(error)
+                    expected.exception()  # whoever waits may be cancelled yet
 
 
 class EncryptedChannel(Channel):
