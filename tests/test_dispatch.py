@@ -310,6 +310,7 @@ async def test_an_error_handler_that_raises_is_logged_and_not_reported_to_itself
 
     kit.client.bind(("*",), explode)
     kit.a.put("e", None)
+    await kit.dispatcher.settle(5)
     assert calls == 2  # the event, and the report of the failure
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 2
 
@@ -425,8 +426,9 @@ async def test_draining_lets_handlers_finish_what_was_received(kit: Kit, recorde
     assert len(recorder.calls) == 10
 
 
-async def test_an_error_that_is_reported_while_a_handler_begins_to_wait_does_not_disturb_the_order(
-    kit: Kit,
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_an_error_reported_before_a_handler_that_waits_does_not_disturb_the_order(
+    kit: Kit, is_async: bool
 ) -> None:
     go_on, order = asyncio.Event(), []
 
@@ -446,7 +448,7 @@ async def test_an_error_that_is_reported_while_a_handler_begins_to_wait_does_not
 
     kit.a.bind(("e",), fail)
     kit.a.bind(("e",), wait)
-    kit.a.bind(("error",), report)
+    kit.a.bind(("error",), report if is_async else lambda *arguments: report(*arguments))
     kit.a.put("e", 1)
     await until(lambda: order)
     kit.a.put("e", 2)

@@ -338,10 +338,9 @@ class Lane:
 
     def _start(self, begun: Coroutine[Any, Any, None] | None = None) -> None:
         """Have a worker deliver what waits; before that, what has ``begun`` already."""
+        self._working = self.is_busy = True
         self._begun = begun
-        if not self._working:  # else for an error that was just reported
-            self._working = self.is_busy = True
-            self._dispatcher.work_on(self)
+        self._dispatcher.work_on(self)
 
     def give_up(self) -> None:
         """Undo :meth:`_start`, where no worker has come yet."""
@@ -443,18 +442,24 @@ class Lane:
 
     def _call_now(self, message: Message, data: Any, bindings: tuple[Binding, ...]) -> None:
         event, channel = message.event, message.channel
-        for binding in bindings:
-            try:
-                if binding.is_simple:
-                    result = binding.call(event, data, channel)
-                else:
-                    result = _call_special(binding, message, data)
-            except Exception as error:
-                self.report(event, binding, error)
-                continue
-            if result is not None and inspect.isawaitable(result):
-                self.wait_for(result, message, data, bindings[bindings.index(binding) :])
-                return
+        self.is_busy = True  # so that an error that is reported meanwhile waits until all have been called
+        try:
+            for binding in bindings:
+                try:
+                    if binding.is_simple:
+                        result = binding.call(event, data, channel)
+                    else:
+                        result = _call_special(binding, message, data)
+                except Exception as error:
+                    self.report(event, binding, error)
+                    continue
+                if result is not None and inspect.isawaitable(result):
+                    self.wait_for(result, message, data, bindings[bindings.index(binding) :])
+                    return
+        finally:
+            self.is_busy = self._working or self._held
+            if self._pending and not self.is_busy:
+                self._start()
 
     def wait_for(self, result: Any, message: Message, data: Any, bindings: tuple[Binding, ...]) -> None:
         """Wait for what the first of ``bindings``, a plain function, has returned; then call the others."""
