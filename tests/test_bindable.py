@@ -124,6 +124,24 @@ async def test_a_type_that_nothing_fits_is_refused_when_it_is_bound(channel: Cha
         channel.bind("item.updated", print, type=Recorder)
 
 
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_plain_handler_that_looks_at_something_cancelled_stops_nothing(
+    channel: Channel, reverb_client: ReverbClient, reverb_server: ReverbServer, alone: bool
+) -> None:
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    errors, calls, socket_id = Recorder(), Recorder(), reverb_client.socket_id
+    channel.bind("e", lambda *_: cancelled.result()).bind("error", errors)
+    if not alone:
+        channel.bind("e", calls)
+    for number in range(3):  # the first one is the first of its name, and takes another way
+        await reverb_server.publish("stock", "e", number)
+        await errors.wait_for(number + 1)
+    assert all("raised CancelledError()" in data["message"] for _, data, _ in errors.calls)
+    assert len(calls.calls) == (0 if alone else 3)
+    assert reverb_client.socket_id == socket_id
+
+
 async def test_a_binding_unbinds_its_own_handler_only(channel: Channel, reverb_server: ReverbServer) -> None:
     first, second = Recorder(), Recorder()
     binding = channel.binding("e", first)

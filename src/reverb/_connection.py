@@ -18,7 +18,7 @@ import aiohappyeyeballs
 import picows
 
 from . import _protocol
-from ._dispatch import Dispatcher
+from ._dispatch import HANDLER_ERRORS, Dispatcher
 from ._protocol import Answers, Message, Question, ServerError
 from .config import ReverbConfig
 from .exceptions import ConnectionError, ProtocolError, ReverbError, TimeoutError
@@ -310,7 +310,7 @@ class Connection(picows.WSListener):
                             pass
                     try:
                         result = plain(message.event, data, message.channel)
-                    except Exception as error:
+                    except HANDLER_ERRORS as error:
                         lane.report(message.event, route.bindings[0], error)
                     else:
                         if result is not None and isawaitable(result):

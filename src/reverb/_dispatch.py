@@ -31,6 +31,9 @@ _FLOOD = 4
 _ROUTES_KEPT = 1000
 """Bound on the memory that ever new event names could take."""
 
+HANDLER_ERRORS = (Exception, asyncio.CancelledError)
+"""What a plain function may raise. A CancelledError is then of something that it looked at, and cancels nobody."""
+
 Unseal = Callable[[str, Any], Awaitable[Any]]
 """Turns the event and the data of a message into the data that was meant; raises for what can't be read."""
 
@@ -450,7 +453,7 @@ class Lane:
                         result = binding.call(event, data, channel)
                     else:
                         result = _call_special(binding, message, data)
-                except Exception as error:
+                except HANDLER_ERRORS as error:
                     self.report(event, binding, error)
                     continue
                 if result is not None and inspect.isawaitable(result):
