@@ -445,24 +445,21 @@ class Lane:
 
     def _call_now(self, message: Message, data: Any, bindings: tuple[Binding, ...]) -> None:
         event, channel = message.event, message.channel
-        self.is_busy = True  # so that an error that is reported meanwhile waits until all have been called
-        try:
-            for binding in bindings:
-                try:
-                    if binding.is_simple:
-                        result = binding.call(event, data, channel)
-                    else:
-                        result = _call_special(binding, message, data)
-                except HANDLER_ERRORS as error:
-                    self.report(event, binding, error)
-                    continue
-                if result is not None and inspect.isawaitable(result):
-                    self.wait_for(result, message, data, bindings[bindings.index(binding) :])
-                    return
-        finally:
-            self.is_busy = self._working or self._held
-            if self._pending and not self.is_busy:
-                self._start()
+        for binding in bindings:
+            try:
+                if binding.is_simple:
+                    result = binding.call(event, data, channel)
+                else:
+                    result = _call_special(binding, message, data)
+            except HANDLER_ERRORS as error:
+                self.is_busy = True  # so that the report waits until all have been called
+                self.report(event, binding, error)
+                continue
+            if result is not None and inspect.isawaitable(result):
+                self.wait_for(result, message, data, bindings[bindings.index(binding) :])
+                return
+        if self.is_busy and not self._working:
+            self._start()
 
     def wait_for(self, result: Any, message: Message, data: Any, bindings: tuple[Binding, ...]) -> None:
         """Wait for what the first of ``bindings``, a plain function, has returned; then call the others."""
