@@ -476,6 +476,8 @@ class ReverbClient(Bindable):
         try:
             async with self._turn():
                 return await asyncio.wait_for(_call(self._authorizer, socket_id, channel.name), timeout)
+        except ReverbError:  # a TimeoutError of the authorizer's own, for instance
+            raise
         except asyncio.TimeoutError:
             raise TimeoutError(
                 f"no answer of the authorizer for {channel.name!r} within {timeout:g} seconds "

@@ -21,7 +21,9 @@ from reverb import (
     Events,
     ProtocolError,
     ReverbClient,
+    ReverbError,
     SubscriptionError,
+    TimeoutError,
 )
 from reverb.auth import sign_channel
 from reverb.crypto import derive_shared_secret, seal
@@ -152,11 +154,14 @@ async def test_what_cannot_be_decrypted_is_reported_and_skipped(application: App
         assert application.asked == 2
 
 
-async def test_a_key_that_is_refused_is_the_reason(application: Application) -> None:
+@pytest.mark.parametrize(
+    "reason", [AuthenticationError("not for you any more", code=403), TimeoutError("not for you any more today")]
+)
+async def test_a_key_that_is_refused_is_the_reason(application: Application, reason: ReverbError) -> None:
     errors, name = Recorder(), unique("private-encrypted-")
 
     async def refuse() -> None:
-        raise AuthenticationError("not for you any more", code=403)
+        raise reason
 
     async with subscribed(application, name) as (client, channel):
         channel.bind("e", Recorder())
@@ -165,7 +170,7 @@ async def test_a_key_that_is_refused_is_the_reason(application: Application) -> 
         await application.publish(name, 1, NEW)
         ((_, data, _),) = await errors.wait_for(1)
         assert "not for you any more" in data["message"]
-        assert isinstance(data["exception"].__cause__, AuthenticationError)
+        assert data["exception"].__cause__ is reason
 
 
 async def test_an_authorizer_that_hangs_holds_a_channel_up_for_a_while_only(application: Application) -> None:
