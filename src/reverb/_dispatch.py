@@ -433,6 +433,10 @@ class Lane:
                     result = binding.call(event, data, channel)
                 else:
                     result = _call_special(binding, message, data)
+            except HANDLER_ERRORS as error:
+                self.report(event, binding, error)
+                continue
+            try:
                 # None is also what a handler for once returns, "async def" or not, that was called elsewhere.
                 if result is not None and (binding.is_async or inspect.isawaitable(result)):
                     await result
