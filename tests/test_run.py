@@ -110,6 +110,11 @@ async def test_other_exceptions_are_raised(reverb_server: ReverbServer) -> None:
     assert not client.is_connected
 
 
+async def test_within_an_event_loop_it_says_what_to_do_instead(reverb_server: ReverbServer) -> None:
+    with pytest.raises(RuntimeError, match="use 'async with client'"):
+        ReverbClient(**reverb_server.settings).run()
+
+
 def test_without_a_server(caplog: pytest.LogCaptureFixture) -> None:
     client = ReverbClient(app_key="key", app_secret="secret", host="127.0.0.1", port=1, scheme="ws")
     assert client.run() == ExitCode.CONNECTION

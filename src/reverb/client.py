@@ -170,9 +170,11 @@ class ReverbClient(Bindable):
 
         Returns the exit code, for ``sys.exit(client.run(setup))``: 0 after a signal or :meth:`disconnect`, 2 for
         settings that are missing, 3 without a connection or when it was lost for good, 4 when a channel is
-        refused. What went wrong is logged. Other exceptions of ``setup`` are raised. Not for use within an event
-        loop.
+        refused. What went wrong is logged. Other exceptions of ``setup`` are raised. Raises :class:`RuntimeError`
+        within an event loop, where ``async with`` and :meth:`listen` do the same.
         """
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("run() makes an event loop, and there is one: use 'async with client' and listen()")
 
         async def live() -> None:
             async with self:
