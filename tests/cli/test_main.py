@@ -104,11 +104,30 @@ def test_exit_codes_are_the_same_everywhere(command: str) -> None:
 
 @pytest.mark.parametrize("command", typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 def test_every_command_and_option_is_documented(command: str) -> None:
+    """With the same placeholder for its value as in ``--help``."""
     found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
     (section,) = re.findall(rf"^## `reverb {command}\b.*?$(.*?)(?=^## |\Z)", DOCUMENTATION, re.M | re.S)
-    options = {option for parameter in found.params for option in parameter.opts if option.startswith("--")}
-    documented = set(re.findall(r"^\| `(--[\w-]+)", section, re.MULTILINE))
-    assert documented == options - SHARED
+    options = {
+        f"{option} {parameter.metavar or ''}".rstrip()
+        for parameter in found.params
+        for option in parameter.opts
+        if option.startswith("--") and option not in SHARED
+    }
+    assert set(re.findall(r"^\| `(--[^`]+)`", section, re.MULTILINE)) == options
+
+
+@pytest.mark.parametrize(
+    "arguments", [["systemd"], ["bench", "--count", "1"], ["bench", "--count", "1", "--json"]]
+)
+async def test_an_output_that_nobody_reads(arguments: list[str], settings: dict[str, str], tmp_path: Path) -> None:
+    """Of the commands that have no such test among their own."""
+    async with reverb(*arguments, env=settings, cwd=tmp_path) as command:
+        command.out.close()
+        assert await command.exit_code() == 0
+        assert (
+            command.err.text.replace(f"putting load on 127.0.0.1:{settings['REVERB_PORT']}; Ctrl-C ends it\n", "")
+            == ""
+        )
 
 
 def test_the_options_name_their_variables() -> None:
