@@ -414,9 +414,10 @@ async def test_missing_secret(settings: dict[str, str], tmp_path: Path) -> None:
         ("", "--presence-user is not JSON: .*"),
         ("[" * 100_000, "--presence-user is not JSON: .*"),
         ("[1]", "--presence-user must be an object with a user_id, such as .*"),
+        ('{"user_id": true}', "--presence-user must be an object with a user_id, such as .*"),
         ('{"user_info": {}}', "--presence-user must be an object with a user_id, such as .*"),
     ],
-    ids=["no-json", "empty", "deep", "list", "no-id"],
+    ids=["no-json", "empty", "deep", "list", "bool", "no-id"],
 )
 async def test_bad_presence_user(user: str, says: str, settings: dict[str, str], tmp_path: Path) -> None:
     arguments = ("--presence-user", user, "presence-a")
@@ -424,7 +425,7 @@ async def test_bad_presence_user(user: str, says: str, settings: dict[str, str],
 
 
 async def test_an_empty_channel_name(settings: dict[str, str], tmp_path: Path) -> None:
-    await fails("", env=settings, cwd=tmp_path, code=4, says="a channel name must be .*")
+    await fails("", env=settings, cwd=tmp_path, code=2, says="the name of a channel is empty")
 
 
 async def test_the_secret_is_never_told(settings: dict[str, str], tmp_path: Path) -> None:

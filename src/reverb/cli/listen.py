@@ -75,6 +75,8 @@ def listen(
 
     Events go to the standard output, what happens to the connection goes to the standard error.
     """
+    if not all(channels):
+        raise fail("the name of a channel is empty", ExitCode.USAGE)
     user = parse_presence_user(presence_user)
     with exit_on_error():
         config = configure(given)

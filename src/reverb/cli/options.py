@@ -118,7 +118,7 @@ def parse_presence_user(text: str | None) -> dict[str, Any]:
     if text is None:
         return {"user_id": f"cli-{socket.gethostname()}-{os.getpid()}", "user_info": {}}
     user = parse_json(text, "--presence-user")
-    if not isinstance(user, dict) or not isinstance(user.get("user_id"), str | int):
+    if not isinstance(user, dict) or type(user.get("user_id")) not in (str, int):  # a bool is an int, too
         example = '{"user_id": "7", "user_info": {"name": "Ann"}}'
         raise fail(f"--presence-user must be an object with a user_id, such as {example}", ExitCode.USAGE)
     return user

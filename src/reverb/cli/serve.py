@@ -105,6 +105,8 @@ def serve(
 
     It listens on this machine only, and is not made for more. In production, use Laravel Reverb.
     """
+    if tls_key is not None and tls_cert is None:
+        raise fail("--tls-key is the key of a certificate, which --tls-cert has to name", ExitCode.USAGE)
     given: dict[str, Any] = {"server_host": host, "server_port": port, "server_path": path, "app_key": key}
     try:
         settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
