@@ -123,6 +123,12 @@ def test_links_lead_somewhere() -> None:
             assert (ROOT / link.partition("#")[0]).exists(), link
 
 
+def test_every_document_is_linked() -> None:
+    documents = [f"docs/{each.name}" for each in ROOT.glob("docs/*.md")]
+    assert documents
+    assert [each for each in documents if f"]({each}" not in README] == []
+
+
 def test_every_example_is_mentioned() -> None:
     ((*rows,),) = read_tables("Examples")
     linked = [re.search(r"\((.*)\)", row[0]) for row in rows]
