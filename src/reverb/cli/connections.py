@@ -5,6 +5,7 @@ from __future__ import annotations
 from .asking import ask
 from .options import AsJson, Given, takes_server
 from .output import show
+from .view import plural
 
 __all__ = ["connections"]
 
@@ -22,4 +23,4 @@ def connections(
         lambda api: api.connections(),
         given,
     )
-    show([{"connections": count}], f"{count} connection{'' if count == 1 else 's'}", as_json=as_json)
+    show([{"connections": count}], plural(count, "connection"), as_json=as_json)

@@ -17,7 +17,7 @@ from .._protocol import is_presence
 from .commands import Commands
 from .options import Given, PresenceUser, configure, parse_presence_user, takes_server
 from .process import ExitCode, complete, ends_this_task, exit_on_error, fail, run
-from .view import JsonLines, OutputConsole, View
+from .view import JsonLines, OutputConsole, View, plural
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -167,9 +167,10 @@ async def _listen(
             raise
         finally:
             slow.cancel()
-    if seen < (count or 1):  # then the time is over
+    if seen < (count or 1):
+        assert timeout is not None  # it is over
         wanted = "no event" if count is None else f"{seen} of {count} events"
-        raise fail(f"{wanted} came within {timeout:g} seconds", ExitCode.TOO_LATE)
+        raise fail(f"{wanted} came within {plural(timeout, 'second')}", ExitCode.TOO_LATE)
     if commands is not None and commands.failures:
         raise fail(f"the command failed for {commands.failures} of {seen} events", ExitCode.FAILED)
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from .._protocol import is_presence, needs_auth
 
-__all__ = ["JsonLines", "OutputConsole", "View", "channel_style", "fill", "print_json", "printable"]
+__all__ = ["JsonLines", "OutputConsole", "View", "channel_style", "fill", "plural", "print_json", "printable"]
 
 _GAP = "  "
 _TIME_WIDTH = len("12:34:56")
@@ -117,6 +117,10 @@ def printable(text: str) -> str:
         else character.encode("unicode_escape").decode()
         for character in text
     )
+
+
+def plural(number: float, what: str) -> str:
+    return f"{number:g} {what}{'s' * (number != 1)}"
 
 
 def fill(text: str, width: int) -> str:
