@@ -57,7 +57,7 @@ async def end(command: Command, number: signal.Signals) -> None:
     """End a program and assert that it goes without complaint."""
     command.send_signal(number)
     assert await command.exit_code() == 0
-    assert "Traceback" not in command.err.text
+    assert "Traceback" not in command.err.text, command.err.text
     assert "ERROR" not in command.err.text
 
 
@@ -189,7 +189,7 @@ async def test_the_webhook_relay(
         await command.err.expect("a webhook of github is not published: cannot connect")
         command.send_signal(number)
         assert await command.exit_code() == 0
-        assert "Traceback" not in command.err.text
+        assert "Traceback" not in command.err.text, command.err.text
 
 
 async def check_backend(name: str, server: ReverbServer, target: Target, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ async def check_backend(name: str, server: ReverbServer, target: Target, tmp_pat
                     assert response.status in (400, 422), await response.text()
         command.send_signal(signal.SIGINT)
         await command.exit_code()
-        assert "Traceback" not in command.err.text
+        assert "Traceback" not in command.err.text, command.err.text
 
 
 async def wait_for_port(port: int) -> None:
@@ -294,5 +294,5 @@ async def test_the_fastapi_lifespan(server: ReverbServer, target: Target, tmp_pa
         command.send_signal(signal.SIGTERM)
         assert await command.exit_code() in (0, -signal.SIGTERM)  # uvicorn ends, and then by the signal
         assert "Application shutdown complete" in command.err.text
-        assert "Traceback" not in command.err.text
+        assert "Traceback" not in command.err.text, command.err.text
         await until(lambda: not server.connections)

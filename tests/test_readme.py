@@ -19,7 +19,6 @@ from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -40,7 +39,6 @@ from reverb import (
     ReverbError,
     User,
 )
-from reverb.auth import sign_channel
 from reverb.bindable import Bindable
 from reverb.cli.app import app
 from reverb.crypto import derive_shared_secret, seal
@@ -48,7 +46,6 @@ from reverb.server import App, ReverbServer
 from tests.cli.processes import reverb as run_module
 from tests.integration.conftest import soketi, soketi_process
 from tests.integration.servers import Target
-from tests.laravel import Laravel
 from tests.test_dispatch import Recorder
 from tests.watching import until
 
@@ -124,6 +121,12 @@ def test_links_lead_somewhere() -> None:
             assert link[1:] in anchors
         elif not link.startswith("https://"):
             assert (ROOT / link.partition("#")[0]).exists(), link
+
+
+def test_every_document_is_linked() -> None:
+    documents = [f"docs/{each.name}" for each in ROOT.glob("docs/*.md")]
+    assert documents
+    assert [each for each in documents if f"]({each}" not in README] == []
 
 
 def test_every_example_is_mentioned() -> None:
@@ -391,51 +394,6 @@ async def test_settings_in_an_object(block: Block) -> None:
     assert isinstance(config, ReverbConfig)
     assert (config.address, config.scheme) == ("localhost:8080", "ws")
     assert repr(fragment.names["client"]) == "<ReverbClient localhost:8080 not connected, 0 channels>"
-
-
-@block_of("Asking Laravel")
-async def test_an_endpoint(block: Block, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("REVERB_APP_SECRET")
-    async with Laravel(target.key, target.secret) as laravel:
-
-        async def log_in() -> SimpleNamespace:
-            return SimpleNamespace(token=laravel.token)
-
-        text = block.text.replace("https://example.com/broadcasting/auth", laravel.url)
-        fragment = Fragment(block._replace(text=text), log_in=log_in)
-        await fragment.run()
-        async with fragment.names["client"] as client:
-            assert (await client.subscribe("private-orders")).is_subscribed
-            assert (await client.subscribe("presence-room.1")).me["user_id"] == "7"
-        assert [each["headers"]["X-Device"] for each in laravel.asked] == ["rpi-001", "rpi-001"]
-
-
-@block_of("Your own way")
-async def test_an_authorizer(block: Block, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def ask_the_backend(socket_id: str, channel_name: str) -> dict[str, str]:
-        data = '{"user_id":"7","user_info":{"name":"Ann"}}' if channel_name.startswith("presence-") else None
-        auth = sign_channel(target.key, target.secret, socket_id, channel_name, data)
-        return {"auth": auth} if data is None else {"auth": auth, "channel_data": data}
-
-    monkeypatch.delenv("REVERB_APP_SECRET")
-    fragment = Fragment(block, ask_the_backend=ask_the_backend)
-    await fragment.run()
-    async with fragment.names["client"] as client:
-        assert (await client.subscribe("private-orders")).is_subscribed
-        assert (await client.subscribe("presence-room.1")).me == ANN
-
-
-@block_of("Authorising others")
-async def test_authorising_others(block: Block, target: Target) -> None:
-    fragment = Fragment(block, may_listen=lambda user, channel: channel.endswith(user.id))
-    await fragment.run()
-    answer = fragment.names["broadcasting_auth"]
-    ann = SimpleNamespace(id="7", name="Ann")
-    assert answer(ann, {"socket_id": "1.2", "channel_name": "private-user.8"}) == (403, {})
-    status, private = answer(ann, {"socket_id": "1.2", "channel_name": "private-user.7"})
-    assert (status, private) == (200, {"auth": sign_channel(target.key, target.secret, "1.2", "private-user.7")})
-    _, presence = answer(ann, {"socket_id": "1.2", "channel_name": "presence-room.7"})
-    assert presence["channel_data"] == '{"user_id":"7","user_info":{"name":"Ann"}}'
 
 
 @block_of("When the connection is lost")

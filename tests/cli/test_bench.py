@@ -163,6 +163,19 @@ def test_what_goes_wrong(
     assert "wr0ng" not in output.out + output.err
 
 
+def test_without_a_connection_there_is_no_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ReverbServer() as server:
+        monkeypatch.setenv("REVERB_APP_KEY", "unknown")
+        monkeypatch.setenv("REVERB_HOST", server.host)
+        monkeypatch.setenv("REVERB_PORT", str(server.port))
+        monkeypatch.setenv("REVERB_SCHEME", "ws")
+        with pytest.raises(typer.Exit):
+            bench(count=1, seconds=1.0)
+    assert capsys.readouterr().out == ""
+
+
 async def test_a_connection_that_is_lost(settings: dict[str, str], embedded: ReverbServer, tmp_path: Path) -> None:
     async with reverb("bench", "--count", "1000000", "--seconds", "60", env=settings, cwd=tmp_path) as command:
         await until(lambda: len(embedded.events) > 10, 15)

@@ -71,7 +71,7 @@ async def test_in_a_terminal(tmp_path: Path) -> None:
             assert await command.exit_code() == 4
     assert SECRET not in command.out.text
     shown = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]+", command.out.text)]
-    assert max(map(len, shown)) <= 80
+    assert max(len(line) for line in shown if str(tmp_path) not in line) <= 80  # a path is left as long as it is
     assert "\x1b[1;31m✗" in command.out.text
     start = next(number for number, line in enumerate(shown) if line.startswith("✗ private channel"))
     lines = [line for line in shown[start:] if line.strip() and "…" not in line]

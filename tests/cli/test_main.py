@@ -16,6 +16,7 @@ import reverb as package
 from reverb import ReverbConfig
 from reverb.cli.app import app
 from reverb.cli.process import ExitCode
+from reverb.server import ReverbServer
 from tests.cli.in_process import invoke
 from tests.cli.processes import reverb
 
@@ -104,11 +105,55 @@ def test_exit_codes_are_the_same_everywhere(command: str) -> None:
 
 @pytest.mark.parametrize("command", typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 def test_every_command_and_option_is_documented(command: str) -> None:
+    """With the same placeholder for its value as in ``--help``."""
     found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
     (section,) = re.findall(rf"^## `reverb {command}\b.*?$(.*?)(?=^## |\Z)", DOCUMENTATION, re.M | re.S)
-    options = {option for parameter in found.params for option in parameter.opts if option.startswith("--")}
-    documented = set(re.findall(r"^\| `(--[\w-]+)", section, re.MULTILINE))
-    assert documented == options - SHARED
+    options = {
+        f"{option} {parameter.metavar or ''}".rstrip()
+        for parameter in found.params
+        for option in parameter.opts
+        if option.startswith("--") and option not in SHARED
+    }
+    assert set(re.findall(r"^\| `(--[^`]+)`", section, re.MULTILINE)) == options
+
+
+@pytest.mark.parametrize(
+    "arguments", [["systemd"], ["bench", "--count", "1"], ["bench", "--count", "1", "--json"]]
+)
+async def test_an_output_that_nobody_reads(arguments: list[str], settings: dict[str, str], tmp_path: Path) -> None:
+    """Of the commands that have no such test among their own."""
+    async with reverb(*arguments, env=settings, cwd=tmp_path) as command:
+        command.out.close()
+        assert await command.exit_code() == 0
+        assert (
+            command.err.text.replace(f"putting load on 127.0.0.1:{settings['REVERB_PORT']}; Ctrl-C ends it\n", "")
+            == ""
+        )
+
+
+def test_an_output_that_is_closed(reverb_server: ReverbServer, tmp_path: Path) -> None:
+    """``reverb publish … >&-`` publishes; and what goes wrong does not go to the standard output instead."""
+    publish = [sys.executable, "-m", "reverb", "publish", "news", "published"]
+    script = '"$@" >&-; echo $?; "$@" --port 1 2>&-; echo $?'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *publish], cwd=tmp_path, capture_output=True, text=True, timeout=30
+    )
+    assert (done.stdout, done.stderr) == ("0\n3\n", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments", [["channels"], ["doctor", "--json"]])
+def test_a_disk_that_is_full(arguments: list[str], reverb_server: ReverbServer, tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "reverb", *arguments],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=15,
+        )
+    assert (done.returncode, done.stderr) == (1, "reverb: [Errno 28] No space left on device\n")
 
 
 def test_the_options_name_their_variables() -> None:

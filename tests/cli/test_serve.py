@@ -149,6 +149,7 @@ async def test_port_taken(tmp_path: Path) -> None:
             "EVENTS_FROM should be 'all'",
         ),
         ({}, ["--tls-cert", "nowhere.pem"], "No such file"),
+        ({}, ["--tls-key", "key.pem"], "--tls-cert"),
     ],
 )
 async def test_wrong_settings(tmp_path: Path, env: dict[str, str], arguments: list[str], wanted: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 __all__ = ["main"]
@@ -13,6 +14,9 @@ _EXTRA = frozenset({"aiohttp", "click", "rich", "typer"})
 
 def main() -> None:
     """Run the command line; leave with its exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # events may hold what the terminal's encoding does not
     try:
@@ -28,5 +32,11 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    except OSError as error:  # of the output, where a disk is full for instance: commands tell of all else
+        from .process import silence
+
+        silence()
+        print(f"reverb: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:  # before a command has taken charge of it
         sys.exit(130)

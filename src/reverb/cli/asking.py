@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .. import ReverbAPI
-from .options import configure
+from .options import Given, configure
 from .process import complete, exit_on_error, unsendable
 
 __all__ = ["ALL_INFO", "ask"]
@@ -23,7 +23,7 @@ _PATIENCE = 0.5
 """Seconds before we say that we are waiting."""
 
 
-def ask(question: Callable[[ReverbAPI], Awaitable[T]], **options: str | int | None) -> T:
+def ask(question: Callable[[ReverbAPI], Awaitable[T]], given: Given) -> T:
     """Ask the HTTP API; return its answer, or end with a message and the exit code for what went wrong."""
     answers: list[T] = []
 
@@ -40,6 +40,6 @@ def ask(question: Callable[[ReverbAPI], Awaitable[T]], **options: str | int | No
             waiting.stop()
 
     with exit_on_error():
-        config = configure(**options)
+        config = configure(given)
         complete(work())
     return answers[0]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import math
 import secrets
 from collections.abc import Awaitable, Callable
@@ -14,14 +12,14 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
 from .. import Events, ReverbClient, ReverbConfig, TimeoutError
-from .options import AppId, Host, Key, PathPrefix, Port, Scheme, configure
-from .process import ExitCode, exit_on_error, fail, run
-from .view import printable
+from .options import Given, configure, takes_server
+from .output import progress_bar
+from .process import ExitCode, complete, ends_this_task, exit_on_error, fail
+from .view import OutputConsole, print_json, printable
 
 __all__ = ["bench"]
 
@@ -65,18 +63,21 @@ class _RefusedError(Exception):
     """The server does not take what we send."""
 
 
+@takes_server(with_app_id=True)
 def bench(
+    given: Given,
     count: Annotated[
-        int, typer.Option(min=1, help=f"Events of each kind, one after another; {_TIMES} times as many at once.")
+        int,
+        typer.Option(
+            metavar="N", min=1, help=f"Events of each kind, one after another; {_TIMES} times as many at once."
+        ),
     ] = 200,
-    seconds: Annotated[float, typer.Option(min=0.1, help="The longest time for each measurement.")] = 5.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One object a line, for each measurement.")] = False,
-    host: Host = None,
-    port: Port = None,
-    app_id: AppId = None,
-    key: Key = None,
-    scheme: Scheme = None,
-    path: PathPrefix = None,
+    seconds: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="The longest time for each measurement.")
+    ] = 5.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: one JSON object a line, for each measurement.")
+    ] = False,
 ) -> None:
     """Measure how long events take through a server, and how many get through.
 
@@ -91,31 +92,25 @@ def bench(
 
     The times contain this client's own, some hundredths of a millisecond. It puts load on the server, which others
     there may notice. The application must allow client events, and not limit their rate.
-
-    The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
-    the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`.
     """
     with exit_on_error():
-        config = configure(host=host, port=port, app_id=app_id, app_key=key, scheme=scheme, path=path)
+        config = configure(given, reconnect_enabled=False)  # what is measured has no gaps
         try:
-            received = run(_bench(config, count, seconds, as_json=as_json))
+            complete(_bench(config, count, seconds, as_json=as_json))
         except _RefusedError as error:
             raise fail(str(error), ExitCode.REFUSED) from None
-    if received is not None:
-        raise typer.Exit(128 + received)
 
 
 async def _bench(config: ReverbConfig, count: int, seconds: float, *, as_json: bool) -> None:
-    config = config.model_copy(update={"reconnect_enabled": False})  # what is measured has no gaps
-    logging.getLogger("reverb").addHandler(logging.NullHandler())  # what goes wrong is raised, and said then
+    on_unread = ends_this_task()
     status = Console(stderr=True, highlight=False)
     name = f"private-reverb-bench-{secrets.token_hex(4)}"
     publishes = config.app_id is not None
-    report = _print_json if as_json else _Report(config.address).show
     async with ReverbClient(config) as sender, ReverbClient(config) as receiver:
         channel = await sender.subscribe(name)
-        track = _Track(sender, receiver, status, seconds)
+        track = _Track(sender, receiver, seconds)
         (await receiver.subscribe(name)).bind(_EVENT, track.on_arrival)
+        view = _JsonLines(on_unread) if as_json else _View(OutputConsole(on_unread), config.address)
         status.print(
             printable(f"putting load on {config.address}; Ctrl-C ends it"), style="yellow", soft_wrap=True
         )
@@ -129,20 +124,19 @@ async def _bench(config: ReverbConfig, count: int, seconds: float, *, as_json: b
             await sender.api.trigger(name, _EVENT, {"n": number})
 
         await track.run("warming up", "", trigger, _WARM_UP)
-        report(await track.run("client event", "from trigger() to the handler", trigger, count))
+        view.show(await track.run("client event", "from trigger() to the handler", trigger, count))
         if publishes:
             await track.run("warming up", "", publish, _WARM_UP)
-            report(await track.run("published", "from the HTTP request to the handler", publish, count))
+            view.show(await track.run("published", "from the HTTP request to the handler", publish, count))
         what = f"client events, {_AT_A_TIME} on the way at a time"
-        report(await track.run("throughput", what, trigger, count * _TIMES, _AT_A_TIME))
+        view.show(await track.run("throughput", what, trigger, count * _TIMES, _AT_A_TIME))
 
 
 class _Track:
     """Sends events on one connection and sees them arrive on the other."""
 
-    def __init__(self, sender: ReverbClient, receiver: ReverbClient, status: Console, seconds: float) -> None:
+    def __init__(self, sender: ReverbClient, receiver: ReverbClient, seconds: float) -> None:
         self._clients = (sender, receiver)
-        self._status = status
         self._seconds = seconds
         self._started: dict[int, float] = {}
         """When events were sent that are on the way, by number."""
@@ -173,14 +167,7 @@ class _Track:
         """Send events, up to ``at_a_time`` before the first of them has arrived, until they are ``count`` or the
         time is over."""
         self._trips = []
-        progress = Progress(
-            *Progress.get_default_columns(),
-            MofNCompleteColumn(),
-            console=self._status,
-            transient=True,
-            auto_refresh=False,  # by a thread, which would be measured, too
-            disable=not self._status.is_terminal,
-        )
+        progress = progress_bar(auto_refresh=False)  # which a thread does, and would be measured, too
         task = progress.add_task(name, total=count)
         with progress:
             began = shown_at = perf_counter()
@@ -213,22 +200,32 @@ class _Track:
                 await client.listen()  # raises why
 
 
-def _print_json(measured: Measurement) -> None:
-    fields = {"measurement": measured.name, "count": len(measured.trips), "seconds": round(measured.seconds, 6)}
-    for name, percent in _COLUMNS.items():
-        fields[f"{name}_ms"] = round(measured.percentile(percent), 4)
-    fields["events_per_second"] = round(measured.events_per_second, 1)
-    print(json.dumps(fields), flush=True)
-
-
 _COLUMNS = {"min": 0, "p50": 50, "p90": 90, "p99": 99, "max": 100}
 
 
-class _Report:
+class _JsonLines:
+    """Prints what was measured, for programs."""
+
+    def __init__(self, on_unread: Callable[[], None]) -> None:
+        self._on_unread = on_unread
+
+    def show(self, measured: Measurement) -> None:
+        fields = {
+            "measurement": measured.name,
+            "count": len(measured.trips),
+            "seconds": round(measured.seconds, 6),
+        }
+        for name, percent in _COLUMNS.items():
+            fields[f"{name}_ms"] = round(measured.percentile(percent), 4)
+        fields["events_per_second"] = round(measured.events_per_second, 1)
+        print_json(fields, self._on_unread)
+
+
+class _View:
     """Prints what was measured, for people."""
 
-    def __init__(self, address: str) -> None:
-        self._console = Console(highlight=False)
+    def __init__(self, console: Console, address: str) -> None:
+        self._console = console
         self._console.print(Text(f"Events through {printable(address)}", "bold"), soft_wrap=True)
 
     def show(self, measured: Measurement) -> None:

@@ -10,28 +10,20 @@ from rich.text import Text
 from .. import APIError, ChannelInfo, ReverbAPI
 from .._protocol import is_presence
 from .asking import ALL_INFO, ask
-from .options import AppId, AsJson, Host, Key, PathPrefix, Port, Scheme
+from .options import AsJson, Given, takes_server
 from .output import show, show_table
 from .view import channel_style, printable
 
 __all__ = ["channel"]
 
 
+@takes_server(with_app_id=True)
 def channel(
+    given: Given,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as news or presence-room.1.")],
     as_json: AsJson = False,
-    host: Host = None,
-    port: Port = None,
-    app_id: AppId = None,
-    key: Key = None,
-    scheme: Scheme = None,
-    path: PathPrefix = None,
 ) -> None:
-    """Say whether a channel is in use, and by how many.
-
-    The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
-    the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`.
-    """
+    """Say whether a channel is in use, and by how many."""
 
     async def question(api: ReverbAPI) -> ChannelInfo:
         try:
@@ -43,12 +35,7 @@ def channel(
 
     info = ask(
         question,
-        host=host,
-        port=port,
-        app_id=app_id,
-        app_key=key,
-        scheme=scheme,
-        path=path,
+        given,
     )
     if as_json:
         fields = {

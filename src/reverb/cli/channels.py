@@ -9,30 +9,22 @@ from rich.text import Text
 
 from .. import APIError, ChannelInfo, ReverbAPI
 from .asking import ALL_INFO, ask
-from .options import AppId, AsJson, Host, Key, PathPrefix, Port, Scheme
+from .options import AsJson, Given, takes_server
 from .output import show, show_table
 from .view import channel_style, printable
 
 __all__ = ["channels"]
 
 
+@takes_server(with_app_id=True)
 def channels(
+    given: Given,
     prefix: Annotated[
         str | None, typer.Option(metavar="PREFIX", help="Only channels that begin so, such as presence-.")
     ] = None,
     as_json: AsJson = False,
-    host: Host = None,
-    port: Port = None,
-    app_id: AppId = None,
-    key: Key = None,
-    scheme: Scheme = None,
-    path: PathPrefix = None,
 ) -> None:
-    """List the channels that somebody is subscribed to.
-
-    The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
-    the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`.
-    """
+    """List the channels that somebody is subscribed to."""
 
     async def question(api: ReverbAPI) -> dict[str, ChannelInfo]:
         try:
@@ -45,12 +37,7 @@ def channels(
 
     found = ask(
         question,
-        host=host,
-        port=port,
-        app_id=app_id,
-        app_key=key,
-        scheme=scheme,
-        path=path,
+        given,
     )
     if as_json or not found:
         lines = (

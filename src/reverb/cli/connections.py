@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 from .asking import ask
-from .options import AppId, AsJson, Host, Key, PathPrefix, Port, Scheme
+from .options import AsJson, Given, takes_server
 from .output import show
+from .view import plural
 
 __all__ = ["connections"]
 
 
+@takes_server(with_app_id=True)
 def connections(
+    given: Given,
     as_json: AsJson = False,
-    host: Host = None,
-    port: Port = None,
-    app_id: AppId = None,
-    key: Key = None,
-    scheme: Scheme = None,
-    path: PathPrefix = None,
 ) -> None:
     """Say how many connections the application has.
 
     soketi doesn't tell.
-
-    The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
-    the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`.
     """
     count = ask(
         lambda api: api.connections(),
-        host=host,
-        port=port,
-        app_id=app_id,
-        app_key=key,
-        scheme=scheme,
-        path=path,
+        given,
     )
-    show([{"connections": count}], f"{count} connection{'' if count == 1 else 's'}", as_json=as_json)
+    show([{"connections": count}], plural(count, "connection"), as_json=as_json)

@@ -8,7 +8,6 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -18,7 +17,7 @@ from rich.text import Text
 
 from .. import Events, ReverbClient, ReverbConfig, ReverbError, __version__
 from ..auth import sign_request
-from .process import ExitCode, complete, fail, stop_writing
+from .process import ExitCode, complete, ends_this_task, fail
 from .view import OutputConsole, View
 
 if TYPE_CHECKING:
@@ -83,9 +82,7 @@ async def _demonstrate() -> None:
 
     started = time.monotonic()
     app = App(id="demo", key="demo-key", secret=secrets.token_hex(16))
-    this_task = asyncio.current_task()
-    assert this_task is not None
-    story = Story(OutputConsole(partial(stop_writing, this_task)))
+    story = Story(OutputConsole(ends_this_task()))
     async with ReverbServer([app]) as server, ClientSession() as http:
         story.title(f"{server.host}:{server.port}")
         # An application just writes ReverbClient(): the settings come from the environment. A demonstration must

@@ -20,6 +20,7 @@ from ..config import Found
 from ..exceptions import APIError, AuthenticationError, ReverbError
 from .probe import Answer, Certificate
 from .process import ExitCode
+from .view import plural
 
 __all__ = ["Place", "Problem", "Refused"]
 
@@ -117,13 +118,13 @@ def no_name(host: str, variable: str, error: OSError | UnicodeError) -> Problem:
 
 def slow_name(host: str, seconds: float) -> Problem:
     return Problem(
-        f"the name {host} was not looked up within {_count(seconds, 'second')}",
+        f"the name {host} was not looked up within {plural(seconds, 'second')}",
         "This machine's DNS server does not answer: see /etc/resolv.conf.",
     )
 
 
 def no_answer(what: str, seconds: float, *causes: str | None) -> Problem:
-    return Problem(f"no {what} within {_count(seconds, 'second')}", *causes)
+    return Problem(f"no {what} within {plural(seconds, 'second')}", *causes)
 
 
 def black_hole(place: Place, seconds: float) -> Problem:
@@ -241,11 +242,7 @@ def describe_certificate(version: str | None, seen: Certificate) -> str:
 
 
 def _days(span: timedelta) -> str:
-    return _count(span.days, "day") if span.days else _count(span.seconds // 3600, "hour")
-
-
-def _count(number: float, what: str) -> str:
-    return f"{number:g} {what}{'s' * (number != 1)}"
+    return plural(span.days, "day") if span.days else plural(span.seconds // 3600, "hour")
 
 
 # --- the upgrade -----------------------------------------------------------------------------------------------
@@ -515,7 +512,7 @@ def no_client_events(error: ServerError) -> Problem:
 
 def client_event_lost(seconds: float) -> Problem:
     return Problem(
-        f"a client event did not arrive at another connection within {_count(seconds, 'second')}",
+        f"a client event did not arrive at another connection within {plural(seconds, 'second')}",
         "Client events are not allowed on the server: accept_client_events_from in config/reverb.php "
         "(REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=members).",
         "There are several servers that know nothing of each other: REVERB_SCALING_ENABLED=true on all of them.",
@@ -580,7 +577,7 @@ _ENDPOINT_CAUSES = {
 
 def slow_endpoint(url: str, seconds: float) -> Problem:
     return Problem(
-        f"{url} did not authorise within {_count(seconds, 'second')}",
+        f"{url} did not authorise within {plural(seconds, 'second')}",
         "The application is slow, or fails again and again: see storage/logs/laravel.log there.",
         "REVERB_AUTH_ENDPOINT is wrong.",
         code=ExitCode.REFUSED,
@@ -674,7 +671,7 @@ def api(place: Place, error: ReverbError, *, is_clock_off: bool) -> Problem:
 
 def not_delivered(place: Place, seconds: float) -> Problem:
     return Problem(
-        f"what was published over the HTTP API did not arrive within {_count(seconds, 'second')}",
+        f"what was published over the HTTP API did not arrive within {plural(seconds, 'second')}",
         f"REVERB_APP_ID={place.config.app_id} is another application's than REVERB_APP_KEY.",
         "There are several servers that know nothing of each other: REVERB_SCALING_ENABLED=true on all of them.",
         code=ExitCode.REFUSED,

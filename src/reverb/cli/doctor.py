@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any, NamedTuple
@@ -22,9 +19,9 @@ from ..auth import _bare
 from ..config import Found, is_url, look_up
 from ..exceptions import ConfigurationError
 from .examination import Examination, Step
-from .options import AppId, Host, Key, PathPrefix, Port, Scheme, configure
-from .process import ExitCode, run, stop_writing
-from .view import OutputConsole, printable
+from .options import Given, configure, takes_server
+from .process import ExitCode, complete, ends_this_task
+from .view import OutputConsole, print_json, printable
 
 __all__ = ["doctor"]
 
@@ -44,20 +41,19 @@ _MARKS = {True: "✓", False: "✗", None: "–"}  # noqa: RUF001
 _ASCII_MARKS = {True: "ok", False: "NO", None: "--"}
 
 
+@takes_server(with_app_id=True)
 def doctor(
+    given: Given,
     channels: Annotated[
         list[str] | None,
         typer.Argument(metavar="CHANNEL", help="Channels to subscribe to, such as private-orders.7."),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One object a line for each step: step, ok, seconds, detail, causes.")
+        bool,
+        typer.Option(
+            "--json", help="For programs: one JSON object a line for each step: step, ok, seconds, detail, causes."
+        ),
     ] = False,
-    host: Host = None,
-    port: Port = None,
-    app_id: AppId = None,
-    key: Key = None,
-    scheme: Scheme = None,
-    path: PathPrefix = None,
 ) -> None:
     """Find out what does not work, and what to change: here, on the server, or in the proxy between.
 
@@ -69,27 +65,16 @@ def doctor(
     Nobody is disturbed: events are sent on a channel with a made-up name only, never on those that are named here.
     On presence channels that are named, a member `reverb-doctor-…` shows for a moment.
 
-    The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
-    the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`.
-
     The exit code is that of the first step that failed: 3 where it was the connection, 4 where somebody refused.
     """
-    given = {"host": host, "port": port, "app_id": app_id, "app_key": key, "scheme": scheme, "path": path}
-    given = {name: value for name, value in given.items() if value is not None}
     failures: list[Step] = []
-    received = run(_examine(given, channels or [], failures, as_json=as_json))
-    if received is not None:
-        raise typer.Exit(128 + received)
+    complete(_examine(given, channels or [], failures, as_json=as_json))
     if failures:
         raise typer.Exit(failures[0].exit_code)
 
 
-async def _examine(
-    given: Mapping[str, Any], channels: Sequence[str], failures: list[Step], *, as_json: bool
-) -> None:
-    this_task = asyncio.current_task()
-    assert this_task is not None
-    on_unread = partial(stop_writing, this_task)
+async def _examine(given: Given, channels: Sequence[str], failures: list[Step], *, as_json: bool) -> None:
+    on_unread = ends_this_task()
     view = _JsonLines(on_unread) if as_json else _View(OutputConsole(on_unread), channels)
 
     def report(step: Step) -> None:
@@ -102,7 +87,7 @@ async def _examine(
         found: Mapping[str, Found] = {}
         try:
             found = look_up(given)
-            config = configure(**given)
+            config = configure(given)
         except ConfigurationError as error:
             view.settings(found, None)
             report(Step("settings", False, monotonic() - began, str(error), exit_code=ExitCode.USAGE))
@@ -294,10 +279,7 @@ class _JsonLines:
         if self._rows:
             fields["settings"] = [row._asdict() for row in self._rows]
             self._rows = []
-        try:
-            print(json.dumps(fields), flush=True)
-        except BrokenPipeError:
-            self._on_unread()
+        print_json(fields, self._on_unread)
 
     def end(self, failures: Sequence[Step]) -> None:
         """Each line says all there is to say."""

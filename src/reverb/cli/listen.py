@@ -7,7 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,9 +15,9 @@ from rich.console import Console
 from .. import ConnectionState, Events, PresenceChannel, ReverbClient, ReverbConfig
 from .._protocol import is_presence
 from .commands import Commands
-from .options import Host, Key, PathPrefix, Port, PresenceUser, Scheme, configure, parse_presence_user
-from .process import ExitCode, complete, exit_on_error, fail, run, stop_writing
-from .view import JsonLines, OutputConsole, View
+from .options import Given, PresenceUser, configure, parse_presence_user, takes_server
+from .process import ExitCode, complete, ends_this_task, exit_on_error, fail, run
+from .view import JsonLines, OutputConsole, View, plural
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,7 +28,9 @@ _PATIENCE = 1.0
 """Seconds before we say that we are still connecting."""
 
 
+@takes_server(with_app_id=False)
 def listen(
+    given: Given,
     channels: Annotated[
         list[str],
         typer.Argument(metavar="CHANNEL", help="Such as news, private-orders.7 or presence-room.1."),
@@ -63,26 +64,22 @@ def listen(
         ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One object a line: time, channel, event, data, and user_id if known.")
+        bool,
+        typer.Option(
+            "--json",
+            help="For programs: one JSON object a line: time, channel, event, data, and user_id if known.",
+        ),
     ] = False,
-    host: Host = None,
-    port: Port = None,
-    key: Key = None,
-    scheme: Scheme = None,
-    path: PathPrefix = None,
 ) -> None:
     """Print the events of channels, until Ctrl-C.
 
-    The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
-    the options here go before them. There is no option for the secret, which private and presence channels need:
-    set `REVERB_APP_SECRET`, or `REVERB_AUTH_ENDPOINT` and `REVERB_AUTH_TOKEN`, because everybody on this machine
-    can see options in the list of processes.
-
     Events go to the standard output, what happens to the connection goes to the standard error.
     """
+    if not all(channels):
+        raise fail("the name of a channel is empty", ExitCode.USAGE)
     user = parse_presence_user(presence_user)
     with exit_on_error():
-        config = configure(host=host, port=port, app_key=key, scheme=scheme, path=path)
+        config = configure(given)
         work = _listen(config, channels, user, patterns or ["*"], count, timeout, command, as_json=as_json)
         if count is None and timeout is None:
             run(work)  # a signal is the end that it is meant to have
@@ -101,9 +98,7 @@ async def _listen(
     *,
     as_json: bool,
 ) -> None:
-    this_task = asyncio.current_task()
-    assert this_task is not None
-    on_unread = partial(stop_writing, this_task)
+    on_unread = ends_this_task()
     output = JsonLines(on_unread) if as_json else View(OutputConsole(on_unread), channels)
     status = View(Console(stderr=True, highlight=False), channels).status
     commands = None if command is None else Commands(command, status)
@@ -172,9 +167,10 @@ async def _listen(
             raise
         finally:
             slow.cancel()
-    if seen < (count or 1):  # then the time is over
+    if seen < (count or 1):
+        assert timeout is not None  # it is over
         wanted = "no event" if count is None else f"{seen} of {count} events"
-        raise fail(f"{wanted} came within {timeout:g} seconds", ExitCode.TOO_LATE)
+        raise fail(f"{wanted} came within {plural(timeout, 'second')}", ExitCode.TOO_LATE)
     if commands is not None and commands.failures:
         raise fail(f"the command failed for {commands.failures} of {seen} events", ExitCode.FAILED)
 

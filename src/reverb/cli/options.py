@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import socket
 import sys
-from typing import Annotated, Any, cast
+from collections.abc import Callable
+from inspect import Parameter
+from typing import Annotated, Any, TypeAlias, cast
 
 import msgspec
 import typer
@@ -16,65 +20,24 @@ from .process import ExitCode, fail
 
 __all__ = [
     "NO_DATA",
-    "AppId",
+    "STDIN",
     "AsJson",
-    "Host",
-    "Key",
-    "PathPrefix",
-    "Port",
+    "Given",
     "PresenceUser",
-    "Scheme",
     "configure",
     "parse_json",
     "parse_presence_user",
     "read_data",
+    "takes_server",
 ]
 
 NO_DATA = "{}"
 """Servers want data with each event."""
-_STDIN = "-"
+STDIN = "-"
 
-_PANEL = "Server and application"
+Given: TypeAlias = dict[str, Any]
+"""The settings that options were given for, by the names that they have in :class:`ReverbConfig`."""
 
-Host = Annotated[
-    str | None,
-    typer.Option("--host", metavar="NAME", help="Instead of REVERB_HOST.", rich_help_panel=_PANEL),
-]
-Port = Annotated[
-    int | None,
-    typer.Option("--port", metavar="NUMBER", help="Instead of REVERB_PORT (443).", rich_help_panel=_PANEL),
-]
-AppId = Annotated[
-    str | None,
-    typer.Option(
-        "--app-id",
-        metavar="ID",
-        help="The application's id, instead of REVERB_APP_ID.",
-        rich_help_panel=_PANEL,
-    ),
-]
-Key = Annotated[
-    str | None,
-    typer.Option(
-        "--key",
-        metavar="KEY",
-        help="The application's key, instead of REVERB_APP_KEY.",
-        rich_help_panel=_PANEL,
-    ),
-]
-Scheme = Annotated[
-    str | None,
-    typer.Option("--scheme", metavar="wss|ws", help="Instead of REVERB_SCHEME (wss).", rich_help_panel=_PANEL),
-]
-PathPrefix = Annotated[
-    str | None,
-    typer.Option(
-        "--path",
-        metavar="PREFIX",
-        help="Before /app/ and /apps/, instead of REVERB_PATH (none).",
-        rich_help_panel=_PANEL,
-    ),
-]
 PresenceUser = Annotated[
     str | None,
     typer.Option(
@@ -87,9 +50,59 @@ PresenceUser = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")]
 
 
-def configure(**options: str | int | bool | None) -> ReverbConfig:
+_option = functools.partial(typer.Option, rich_help_panel="Server and application")
+_APP_ID = "app_id"
+_SERVER_OPTIONS = {
+    "host": Annotated[str | None, _option("--host", metavar="NAME", help="Instead of REVERB_HOST.")],
+    "port": Annotated[int | None, _option("--port", metavar="NUMBER", help="Instead of REVERB_PORT (443).")],
+    _APP_ID: Annotated[
+        str | None, _option("--app-id", metavar="ID", help="The application's id, instead of REVERB_APP_ID.")
+    ],
+    "app_key": Annotated[
+        str | None, _option("--key", metavar="KEY", help="The application's key, instead of REVERB_APP_KEY.")
+    ],
+    "scheme": Annotated[str | None, _option("--scheme", metavar="wss|ws", help="Instead of REVERB_SCHEME (wss).")],
+    "path": Annotated[
+        str | None,
+        _option("--path", metavar="PREFIX", help="Before /app/ and /apps/, instead of REVERB_PATH (none)."),
+    ],
+}
+
+_ABOUT_SETTINGS = """
+
+The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
+the options below go before them. There is no option for the secret, because everybody on this machine can see
+options in the list of processes: set `REVERB_APP_SECRET`"""
+_ENDPOINT = ", or `REVERB_AUTH_ENDPOINT` and `REVERB_AUTH_TOKEN`"
+
+
+def takes_server(*, with_app_id: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command whose first parameter is ``given``: on the command line it has the options that name the
+    server and the application instead, and its ``--help`` says so. Commands that use the HTTP API need an
+    application id; those that don't may be authorised by an endpoint."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        added = {name: type_ for name, type_ in _SERVER_OPTIONS.items() if with_app_id or name != _APP_ID}
+
+        @functools.wraps(command)
+        def with_options(**arguments: Any) -> None:
+            values = {name: arguments.pop(name, None) for name in added}
+            command({name: value for name, value in values.items() if value is not None}, **arguments)
+
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        options = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=added[name]) for name in added]
+        parameters = [*(each.replace(kind=Parameter.KEYWORD_ONLY) for each in own), *options]
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {each.name: each.annotation for each in parameters}
+        with_options.__doc__ = f"{inspect.getdoc(command)}{_ABOUT_SETTINGS}{'' if with_app_id else _ENDPOINT}."
+        return with_options
+
+    return decorate
+
+
+def configure(given: Given, **fixed: bool) -> ReverbConfig:
     """Make the settings of the options that are given, and of the environment."""
-    return ReverbConfig(**cast(Settings, {name: value for name, value in options.items() if value is not None}))
+    return ReverbConfig(**cast(Settings, given | fixed))
 
 
 def parse_json(text: str, name: str, hint: str = "") -> Any:
@@ -105,7 +118,7 @@ def parse_presence_user(text: str | None) -> dict[str, Any]:
     if text is None:
         return {"user_id": f"cli-{socket.gethostname()}-{os.getpid()}", "user_info": {}}
     user = parse_json(text, "--presence-user")
-    if not isinstance(user, dict) or not isinstance(user.get("user_id"), str | int):
+    if not isinstance(user, dict) or type(user.get("user_id")) not in (str, int):  # a bool is an int, too
         example = '{"user_id": "7", "user_info": {"name": "Ann"}}'
         raise fail(f"--presence-user must be an object with a user_id, such as {example}", ExitCode.USAGE)
     return user
@@ -113,7 +126,7 @@ def parse_presence_user(text: str | None) -> dict[str, Any]:
 
 def read_data(argument: str) -> str:
     """Return an event's data: the argument, or for ``-`` the standard input without its last line break."""
-    if argument != _STDIN:
+    if argument != STDIN:
         return argument
     try:
         return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,13 +10,15 @@ from typing import Any
 import typer
 from rich import box
 from rich.cells import cell_len
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
-from .process import ExitCode
+from .process import ExitCode, silence
 from .view import OutputConsole, fill, printable
 
-__all__ = ["Cell", "show", "show_table"]
+__all__ = ["Cell", "print_lines", "progress_bar", "show", "show_table"]
 
 Cell = str | int | Text | None
 """What is not known (None) shows as a dash."""
@@ -28,9 +29,9 @@ _GAP = "  "
 def show(objects: Iterable[dict[str, Any]], sentence: str, *, as_json: bool) -> None:
     """Print an answer: ``objects`` for programs, ``sentence`` for people."""
     if as_json:
-        _print_lines(json.dumps(each) for each in objects)
+        print_lines(json.dumps(each) for each in objects)
     else:
-        _print_lines([printable(sentence)])
+        print_lines([printable(sentence)])
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
@@ -40,7 +41,7 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     if not console.is_terminal:
         lines = [list(head), *([cell.plain for cell in row] for row in cells)]
         widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
-        _print_lines(
+        print_lines(
             _GAP.join(fill(text, width) for text, width in zip(line, widths, strict=True)).rstrip()
             for line in lines
         )
@@ -54,13 +55,27 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     console.print(table)
 
 
+def progress_bar(*, auto_refresh: bool = True) -> Progress:
+    """Make a progress bar, which shows in a terminal only, on the standard error, and is gone when it is done."""
+    console = Console(stderr=True)
+    return Progress(
+        *Progress.get_default_columns(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+        auto_refresh=auto_refresh,
+        disable=not console.is_terminal,
+    )
+
+
 def _text(cell: Cell) -> Text:
     if cell is None:
         return Text("-", "dim")
     return cell if isinstance(cell, Text) else Text(printable(str(cell)))
 
 
-def _print_lines(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines, for people or programs, as long as somebody reads them."""
     try:
         for line in lines:
             print(line)
@@ -71,5 +86,5 @@ def _print_lines(lines: Iterable[str]) -> None:
 
 def _leave() -> None:
     """Nobody reads the standard output any more, so nothing is left to do."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    silence()
     raise typer.Exit(ExitCode.OK)

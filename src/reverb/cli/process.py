@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,17 @@ from .._run import ExitCode, exit_code_for, run
 from ..exceptions import ProtocolError, ReverbError
 from .view import printable
 
-__all__ = ["EXIT_CODES", "ExitCode", "complete", "exit_on_error", "fail", "run", "stop_writing", "unsendable"]
+__all__ = [
+    "EXIT_CODES",
+    "ExitCode",
+    "complete",
+    "ends_this_task",
+    "exit_on_error",
+    "fail",
+    "run",
+    "silence",
+    "unsendable",
+]
 
 
 EXIT_CODES = """Exit codes: 0 done; 1 failed; 2 wrong usage, settings or data; 3 no connection, or no answer;
@@ -54,7 +64,18 @@ def complete(work: Coroutine[Any, Any, None]) -> None:
         raise typer.Exit(128 + received)
 
 
-def stop_writing(task: asyncio.Task[Any]) -> None:
-    """Nobody reads the standard output any more: end ``task``, and write nothing more, not even when leaving."""
+def ends_this_task() -> Callable[[], None]:
+    """What to call when nobody reads the standard output any more: it ends the present task."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    def end() -> None:
+        silence()
+        task.cancel()
+
+    return end
+
+
+def silence() -> None:
+    """Write nothing more to the standard output, not even what is left in its buffer when the program ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    task.cancel()

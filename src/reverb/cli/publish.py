@@ -8,34 +8,30 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
 from .. import BatchError, BatchEvent, ReverbAPI, ReverbConfig
 from .options import (
     NO_DATA,
-    AppId,
+    STDIN,
     AsJson,
-    Host,
-    Key,
-    PathPrefix,
-    Port,
-    Scheme,
+    Given,
     configure,
     parse_json,
     read_data,
+    takes_server,
 )
-from .output import show
+from .output import progress_bar, show
 from .process import ExitCode, complete, exit_on_error, fail, unsendable
 
 __all__ = ["publish"]
 
-_STDIN = "-"
 _STEP = 10
 """Events sent before the progress is shown again: what a batch holds."""
 
 
+@takes_server(with_app_id=True)
 def publish(
+    given: Given,
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
@@ -56,19 +52,10 @@ def publish(
         bool, typer.Option("--text", help="The data is a text, not JSON, and is sent as it is.")
     ] = False,
     as_json: AsJson = False,
-    host: Host = None,
-    port: Port = None,
-    app_id: AppId = None,
-    key: Key = None,
-    scheme: Scheme = None,
-    path: PathPrefix = None,
 ) -> None:
     """Publish an event on channels, or a file of events.
 
     It goes over the server's HTTP API, as from Laravel.
-
-    The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
-    the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`.
 
     Of three arguments or more the last one is the data: `reverb publish news sports published '{"id": 12}'`.
 
@@ -83,7 +70,7 @@ def publish(
         if not text:
             parse_json(data, "the data", "; --text sends it as it is")
     with exit_on_error():
-        config = configure(host=host, port=port, app_id=app_id, app_key=key, scheme=scheme, path=path)
+        config = configure(given)
         if file is None:
             complete(_publish(config, channels, event, data))
             show([{"accepted": 1}], f"published {event} on {', '.join(channels)}", as_json=as_json)
@@ -99,9 +86,7 @@ async def _publish(config: ReverbConfig, channels: list[str], event: str, data: 
 
 async def _publish_lines(config: ReverbConfig, lines: list[_Line], *, as_json: bool) -> None:
     accepted = 0
-    console = Console(stderr=True)
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    progress = progress_bar()
     async with ReverbAPI(config) as api:
         try:
             with progress, unsendable():
@@ -139,7 +124,7 @@ def _read_lines(file: str) -> list[_Line]:
     decode = msgspec.json.Decoder(BatchEvent).decode
     lines = []
     try:
-        text = sys.stdin.buffer.read() if file == _STDIN else Path(file).read_bytes()
+        text = sys.stdin.buffer.read() if file == STDIN else Path(file).read_bytes()
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():
                 lines.append(_Line(number, decode(line)))

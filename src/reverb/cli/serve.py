@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
 
 from ..server import App, Entry, RateLimiting, ReverbServer
-from .process import ExitCode, fail, run, stop_writing
+from .process import ExitCode, ends_this_task, fail, run
 from .view import OutputConsole, View
 
 __all__ = ["serve"]
@@ -70,15 +69,20 @@ class ServerSettings(BaseSettings):
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Instead of REVERB_SERVER_HOST (127.0.0.1).")] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Instead of REVERB_SERVER_HOST (127.0.0.1).")
+    ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Instead of REVERB_SERVER_PORT (8080); 0 takes a free one.")
+        int | None,
+        typer.Option(metavar="NUMBER", help="Instead of REVERB_SERVER_PORT (8080); 0 takes a free one."),
     ] = None,
     path: Annotated[
-        str | None, typer.Option(help="In front of /app/ and /apps/, instead of REVERB_SERVER_PATH.")
+        str | None,
+        typer.Option(metavar="PREFIX", help="Before /app/ and /apps/, instead of REVERB_SERVER_PATH (none)."),
     ] = None,
     key: Annotated[
-        str | None, typer.Option(help="The application's key, instead of REVERB_APP_KEY (app-key).")
+        str | None,
+        typer.Option(metavar="KEY", help="The application's key, instead of REVERB_APP_KEY (app-key)."),
     ] = None,
     tls_cert: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Certificate chain, for wss and https.")
@@ -101,6 +105,8 @@ def serve(
 
     It listens on this machine only, and is not made for more. In production, use Laravel Reverb.
     """
+    if tls_key is not None and tls_cert is None:
+        raise fail("--tls-key is the key of a certificate, which --tls-cert has to name", ExitCode.USAGE)
     given: dict[str, Any] = {"server_host": host, "server_port": port, "server_path": path, "app_key": key}
     try:
         settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
@@ -123,9 +129,7 @@ def serve(
 
 
 async def _serve(settings: ServerSettings, ssl_context: ssl.SSLContext | None, *, strict: bool) -> None:
-    this_task = asyncio.current_task()
-    assert this_task is not None
-    view = View(OutputConsole(partial(stop_writing, this_task)), ["private-orders"])
+    view = View(OutputConsole(ends_this_task()), ["private-orders"])
     status = View(Console(stderr=True, highlight=False), ["-"]).status
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from .output import print_lines
 from .process import ExitCode, fail
 
 __all__ = ["systemd"]
@@ -90,12 +91,18 @@ def systemd(
             "--exec", metavar="COMMAND", help="What is run, as in ExecStart=. By default this Python, listener.py."
         ),
     ] = None,
-    name: Annotated[str, typer.Option(help="The unit's name, without .service.")] = "reverb-client",
-    description: Annotated[str, typer.Option(help="What systemctl calls it.")] = "Listens to Laravel Reverb",
-    user: Annotated[str | None, typer.Option(help="Who runs it. By default you.")] = None,
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="The unit's name, without .service.")
+    ] = "reverb-client",
+    description: Annotated[
+        str, typer.Option(metavar="TEXT", help="What systemctl calls it.")
+    ] = "Listens to Laravel Reverb",
+    user: Annotated[str | None, typer.Option(metavar="USER", help="Who runs it. By default you.")] = None,
     directory: Annotated[
         Path | None,
-        typer.Option(help="Where it is run, with the settings in the file .env there. By default here."),
+        typer.Option(
+            metavar="DIRECTORY", help="Where it is run, with the settings in the file .env there. By default here."
+        ),
     ] = None,
 ) -> None:
     """Print a systemd unit for a program that listens.
@@ -114,16 +121,14 @@ def systemd(
             raise fail(f"{option} {text!r} must be one line that is not empty", ExitCode.USAGE)
     if any(character in where for character in "\"'\\"):
         raise fail(f"--directory {where} has a quote or a backslash in it", ExitCode.USAGE)
-    print(
-        _UNIT.format(
-            name=name,
-            description=_literally(description),
-            user=user or getpass.getuser(),
-            directory=_literally(where),
-            command=f'"{_literally(sys.executable)}" listener.py' if command is None else _findable(command),
-        ),
-        end="",
+    unit = _UNIT.format(
+        name=name,
+        description=_literally(description),
+        user=user or getpass.getuser(),
+        directory=_literally(where),
+        command=f'"{_literally(sys.executable)}" listener.py' if command is None else _findable(command),
     )
+    print_lines(unit.splitlines())
 
 
 def _literally(text: str) -> str:

@@ -8,29 +8,22 @@ import typer
 
 from .. import APIError, ReverbAPI
 from .asking import ask
-from .options import AppId, AsJson, Host, Key, PathPrefix, Port, Scheme
+from .options import AsJson, Given, takes_server
 from .output import show
 
 __all__ = ["terminate"]
 
 
+@takes_server(with_app_id=True)
 def terminate(
+    given: Given,
     user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
     as_json: AsJson = False,
-    host: Host = None,
-    port: Port = None,
-    app_id: AppId = None,
-    key: Key = None,
-    scheme: Scheme = None,
-    path: PathPrefix = None,
 ) -> None:
     """End all connections of a user.
 
-    That is of who has this id on a presence channel, or has signed in with it. Reverb 1.10 ends them and then
-    answers with error 500, which is said, and no failure here.
-
-    The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
-    the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`.
+    They are those that have this id on a presence channel, or have signed in with it. Reverb 1.10 ends them and
+    then answers with error 500, which is said, and no failure here.
     """
 
     async def question(api: ReverbAPI) -> bool:
@@ -44,12 +37,7 @@ def terminate(
 
     confirmed = ask(
         question,
-        host=host,
-        port=port,
-        app_id=app_id,
-        app_key=key,
-        scheme=scheme,
-        path=path,
+        given,
     )
     sentence = f"ended the connections of user {user}"
     if not confirmed:

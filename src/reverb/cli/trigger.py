@@ -12,16 +12,13 @@ from .._protocol import is_encrypted, is_presence, needs_auth, parse_error
 from .options import (
     NO_DATA,
     AsJson,
-    Host,
-    Key,
-    PathPrefix,
-    Port,
+    Given,
     PresenceUser,
-    Scheme,
     configure,
     parse_json,
     parse_presence_user,
     read_data,
+    takes_server,
 )
 from .output import show
 from .process import ExitCode, complete, exit_on_error, fail, unsendable
@@ -29,7 +26,9 @@ from .process import ExitCode, complete, exit_on_error, fail, unsendable
 __all__ = ["trigger"]
 
 
+@takes_server(with_app_id=False)
 def trigger(
+    given: Given,
     channel: Annotated[
         str, typer.Argument(metavar="CHANNEL", help="Private or presence, such as private-orders.7.")
     ],
@@ -41,20 +40,11 @@ def trigger(
     ] = NO_DATA,
     presence_user: PresenceUser = None,
     as_json: AsJson = False,
-    host: Host = None,
-    port: Port = None,
-    key: Key = None,
-    scheme: Scheme = None,
-    path: PathPrefix = None,
 ) -> None:
     """Send a client event to the others on a channel.
 
     Connects, subscribes, sends, and asks the server for a sign of life before it leaves: servers say nothing to a
     client event that they take, but what they have against one has arrived by then.
-
-    The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
-    the options here go before them. There is no option for the secret: set `REVERB_APP_SECRET`, or
-    `REVERB_AUTH_ENDPOINT` and `REVERB_AUTH_TOKEN`.
     """
     if not needs_auth(channel) or is_encrypted(channel):
         reason = "only private and presence channels have them, and encrypted ones don't"
@@ -62,7 +52,7 @@ def trigger(
     value = parse_json(read_data(data), "the data")
     user = parse_presence_user(presence_user) if is_presence(channel) else None
     with exit_on_error():
-        config = configure(host=host, port=port, app_key=key, scheme=scheme, path=path, reconnect_enabled=False)
+        config = configure(given, reconnect_enabled=False)
         complete(_trigger(config, channel, user, event, value))
     name = event if event.startswith("client-") else f"client-{event}"
     show([{"channel": channel, "event": name}], f"triggered {name} on {channel}", as_json=as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from .._protocol import is_presence, needs_auth
 
-__all__ = ["JsonLines", "OutputConsole", "View", "channel_style", "fill", "printable"]
+__all__ = ["JsonLines", "OutputConsole", "View", "channel_style", "fill", "plural", "print_json", "printable"]
 
 _GAP = "  "
 _TIME_WIDTH = len("12:34:56")
@@ -96,10 +96,15 @@ class JsonLines:
         fields = {"time": time, "channel": channel, "event": event, "data": data}
         if user_id is not None:
             fields["user_id"] = user_id
-        try:
-            print(json.dumps(fields), flush=True)
-        except BrokenPipeError:
-            self._on_unread()
+        print_json(fields, self._on_unread)
+
+
+def print_json(fields: Mapping[str, Any], on_unread: Callable[[], None]) -> None:
+    """Print an object as a line, at once. Calls ``on_unread`` when nobody reads it any more."""
+    try:
+        print(json.dumps(fields), flush=True)
+    except BrokenPipeError:
+        on_unread()
 
 
 def printable(text: str) -> str:
@@ -112,6 +117,10 @@ def printable(text: str) -> str:
         else character.encode("unicode_escape").decode()
         for character in text
     )
+
+
+def plural(number: float, what: str) -> str:
+    return f"{number:g} {what}{'s' * (number != 1)}"
 
 
 def fill(text: str, width: int) -> str:
