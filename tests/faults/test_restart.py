@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import pytest
 
 from reverb import ReverbClient
+from reverb._protocol import Action
+from reverb._supervisor import Backoff
 from reverb.server import ReverbServer
 from tests.integration.servers import SOKETI_CONFIG, MissingError, Soketi, Target, free_ports, soketi_command
 from tests.watching import client_tasks, open_descriptors, until
@@ -108,7 +110,22 @@ async def connected_clients(proxy: FaultProxy, target: Target) -> AsyncIterator[
         await asyncio.gather(*(client.disconnect() for client in clients))
 
 
-async def test_everyone_comes_back_and_not_all_at_once(server: Server) -> None:
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When clients mean to try again. When they do depends on the machine, too: one loop has all fifty of them."""
+    planned: list[float] = []
+    delay = Backoff.delay
+
+    def note(backoff: Backoff, action: Action) -> float:
+        seconds = delay(backoff, action)
+        planned.append(monotonic() + seconds)
+        return seconds
+
+    monkeypatch.setattr(Backoff, "delay", note)
+    return planned
+
+
+async def test_everyone_comes_back_and_not_all_at_once(server: Server, planned: list[float]) -> None:
     names = [unique(kind) for kind in KINDS]
     attempts: list[list[float]] = []
     before = open_descriptors()
@@ -127,12 +144,14 @@ async def test_everyone_comes_back_and_not_all_at_once(server: Server) -> None:
             )
         for _ in range(RESTARTS):
             arrived_before = len(proxy.arrivals)
+            planned.clear()
             killed_at = monotonic()
             await server.kill()
             await until(lambda: not any(client.is_connected for client in clients))
             await server.start()
             await until(lambda: all(is_complete(client, names) for client in clients), 15)
-            attempts.append([at - killed_at for at in proxy.arrivals[arrived_before:]])
+            assert CLIENTS <= len(proxy.arrivals) - arrived_before <= 15 * CLIENTS
+            attempts.append([at - killed_at for at in planned])
             await publisher.publish(*names)
             await until(lambda: all(each.last(name) == sent[name] for each in received for name in names))
             for client in clients:
@@ -144,14 +163,13 @@ async def test_everyone_comes_back_and_not_all_at_once(server: Server) -> None:
             assert all(numbers.got[name] == list(range(1, RESTARTS + 1)) for name in names)
     assert client_tasks() == set()
     await until(lambda: open_descriptors() <= before)
-    print("\nattempts to connect, by seconds since the server was killed")
+    print("\nplanned attempts to connect, by seconds since the server was killed")
     for number, each in enumerate(attempts, 1):
         print(f"\nrestart {number}: {len(each)} attempts of {CLIENTS} clients")
         buckets = Counter(int(at / BUCKET) for at in each)
         for bucket in range(max(buckets) + 1):
             print(f"{bucket * BUCKET:6.2f} {'#' * buckets[bucket]}")
-        assert CLIENTS <= len(each) <= 15 * CLIENTS
-        assert max(buckets.values()) <= 0.7 * CLIENTS, "they all come in the same twentieth of a second"
+        assert max(buckets.values()) <= 0.6 * CLIENTS, "they all come in the same twentieth of a second"
 
 
 def is_complete(client: ReverbClient, names: list[str]) -> bool:
