@@ -7,7 +7,9 @@ import inspect
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
+from weakref import WeakKeyDictionary
 
 from . import _payload
 from ._protocol import PROTOCOL_PREFIXES
@@ -48,6 +50,37 @@ Handler = Union[PlainHandler[T_contra], UserHandler[T_contra]]  # noqa: UP007 - 
 """``(event, data, channel)``, plain or ``async def``; optionally with a keyword parameter ``user_id``."""
 
 
+class _Facts:
+    """What a handler's signature says."""
+
+    __slots__ = ("_parameters", "_type", "is_async", "takes_user_id")
+
+    def __init__(self, handler: Handler[Any]) -> None:
+        self._parameters: list[inspect.Parameter] | None = _payload.parameters_of(handler)
+        self._type: Any = None
+        self.is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+        self.takes_user_id = any(each.name == "user_id" for each in self._parameters)
+
+    def annotated_type(self, handler: Handler[Any]) -> Any:
+        if self._parameters is not None:
+            self._type = _payload.annotated_type(handler, self._parameters)
+            self._parameters = None
+        return self._type
+
+
+_known: WeakKeyDictionary[Any, _Facts] = WeakKeyDictionary()
+"""Of functions that were bound before: to find it out takes longer than all else of a bind."""
+
+
+def _facts_about(handler: Handler[Any]) -> _Facts:
+    if not isinstance(handler, FunctionType):  # a bound method, for one, is a new object each time
+        return _Facts(handler)
+    facts = _known.get(handler)
+    if facts is None:
+        facts = _known[handler] = _Facts(handler)
+    return facts
+
+
 class Binding:
     """A handler that is bound. As a context manager it unbinds at the end of the block.
 
@@ -79,18 +112,18 @@ class Binding:
     ) -> None:
         if not callable(handler):
             raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
-        parameters = _payload.parameters_of(handler)
-        self._names = tuple(_ALIASES.get(str(name), str(name)) for name in names)
-        self._patterns = tuple(_pattern(name) for name in self._names if _GLOB.search(name))
+        facts = _facts_about(handler)
+        self._names = tuple([_ALIASES.get(str(name), str(name)) for name in names])
+        self._patterns = tuple([_pattern(name) for name in self._names if _GLOB.search(name)])
         self._remove = remove
         self.is_of_stream = False
         """Whether it is nobody's to unbind but the stream's that made it."""
         self.handler = handler
         self.call: Any = self._call_once if once else handler
-        self.is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
-        self.takes_user_id = any(each.name == "user_id" for each in parameters)
+        self.is_async = facts.is_async
+        self.takes_user_id = facts.takes_user_id
         if type_ is None:
-            type_ = _payload.annotated_type(handler, parameters)
+            type_ = facts.annotated_type(handler)
         self.wants_json = type_ in (None, Any)
         self.read = _payload.reader(type_)
         self.is_simple = self.wants_json and not self.takes_user_id
