@@ -38,7 +38,7 @@ Unseal = Callable[[str, Any], Awaitable[Any]]
 """Turns the event and the data of a message into the data that was meant; raises for what can't be read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Route:
     """Who gets an event of a lane. The two common cases have a field of their own, which makes them fast;
     and slots are read faster than a named tuple."""
@@ -267,8 +267,8 @@ class Lane:
         return Route(plain, awaited, bindings, immediate or not bindings, wants_json)
 
     def _matching(self, event: str) -> tuple[Binding, ...]:
-        inherited = () if self._parent is None else self._parent._matching(event)
-        return tuple(each for each in self._bound if each.matches(event)) + inherited
+        matching = tuple([each for each in self._bound if each.matches(event)])
+        return matching if self._parent is None else matching + self._parent._matching(event)
 
     # --- events ------------------------------------------------------------------------------------------------
 
