@@ -9,11 +9,11 @@ from typing import TypeVar
 from rich.console import Console
 from rich.markup import escape
 
-from .. import ReverbAPI
+from .. import APIError, ReverbAPI
 from .options import Given, configure
 from .process import complete, exit_on_error, unsendable
 
-__all__ = ["ALL_INFO", "ask"]
+__all__ = ["ALL_INFO", "ask", "with_info"]
 
 T = TypeVar("T")
 
@@ -21,6 +21,18 @@ ALL_INFO = "subscription_count,user_count"
 """Everything that servers tell of channels."""
 _PATIENCE = 0.5
 """Seconds before we say that we are waiting."""
+
+
+async def with_info(question: Callable[[str | None], Awaitable[T]], info: str) -> T:
+    """Ask for a channel, or for several, with what there is to know; without where the server does not tell that.
+
+    Pusher counts users of presence channels only, and subscriptions where that is enabled."""
+    try:
+        return await question(info)
+    except APIError as error:
+        if error.status != 400:
+            raise
+    return await question(None)
 
 
 def ask(question: Callable[[ReverbAPI], Awaitable[T]], given: Given) -> T:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from .. import APIError, ChannelInfo, ReverbAPI
 from .._protocol import is_presence
-from .asking import ALL_INFO, ask
+from .asking import ALL_INFO, ask, with_info
 from .options import AsJson, Given, takes_server
 from .output import show, show_table
 from .view import channel_style, printable
@@ -25,18 +25,8 @@ def channel(
 ) -> None:
     """Say whether a channel is in use, and by how many."""
 
-    async def question(api: ReverbAPI) -> ChannelInfo:
-        try:
-            return await api.channel(name, ALL_INFO if is_presence(name) else "subscription_count")
-        except APIError as error:
-            if error.status != 400:
-                raise
-            return await api.channel(name)  # Pusher counts subscriptions where that is enabled
-
-    info = ask(
-        question,
-        given,
-    )
+    wanted = ALL_INFO if is_presence(name) else "subscription_count"
+    info = ask(lambda api: with_info(partial(api.channel, name), wanted), given)
     if as_json:
         fields = {
             "channel": name,

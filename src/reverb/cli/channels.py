@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from .. import APIError, ChannelInfo, ReverbAPI
-from .asking import ALL_INFO, ask
+from .asking import ALL_INFO, ask, with_info
 from .options import AsJson, Given, takes_server
 from .output import show, show_table
 from .view import channel_style, printable
@@ -26,19 +26,7 @@ def channels(
 ) -> None:
     """List the channels that somebody is subscribed to."""
 
-    async def question(api: ReverbAPI) -> dict[str, ChannelInfo]:
-        try:
-            return await api.channels(prefix, ALL_INFO)
-        except APIError as error:
-            if error.status != 400:
-                raise
-            # Pusher counts users of presence channels only, and subscriptions where that is enabled.
-            return await api.channels(prefix)
-
-    found = ask(
-        question,
-        given,
-    )
+    found = ask(lambda api: with_info(partial(api.channels, prefix), ALL_INFO), given)
     if as_json or not found:
         lines = (
             {"channel": name, "subscription_count": info.subscription_count, "user_count": info.user_count}

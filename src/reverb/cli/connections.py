@@ -11,16 +11,10 @@ __all__ = ["connections"]
 
 
 @takes_server(with_app_id=True)
-def connections(
-    given: Given,
-    as_json: AsJson = False,
-) -> None:
+def connections(given: Given, as_json: AsJson = False) -> None:
     """Say how many connections the application has.
 
     soketi doesn't tell.
     """
-    count = ask(
-        lambda api: api.connections(),
-        given,
-    )
+    count = ask(lambda api: api.connections(), given)
     show([{"connections": count}], plural(count, "connection"), as_json=as_json)

@@ -35,10 +35,7 @@ def terminate(
             return False
         return True
 
-    confirmed = ask(
-        question,
-        given,
-    )
+    confirmed = ask(question, given)
     sentence = f"ended the connections of user {user}"
     if not confirmed:
         sentence += "; not confirmed: the server answered 500, as Reverb 1.10 does when it has ended them"

@@ -24,10 +24,7 @@ def users(
     """List the ids of the users on a presence channel."""
     if not is_presence(name):
         raise fail(f"{name} is no presence channel (presence-…): only those know their users", ExitCode.USAGE)
-    found = ask(
-        lambda api: api.users(name),
-        given,
-    )
+    found = ask(lambda api: api.users(name), given)
     if as_json or not found:
         show(({"user_id": user} for user in found), f"nobody is on {name}", as_json=as_json)
     else:
