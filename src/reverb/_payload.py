@@ -85,14 +85,23 @@ def _pydantic_reader(type_: Any) -> Read:
 
     def read(data: Any) -> Any:
         try:
-            # JSON is read by its own rules, in which a date is a string.
-            if type(data) is str and type(parse_data(data)) is not str:
-                return adapter.validate_json(data)
-            return adapter.validate_python(parse_data(data))
+            if type(data) is str:
+                try:
+                    return adapter.validate_json(data)
+                except ValidationError as error:
+                    what, path, _ = first_of(error)
+                    if what != "json_invalid" or path != "$":
+                        raise
+                    # It is no JSON, but the text itself.
+            return adapter.validate_python(data)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
-            raise MisfitError(type_, "$" + "".join(steps), first["msg"]) from None
+            _, path, reason = first_of(error)
+            raise MisfitError(type_, path, reason) from None
+
+    def first_of(error: ValidationError) -> tuple[str, str, str]:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+        return first["type"], "$" + "".join(steps), first["msg"]
 
     return read
 
