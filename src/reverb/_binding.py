@@ -50,6 +50,16 @@ Handler = Union[PlainHandler[T_contra], UserHandler[T_contra]]  # noqa: UP007 - 
 """``(event, data, channel)``, plain or ``async def``; optionally with a keyword parameter ``user_id``."""
 
 
+def check_callable(handler: Any) -> None:
+    if not callable(handler):
+        raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
+
+
+def name_of(handler: Any) -> str:
+    """What a handler is called in the log."""
+    return getattr(handler, "__qualname__", repr(handler))
+
+
 class _Facts:
     """What a handler's signature says."""
 
@@ -59,7 +69,7 @@ class _Facts:
         self._parameters: list[inspect.Parameter] | None = _payload.parameters_of(handler)
         self._type: Any = None
         self.is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
-        self.takes_user_id = any(each.name == "user_id" for each in self._parameters)
+        self.takes_user_id = _payload.takes_user_id(self._parameters)
 
     def annotated_type(self, handler: Handler[Any]) -> Any:
         if self._parameters is not None:
@@ -110,8 +120,7 @@ class Binding:
         *,
         once: bool,
     ) -> None:
-        if not callable(handler):
-            raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
+        check_callable(handler)
         facts = _facts_about(handler)
         self._names = tuple([_ALIASES.get(str(name), str(name)) for name in names])
         self._patterns = tuple([_pattern(name) for name in self._names if _GLOB.search(name)])
@@ -146,7 +155,7 @@ class Binding:
 
     @property
     def handler_name(self) -> str:
-        return getattr(self.handler, "__qualname__", repr(self.handler))
+        return name_of(self.handler)
 
     def matches(self, event: str) -> bool:
         names = self._names

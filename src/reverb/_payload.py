@@ -133,6 +133,10 @@ def parameters_of(handler: Callable[..., Any]) -> list[inspect.Parameter]:
         return []
 
 
+def takes_user_id(parameters: list[inspect.Parameter]) -> bool:
+    return any(each.name == "user_id" for each in parameters)
+
+
 def annotated_type(handler: Callable[..., Any], parameters: list[inspect.Parameter], place: int = 1) -> Any:
     """Return the type that a handler wants its data in, by the annotation of the one of its ``parameters`` that
     gets it, by default the second.

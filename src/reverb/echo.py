@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from . import _payload, _protocol
+from . import _binding, _payload, _protocol
 from .channel import Channel, PresenceChannel
 from .client import ReverbClient
 from .events import ConnectionState, Events
@@ -221,8 +221,7 @@ class EchoChannel:
         parameters = _payload.parameters_of(handler)
         if type is None:
             type = _payload.annotated_type(handler, parameters, 0)
-        takes_user_id = any(each.name == "user_id" for each in parameters)
-        call = _with_sender(handler) if takes_user_id else _data_only(handler)
+        call = _with_sender(handler) if _payload.takes_user_id(parameters) else _data_only(handler)
         return self._bind(_format(event, self._echo._namespace), handler, call, type)
 
     def stop_listening(self, event: str, handler: Callable[..., Any] | None = None) -> Self:
@@ -424,9 +423,8 @@ class _Binding:
     def __init__(
         self, event: str, handler: Callable[..., Any], call: Callable[..., Any], type_: Any = Any
     ) -> None:
-        if not callable(handler):
-            raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
-        call.__qualname__ = getattr(handler, "__qualname__", repr(handler))  # for the log
+        _binding.check_callable(handler)
+        call.__qualname__ = _binding.name_of(handler)
         _payload.reader(type_)  # raises, here and not when the channel is subscribed, if there is none
         self.event = event
         self.handler = handler
