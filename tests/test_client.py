@@ -29,6 +29,7 @@ from reverb import (
 )
 from reverb._protocol import Message
 from reverb.auth import sign_channel
+from reverb.server import ReverbServer
 
 from .scripted import MISSING, TEXT, Peer, ScriptedServer, encode_frame, encode_message
 from .test_dispatch import Recorder
@@ -39,7 +40,7 @@ INVALID = r'{"code":4200,"message":"Invalid message format"}'
 ALICE = {"user_id": "alice", "user_info": {"name": "Alice"}}
 
 
-def make_client(server: ScriptedServer, **options: Any) -> ReverbClient:
+def make_client(server: ScriptedServer | ReverbServer, **options: Any) -> ReverbClient:
     defaults: Any = {
         "app_key": "app-key",
         "app_secret": "app-secret",

@@ -20,6 +20,7 @@ from reverb._connection import Connection
 from reverb.server import ReverbServer
 from tests.cli.processes import reverb as run_module
 from tests.scripted import Peer, ScriptedServer
+from tests.test_client import make_client
 from tests.watching import until
 
 if sys.platform == "win32":
@@ -100,16 +101,7 @@ async def server() -> AsyncIterator[ReverbServer]:
 
 @asynccontextmanager
 async def listening(server: ReverbServer | ScriptedServer, **settings: Any) -> AsyncIterator[ReverbClient]:
-    defaults: Any = {
-        "app_key": "app-key",
-        "app_secret": "app-secret",
-        "host": server.host,
-        "port": server.port,
-        "scheme": "ws",
-        "reconnect_delay_min": 0.01,
-        "reconnect_delay_max": 0.1,
-    }
-    async with ReverbClient(**{**defaults, **settings}) as client:
+    async with make_client(server, **{"reconnect_delay_max": 0.1, **settings}) as client:
         task = asyncio.ensure_future(client.listen())
         try:
             yield client
