@@ -5,12 +5,13 @@
 #   make check                lint, formatting, types
 #   make screens              record the pictures of the README
 #   make bench ARGS=quick     measure, beside other clients and the bare libraries
+#   make fleet                simulate many clients that lose their server and come back; ARGS='--seed 7' for others
 #   make soak                 random faults for ten minutes; ARGS='--minutes 600 --seed 7' for longer
 #   make clean                remove everything that the targets above made
 #
 # PYTHON=/path/to/python chooses the interpreter; otherwise the first Python >= 3.10 that runs is taken.
 
-.PHONY: demo test check screens bench soak clean
+.PHONY: demo test check screens bench fleet soak clean
 
 BIN := .venv/bin
 SOURCES := src tests bench examples docs/screens.py
@@ -49,6 +50,9 @@ screens: $(STAMP)
 bench: $(BENCH_STAMP)
 	@$(BIN)/python -m tests.integration.install
 	@$(BIN)/python -m bench $(ARGS)
+
+fleet: $(BENCH_STAMP)
+	@$(BIN)/python -m bench.fleet $(ARGS)
 
 soak: $(STAMP)
 	@$(BIN)/python -m tests.faults.soak $(ARGS)

@@ -1,8 +1,8 @@
-"""The picture of a run: what a message costs, and what of that is the floor's."""
+"""The pictures of runs: what a message costs, and what of that is the floor's; how fleets come back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -28,6 +28,30 @@ def draw(results: Sequence[Result], file: Path) -> None:
         _draw_loads(figure.add_subplot(rows[1, 0]), by_key["loads"])
         _draw_growth(figure.add_subplot(rows[1, 1]), by_key["growth"])
         figure.savefig(file, dpi=130)
+
+
+def draw_fleets(attempts: Mapping[str, Sequence[int]], back: Mapping[str, Sequence[float]], file: Path) -> None:
+    """Write a PNG about attempts by second, and about when each of the clients was back."""
+    with mpl.rc_context({"font.size": 10, "text.color": _INK, "axes.labelcolor": _INK}):
+        figure = Figure(figsize=(11, 4.6), layout="constrained", facecolor="white")
+        left, right = figure.subplots(1, 2)
+        for (name, by_second), colour in zip(attempts.items(), (_OURS, _FLOOR, _PEER), strict=False):
+            left.stairs(by_second[:60], range(len(by_second[:60]) + 1), color=colour, linewidth=1.6, label=name)
+        left.set_yscale("log")
+        left.set_ylim(bottom=10)
+        left.set_xlabel("seconds since the loss; 10,000 clients, 5 s down, then 500 connections a second")
+        _finish(left, "Attempts a second (logarithmic)", "y")
+        for (name, times), colour in zip(back.items(), (_OURS, _PEER, _FLOOR), strict=False):
+            counts = [*range(1, len(times) + 1), len(times)]
+            right.plot([*times, 200], counts, color=colour, linewidth=1.6, label=name)
+        right.set_xlim(0, 200)
+        right.set_ylim(bottom=0)
+        right.set_xlabel("seconds since the loss; 10,000 clients, 5 s down, then 100 connections a second")
+        _finish(right, "Clients that are back", "y")
+        for axes in (left, right):
+            axes.xaxis.label.set_fontsize(9)
+            axes.legend(frameon=False, fontsize=9)
+        figure.savefig(file, dpi=110)
 
 
 def _medians(result: Result) -> dict[str, float]:

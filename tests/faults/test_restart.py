@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import pytest
 
 from reverb import ReverbClient
+from reverb._backoff import Backoff
 from reverb._protocol import Action
-from reverb._supervisor import Backoff
 from reverb.server import ReverbServer
 from tests.integration.servers import SOKETI_CONFIG, MissingError, Soketi, Target, free_ports, soketi_command
 from tests.watching import client_tasks, open_descriptors, until
