@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from tests import loops
 
 # The machine may be busy: what Hypothesis looks for are wrong results, not slow ones.
 hypothesis.settings.register_profile(
@@ -30,6 +33,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if config.getoption("capture") == "no" or "REVERB_TEST_URL" in os.environ:
         return 0
     return min(2 * (os.cpu_count() or 1), 8)
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, loops.LoopFactory]:
+    """Tell pytest-asyncio of all event loops where a test chooses among them, and else of the usual one."""
+    marker = item.get_closest_marker("asyncio")
+    chooses = marker is not None and "loop_factories" in marker.kwargs
+    return loops.available() if chooses else {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture(autouse=True)

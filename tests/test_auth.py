@@ -513,3 +513,18 @@ def test_without_aiohttp_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_where_users_are_authorised(url: str, user_url: str) -> None:
     assert EndpointAuthorizer(url)._user_url == user_url
+
+
+async def test_clients_in_two_threads_may_share_an_authorizer(laravel: Laravel) -> None:
+    laravel.delay = 0.2
+    authorizer = EndpointAuthorizer(laravel.url, token=laravel.token)
+    here = asyncio.ensure_future(authorizer("1.2", "private-here"))
+    await until(lambda: laravel.asked)
+    there = asyncio.to_thread(lambda: asyncio.run(authorize(authorizer, "private-there")))
+    answers = await asyncio.gather(here, there)
+    assert all(answer.auth for answer in answers)
+    assert laravel.most_at_once == 2
+
+
+async def authorize(authorizer: EndpointAuthorizer, channel: str) -> ChannelAuth:
+    return await authorizer("1.3", channel)

@@ -231,11 +231,9 @@ class EndpointAuthorizer:
         self._csrf_cookie_url = csrf_cookie_url
         self._given_session = session
         self._timeout = timeout
-        self._session: aiohttp.ClientSession | None = None
         self._cookies: aiohttp.abc.AbstractCookieJar | None = None
-        self._calls = 0
-        self._csrf_lock: asyncio.Lock
-        self._has_csrf_cookie = False
+        self._shared: dict[asyncio.AbstractEventLoop, _Shared] = {}
+        """What calls under way share, by event loop: clients in several threads may have one authorizer."""
         self._not_before = 0.0
         """When the endpoint wants to be asked again, on the clock of :func:`time.monotonic`."""
 
@@ -248,20 +246,20 @@ class EndpointAuthorizer:
     async def authenticate_user(self, socket_id: str) -> UserAuth:
         answer = await self._ask(self._user_url, "the user", {"socket_id": socket_id})
         if answer.user_data is None:
-            raise AuthenticationError(f"{_bare(self._user_url)} did not authorise the user: no 'user_data' in it")
+            raise AuthenticationError(f"{bare(self._user_url)} did not authorise the user: no 'user_data' in it")
         return UserAuth(answer.auth, answer.user_data)
 
     def __repr__(self) -> str:
-        return f"<EndpointAuthorizer {_bare(self._url)}>"
+        return f"<EndpointAuthorizer {bare(self._url)}>"
 
     async def _ask(self, url: str, subject: str, fields: dict[str, str]) -> _Answer:
-        async with self._open_session() as session:
+        async with self._share() as shared:
             for delay in (*_RETRY_DELAYS, None):
                 await asyncio.sleep(self._not_before - monotonic())
                 try:
                     if self._csrf_cookie_url is not None:
-                        await self._fetch_csrf_cookie(session, self._csrf_cookie_url, subject)
-                    return await self._post(session, url, subject, fields)
+                        await self._fetch_csrf_cookie(shared, self._csrf_cookie_url, subject)
+                    return await self._post(shared.session, url, subject, fields)
                 except _TemporaryError as error:
                     if delay is None or error.retry_after > _MAX_RETRY_AFTER:
                         raise
@@ -288,14 +286,14 @@ class EndpointAuthorizer:
         except ValueError:
             is_page = text.lstrip()[:1] == b"<"
             why = "it answered with a page, most likely to log in" if is_page else "its answer is not JSON"
-        raise AuthenticationError(f"{_bare(url)} did not authorise {subject}: {why}", code=200)
+        raise AuthenticationError(f"{bare(url)} did not authorise {subject}: {why}", code=200)
 
     async def _request(
         self, session: aiohttp.ClientSession, method: str, url: str, subject: str, **options: Any
     ) -> bytes:
         """Return the body of a good answer; raise AuthenticationError with the likely cause of any other."""
         aiohttp = require_aiohttp()
-        failed = f"{_bare(url)} did not authorise {subject}"
+        failed = f"{bare(url)} did not authorise {subject}"
         try:
             async with session.request(
                 method,
@@ -322,40 +320,52 @@ class EndpointAuthorizer:
         raise AuthenticationError(failed, code=status)
 
     @asynccontextmanager
-    async def _open_session(self) -> AsyncIterator[aiohttp.ClientSession]:
-        """Share a session among the calls under way; nothing stays open behind the last of them."""
-        aiohttp = require_aiohttp()
-        if self._calls == 0:
-            self._csrf_lock = asyncio.Lock()
-            self._has_csrf_cookie = False
-            if self._given_session is None:
-                if self._cookies is None:
-                    # unsafe: cookies of hosts without a name, such as 127.0.0.1, too
-                    keep = self._csrf_cookie_url is not None
-                    self._cookies = aiohttp.CookieJar(unsafe=True) if keep else aiohttp.DummyCookieJar()
-                self._session = aiohttp.ClientSession(cookie_jar=self._cookies)
-        self._calls += 1
+    async def _share(self) -> AsyncIterator[_Shared]:
+        """Have the calls under way share a session; nothing stays open behind the last of them."""
+        loop = asyncio.get_running_loop()
+        shared = self._shared.get(loop)
+        if shared is None:
+            shared = self._shared[loop] = _Shared(self._given_session or self._make_session())
+        shared.calls += 1
         try:
-            session = self._given_session or self._session
-            assert session is not None
-            yield session
+            yield shared
         finally:
-            self._calls -= 1
-            if self._calls == 0 and self._session is not None:
-                session, self._session = self._session, None
-                await session.close()
+            shared.calls -= 1
+            if shared.calls == 0:
+                del self._shared[loop]
+                if self._given_session is None:
+                    await shared.session.close()
 
-    async def _fetch_csrf_cookie(self, session: aiohttp.ClientSession, url: str, subject: str) -> None:
-        async with self._csrf_lock:
-            if not self._has_csrf_cookie:
-                await self._request(session, "GET", url, subject, headers=_origin(url))
-                self._has_csrf_cookie = True
+    def _make_session(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        if self._cookies is None:
+            # unsafe: cookies of hosts without a name, such as 127.0.0.1, too
+            keep = self._csrf_cookie_url is not None
+            self._cookies = aiohttp.CookieJar(unsafe=True) if keep else aiohttp.DummyCookieJar()
+        return aiohttp.ClientSession(cookie_jar=self._cookies)
+
+    async def _fetch_csrf_cookie(self, shared: _Shared, url: str, subject: str) -> None:
+        async with shared.csrf_lock:
+            if not shared.has_csrf_cookie:
+                await self._request(shared.session, "GET", url, subject, headers=_origin(url))
+                shared.has_csrf_cookie = True
 
     def _csrf_headers(self, session: aiohttp.ClientSession, url: str) -> dict[str, str]:
         from yarl import URL
 
         cookie = session.cookie_jar.filter_cookies(URL(url)).get("XSRF-TOKEN")
         return _origin(url) | ({} if cookie is None else {"X-XSRF-TOKEN": unquote(cookie.value)})
+
+
+class _Shared:
+    """What the calls under way in one event loop have in common."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self.session = session
+        self.calls = 0
+        self.csrf_lock = asyncio.Lock()
+        self.has_csrf_cookie = False
 
 
 class _Answer(msgspec.Struct):
@@ -369,7 +379,7 @@ class _TemporaryError(AuthenticationError):
     """A failure that may be gone in a moment; ``retry_after`` is how long the endpoint wants to be left alone."""
 
     def __init__(self, message: str, *, code: int | None = None, retry_after: float = 0.0) -> None:
-        super().__init__(message, code=code)
+        super().__init__(message, code=code, is_temporary=True)
         self.retry_after = retry_after
 
 
@@ -391,7 +401,7 @@ async def _provide(provider: Provider[T]) -> T:
     return provider
 
 
-def _bare(url: str) -> str:
+def bare(url: str) -> str:
     """A URL as it may be shown: without user, password, query and fragment."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -20,6 +20,7 @@ import pytest
 
 from reverb.auth import sign_channel, sign_request
 from reverb.server import App, RateLimiting, ReverbServer
+from tests.loops import every_loop
 from tests.server.clients import CLOSE, CONTINUATION, PING, PONG, TEXT, Client, Clients, soon
 
 HERE = Path(__file__).parent / "transcripts"
@@ -461,6 +462,7 @@ async def stage(clients: Clients) -> AsyncIterator[Stage]:
     await stage.server.stop()
 
 
+@every_loop
 @pytest.mark.parametrize("file", FILES)
 async def test_replay(stage: Stage, file: str) -> None:
     for scene in SCENES:

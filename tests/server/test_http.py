@@ -9,6 +9,7 @@ import pytest
 
 from reverb.auth import sign_request
 from reverb.server import ReverbServer
+from tests.loops import every_loop
 from tests.server.clients import Client, Clients, call, request
 
 FAULT = (500, "Internal server error.")
@@ -29,6 +30,7 @@ def event(channel: str, data: str = r"{}", name: str = "e") -> str:
     return f'{{"event":"{name}","data":"{data}","channel":"{channel}"}}'
 
 
+@every_loop
 async def test_up(server: ReverbServer) -> None:
     assert await request(server, "GET", "/up") == (200, '{"health":"OK"}')
 
@@ -97,6 +99,7 @@ class TestRefusals:
         body = {"name": "e", "channel": "x", "data": "x" * 10_000}
         assert await call(server, "POST", "/events", body) == (413, "Payload too large.")
 
+    @every_loop
     async def test_head_counts(self, server: ReverbServer, clients: Clients) -> None:
         body = {"name": "e", "channel": "x", "data": "x" * 9_000}
         assert await call(server, "POST", "/events", body) == (200, "{}")
@@ -105,6 +108,7 @@ class TestRefusals:
         client = await clients.raw(server, headers=headers)
         assert client.head.startswith("HTTP/1.1 413 ")
 
+    @every_loop
     async def test_connection_is_closed(self, server: ReverbServer, clients: Clients) -> None:
         client = await clients.raw(server, "/up", headers={"Upgrade": "no"})
         assert client.head.startswith("HTTP/1.0 200 OK\r\n")
@@ -124,6 +128,7 @@ class TestPublish:
                 r'"{\"k\":\"\u00e9 \u20ac \ud83d\ude00 \/ <b> \\u2028\"}","channel":"u"}'
             )
 
+    @every_loop
     async def test_to_channels(self, server: ReverbServer, client: Client, other: Client) -> None:
         for name in ("pub", "pub2"):
             await client.joined(name)

@@ -13,6 +13,7 @@ from reverb import ConnectionError, Events, ReverbClient
 from reverb.exceptions import AuthenticationError
 from reverb.exceptions import TimeoutError as ReverbTimeoutError
 from reverb.server import App, BlockingServer, Entry, RateLimiting, ReverbServer
+from tests.loops import every_loop
 from tests.server.clients import CLOSE, UNAUTHORIZED, Client, Clients, call, error
 from tests.test_dispatch import Recorder
 from tests.watching import until
@@ -54,6 +55,7 @@ class TestKnowing:
         assert (published.channel, published.name, published.data) == ("presence-x", "published", {"a": 1})
         assert not published.triggered
 
+    @every_loop
     async def test_each_event_is_waited_for_once(self, server: ReverbServer) -> None:
         for number in (1, 2):
             await server.publish("x", "e", number)
@@ -94,6 +96,7 @@ class TestKnowing:
             ["-", "published e on news: {'a': 1}"],
         ]
 
+    @every_loop
     async def test_waiting_when_nothing_happened(self, server: ReverbServer) -> None:
         with pytest.raises(TimeoutError, match=r"not 2 connections within 0\.01 seconds\. Nothing happened"):
             await server.wait_for_connections(2, timeout=0.01)
@@ -171,6 +174,7 @@ class TestFaults:
         await back.wait_for(1)
         await server.wait_for_subscription("news")
 
+    @every_loop
     async def test_drop_is_bare_eof(self, server: ReverbServer, clients: Clients) -> None:
         raw = await clients.open(server)
         server.drop()
@@ -209,6 +213,7 @@ class TestFaults:
         server.heal()
         await client.subscribe("private-x")
 
+    @every_loop
     async def test_silence(self, server: ReverbServer, clients: Clients) -> None:
         raw = await clients.open(server)
         await raw.joined("x")
@@ -227,6 +232,7 @@ class TestFaults:
             with pytest.raises(ReverbTimeoutError):
                 await client.subscribe("news")
 
+    @every_loop
     async def test_delay(self, server: ReverbServer, clients: Clients) -> None:
         raw = await clients.open(server)
         await raw.joined("x")
@@ -240,6 +246,7 @@ class TestFaults:
         assert [f'"data":"{number}"' in await raw.text() for number in range(4)] == [True] * 4
         assert 0.15 < loop.time() - before < 5
 
+    @every_loop
     async def test_delayed_end(self, server: ReverbServer, clients: Clients) -> None:
         raw = await clients.open(server)
         await raw.joined("x")
@@ -249,6 +256,7 @@ class TestFaults:
         assert '"data":"1"' in await raw.text()
         assert await raw.rest() == b""
 
+    @every_loop
     async def test_stop_forgets_what_is_delayed(self, server: ReverbServer, clients: Clients) -> None:
         raw = await clients.open(server)
         await raw.joined("x")

@@ -10,6 +10,7 @@ import pytest
 
 from reverb.server import App, ReverbServer
 from tests.certificates import make_certificates
+from tests.loops import every_loop
 from tests.server.clients import Clients, call, request, soon
 
 
@@ -29,6 +30,7 @@ def test_secret_does_not_show() -> None:
     assert "hush" not in repr(App(secret="hush"))
 
 
+@every_loop
 async def test_port_is_kept_over_a_restart(clients: Clients) -> None:
     server = ReverbServer()
     assert server.port == 0
@@ -73,6 +75,7 @@ async def test_path(clients: Clients, path: str) -> None:
         assert outside.head.startswith("HTTP/1.1 404 ")
 
 
+@every_loop
 async def test_stop_ends_connections_in_bare_eof(clients: Clients) -> None:
     async with ReverbServer() as server:
         subscribed, member, idle = [await clients.open(server) for _ in range(3)]
@@ -83,6 +86,7 @@ async def test_stop_ends_connections_in_bare_eof(clients: Clients) -> None:
         assert await client.rest() == b""
 
 
+@every_loop
 async def test_stop_does_not_wait_for_a_client_that_does_not_read(clients: Clients) -> None:
     names = [f"x{number}" for number in range(100)]
     body = {"name": "e", "channels": names, "data": "x" * 8_000}
@@ -96,6 +100,7 @@ async def test_stop_does_not_wait_for_a_client_that_does_not_read(clients: Clien
     assert len(await client.rest()) < 20 * 100 * 8_000
 
 
+@every_loop
 async def test_stop_leaves_nothing_behind(clients: Clients) -> None:
     before = asyncio.all_tasks()
     async with ReverbServer() as server:
@@ -123,6 +128,7 @@ async def test_stop_cancels_the_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(timer.cancelled() for timer in timers)
 
 
+@every_loop
 async def test_tls(clients: Clients, tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path)
     async with ReverbServer(ssl_context=certificates.server) as server:

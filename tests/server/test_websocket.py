@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from reverb.server import App, ReverbServer
+from tests.loops import every_loop
 from tests.server.clients import (
     BINARY,
     CLOSE,
@@ -443,6 +444,7 @@ class TestKeepalive:
         async with ReverbServer([App(ping_interval=0.1)], tick=0.2) as server:
             yield server
 
+    @every_loop
     async def test_silent(self, client: Client) -> None:
         await client.joined("x")
         assert await client.text() == '{"event":"pusher:ping"}'
@@ -500,6 +502,7 @@ class TestKeepalive:
             await client.quiet()
 
 
+@every_loop
 async def test_a_client_that_is_gone_before_the_answer_is_no_error(
     server: ReverbServer, caplog: pytest.LogCaptureFixture
 ) -> None:

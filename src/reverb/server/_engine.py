@@ -7,7 +7,7 @@ import re
 import ssl
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 from . import _http
 from ._app import App
@@ -130,8 +130,7 @@ class Peer(asyncio.Protocol):
         self._linger: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # other event loops have classes of their own
         self._engine.peers[self] = None
 
     def data_received(self, data: bytes) -> None:
