@@ -7,7 +7,7 @@ import gc
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -27,13 +27,12 @@ from reverb import (
     SubscriptionError,
     TimeoutError,
 )
-from reverb._protocol import Message
 from reverb.auth import sign_channel
 from reverb.server import ReverbServer
 
 from .scripted import MISSING, TEXT, Peer, ScriptedServer, encode_frame, encode_message
 from .test_dispatch import Recorder
-from .watching import client_tasks, open_descriptors, until
+from .watching import client_tasks, open_descriptors, turns, until, wait_turns
 
 UNAUTHORIZED = r'{"code":4009,"message":"Connection is unauthorized"}'
 INVALID = r'{"code":4200,"message":"Invalid message format"}'
@@ -100,6 +99,21 @@ async def test_after_disconnecting_nothing_is_left_and_connecting_works_again() 
         await until(lambda: open_descriptors() <= descriptors)
         assert client_tasks() == set()
         await client.disconnect()  # once more does nothing
+
+
+async def test_connecting_works_whenever_the_last_attempt_was_given_up() -> None:
+    """A socket that is closed while the loop still watches it would be in the way of the next one."""
+    async with ReverbServer() as server:
+        for turns in range(60):
+            client = make_client(server)
+            given_up = asyncio.ensure_future(client.connect())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            given_up.cancel()
+            await asyncio.wait({given_up})
+            await client.connect()
+            await client.disconnect()
+        assert client_tasks() == set()
 
 
 async def test_a_connection_made_again_by_hand_has_its_channels_back() -> None:
@@ -260,8 +274,9 @@ async def test_a_refused_channel_raises_and_the_connection_stays(
         await peer.send(*answer)
         if code == 4200:
             await peer.expect("pusher:unsubscribe", channel=name)  # Reverb counts us as a member all the same
-        await peer.expect("pusher:subscribe", channel="other")
-        await peer.confirm("other")
+        for asked in ("other", name):
+            await peer.expect("pusher:subscribe", channel=asked)
+            await peer.confirm(asked)
         await peer.wait_closed()
 
     async with ScriptedServer(script) as server, connected(server) as client:
@@ -273,6 +288,7 @@ async def test_a_refused_channel_raises_and_the_connection_stays(
         assert f"'{name}'" in str(caught.value)
         assert client.channels == {}
         assert (await client.subscribe("other")).is_subscribed
+        assert (await client.subscribe(name, user_data)).is_subscribed  # asked again, without a reconnect
 
 
 async def test_a_refusal_hits_its_own_channel_among_many_in_flight() -> None:
@@ -327,13 +343,18 @@ async def test_an_error_that_may_be_a_client_events_is_settled_by_a_ping(culprit
                 await client.subscribe("presence-r", ALICE)
 
 
-async def test_no_answer_is_a_timeout_that_leaves_no_trace() -> None:
+async def test_no_answer_is_a_timeout_and_what_is_confirmed_too_late_is_left() -> None:
+    left = asyncio.Event()
+
     async def script(peer: Peer) -> None:
         await peer.establish()
         await peer.expect("pusher:subscribe", channel="news")
-        await peer.expect("pusher:unsubscribe", channel="news")
+        await peer.expect("pusher:ping")  # as it is overdue
         await peer.confirm("news")  # too late
+        await peer.expect("pusher:unsubscribe", channel="news")
+        left.set()
         await peer.send("e", "1", "news")
+        await peer.send("pusher:pong")
         await peer.expect("pusher:subscribe", channel="other")
         await peer.confirm("other")
         await peer.wait_closed()
@@ -344,46 +365,127 @@ async def test_no_answer_is_a_timeout_that_leaves_no_trace() -> None:
         with pytest.raises(TimeoutError, match=r"'news'.*0\.1 seconds \(REVERB_SUBSCRIBE_TIMEOUT\)"):
             await client.subscribe("news")
         assert client.channels == {}
+        await asyncio.wait_for(left.wait(), 5)
         await client.subscribe("other")
         assert client.channels.keys() == {"other"}
         assert heard.calls == []
 
 
 @pytest.mark.parametrize("answered", [False, True])
-async def test_cancelling_a_subscribe_leaves_no_trace(monkeypatch: pytest.MonkeyPatch, answered: bool) -> None:
-    asked = asyncio.Event()
+async def test_cancelling_a_subscribe_leaves_no_trace(answered: bool) -> None:
+    asked, cancelled = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.establish()
+        await peer.expect("pusher:subscribe", channel="other")
+        await peer.confirm("other")
         await peer.expect("pusher:subscribe", channel="news")
         asked.set()
         if answered:
+            confirmation = encode_message("pusher_internal:subscription_succeeded", "{}", "news")
+            now = encode_message("now", "{}", "other")
+            await peer.send_raw(encode_frame(TEXT, confirmation) + encode_frame(TEXT, now))
+        else:
+            await cancelled.wait()
             await peer.confirm("news")
+        # Not before the server has answered: that is when it has something to undo.
         await peer.expect("pusher:unsubscribe", channel="news")
-        if not answered:
-            await peer.confirm("news")
         await peer.expect("pusher:subscribe", channel="news")
         await peer.confirm("news")
         await peer.wait_closed()
 
     async with ScriptedServer(script) as server, connected(server) as client:
+        other = await client.subscribe("other")
         subscribing = asyncio.ensure_future(client.subscribe("news"))
-        if answered:
-            confirm = client._confirm
-
-            def confirm_and_cancel(channel: Channel, message: Message, size: int) -> None:
-                confirm(channel, message, size)
-                subscribing.cancel()  # the answer is there, but the task has not seen it yet
-
-            monkeypatch.setattr(client, "_confirm", confirm_and_cancel)
+        if answered:  # the answer is there, but the task has not seen it yet
+            other.bind("now", lambda *_: subscribing.cancel())
         else:
             await asyncio.wait_for(asked.wait(), 5)
             subscribing.cancel()
+            cancelled.set()
         await asyncio.wait({subscribing})
-        monkeypatch.undo()
         assert subscribing.cancelled()
-        assert client.channels == {}
+        assert client.channels == {"other": other}
         assert (await client.subscribe("news")).is_subscribed
+
+
+async def test_who_asks_again_for_what_was_given_up_is_not_left_without_an_answer() -> None:
+    """The server never answers the subscribe that was given up: its answer to a ping shows that."""
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe", channel="news")
+        await peer.expect("pusher:ping")
+        await peer.send("pusher:pong")
+        await peer.expect("pusher:unsubscribe", channel="news")  # it may have subscribed us all the same
+        await peer.expect("pusher:subscribe", channel="news")
+        await peer.confirm("news")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server, subscribe_timeout=0.6) as client:
+        given_up = asyncio.ensure_future(client.subscribe("news"))
+        await asyncio.sleep(0.3)  # whoever asks at the same time has no time left after that
+        given_up.cancel()
+        assert (await asyncio.wait_for(client.subscribe("news"), 5)).is_subscribed
+
+
+@pytest.mark.parametrize("how", ["cancelled", "timed out"])
+async def test_a_server_that_answers_nothing_is_a_timeout_every_time(how: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server, subscribe_timeout=0.1) as client:
+        first = asyncio.ensure_future(client.subscribe("news"))
+        await asyncio.sleep(0)
+        if how == "cancelled":
+            first.cancel()
+            await asyncio.wait({first})
+        else:
+            with pytest.raises(TimeoutError):
+                await first
+        for _ in range(2):
+            with pytest.raises(TimeoutError, match=r"no answer of the server .* \(REVERB_SUBSCRIBE_TIMEOUT\)$"):
+                await asyncio.wait_for(client.subscribe("news"), 5)
+        assert client.is_connected
+        assert client.channels == {}
+
+
+async def test_a_channel_that_is_overdue_is_there_when_the_server_confirms_it() -> None:
+    """One that the program has: it is wanted still, and is not asked for twice."""
+    drop, back = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.establish(f"1.{peer.number}")
+        await peer.expect("pusher:subscribe", channel="news")
+        if peer.number == 1:
+            await peer.confirm("news")
+            await drop.wait()
+            return
+        await peer.expect("pusher:ping")  # as it is overdue
+        await back.wait()
+        await peer.confirm("news")
+        await peer.send("pusher:pong")
+        await peer.send("e", "1", "news")
+        await peer.expect("pusher:ping")
+        await peer.send("pusher:pong")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server, subscribe_timeout=0.1) as client:
+        errors, heard = Recorder(), Recorder()
+        client.bind("error", errors)
+        news = (await client.subscribe("news")).bind("e", heard)
+        drop.set()
+        ((_, data, _),) = await errors.wait_for(1)
+        assert isinstance(data["exception"], TimeoutError)
+        with pytest.raises(TimeoutError):  # nor does anybody wait for it without end
+            await asyncio.wait_for(client.subscribe("news"), 5)
+        assert client.channels == {"news": news}
+        back.set()
+        assert await heard.wait_for(1) == [("e", 1, "news")]
+        assert news.is_subscribed
+        await client.ping()
+        assert len(errors.calls) == 1
 
 
 async def test_the_same_name_at_once_is_one_subscription_and_one_object() -> None:
@@ -425,14 +527,15 @@ async def test_one_of_two_waiting_subscribers_can_be_cancelled() -> None:
 
 
 async def test_subscribing_and_unsubscribing_in_quick_succession_ends_as_asked() -> None:
-    """The second subscribe waits for the answer to the first, or nobody could tell whose a success is."""
+    """The second subscribe waits for the answer to the first, or nobody could tell whose a success is. And so does
+    the unsubscribe: soketi works on several messages of a connection at once, so it might be overtaken."""
 
     async def script(peer: Peer) -> None:
         await peer.establish()
         await peer.expect("pusher:subscribe", channel="news")
-        await peer.expect("pusher:unsubscribe", channel="news")
         await peer.confirm("news")
         await peer.send("e", "1", "news")
+        await peer.expect("pusher:unsubscribe", channel="news")
         await peer.expect("pusher:subscribe", channel="news")
         await peer.confirm("news")
         await peer.send("e", "2", "news")
@@ -491,7 +594,7 @@ async def test_the_first_events_do_not_wait_for_ever_for_a_handler(monkeypatch: 
         assert await heard.wait_for(1) == [("e", 1, "news")]
 
 
-@pytest.mark.parametrize("name", ["", None, 5])
+@pytest.mark.parametrize("name", ["", None, 5, "\ud800"])
 async def test_channel_names_that_are_none(name: Any) -> None:
     async with ScriptedServer(confirm_all) as server, connected(server) as client:
         with pytest.raises(SubscriptionError, match="channel name"):
@@ -505,6 +608,39 @@ async def test_presence_needs_user_data_and_other_channels_take_none() -> None:
             await client.subscribe("presence-r")
         with pytest.raises(SubscriptionError, match="presence"):
             await client.subscribe("private-x", user_data=ALICE)
+
+
+async def test_user_data_is_what_it_was_or_is_left_out() -> None:
+    async with ScriptedServer(confirm_all) as server, connected(server) as client:
+        room = await client.subscribe("presence-r", ALICE)
+        assert await client.subscribe("presence-r", dict(ALICE)) is room
+        assert await client.subscribe("presence-r") is room
+        with pytest.raises(SubscriptionError, match=r"'presence-r' is subscribed with other user_data"):
+            await client.subscribe("presence-r", {"user_id": "bob"})
+        assert room.is_subscribed
+        await client.unsubscribe("presence-r")
+        bob = await client.subscribe("presence-r", {"user_id": "bob"})
+        assert bob.me["user_id"] == "bob"
+
+
+async def test_user_data_that_differs_from_that_of_a_subscription_under_way() -> None:
+    async with ScriptedServer(confirm_all) as server, connected(server) as client:
+        first = asyncio.ensure_future(client.subscribe("presence-r", ALICE))
+        await asyncio.sleep(0)
+        with pytest.raises(SubscriptionError, match="other user_data"):
+            await client.subscribe("presence-r", {"user_id": "bob"})
+        assert (await first).me == ALICE
+
+
+async def test_an_authorizer_says_who_we_are_and_nobody_else() -> None:
+    async def authorizer(socket_id: str, channel: str) -> ChannelAuth:
+        return ChannelAuth("key:signature", '{"user_id":7}')
+
+    async with ScriptedServer(confirm_all) as server, connected(server, authorizer=authorizer) as client:
+        with pytest.raises(SubscriptionError, match=r"the authorizer says who we are on 'presence-r'"):
+            await client.subscribe("presence-r", ALICE)
+        assert client.channels == {}
+        assert isinstance(await client.subscribe("presence-r"), PresenceChannel)
 
 
 async def test_without_a_secret_public_channels_work_and_private_ones_say_what_is_missing() -> None:
@@ -605,7 +741,20 @@ async def test_an_authorizer_that_fails_fails_its_channel_only(failure: str) -> 
         else:
             assert "'private-x'" in str(private)
             assert "token-123" not in str(private)
-            assert private.__cause__ is not None
+            assert isinstance(private.__cause__, RuntimeError if failure == "raises" else type(None))
+
+
+@pytest.mark.parametrize("signature", ["key:\ud800", object()])
+async def test_what_an_authorizer_returns_and_nobody_can_send(signature: Any) -> None:
+    async def authorizer(socket_id: str, channel: str) -> ChannelAuth:
+        return ChannelAuth(signature)
+
+    async with ScriptedServer(confirm_all) as server, connected(server, authorizer=authorizer) as client:
+        for _ in range(2):
+            with pytest.raises(AuthenticationError, match="'private-x': what it returned cannot be sent"):
+                await asyncio.wait_for(client.subscribe("private-x"), 5)
+        assert (await client.subscribe("news")).is_subscribed
+        assert server.connections == 1
 
 
 async def test_an_authorizer_that_fails_for_a_channel_given_up_disturbs_no_successor() -> None:
@@ -621,8 +770,11 @@ async def test_an_authorizer_that_fails_for_a_channel_given_up_disturbs_no_succe
                 await peer.confirm(message["data"]["channel"])
 
     async def authorizer(socket_id: str, channel: str) -> ChannelAuth:
-        asked.append(asyncio.get_running_loop().create_future())
-        await asked[-1]
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        asked.append(answer)
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(answer)
+        await answer  # cancelled or not
         return ChannelAuth("key:signature")
 
     async with ScriptedServer(script) as server, connected(server, authorizer=authorizer) as client:
@@ -633,7 +785,7 @@ async def test_an_authorizer_that_fails_for_a_channel_given_up_disturbs_no_succe
         again = asyncio.ensure_future(client.subscribe("private-x"))
         await until(lambda: len(asked) == 2)
         asked[0].set_exception(AuthenticationError("too late"))
-        await until(lambda: len(client._authorizing) == 1)
+        await asyncio.sleep(0.01)  # nothing is to come of it
         asked[1].set_result(None)
         assert (await again).is_subscribed
         assert len(asked) == 2
@@ -661,12 +813,14 @@ async def test_authorizers_are_not_called_all_at_once() -> None:
 
 
 async def test_events_reach_the_handlers_of_their_channel_and_of_the_client() -> None:
+    go = asyncio.Event()
+
     async def script(peer: Peer) -> None:
         await peer.establish()
         for name in ("a", "b"):
             await peer.expect("pusher:subscribe", channel=name)
             await peer.confirm(name)
-        await peer.expect("pusher:unsubscribe")
+        await go.wait()
         await peer.send("App\\Events\\Shipped", '{"id":1}', "a")
         await peer.send("App\\Events\\Shipped", "just text", "b")
         await peer.send("App\\Events\\Shipped", "2", "elsewhere")
@@ -683,7 +837,7 @@ async def test_events_reach_the_handlers_of_their_channel_and_of_the_client() ->
         client.bind("*", on_client)
         await until(lambda: len(on_client.calls) == 2)  # subscription_succeeded
         on_client.calls.clear()
-        client._connection.send_silent(b'{"event":"pusher:unsubscribe"}')  # type: ignore[union-attr]
+        go.set()
         assert await on_client.wait_for(5) == [
             ("App\\Events\\Shipped", {"id": 1}, "a"),
             ("App\\Events\\Shipped", "just text", "b"),
@@ -718,6 +872,26 @@ async def test_errors_of_the_server_reach_error_handlers() -> None:
         assert client.is_connected
 
 
+async def test_a_handler_that_listens_is_told_that_it_would_wait_for_itself() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe")
+        await peer.confirm("news")
+        await peer.send("e", "1", "news")
+        await peer.wait_closed()
+
+    async def handler(event: str, data: Any, channel: str | None) -> None:
+        await client.listen()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        errors = Recorder()
+        client.bind("error", errors)
+        (await client.subscribe("news")).bind("e", handler)
+        ((_, data, _),) = await errors.wait_for(1)
+        assert isinstance(data["exception"], RuntimeError)
+        assert "listen() waits for disconnect(), which waits for handlers" in str(data["exception"])
+
+
 async def test_handlers_may_call_anything() -> None:
     async def script(peer: Peer) -> None:
         await peer.establish()
@@ -744,12 +918,14 @@ async def test_handlers_may_call_anything() -> None:
 
 
 async def test_two_handlers_that_disconnect_do_not_wait_for_each_other() -> None:
+    go = asyncio.Event()
+
     async def script(peer: Peer) -> None:
         await peer.establish()
         for name in ("a", "b"):
             await peer.expect("pusher:subscribe")
             await peer.confirm(name)
-        await peer.expect("pusher:unsubscribe")
+        await go.wait()
         await peer.send("go", "1", "a")
         await peer.send("go", "1", "b")
         await peer.wait_closed()
@@ -765,7 +941,7 @@ async def test_two_handlers_that_disconnect_do_not_wait_for_each_other() -> None
 
         for name in ("a", "b"):
             (await client.subscribe(name)).bind("go", handler)
-        client._connection.send_silent(b'{"event":"pusher:unsubscribe"}')  # type: ignore[union-attr]
+        go.set()
         await until(lambda: len(finished) == 2)
 
 
@@ -787,7 +963,7 @@ async def test_disconnecting_lets_handlers_finish_what_was_received() -> None:
 
         news = await client.subscribe("news")
         news.bind("e", handler)
-        await until(lambda: len(news._lane) == 4)
+        await until(lambda: client.stats.queued == 4)
         disconnecting = asyncio.ensure_future(client.disconnect())
         await until(lambda: not client.is_connected)
         go_on.set()
@@ -1009,6 +1185,73 @@ async def test_a_channel_refused_after_a_reconnect_is_reported_and_tried_again_a
         await until(lambda: private.is_subscribed and news.is_subscribed)
 
 
+SOKETIS = {"type": "ServerError", "error": "an exception", "status": 500}
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        ("pusher:error", r'{"code":4301,"message":"Rate limit exceeded"}'),
+        ("pusher:error", r'{"code":4302,"message":"an exception"}'),
+        ("pusher:subscription_error", SOKETIS, "news"),
+    ],
+)
+async def test_what_is_refused_for_a_passing_reason_after_a_reconnect_is_tried_again_and_reported_once(
+    refusal: tuple[Any, ...],
+) -> None:
+    drop = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.establish(f"1.{peer.number}")
+        if peer.number == 2:
+            for _ in range(3):
+                await peer.expect("pusher:subscribe", channel="news")
+                await peer.send(*refusal)
+        await peer.expect("pusher:subscribe", channel="news")
+        await peer.confirm("news")
+        if peer.number == 1:
+            await drop.wait()
+        else:
+            await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        errors = Recorder()
+        client.bind("reverb:error", errors)
+        news = await client.subscribe("news")
+        drop.set()
+        await until(lambda: client.socket_id == "1.2" and news.is_subscribed)
+        assert [(type(data["exception"]), channel) for _, data, channel in errors.calls] == [
+            (SubscriptionError, "news")
+        ]
+
+
+async def test_what_is_refused_for_good_is_asked_for_once_at_each_connection_and_reported_each_time() -> None:
+    drops = [asyncio.Event() for _ in range(3)]
+
+    async def script(peer: Peer) -> None:
+        await peer.establish(f"1.{peer.number}")
+        await peer.expect("pusher:subscribe", channel="private-x")
+        if peer.number == 1:
+            await peer.confirm("private-x")
+        else:
+            await peer.send("pusher:error", UNAUTHORIZED)
+            await peer.expect("pusher:ping")  # the program's: there is no other subscribe before it
+            await peer.send("pusher:pong")
+        await drops[peer.number - 1].wait()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        errors = Recorder()
+        client.bind("reverb:error", errors)
+        await client.subscribe("private-x")
+        for number in (1, 2):
+            drops[number - 1].set()
+            await errors.wait_for(number)
+            await asyncio.sleep(0.2)  # much longer than the delay before it would be tried again
+            await client.ping()
+        assert [data["exception"].is_temporary for _, data, _ in errors.calls] == [False, False]
+        drops[2].set()
+
+
 async def test_a_channel_not_confirmed_after_a_reconnect_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     drop = asyncio.Event()
 
@@ -1046,6 +1289,12 @@ async def test_a_subscribe_that_is_waiting_when_the_connection_drops_is_asked_ag
 
 
 # --- what a program sees ---------------------------------------------------------------------------------------
+
+
+def test_the_settings_of_a_client() -> None:
+    client = ReverbClient(app_key="key", host="example.com", ping_interval=7)
+    assert (client.config.address, client.config.ping_interval) == ("example.com:443", 7)
+    assert ReverbClient(client.config).config is client.config
 
 
 def test_what_the_package_exports() -> None:
@@ -1135,11 +1384,10 @@ async def flood(peer: Peer, count: int, sent: list[int]) -> None:
         sent.append(number)
 
 
-@pytest.mark.parametrize("bound", [{"max_pending_events": 20}, {"max_pending_bytes": 200_000}])
 async def test_slow_handlers_make_the_server_wait_and_lose_nothing(
-    bound: dict[str, int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reverb.client._SLOW_AFTER", 0.01)
+    monkeypatch.setattr("reverb._channels._SLOW_AFTER", 0.01)
     sent: list[int] = []
 
     async def script(peer: Peer) -> None:
@@ -1148,24 +1396,27 @@ async def test_slow_handlers_make_the_server_wait_and_lose_nothing(
         await flood(peer, 3_000, sent)
         await peer.wait_closed()
 
-    async with ScriptedServer(script, deadline=30) as server, connected(server, **bound) as client:
+    async with (
+        ScriptedServer(script, deadline=30) as server,
+        connected(server, max_pending_bytes=200_000) as client,
+    ):
         go_on, numbers = asyncio.Event(), []
         most = 0
 
         async def slow(event: str, data: Any, channel: str | None) -> None:
             nonlocal most
-            most = max(most, client._dispatcher.pending_events)
+            most = max(most, client.stats.queued)
             await go_on.wait()
             numbers.append(data[0])
 
         (await client.subscribe("news")).bind("e", slow)
-        await until(lambda: client._dispatcher.is_full)
+        await until(lambda: client.stats.queued >= 20)
         seen = -1
         while seen != len(sent):  # until TCP has stopped the server
             seen = len(sent)
             await asyncio.sleep(0.05)
         assert len(sent) < 2_500
-        assert client._dispatcher.pending_events < 200
+        assert client.stats.queued < 200
         go_on.set()
         await until(lambda: len(numbers) == 3_000, 30)
         assert numbers == list(range(3_000))
@@ -1173,7 +1424,7 @@ async def test_slow_handlers_make_the_server_wait_and_lose_nothing(
         warnings = [record.getMessage() for record in caplog.records if "slower than the server" in record.message]
         assert len(warnings) == 1
         assert "on news" in warnings[0]
-        assert client._dispatcher.pending_bytes == 0
+        assert client.stats.queued == 0
 
 
 async def test_while_reading_is_paused_the_connection_is_kept_alive_and_not_given_up() -> None:
@@ -1194,7 +1445,7 @@ async def test_while_reading_is_paused_the_connection_is_kept_alive_and_not_give
 
     async with (
         ScriptedServer(script, deadline=30) as server,
-        connected(server, max_pending_events=10, ping_interval=0.05, pong_timeout=0.05) as client,
+        connected(server, max_pending_bytes=100_000, ping_interval=0.05, pong_timeout=0.05) as client,
     ):
         numbers: list[int] = []
 
@@ -1208,31 +1459,42 @@ async def test_while_reading_is_paused_the_connection_is_kept_alive_and_not_give
         assert server.connections == 1
 
 
-async def test_a_handler_can_subscribe_while_reading_is_paused() -> None:
+@pytest.mark.parametrize("question", ["subscribe", "signin", "ping"])
+async def test_a_handler_can_ask_the_server_while_reading_is_paused(question: str) -> None:
+    filler = "x" * 10_000
+
     async def script(peer: Peer) -> None:
-        peer.deadline = 30
         await peer.establish()
         await peer.expect("pusher:subscribe", channel="news")
         await peer.confirm("news")
         for number in range(30):
-            await peer.send("e", str(number), "news")
-        await peer.expect("pusher:subscribe", channel="other")
-        await peer.confirm("other")
+            await peer.send("e", json.dumps([number, filler]), "news")
+        data = (await peer.expect(f"pusher:{question}")).get("data")
+        if question == "subscribe":
+            await peer.confirm("other")
+        elif question == "signin":
+            await peer.send("pusher:signin_success", json.dumps(data))
+        else:
+            await peer.send("pusher:pong")
         await peer.wait_closed()
 
-    async with ScriptedServer(script) as server, connected(server, max_pending_events=10) as client:
+    async with ScriptedServer(script) as server, connected(server, max_pending_bytes=100_000) as client:
         done = asyncio.Event()
 
         async def handler(event: str, data: Any, channel: str | None) -> None:
-            if data == 0:
-                await until(lambda: client._dispatcher.is_full)
-                await client.subscribe("other")
-            elif data == 29:
+            if data[0] == 0:
+                await until(lambda: client.stats.queued >= 10)
+                if question == "subscribe":
+                    await client.subscribe("other")
+                elif question == "signin":
+                    await client.signin({"id": "7"})
+                else:
+                    await client.ping()
+            elif data[0] == 29:
                 done.set()
 
         (await client.subscribe("news")).bind("e", handler)
         await asyncio.wait_for(done.wait(), 5)
-        assert client.channels.keys() == {"news", "other"}
 
 
 # --- pings -----------------------------------------------------------------------------------------------------
@@ -1272,6 +1534,22 @@ async def test_pings_at_the_same_time_are_told_apart() -> None:
     async with ScriptedServer(script) as server, connected(server) as client:
         first, second = await asyncio.gather(client.ping(), client.ping())
         assert first + 0.03 < second
+
+
+async def test_a_ping_at_each_turn_of_connecting_is_answered_and_so_are_later_ones() -> None:
+    async with ReverbServer() as server:
+        for number in turns():
+            client = make_client(server)
+            connecting = asyncio.ensure_future(client.connect())
+            await wait_turns(number)
+            was_done = connecting.done()
+            with suppress(ConnectionError):
+                await asyncio.wait_for(client.ping(), 5)
+            await connecting
+            await asyncio.wait_for(client.ping(), 5)
+            await client.disconnect()
+            if was_done:
+                break
 
 
 async def test_a_ping_without_an_answer() -> None:

@@ -12,13 +12,15 @@ import pytest
 from reverb import (
     ConfigurationError,
     Credentials,
-    EndpointAuthorizer,
     ReverbClient,
     ReverbConfig,
     ReverbError,
     SecretAuthorizer,
 )
 from reverb.config import Found, Settings, look_up
+
+from .scripted import Peer, ScriptedServer
+from .scripted_http import ScriptedHTTPServer, answer
 
 MINIMUM: Any = {"app_key": "key", "host": "reverb.example.com"}
 
@@ -50,8 +52,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "max_message_size": 10_000,
         "max_request_size": 10_000,
         "pool_size": 20,
-        "max_pending_events": 1_000,
-        "max_pending_bytes": 4_194_304,
+        "max_pending_bytes": 16_777_216,
         "log_level": "INFO",
     }
 
@@ -78,7 +79,6 @@ ENVIRONMENT = {
     "REVERB_RECONNECT_DELAY_MIN": ("0.5", "reconnect_delay_min", 0.5),
     "REVERB_RECONNECT_DELAY_MAX": ("60", "reconnect_delay_max", 60.0),
     "REVERB_RECONNECT_MAX_ATTEMPTS": ("5", "reconnect_max_attempts", 5),
-    "REVERB_MAX_PENDING_EVENTS": ("50", "max_pending_events", 50),
     "REVERB_MAX_PENDING_BYTES": ("5000", "max_pending_bytes", 5000),
     "REVERB_PING_INTERVAL": ("15", "ping_interval", 15.0),
     "REVERB_PONG_TIMEOUT": ("5", "pong_timeout", 5.0),
@@ -213,7 +213,6 @@ def test_all_problems_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         ("drain_timeout", -0.1),
         ("max_message_size", 0),
         ("reconnect_max_attempts", 0),
-        ("max_pending_events", 0),
         ("max_pending_bytes", 0),
         ("log_level", "LOUD"),
         ("proxy", "example.com:3128"),
@@ -307,18 +306,36 @@ def test_credentials_alone_need_no_server(monkeypatch: pytest.MonkeyPatch) -> No
         Credentials(**settings)
 
 
-def test_settings_choose_the_authorizer() -> None:
-    secret: Any = {"app_secret": "secret"}
-    endpoint: Any = {"auth_endpoint": "https://example.com/broadcasting/auth"}
-    for settings, kind in (
-        ({}, type(None)),
-        (secret, SecretAuthorizer),
-        (endpoint, EndpointAuthorizer),
-        ({**secret, **endpoint}, EndpointAuthorizer),
-    ):
-        assert type(ReverbClient(**MINIMUM, **settings)._authorizer) is kind
-    given = SecretAuthorizer("key", "another")
-    assert ReverbClient(**MINIMUM, **secret, **endpoint, authorizer=given)._authorizer is given
+async def test_settings_choose_the_authorizer() -> None:
+    signatures: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.establish("1.1")
+        message = await peer.expect("pusher:subscribe", channel="private-x")
+        signatures.append(message["data"]["auth"])
+        await peer.confirm("private-x")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, ScriptedHTTPServer(answer(200, '{"auth":"key:endpoint"}')) as web:
+        secret: Any = {"app_secret": "secret"}
+        endpoint: Any = {"auth_endpoint": f"http://{web.host}:{web.port}/broadcasting/auth"}
+        another: Any = {"authorizer": SecretAuthorizer("key", "another")}
+        for settings, expected in (
+            (secret, SecretAuthorizer("key", "secret").authorize("1.1", "private-x").auth),
+            (endpoint, "key:endpoint"),
+            ({**secret, **endpoint}, "key:endpoint"),
+            (
+                {**secret, **endpoint, **another},
+                SecretAuthorizer("key", "another").authorize("1.1", "private-x").auth,
+            ),
+        ):
+            address: Any = {"host": server.host, "port": server.port, "scheme": "ws"}
+            async with ReverbClient(app_key="key", **address, **settings) as client:
+                await client.subscribe("private-x")
+            assert signatures.pop() == expected
+        async with ReverbClient(app_key="key", **address) as client:
+            with pytest.raises(ConfigurationError, match="REVERB_APP_SECRET is missing"):
+                await client.subscribe("private-x")
 
 
 def test_where_each_setting_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,12 +18,24 @@ import pytest
 from reverb import ConnectionError, ProtocolError, ReverbConfig, ReverbError, TimeoutError, _connection
 from reverb._connection import Connection, Traffic
 from reverb._dispatch import Dispatcher, Lane
-from reverb._protocol import MAX_INCOMING_SIZE, Message
+from reverb._protocol import MAX_INCOMING_SIZE, Message, parse_data, parse_error
 from reverb.config import Settings
 
 from .certificates import make_certificates
-from .scripted import BINARY, CLOSE, PING, PONG, TEXT, Peer, ScriptedServer, encode_frame, encode_message
-from .watching import client_tasks, until
+from .faults.proxy import FaultProxy, Link
+from .scripted import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    HungUpError,
+    Peer,
+    ScriptedServer,
+    encode_frame,
+    encode_message,
+)
+from .watching import client_tasks, turns, until, wait_turns
 
 
 def config_for(server: ScriptedServer, **settings: Any) -> ReverbConfig:
@@ -30,8 +43,8 @@ def config_for(server: ScriptedServer, **settings: Any) -> ReverbConfig:
     return ReverbConfig(**{**defaults, **settings})
 
 
-def dispatcher() -> Dispatcher:
-    return Dispatcher(1_000, 1_000_000, lambda: None)
+def nothing() -> None:
+    pass
 
 
 class Inbox:
@@ -52,10 +65,27 @@ async def inbox() -> Inbox:
     return Inbox()
 
 
+def connection_to(
+    server: ScriptedServer,
+    inbox: Callable[[Message, int], None],
+    dispatcher: Dispatcher | None = None,
+    on_end: Callable[[], None] = nothing,
+    **settings: Any,
+) -> Connection:
+    config = config_for(server, **settings)
+    return Connection(config, dispatcher or Dispatcher(1_000_000, nothing), Traffic(), inbox, on_end)
+
+
 @asynccontextmanager
-async def opened(server: ScriptedServer, inbox: Inbox, **settings: Any) -> AsyncIterator[Connection]:
-    ssl_context = settings.pop("ssl_context", None)
-    connection = await Connection.open(config_for(server, **settings), ssl_context, dispatcher(), inbox, Traffic())
+async def opened(
+    server: ScriptedServer,
+    inbox: Callable[[Message, int], None],
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    **settings: Any,
+) -> AsyncIterator[Connection]:
+    connection = connection_to(server, inbox, **settings)
+    await connection.open(ssl_context)
     try:
         yield connection
     finally:
@@ -66,7 +96,7 @@ async def refusal(server: ScriptedServer, inbox: Inbox, **settings: Any) -> Reve
     """Open a connection that can't be opened; return why, having checked that nothing of it is left."""
     ssl_context = settings.pop("ssl_context", None)
     with pytest.raises(ReverbError) as caught:
-        await Connection.open(config_for(server, **settings), ssl_context, dispatcher(), inbox, Traffic())
+        await connection_to(server, inbox, **settings).open(ssl_context)
     assert client_tasks() == set()
     assert f"{server.host}:{server.port}" in str(caught.value)
     return caught.value
@@ -227,10 +257,10 @@ async def test_nobody_listens(inbox: Inbox) -> None:
     assert "REVERB_PORT" in str(error)
 
 
-async def test_an_unknown_host() -> None:
+async def test_an_unknown_host(inbox: Inbox) -> None:
     config = ReverbConfig(app_key="key", host="no-such-host.invalid", scheme="ws")
     with pytest.raises(ConnectionError, match=r"no-such-host\.invalid:443.*REVERB_HOST"):
-        await Connection.open(config, None, dispatcher(), lambda message, size: None, Traffic())
+        await Connection(config, Dispatcher(1_000_000, nothing), Traffic(), inbox, nothing).open(None)
 
 
 async def silent_after_the_request(peer: Peer) -> None:
@@ -268,12 +298,31 @@ async def test_silence_where_tls_should_be_times_out(inbox: Inbox) -> None:
 @pytest.mark.parametrize("script", [silent_after_the_request, silent_after_the_upgrade])
 async def test_cancelling_in_the_handshake_closes_the_socket(inbox: Inbox, script: Callable[[Peer], Any]) -> None:
     async with ScriptedServer(script) as server:
-        opening = asyncio.ensure_future(Connection.open(config_for(server), None, dispatcher(), inbox, Traffic()))
+        opening = asyncio.ensure_future(connection_to(server, inbox).open(None))
         await until(lambda: server.peers and hasattr(server.peers[0], "request"))
         opening.cancel()
         await asyncio.wait({opening})
         assert opening.cancelled()
         assert client_tasks() == set()
+
+
+async def test_cancelling_at_each_turn_closes_the_socket_and_does_no_harm_to_the_next(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server:
+        for number in turns():
+            opening = asyncio.ensure_future(connection_to(server, inbox).open(None))
+            await wait_turns(number)
+            opening.cancel()
+            await asyncio.wait({opening})
+            if not opening.cancelled():
+                server.peers[-1].reset()
+                break
+            assert client_tasks() == set()
+            async with opened(server, inbox):
+                pass
 
 
 # --- TLS and proxies -------------------------------------------------------------------------------------------
@@ -428,7 +477,7 @@ async def test_frames_that_break_the_protocol_end_the_connection(
         assert f"broke the WebSocket protocol: {broken}" in str(lost)
 
 
-async def test_the_bound_is_noticed_when_a_read_ends_with_something_else_than_an_event() -> None:
+async def test_the_bound_is_noticed_when_a_read_ends_with_something_else_than_an_event(inbox: Inbox) -> None:
     async def hang(event: str, data: Any, channel: str | None) -> None:
         await asyncio.Event().wait()
 
@@ -439,19 +488,14 @@ async def test_the_bound_is_noticed_when_a_read_ends_with_something_else_than_an
         await peer.wait_closed()
 
     pressed: list[bool] = []
-    bounded = Dispatcher(2, 1_000_000, lambda: pressed.append(bounded.is_full))
+    bounded = Dispatcher(300, lambda: pressed.append(bounded.is_full))
     lane = bounded.lanes["c"] = Lane("c", bounded)
     lane.bind(("e",), hang)
     lane.learn("e")
     async with ScriptedServer(script) as server:
-        connection = await Connection.open(
-            config_for(server), None, bounded, lambda message, size: None, Traffic()
-        )
-        try:
+        async with opened(server, inbox, dispatcher=bounded):
             await until(lambda: pressed == [True])
-        finally:
-            await connection.close()
-            await bounded.drain(0)
+        await bounded.drain(0)
 
 
 async def test_a_message_that_was_complete_before_its_end_is_delivered_once(inbox: Inbox) -> None:
@@ -589,7 +633,7 @@ async def test_sending_waits_while_the_sockets_buffer_is_full(inbox: Inbox) -> N
             connection.send_silent(b'{"event":"last"}')
 
         flooding = asyncio.ensure_future(flood())
-        await until(lambda: connection._writable)
+        await until(lambda: connection.is_congested)
         assert sent < 200
         go_on.set()
         await asyncio.wait_for(flooding, 20)
@@ -605,7 +649,7 @@ async def test_sending_that_waits_ends_with_the_connection(inbox: Inbox) -> None
         peer.reset()
 
     async with ScriptedServer(script) as server, opened(server, inbox) as connection:
-        while not connection._writable:
+        while not connection.is_congested:
             connection.send_silent(b"x" * 1_000_000)
         draining = asyncio.ensure_future(connection.drain())
         await asyncio.sleep(0)
@@ -702,7 +746,344 @@ async def test_our_own_lateness_is_not_blamed_on_the_server(inbox: Inbox, monkey
         assert (await inbox.next()).event == "pusher:pong"
 
 
+class Paused:
+    """A connection whose reading is paused because handlers hang; what comes in a look is put behind that.
+
+    It does what the session of a client does: reads at the pace of its dispatcher, and closes the questions that
+    are answered.
+    """
+
+    def __init__(self, max_bytes: int = 100_000) -> None:
+        self.taken: list[str] = []
+        self.connection: Connection
+        self.dispatcher = Dispatcher(max_bytes, lambda: self.connection.set_reading(not self.dispatcher.is_full))
+        lane = self.dispatcher.lanes["c"] = Lane("c", self.dispatcher)
+        lane.bind(("e",), self._hang)
+        lane.learn("e")
+
+    def __call__(self, message: Message, size: int) -> None:
+        self.taken.append(message.event)
+        if message.event == "pusher:pong":
+            self.connection.answers.answered(None)
+        elif message.event == "pusher:error":
+            self.connection.answers.refused(parse_error(parse_data(message.data)))
+
+    @asynccontextmanager
+    async def opened(self, server: ScriptedServer, **settings: Any) -> AsyncIterator[Connection]:
+        self.connection = connection_to(server, self, dispatcher=self.dispatcher, **settings)
+        await self.connection.open(None)
+        try:
+            await until(lambda: self.dispatcher.is_full)
+            yield self.connection
+        finally:
+            await self.connection.close()
+            await self.dispatcher.drain(0)
+
+    async def _hang(self, event: str, data: Any, channel: str | None) -> None:
+        await asyncio.Event().wait()
+
+
+def an_event(size: int) -> bytes:
+    return encode_frame(TEXT, encode_message("e", "x" * size, "c"))
+
+
+async def fill(peer: Peer, size: int = 100_000) -> None:
+    """Send what pauses the reading of a :class:`Paused`, and nothing that is beyond its socket."""
+    await peer.establish()
+    await peer.send_raw(an_event(10) + an_event(size))
+
+
+async def test_a_server_that_dies_while_reading_is_paused_is_noticed() -> None:
+    async def script(peer: Peer) -> None:
+        await fill(peer)
+        await peer.wait_closed()
+
+    paused = Paused()
+    async with (
+        ScriptedServer(script) as server,
+        paused.opened(server, ping_interval=0.3, pong_timeout=0.2) as connection,
+    ):
+        since = monotonic()
+        loss = await asyncio.wait_for(connection.wait_lost(), 5)
+        assert "no answer to a ping within 0.2 seconds (REVERB_PONG_TIMEOUT)" in str(loss)
+        assert 0.45 < monotonic() - since < 1.0
+        assert connection.alive_at < since + 0.1
+
+
+async def test_old_messages_in_the_sockets_buffer_are_no_sign_of_life() -> None:
+    async def script(peer: Peer) -> None:
+        await fill(peer)
+        await until(lambda: paused.dispatcher.is_full)
+        await peer.send_raw(an_event(1000) * 20)  # and then it dies
+        await peer.wait_closed()
+
+    paused = Paused()
+    async with (
+        ScriptedServer(script) as server,
+        paused.opened(server, ping_interval=0.3, pong_timeout=0.2) as connection,
+    ):
+        since = monotonic()
+        loss = await asyncio.wait_for(connection.wait_lost(), 5)
+        assert "no answer to a ping" in str(loss)
+        assert monotonic() - since < 1.0
+        assert paused.dispatcher.pending_events > 15  # what was in the buffer is not lost
+
+
+async def test_a_server_that_answers_while_reading_is_paused_is_kept_and_not_read_from_between() -> None:
+    looks = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal looks
+        await fill(peer)
+        while True:
+            await peer.expect("pusher:ping")
+            await peer.send_raw(an_event(100))
+            await peer.send("pusher:pong")
+            await peer.send("behind the pong", None, "other")  # read by the next look at the earliest
+            looks += 1
+
+    paused = Paused()
+    async with (
+        ScriptedServer(script) as server,
+        paused.opened(server, ping_interval=0.1, pong_timeout=0.1) as connection,
+    ):
+        await until(lambda: looks >= 6)
+        assert connection.is_open
+        assert paused.dispatcher.pending_events < 2 * looks
+        between = [event for event in paused.taken if event != "pusher:ping"]
+        # Each look reads to a pong, and what TCP brought in the same read.
+        assert between.count("pusher:pong") >= 5
+
+
+async def test_a_look_ends_when_the_pong_is_there() -> None:
+    async def script(peer: Peer) -> None:
+        await fill(peer)
+        await peer.expect("pusher:ping")
+        await peer.send("pusher:pong")
+        await until(lambda: "pusher:pong" in paused.taken)
+        await peer.send("later", None, "other")
+        await quiet_for(0.2)
+        assert "later" not in paused.taken
+        await peer.expect("pusher:ping")
+        await peer.wait_closed()
+
+    paused = Paused()
+    async with (
+        ScriptedServer(script) as server,
+        paused.opened(server, ping_interval=0.5, pong_timeout=5),
+    ):
+        await until(lambda: "later" in paused.taken, 2.0)
+
+
+async def test_a_look_does_not_read_without_bounds() -> None:
+    """A server that never stops sending is alive; what it sends has to wait in its own buffers."""
+    sent = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal sent
+        await fill(peer, 200_000)
+        await until(lambda: paused.dispatcher.is_full)
+        with suppress(HungUpError):
+            while True:
+                await peer.send_raw(an_event(5_000))
+                sent += 1
+
+    paused = Paused(max_bytes=200_000)
+    async with (
+        ScriptedServer(script, deadline=10) as server,
+        paused.opened(server, ping_interval=0.1, pong_timeout=0.1) as connection,
+    ):
+        assert not paused.dispatcher.is_flooded
+        await until(lambda: paused.dispatcher.is_flooded)
+        await until(lambda: connection.answers.open_pings >= 4)  # three more intervals
+        assert connection.is_open
+        assert paused.dispatcher.pending_bytes < 3_000_000
+        seen = sent
+        await until(lambda: connection.answers.open_pings >= 6)
+        assert sent == seen
+        server.peers[0].reset()
+        await asyncio.wait_for(connection.close(), 5)
+
+
+async def test_a_ping_that_is_refused_while_reading_is_paused_is_an_answer() -> None:
+    asked = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal asked
+        await fill(peer)
+        with suppress(HungUpError):
+            while True:
+                await peer.expect("pusher:ping")
+                asked += 1
+                await peer.send("pusher:error", {"code": 4301, "message": "Rate limit exceeded"})
+
+    paused = Paused()
+    async with (
+        ScriptedServer(script) as server,
+        paused.opened(server, ping_interval=0.1, pong_timeout=0.1) as connection,
+    ):
+        await until(lambda: asked >= 3)
+        assert connection.is_open
+
+
+async def test_reading_that_goes_on_during_a_look_is_not_disturbed_by_its_end() -> None:
+    async def script(peer: Peer) -> None:
+        await fill(peer)
+        await peer.expect("pusher:ping")
+        paused.connection.set_reading(True)
+        await peer.send("pusher:pong")
+        await peer.send("first", None, "other")
+        await until(lambda: "first" in paused.taken)
+        await peer.send("second", None, "other")
+        await peer.wait_closed()
+
+    paused = Paused()
+    async with (
+        ScriptedServer(script) as server,
+        paused.opened(server, ping_interval=0.2, pong_timeout=5),
+    ):
+        await until(lambda: "second" in paused.taken, 1.0)
+
+
+# --- the last sign of life -------------------------------------------------------------------------------------
+
+
+async def quiet_for(seconds: float) -> None:
+    await asyncio.sleep(seconds)  # what is tested is time
+
+
+@pytest.mark.parametrize("end", ["close frame", "end of stream", "reset"])
+async def test_an_end_after_a_silence_in_which_nothing_was_sent_counts_as_life(inbox: Inbox, end: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await quiet_for(0.3)
+        if end == "close frame":
+            await peer.close(1001)
+            await peer.wait_closed()
+        elif end == "reset":
+            peer.reset()
+
+    async with ScriptedServer(script) as server, opened(server, inbox) as connection:
+        await asyncio.wait_for(connection.wait_lost(), 5)
+        assert connection.alive_at - connection.opened_at >= 0.25
+
+
+@pytest.mark.parametrize(
+    ("end", "is_life"),
+    [("close frame", True), ("end of stream", True), ("end of stream after a ping", False), ("reset", False)],
+)
+async def test_what_counts_as_life_after_something_was_sent(inbox: Inbox, end: str, is_life: bool) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        if end == "end of stream after a ping":
+            await peer.expect("pusher:ping")
+        await peer.expect("client-x")
+        await quiet_for(0.3)
+        if end == "close frame":
+            await peer.close(1001)
+            await peer.wait_closed()
+        elif end == "reset":
+            peer.reset()
+
+    async with ScriptedServer(script) as server, opened(server, inbox) as connection:
+        if end == "end of stream after a ping":
+            connection.send_ping()
+        connection.send_silent(b'{"event":"client-x"}')
+        await asyncio.wait_for(connection.wait_lost(), 5)
+        assert (connection.alive_at - connection.opened_at >= 0.25) is is_life
+
+
+@pytest.mark.parametrize("end", ["abandoned", "reset"])
+async def test_a_line_that_was_dead_counts_from_the_last_message(inbox: Inbox, end: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.send("the last message", None, "c")
+        await peer.expect("pusher:ping")
+        if end == "reset":
+            await quiet_for(0.2)
+            peer.reset()  # as a host that was started again answers what it does not know
+        else:
+            await peer.wait_closed()
+
+    timeout = 0.3 if end == "abandoned" else 5
+    async with (
+        ScriptedServer(script) as server,
+        opened(server, inbox, ping_interval=0.3, pong_timeout=timeout) as connection,
+    ):
+        await inbox.next()
+        heard = monotonic()
+        await asyncio.wait_for(connection.wait_lost(), 5)
+        assert connection.alive_at <= heard
+        assert monotonic() - connection.alive_at >= 0.45
+
+
+async def test_a_half_open_line_counts_from_the_last_message_that_came_through(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        for _ in range(2):
+            await peer.expect("pusher:ping")
+            await peer.send("pusher:pong")
+        await peer.wait_closed(15)
+
+    async with ScriptedServer(script) as server, FaultProxy(server.host, server.port) as proxy:
+        async with opened(server, inbox, port=proxy.port, ping_interval=0.2, pong_timeout=0.4) as connection:
+            await inbox.next()
+            await inbox.next()
+            heard = monotonic()
+            proxy.hit(Link.black_hole)
+            await asyncio.wait_for(connection.wait_lost(), 5)
+            assert connection.alive_at <= heard
+            assert monotonic() - connection.alive_at >= 0.55
+        proxy.hit(Link.abort)
+
+
 # --- the end ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["by the server", "by us", "by nobody"])
+async def test_the_end_is_told_once_when_nothing_can_be_sent_any_more(inbox: Inbox, end: str) -> None:
+    ends: list[bool] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        if end == "by the server":
+            await peer.close(1001)
+        if end != "by nobody":
+            await peer.wait_closed()
+
+    async with ScriptedServer(script) as server:
+        connection = connection_to(server, inbox, on_end=lambda: ends.append(connection.is_open))
+        await connection.open(None)
+        if end == "by us":
+            await connection.close()
+        await asyncio.wait_for(connection.wait_lost(), 5)
+        await connection.close()
+        connection.abort()
+        assert ends == [False]
+
+
+@pytest.mark.parametrize("end", ["close frame", "end of stream"])
+@pytest.mark.parametrize("behind", ["the greeting", "the handshake"])
+async def test_an_end_in_the_same_segment_as_the_greeting(inbox: Inbox, behind: str, end: str) -> None:
+    """Nothing of the connection goes on behind its end, be it as early as can be."""
+    problems: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context))
+
+    async def script(peer: Peer) -> None:
+        await peer.upgrade()
+        greeting = encode_frame(TEXT, encode_message("pusher:connection_established", {"socket_id": "1.1"}))
+        await peer.send_raw(greeting + (encode_frame(CLOSE, b"\x03\xe9") if end == "close frame" else b""))
+
+    async with ScriptedServer(script) as server, FaultProxy(server.host, server.port) as proxy:
+        if behind == "the handshake":
+            proxy.arm(partial(Link.merge, seconds=0.1))
+        connection = connection_to(server, inbox, port=proxy.port, ping_interval=0.05, pong_timeout=0.05)
+        await connection.open(None)
+        await asyncio.wait_for(connection.wait_lost(), 5)
+        await quiet_for(0.2)  # in which a timer that is left over would go off
+        assert not connection.is_open
+        assert connection.alive_at >= connection.opened_at
+    assert problems == []
 
 
 async def test_closing_sends_1000_and_waits_for_the_server(inbox: Inbox) -> None:
@@ -718,18 +1099,62 @@ async def test_closing_sends_1000_and_waits_for_the_server(inbox: Inbox) -> None
         await connection.close()  # once more does nothing
 
 
-async def test_closing_does_not_wait_for_ever(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_connection, "_CLOSE_TIMEOUT", 0.1)
+@pytest.mark.parametrize("end", ["no close frame", "no end of stream", "no end behind its own close frame"])
+async def test_a_server_that_does_not_close_is_waited_for_two_seconds_at_most(inbox: Inbox, end: str) -> None:
     done = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.establish()
+        if end == "no end of stream":
+            await peer.close((await peer.receive_frame()).opcode and 1000)
+        elif end == "no end behind its own close frame":
+            await peer.close(1001)
         await done.wait()
 
     async with ScriptedServer(script) as server:
-        async with opened(server, inbox):
-            pass
+        connection = connection_to(server, inbox)
+        await connection.open(None)
+        since = monotonic()
+        if end == "no end behind its own close frame":
+            assert "code 1001" in str(await asyncio.wait_for(connection.wait_lost(), 5))
+        else:
+            await asyncio.wait_for(connection.close(), 5)
+        assert monotonic() - since < 2.5
+        assert client_tasks() == set()
         done.set()
+
+
+async def test_a_close_that_is_cancelled_does_not_wait_for_the_server(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        with suppress(HungUpError):
+            while True:
+                assert (await peer.receive_frame()).opcode == CLOSE  # which is not answered
+
+    async with ScriptedServer(script) as server:
+        connection = connection_to(server, inbox)
+        await connection.open(None)
+        since = monotonic()
+        closing = asyncio.ensure_future(connection.close())
+        await until(lambda: server.peers[0].control)
+        closing.cancel()
+        await asyncio.wait({closing})
+        assert closing.cancelled()
+        await asyncio.wait_for(connection.wait_lost(), 1)
+        assert monotonic() - since < 1
+        assert client_tasks() == set()
+
+
+async def test_closing_while_reading_is_paused_reads_the_servers_answer() -> None:
+    async def script(peer: Peer) -> None:
+        await fill(peer)
+        await peer.wait_closed()
+
+    paused = Paused()
+    async with ScriptedServer(script) as server, paused.opened(server) as connection:
+        since = monotonic()
+        await connection.close()
+        assert monotonic() - since < 1
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,11 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import REGISTRY, generate_latest
+from prometheus_client.registry import Collector
 
 from reverb import ReverbClient, Stats
 from reverb._metrics import METRICS
+from reverb.bindable import lane_of
 from reverb.server import ReverbServer
 from tests.test_dispatch import Recorder
 from tests.test_opentelemetry import collect
@@ -50,7 +52,7 @@ async def test_the_log(capsys: pytest.CaptureFixture[str], reverb_client: Reverb
     await fragment.run()
     try:
         reverb_client.bind("error", errors).bind("e", fail)
-        reverb_client._lane.put("e", None)
+        lane_of(reverb_client).put("e", None)
         await errors.wait_for(1)
     finally:
         logging.getLogger("reverb").removeHandler(fragment.names["handler"])
@@ -63,10 +65,18 @@ async def test_the_log(capsys: pytest.CaptureFixture[str], reverb_client: Reverb
     assert first_cells("Log") == {"reverb_address", "reverb_channel", "reverb_event"}
 
 
-async def test_prometheus(reverb_client: ReverbClient) -> None:
+async def test_prometheus(reverb_client: ReverbClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[Collector] = []
+    register = REGISTRY.register
+
+    def note(collector: Collector) -> None:
+        registered.append(collector)
+        register(collector)
+
+    monkeypatch.setattr(REGISTRY, "register", note)
     fragment = Fragment(PROMETHEUS, client=reverb_client)
     await fragment.run()
-    (collector,) = (each for each in REGISTRY._collector_to_names if type(each).__module__ == "reverb.prometheus")
+    (collector,) = registered
     try:
         text = generate_latest().decode()
     finally:

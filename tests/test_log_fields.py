@@ -93,7 +93,7 @@ async def test_an_event_that_cannot_be_read(find: Find) -> None:
             raise ValueError("sealed")
         return data
 
-    dispatcher, errors = Dispatcher(10, 1000, lambda: None), Recorder()
+    dispatcher, errors = Dispatcher(1000, lambda: None), Recorder()
     lane = Lane("private-encrypted-a", dispatcher, unseal=unseal)
     lane.bind(("e",), Recorder())
     lane.bind(("error",), errors)
@@ -114,23 +114,22 @@ async def test_the_life_of_a_connection(find: Find) -> None:
             await peer.send_frame(TEXT, "nonsense")
             await peer.send("pusher:error", {"code": 4299, "message": "beware"})
             await peer.send("last", "{}", "private-news")
-            await peer.expect("client-go")
+            await go[0].wait()
             peer.reset()
         elif peer.number == 2:
             await peer.expect("pusher:subscribe")
             await peer.send("pusher:error", UNAUTHORIZED)
-            await peer.expect("client-go")
+            await go[1].wait()
             await peer.close(4001, "gone")
 
-    last, refused, go = Recorder(), Recorder(), b'{"event":"client-go"}'
+    last, refused, go = Recorder(), Recorder(), [asyncio.Event(), asyncio.Event()]
     async with ScriptedServer(script) as server, connected(server) as client:
         channel = (await news(client)).bind("last", last).bind("error", refused)
         await last.wait_for(1)
-        assert client._connection is not None
-        client._connection.send_silent(go)
+        go[0].set()
         await refused.wait_for(1)
         assert not channel.is_subscribed
-        client._connection.send_silent(go)
+        go[1].set()
         await until(lambda: client.state == "failed")
     address = {"reverb_address": f"{server.host}:{server.port}"}
     assert fields(find(f"connected to 127.0.0.1:{server.port} as 1.1")) == address
@@ -170,7 +169,7 @@ async def test_a_channel_that_echo_does_not_get(find: Find) -> None:
 async def test_handlers_that_are_too_slow(
     find: Find, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reverb.client._SLOW_AFTER", 0.01)
+    monkeypatch.setattr("reverb._channels._SLOW_AFTER", 0.01)
 
     async def script(peer: Peer) -> None:
         await peer.establish()
@@ -185,7 +184,7 @@ async def test_handlers_that_are_too_slow(
     async def slow(event: str, data: Any, channel: str | None) -> None:
         await go_on.wait()
 
-    async with ScriptedServer(script) as server, connected(server, max_pending_events=10) as client:
+    async with ScriptedServer(script) as server, connected(server, max_pending_bytes=4_000) as client:
         (await news(client)).bind("e", slow)
         await until(lambda: "handlers are slower" in caplog.text)
         go_on.set()

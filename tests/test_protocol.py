@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-from collections import deque
 from contextlib import suppress
 from typing import Any
 
@@ -15,11 +13,8 @@ from hypothesis import strategies as st
 from reverb import ProtocolError, SubscriptionError
 from reverb._protocol import (
     PING,
-    SIGNIN,
     Action,
-    Answers,
     Message,
-    Question,
     ServerError,
     action_after,
     decode,
@@ -309,7 +304,8 @@ FAIL, BACK_OFF, RETRY_NOW = Action.FAIL, Action.BACK_OFF, Action.RETRY_NOW
     ("codes", "refused", "said", "closed"),
     [
         # the code in place of the greeting, as the last word of an established connection, in a close frame
-        ([4000, 4001, 4003, 4004, 4009, 4099], FAIL, BACK_OFF, FAIL),
+        ([4000, 4001, 4003, 4009, 4099], FAIL, BACK_OFF, FAIL),
+        ([4004], BACK_OFF, BACK_OFF, BACK_OFF),
         ([4100, 4199], BACK_OFF, BACK_OFF, BACK_OFF),
         ([4200, 4201, 4299], RETRY_NOW, RETRY_NOW, RETRY_NOW),
         ([4300, 4301, 4999], BACK_OFF, BACK_OFF, BACK_OFF),
@@ -327,6 +323,15 @@ def test_what_to_do_about_a_loss(codes: list[int], refused: Action, said: Action
         assert action_after(4001, code, established=True) is closed
 
 
+@pytest.mark.parametrize(
+    ("code", "first"),
+    [(4001, FAIL), (4004, FAIL), (4100, BACK_OFF), (4200, RETRY_NOW), (404, BACK_OFF), (None, BACK_OFF)],
+)
+def test_what_to_do_about_a_first_attempt_that_failed(code: int | None, first: Action) -> None:
+    """Over quota (4004) is for good only there: later it may be our own last connection that counts."""
+    assert action_after(code, None, established=False, is_first=True) is first
+
+
 def test_an_end_without_a_word_backs_off() -> None:
     assert action_after(None, None, established=True) is BACK_OFF
     assert action_after(None, None, established=False) is BACK_OFF
@@ -342,164 +347,3 @@ def test_an_end_without_a_word_backs_off() -> None:
 )
 def test_messages_are_described_without_what_they_carry(payload: bytes, text: str) -> None:
     assert describe(payload) == text
-
-
-# --- which answer belongs to which message ---------------------------------------------------------------------
-
-UNAUTHORIZED = ServerError(4009, "Connection is unauthorized")
-NOT_A_MEMBER = ServerError(4009, "The client is not a member of the specified channel.")
-INVALID = ServerError(4200, "Invalid message format")
-RATE_LIMIT = ServerError(4301, "Rate limit exceeded")
-NO_CLIENT_EVENTS = ServerError(4301, "The app does not have client messaging enabled.")
-
-
-def test_a_success_answers_the_question_about_its_channel() -> None:
-    answers = Answers()
-    a, b = answers.sent_subscribe("a"), answers.sent_subscribe("b")
-    assert answers.is_open("a")
-    assert answers.answered("a") == (a, [])
-    assert not answers.is_open("a")
-    assert answers.answered("a") == (None, [])
-    assert answers.answered("b") == (b, [])
-    assert answers.answered(None) == (None, [])
-
-
-def test_a_refused_signature_is_the_oldest_open_one() -> None:
-    answers = Answers()
-    answers.sent_subscribe("public")
-    refused, other = answers.sent_subscribe("private-1"), answers.sent_subscribe("private-2")
-    answers.answered("public")
-    refusal = answers.refused(UNAUTHORIZED)
-    assert refusal is not None
-    assert refusal.question is refused
-    assert answers.answered("private-2") == (other, [])
-
-
-def test_an_error_that_only_a_client_event_can_cause_refuses_nothing() -> None:
-    answers = Answers()
-    question = answers.sent_subscribe("private-1")
-    for error in (NOT_A_MEMBER, NO_CLIENT_EVENTS):
-        assert answers.refused(error) is None
-    assert not answers.wants_fence
-    assert answers.answered("private-1") == (question, [])
-
-
-def test_an_error_without_an_open_question_refuses_nothing() -> None:
-    answers = Answers()
-    answers.sent_silent()
-    assert answers.refused(INVALID) is None
-    assert not answers.wants_fence
-
-
-def test_an_ambiguous_error_waits_for_the_fence_and_hits_the_subscribe() -> None:
-    answers = Answers()
-    answers.sent_silent()
-    question = answers.sent_subscribe("presence-1")
-    assert answers.refused(INVALID) is None
-    assert answers.wants_fence
-    fence = answers.sent_ping()
-    assert not answers.wants_fence
-    assert answers.answered(None) == (fence, [(question, INVALID)])
-
-
-def test_an_ambiguous_error_that_was_a_client_events_leaves_the_subscribe_alone() -> None:
-    answers = Answers()
-    answers.sent_silent()
-    question = answers.sent_subscribe("presence-1")
-    assert answers.refused(INVALID) is None
-    fence = answers.sent_ping()
-    assert answers.answered("presence-1") == (question, [])
-    assert answers.answered(None) == (fence, [])
-
-
-def test_a_channel_confirmed_out_of_order_refuses_nobody() -> None:
-    """soketi answers subscribes as their authorisation completes."""
-    answers = Answers()
-    slow, quick = answers.sent_subscribe("presence-slow"), answers.sent_subscribe("quick")
-    assert answers.answered("quick") == (quick, [])
-    assert answers.answered("presence-slow") == (slow, [])
-
-
-def test_a_rate_limited_ping_is_no_refused_subscribe() -> None:
-    answers = Answers()
-    ping, question = answers.sent_ping(), answers.sent_subscribe("a")
-    refusal = answers.refused(RATE_LIMIT)
-    assert refusal is not None
-    assert refusal.question is ping
-    assert answers.answered("a") == (question, [])
-
-
-class InOrderServer:
-    """Answers each message in the order sent, with one of the outcomes that Reverb has for it."""
-
-    def __init__(self, choose: random.Random) -> None:
-        self.choose = choose
-        self.inbox: deque[tuple[str, Question | None]] = deque()
-        self.refused: set[Question] = set()
-
-    def answer(self) -> tuple[str, str | None, ServerError | None] | None:
-        kind, question = self.inbox.popleft()
-        if kind == "ping":
-            return ("success", None, None)
-        if kind == "silent":
-            error = self.choose.choice([None, None, INVALID, NOT_A_MEMBER, NO_CLIENT_EVENTS, RATE_LIMIT])
-            return None if error is None else ("error", None, error)
-        assert question is not None
-        assert question.channel is not None
-        errors = [INVALID, RATE_LIMIT] + [UNAUTHORIZED] * question.channel.startswith("p")
-        if self.choose.random() < 0.5:
-            self.refused.add(question)
-            return ("error", None, self.choose.choice(errors))
-        return ("success", question.channel, None)
-
-
-@given(st.integers(min_value=0, max_value=2**32), st.integers(min_value=1, max_value=60))
-def test_every_answer_is_matched_with_its_message_whatever_the_order(seed: int, messages: int) -> None:
-    choose = random.Random(seed)
-    server, answers = InOrderServer(choose), Answers()
-    subscribes: set[Question] = set()
-    confirmed: set[Question] = set()
-    refused: set[Question] = set()
-
-    def send(kind: str) -> None:
-        question = None
-        if kind == "subscribe":
-            names = [each for each in ("a", "b", "private-a", "presence-b", SIGNIN) if not answers.is_open(each)]
-            if not names:
-                return
-            question = answers.sent_subscribe(choose.choice(names))
-            subscribes.add(question)
-        elif kind == "ping":
-            question = answers.sent_ping()
-        else:
-            answers.sent_silent()
-        server.inbox.append((kind, question))
-
-    def receive() -> None:
-        answer = server.answer()
-        if answer is None:
-            return
-        kind, channel, error = answer
-        if kind == "success":
-            question, refusals = answers.answered(channel)
-            assert question is not None
-            confirmed.add(question)
-            refused.update(refusal.question for refusal in refusals)
-        else:
-            assert error is not None
-            refusal = answers.refused(error)
-            if refusal is not None:
-                refused.add(refusal.question)
-            elif answers.wants_fence:
-                send("ping")
-
-    for _ in range(messages):
-        if server.inbox and choose.random() < 0.5:
-            receive()
-        else:
-            send(choose.choice(["subscribe", "subscribe", "silent", "ping"]))
-    while server.inbox:
-        receive()
-
-    assert refused & subscribes == server.refused
-    assert confirmed & subscribes == subscribes - server.refused

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import threading
 
 import pytest
 
-from reverb import ReverbClient, Stats, _connection
+from reverb import AuthenticationError, ReverbClient, Stats, _connection
 from reverb._connection import Traffic
 
 from .scripted import MISSING, TEXT, Peer, ScriptedServer, encode_frame, encode_message
@@ -24,8 +25,7 @@ def balance(stats: Stats) -> int:
 
 def test_before_the_first_connection() -> None:
     stats = ReverbClient(app_key="key", host="127.0.0.1").stats
-    assert stats == Stats(0, 0, 0, 0, 0, 0, None, 0, 0, None)
-    assert stats.dropped == 0
+    assert stats == Stats(0, 0, 0, 0, 0, 0, None, 0, 0, None, 0, 0)
 
 
 def test_it_cannot_be_changed() -> None:
@@ -47,7 +47,7 @@ async def test_every_event_is_counted_once(together: bool) -> None:
         await peer.establish()
         await peer.expect("pusher:subscribe")
         await peer.confirm("news")
-        await peer.expect("client-go")
+        await go.wait()
         if together:
             await peer.send_raw(b"".join([*frames, *parts, *frames]))
         else:
@@ -59,14 +59,14 @@ async def test_every_event_is_counted_once(together: bool) -> None:
     async def wait(event: str, data: object, channel: str | None) -> None:
         await asyncio.sleep(0)
 
+    go = asyncio.Event()
     async with ScriptedServer(script) as server, connected(server) as client:
         plain, last = Recorder(), Recorder()
         channel = await client.subscribe("news")
         channel.bind("plain", plain).bind("async", wait).bind("both", wait).bind("both", plain).bind("last", last)
         await until(lambda: client.stats.queued == 0)
         before = client.stats
-        assert client._connection is not None
-        client._connection.send_silent(b'{"event":"client-go"}')
+        go.set()
         await last.wait_for(1)
         await until(lambda: client.stats.queued == 0)
         stats = client.stats
@@ -76,7 +76,7 @@ async def test_every_event_is_counted_once(together: bool) -> None:
         assert stats.delivered - before.delivered == messages - 6 - 2  # and two of a channel that we are not on
         expected = 2 * sum(map(len, texts)) + len(cut) + len(encode_message("last", "{}", "news"))
         assert stats.bytes_received - before.bytes_received == expected
-        assert stats.bytes_sent - before.bytes_sent == len(b'{"event":"client-go"}')
+        assert stats.bytes_sent == before.bytes_sent
         assert (stats.discarded, stats.dropped) == (0, 0)
         assert len(plain.calls) == 13
 
@@ -125,17 +125,17 @@ async def test_it_goes_on_over_reconnects() -> None:
         for _ in range(50):
             await peer.send("e", "{}", "news")
         if peer.number == 1:
-            await peer.expect("client-go")
+            await go.wait()
             peer.reset()
         await peer.wait_closed()
 
+    go = asyncio.Event()
     async with ScriptedServer(script) as server:
         async with make_client(server) as client:
             recorder = Recorder()
             channel = (await client.subscribe("news")).bind("e", recorder)
             await recorder.wait_for(50)
-            assert client._connection is not None
-            client._connection.send_silent(b'{"event":"client-go"}')
+            go.set()
             await recorder.wait_for(100)
             assert channel.is_subscribed
             assert client.stats.reconnects == 1
@@ -230,6 +230,24 @@ async def test_a_busy_connection_is_pinged_now_and_then(monkeypatch: pytest.Monk
         assert len(pings) == 2  # a server that doesn't answer is not asked again
 
 
+async def test_what_is_sent_is_counted() -> None:
+    seen: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe")
+        await peer.confirm("private-news")
+        seen.append(json.dumps(await peer.expect("client-go"), separators=(",", ":")).encode())
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        channel = await client.subscribe("private-news")
+        before = client.stats.bytes_sent
+        await channel.trigger("go", {"n": 1})
+        await until(lambda: seen)
+        assert client.stats.bytes_sent - before == len(seen[0])
+
+
 async def test_only_an_answer_to_a_single_ping_is_a_round_trip() -> None:
     """With two on the way, it can't be told which of them was answered: a ping can also be refused."""
     answer = asyncio.Event()
@@ -244,39 +262,55 @@ async def test_only_an_answer_to_a_single_ping_is_a_round_trip() -> None:
         await peer.wait_closed()
 
     async with ScriptedServer(script) as server, connected(server, ping_interval=30) as client:
-        connection = client._connection
-        assert connection is not None
-        connection.send_ping()
-        connection.send_ping()
-        await until(lambda: client.stats.received == 2)
+        pings = [asyncio.ensure_future(client.ping()) for _ in range(2)]
+        await asyncio.wait(pings, return_when=asyncio.FIRST_COMPLETED)
         assert client.stats.round_trip is None
         answer.set()
-        await until(lambda: client.stats.round_trip is not None)
+        await asyncio.wait(pings)
+        assert client.stats.round_trip is not None
 
 
-async def test_our_own_pause_is_no_round_trip() -> None:
-    """A ping that is answered while reading pauses says nothing about the server."""
+# --- channels that are missing ---------------------------------------------------------------------------------
+
+
+async def test_what_is_missing() -> None:
+    """Channels that the program has, whatever they are missing for, and no others."""
+    back, refuse = asyncio.Event(), True
 
     async def script(peer: Peer) -> None:
-        await peer.establish()
-        await peer.expect("pusher:ping")
-        await peer.send("pusher:pong")
-        await peer.expect("client-resumed")
-        await peer.send("done")
-        await peer.wait_closed()
+        if peer.number == 2:
+            await back.wait()
+        await peer.establish(f"1.{peer.number}")
+        while True:
+            name = (await peer.expect("pusher:subscribe"))["data"]["channel"]
+            if name == "private-b" and refuse:
+                await peer.send("pusher:subscription_error", {"error": "no", "status": 403}, name)
+            else:
+                await peer.confirm(name)
 
-    async with ScriptedServer(script) as server, connected(server, ping_interval=30) as client:
-        done = Recorder()
-        client.bind("done", done)
-        connection = client._connection
-        assert connection is not None
-        connection.set_reading(False)
-        connection.send_ping()
-        connection.set_reading(True)
-        connection.send_silent(b'{"event":"client-resumed"}')
-        await done.wait_for(1)
-        assert client.stats.received == 3
-        assert client.stats.round_trip is None
+    async with ScriptedServer(script) as server:
+        client = make_client(server)
+        async with client:
+            await client.subscribe("a")
+            with pytest.raises(AuthenticationError):
+                await client.subscribe("private-b")
+            assert client.stats.missing == 0  # nobody was given it
+            refuse = False
+            await client.subscribe("private-b")
+            assert client.stats.missing == 0
+            refuse = True
+            server.peers[0].reset()
+            await until(lambda: server.connections == 2)
+            late = asyncio.ensure_future(client.subscribe("late"))
+            await asyncio.sleep(0)
+            assert client.stats.missing == 2
+            back.set()
+            await late
+            await until(lambda: client.stats.missing == 1)
+            assert not client.channels["private-b"].is_subscribed
+            await client.unsubscribe("private-b")
+            assert client.stats.missing == 0
+        assert client.stats.missing == 2  # they come back with another connect()
 
 
 def test_sums_outlive_what_they_are_of() -> None:

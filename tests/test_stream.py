@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import traceback
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from time import monotonic
 from typing import Any
 
 import msgspec
 import pytest
 
-from reverb import Channel, ConnectionError, Event, Events, EventStream, Gap, PayloadError, ReverbClient
+from reverb import (
+    Channel,
+    ConnectionError,
+    Event,
+    Events,
+    EventStream,
+    Gap,
+    PayloadError,
+    ReverbClient,
+    TimeoutError,
+)
+from reverb.bindable import lane_of
 from reverb.server import ReverbServer
 
+from .loops import every_loop
 from .scripted import Peer, ScriptedServer
 from .test_client import confirm_all, connected, make_client
 from .test_dispatch import Recorder
-from .watching import until
+from .watching import until, wait_turns
 
 
 class Item(msgspec.Struct):
@@ -120,7 +135,7 @@ async def test_leaving_the_loop_leaves_nothing_bound(channel: Channel, reverb_se
         stream = channel.events("e")
         await take(stream, 1)
         await stream.aclose()
-        assert not channel._lane.is_bound
+        assert not lane_of(channel).is_bound
         assert await rest(stream) == []
 
     async def leave_by_context() -> None:
@@ -136,7 +151,7 @@ async def test_leaving_the_loop_leaves_nothing_bound(channel: Channel, reverb_se
         assert isinstance(leaving.exception(), ValueError) == (leave is leave_by_error)
         del leaving  # with its traceback
         gc.collect()  # where there is no counting of references
-        assert not channel._lane.is_bound, leave
+        assert not lane_of(channel).is_bound, leave
 
 
 async def test_a_cancelled_loop_leaves_nothing_bound(channel: Channel) -> None:
@@ -145,12 +160,12 @@ async def test_a_cancelled_loop_leaves_nothing_bound(channel: Channel) -> None:
             pass
 
     task = asyncio.ensure_future(loop())
-    await until(lambda: channel._lane.is_bound)
+    await until(lambda: lane_of(channel).is_bound)
     task.cancel()
     await asyncio.wait({task})
     del task
     gc.collect()
-    assert not channel._lane.is_bound
+    assert not lane_of(channel).is_bound
 
 
 # --- bounds ----------------------------------------------------------------------------------------------------
@@ -160,20 +175,20 @@ async def test_a_cancelled_loop_leaves_nothing_bound(channel: Channel) -> None:
 async def small(reverb_server: ReverbServer) -> AsyncIterator[ReverbClient]:
     """A client that stops reading soon."""
     async with ReverbClient(
-        **{**reverb_server.settings, "max_pending_events": 20, "drain_timeout": 0.5}
+        **{**reverb_server.settings, "max_pending_bytes": 20 * 512, "drain_timeout": 0.5}
     ) as client:
         yield client
 
 
 async def test_a_slow_loop_loses_nothing_and_bounds_what_waits(
-    small: ReverbClient, reverb_server: ReverbServer
+    small: ReverbClient, reverb_server: ReverbServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     channel = await small.subscribe("stock")
-    stream = channel.events(buffer=5)
+    stream, before = channel.events(buffer=5), small.stats.delivered
     for number in range(3000):
         await reverb_server.publish("stock", "e", number)
-    await until(lambda: small._dispatcher.is_full)
-    assert len(stream._buffer.items) == 5
+    await until(lambda: "reading is paused" in caplog.text)
+    assert small.stats.delivered == before + 5
     assert [event.data for event in await take(stream, 3000)] == list(range(3000))
 
 
@@ -187,7 +202,7 @@ async def test_a_full_stream_delays_its_channel_only(small: ReverbClient, reverb
     for number in range(5):
         await reverb_server.publish("other", "e", number)
     await calls.wait_for(5)
-    assert len(stream._buffer.items) == 1
+    assert small.stats.queued == 4
     await small.subscribe("third")  # the connection lives
     assert [event.data for event in await take(stream, 5)] == list(range(5))
 
@@ -208,7 +223,7 @@ async def test_a_stream_of_all_channels_keeps_the_order_of_each(
 async def test_a_stream_needs_room(channel: Channel) -> None:
     with pytest.raises(ValueError, match="room"):
         channel.events(buffer=0)
-    assert not channel._lane.is_bound
+    assert not lane_of(channel).is_bound
 
 
 # --- the end ---------------------------------------------------------------------------------------------------
@@ -218,13 +233,16 @@ async def test_it_ends_when_the_channel_is_left(
     channel: Channel, reverb_client: ReverbClient, reverb_server: ReverbServer
 ) -> None:
     stream, everything = channel.events(), reverb_client.events()
+    other, arrived = await reverb_client.subscribe("other"), Recorder()
+    channel.bind("e", arrived)
     await reverb_server.publish("stock", "e", 1)
-    await until(lambda: stream._buffer.items)
+    await arrived.wait_for(1)
     await reverb_client.unsubscribe("stock")
     assert [event.data for event in await rest(stream)] == [1]
     assert await rest(channel.events()) == []  # as does one that begins too late
     assert [event.data for event in await take(everything, 1)] == [1]
-    assert not everything._buffer.has_end
+    await reverb_server.publish(other.name, "e", 2)
+    assert [event.data for event in await take(everything, 1)] == [2]
 
 
 async def test_it_ends_behind_the_last_event_when_the_client_disconnects(
@@ -241,7 +259,7 @@ async def test_it_ends_behind_the_last_event_when_the_client_disconnects(
     waiting = asyncio.ensure_future(rest(stream))
     await small.disconnect()
     assert [event.data for event in await waiting] == list(range(10))
-    assert not channel._lane.is_bound
+    assert not lane_of(channel).is_bound
 
 
 async def test_disconnecting_within_the_loop(small: ReverbClient, reverb_server: ReverbServer) -> None:
@@ -249,7 +267,7 @@ async def test_disconnecting_within_the_loop(small: ReverbClient, reverb_server:
     stream = channel.events(buffer=1)
     for number in range(10):
         await reverb_server.publish("stock", "e", number)
-    await until(lambda: len(channel._lane) >= 8)
+    await until(lambda: len(lane_of(channel)) >= 8)
     seen = []
     async for event in stream:
         seen.append(event.data)
@@ -281,7 +299,10 @@ async def test_it_raises_what_ended_the_connection_for_good() -> None:
             assert [event.data for event in await take(stream, 5)] == list(range(5))
             with pytest.raises(ConnectionError) as failed:
                 await take(stream, 1)
-            assert failed.value is caught.value
+            assert str(failed.value) == str(caught.value)
+            assert failed.value.code == 4001
+            with pytest.raises(ConnectionError):  # whoever else asks
+                await take(stream, 1)
         with pytest.raises(ConnectionError):
             await take(client.events(), 1)  # one that begins too late
 
@@ -289,17 +310,17 @@ async def test_it_raises_what_ended_the_connection_for_good() -> None:
 async def test_what_comes_over_another_connection_is_not_for_a_stream_that_has_ended(
     small: ReverbClient, reverb_server: ReverbServer
 ) -> None:
-    await small.subscribe("stock")
+    stock, arrived = await small.subscribe("stock"), Recorder()
     ended = small.events("e")
-    await reverb_server.publish("stock", "e", 1)
-    await until(lambda: ended._buffer.items)
+    small.bind("e", arrived, once=True)
+    await reverb_server.publish(stock.name, "e", 1)
+    await arrived.wait_for(1)
     await small.disconnect()
     waiting = small.events("e")
     await small.connect()
     for number in range(2, 50):
         await reverb_server.publish("stock", "e", number)
     assert [event.data for event in await take(waiting, 48)] == list(range(2, 50))
-    assert len(ended._buffer.items) == 1
     assert [event.data for event in await rest(ended)] == [1]
 
 
@@ -317,6 +338,219 @@ async def test_a_stream_may_begin_before_the_connection() -> None:
         async with client:
             await client.subscribe("news")
             assert [event.data for event in await take(stream, 1)] == [1]
+
+
+# --- several consumers, cancelled ones, and none any more ------------------------------------------------------
+
+
+@every_loop
+async def test_two_consumers_share_the_events_and_the_end(
+    reverb_client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    channel = await reverb_client.subscribe("stock")
+    stream = channel.events(buffer=3)
+    consumers, arrived = [asyncio.ensure_future(rest(stream)) for _ in range(2)], Recorder()
+    channel.bind("e", arrived)
+    for number in range(50):
+        await reverb_server.publish("stock", "e", number)
+    await arrived.wait_for(50)
+    await reverb_client.unsubscribe("stock")
+    first, second = await asyncio.gather(*consumers)
+    assert sorted(event.data for event in first + second) == list(range(50))
+    for events in (first, second):
+        assert [event.data for event in events] == sorted(event.data for event in events)
+
+
+@every_loop
+async def test_a_consumer_that_is_cancelled_at_any_turn_takes_nothing_along(
+    reverb_client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    channel = await reverb_client.subscribe("stock")
+    stream, taken = channel.events(buffer=2), list[int]()
+    for number in range(30):
+        taking = asyncio.ensure_future(anext(stream))
+        if number % 2:
+            await reverb_server.publish("stock", "e", number)
+        await wait_turns(number // 4)
+        taking.cancel()
+        with suppress(asyncio.CancelledError):
+            taken.append((await taking).data)
+    await reverb_server.publish("stock", "e", "last")
+    while (event := (await take(stream, 1))[0]).data != "last":
+        taken.append(event.data)
+    assert taken == list(range(1, 30, 2))
+
+
+@every_loop
+async def test_wait_for_leaves_nothing_bound_wherever_it_is_cancelled(
+    reverb_client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    channel = await reverb_client.subscribe("stock")
+    for number in range(5):
+        waiting = [asyncio.ensure_future(each.wait_for("e")) for each in (channel, reverb_client)]
+        await wait_turns(number)
+        for each in waiting:
+            each.cancel()
+        await asyncio.wait(waiting)
+        assert all(each.cancelled() for each in waiting)
+        assert not lane_of(channel).is_bound
+        assert not lane_of(reverb_client).is_bound
+    waiting = [asyncio.ensure_future(channel.wait_for("e", timeout=5)) for _ in range(2)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await reverb_server.publish("stock", "e", 1)
+    assert (await waiting[1]).data == 1
+
+
+@every_loop
+async def test_a_stream_that_is_collected_in_another_thread_is_closed_in_that_of_the_loop(
+    reverb_client: ReverbClient,
+) -> None:
+    channel = await reverb_client.subscribe("stock")
+    streams: list[EventStream[Any]] = [channel.events(), reverb_client.events()]
+    await asyncio.to_thread(streams.clear)
+    await until(lambda: not lane_of(channel).is_bound and not lane_of(reverb_client).is_bound)
+
+
+def test_a_stream_that_is_collected_after_its_loop_was_closed_keeps_nobody_waiting() -> None:
+    left: list[EventStream[Any]] = []
+
+    async def first() -> ReverbClient:
+        async with ScriptedServer(confirm_all) as server, make_client(server) as client:
+            await client.subscribe("news")
+        left.append(client.events(buffer=1))  # for the next connection
+        return client
+
+    client = asyncio.run(first())
+    left.clear()
+    gc.collect()
+    assert not lane_of(client).is_bound  # else it would stop the next connection once it is full
+
+
+async def test_lanes_that_have_waited_for_room_are_forgotten(
+    reverb_client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    stream = reverb_client.events("e", buffer=1)
+    await reverb_client.subscribe("stock")
+    for number in range(500):
+        await reverb_server.publish("stock", "e", number)
+    assert len(await take(stream, 500)) == 500
+    assert sum(type(each) is asyncio.Future for each in gc.get_objects()) < 200
+
+
+# --- where nothing can ever come -------------------------------------------------------------------------------
+
+
+@every_loop
+async def test_who_is_not_connected_is_told_so() -> None:
+    async with ScriptedServer(confirm_all) as server:
+        client = make_client(server)
+        for waiting in (anext(client.events()), client.wait_for("e"), client.wait_for("e", timeout=60)):
+            with pytest.raises(ConnectionError, match="call connect"):
+                await asyncio.wait_for(waiting, 5)
+        async with client:
+            news = await client.subscribe("news")
+        for waiting in (anext(client.events()), anext(news.events()), news.wait_for("e")):
+            with pytest.raises(ConnectionError, match="disconnected"):
+                await asyncio.wait_for(waiting, 5)
+        del waiting
+        gc.collect()
+        assert not lane_of(client).is_bound
+        assert not lane_of(news).is_bound
+
+
+@every_loop
+async def test_a_handler_does_not_wait_for_an_event_that_waits_for_it(
+    reverb_client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    stock, other = await asyncio.gather(*(reverb_client.subscribe(name) for name in ("stock", "other")))
+    told, got = Recorder(), Recorder()
+
+    async def wait_here(event: str, data: Any, channel: str | None) -> None:
+        for waiting in (anext(stock.events()), stock.wait_for("e")):
+            try:
+                await waiting
+            except RuntimeError as error:
+                told(str(error), None, channel)
+
+    async def wait_elsewhere(event: str, data: Any, channel: str | None) -> None:
+        got("waited", (await other.wait_for("f", timeout=5)).data, channel)
+
+    stock.bind("e", wait_here).bind("e", wait_elsewhere)
+    await reverb_server.publish("stock", "e", 1)
+    await told.wait_for(2)
+    assert all("waits for this very handler" in message for message, _, _ in told.calls)
+    await until(lambda: lane_of(other).is_bound)
+    await reverb_server.publish("other", "f", 2)
+    assert (await got.wait_for(1))[0][1] == 2
+
+
+@every_loop
+async def test_a_failure_is_raised_to_each_and_gathers_no_traceback() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.close(4001)
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server:
+        client = make_client(server)
+        stream = client.events()
+        lengths: dict[Any, set[int]] = {}
+        with suppress(ConnectionError):
+            await client.connect()
+            await client.listen()
+        for _ in range(1000):
+            for ask in (client.listen, client.wait_connected, stream.__anext__):
+                with pytest.raises(ConnectionError) as caught:
+                    await ask()
+                lengths.setdefault(ask, set()).add(len(traceback.extract_tb(caught.value.__traceback__)))
+        assert [len(each) for each in lengths.values()] == [1, 1, 1]
+
+
+# --- what was dropped ------------------------------------------------------------------------------------------
+
+
+@every_loop
+async def test_a_loop_is_told_of_what_was_dropped_in_its_place(
+    reverb_client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    channel = await reverb_client.subscribe("stock", max_pending=3)
+    stream, heard, arrived = channel.events("e", include_gaps=True, buffer=1), Recorder(), Recorder()
+    channel.bind(Events.EVENTS_DROPPED, heard)
+    other = (await reverb_client.subscribe("other")).bind("e", arrived)
+    for number in range(20):
+        await reverb_server.publish("stock", "e", number)
+    await reverb_server.publish(other.name, "e", None)
+    await arrived.wait_for(1)
+    stats = reverb_client.stats
+    assert stats.dropped == 16  # one is in the buffer, three wait
+    assert stats.queued == 4  # and the word of the gap
+    first, gap, *others = await take(stream, 5)
+    assert first.data == 0
+    assert gap == Gap("stock", 0.0, dropped=16)
+    assert [event.data for event in others] == [17, 18, 19]
+    await until(lambda: reverb_client.stats.queued == 0)
+    assert heard.calls == [(Events.EVENTS_DROPPED, {"count": 16}, "stock")]
+    await reverb_client.unsubscribe("stock")
+    stats = reverb_client.stats
+    ended = stats.delivered + stats.queued + stats.unbound + stats.discarded + stats.dropped
+    no_events = 1  # the greeting is an event of the client's lane; two confirmations are events of channels
+    ours = 1 + 2  # the word of the gap; the client's own: connecting, connected
+    assert ended == stats.received + ours, (stats, no_events)
+
+
+async def test_max_pending_needs_room_and_the_last_one_counts(
+    reverb_client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    for most in (0, -1):
+        with pytest.raises(ValueError, match="max_pending"):
+            await reverb_client.subscribe("stock", max_pending=most)
+    assert "stock" not in reverb_client.channels
+    channel = await reverb_client.subscribe("stock", max_pending=10)
+    assert await reverb_client.subscribe("stock") is channel
+    assert lane_of(channel).max_pending == 10
+    assert await reverb_client.subscribe("stock", max_pending=2) is channel
+    assert lane_of(channel).max_pending == 2
 
 
 # --- reconnects ------------------------------------------------------------------------------------------------
@@ -356,3 +590,36 @@ async def test_a_handler_can_be_told_of_the_gap() -> None:
         ((event, data, channel),) = await told.wait_for(1)
         assert (event, channel) == (Events.RESUBSCRIBED, "news")
         assert 0 < data["downtime"] < 5
+
+
+async def test_a_time_limit_holds_at_the_end_of_a_stream_too(reverb_server: ReverbServer) -> None:
+    """What may still be on its way is waited for, but not for longer than was asked."""
+    hanging = asyncio.Event()
+
+    async def hang(*_: Any) -> None:
+        hanging.set()
+        await asyncio.Event().wait()
+
+    settings: Any = {**reverb_server.settings, "drain_timeout": 1.0}
+    async with ReverbClient(**settings) as client:
+        news = await client.subscribe("news")
+        news.bind("hang", hang)
+        waiting = asyncio.ensure_future(news.wait_for("never", timeout=0.3))
+        await reverb_server.publish("news", "hang", {})
+        await hanging.wait()
+        began = monotonic()
+        disconnecting = asyncio.ensure_future(client.disconnect())
+        with pytest.raises(TimeoutError, match=r"no 'never' on .* within 0\.3 seconds"):
+            await waiting
+        assert monotonic() - began < 0.9
+        await disconnecting
+
+
+def test_a_stream_is_for_the_event_loop_of_its_client(reverb_server: ReverbServer) -> None:
+    async def main() -> None:
+        async with ReverbClient(**reverb_server.settings) as client:
+            news = await client.subscribe("news")
+            with pytest.raises(RuntimeError, match="another event loop"):
+                await asyncio.to_thread(lambda: asyncio.run(news.wait_for("e")))
+
+    asyncio.run(main())

@@ -143,6 +143,42 @@ async def test_ready_lost_and_back_again(server: ReverbServer, manager: Manager)
     assert manager.beats == 0
 
 
+async def test_channels_that_come_back_are_not_worth_a_word(server: ReverbServer, manager: Manager) -> None:
+    address = address_of(server)
+    async with listening(server) as client:
+        for number in range(20):
+            await client.subscribe(f"private-{number}")
+        server.drop()
+        await until(lambda: len(manager.told) == 3)
+        await until(lambda: not client.stats.missing)
+    assert [each for each in manager.told if "missing" in each] == []
+    assert manager.told.count(f"READY=1\nSTATUS=connected to {address}") == 2
+
+
+async def test_channels_that_are_missing(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_systemd, "_LOOK_INTERVAL", 0.02)
+    refuse = True
+
+    async def script(peer: Peer) -> None:
+        await peer.establish(f"1.{peer.number}")
+        while True:
+            name = (await peer.expect("pusher:subscribe"))["data"]["channel"]
+            if peer.number > 1 and name == "private-x" and refuse:
+                await peer.send("pusher:subscription_error", {"error": "no", "status": 500}, name)
+            else:
+                await peer.confirm(name)
+
+    async with ScriptedServer(script) as server, listening(server, reconnect_delay_min=0.05) as client:
+        await asyncio.gather(client.subscribe("private-x"), client.subscribe("news"))
+        server.peers[0].reset()
+        await manager.hear(f"READY=1\nSTATUS=connected to {address_of(server)}, channels missing: 1")
+        refuse = False
+        back = f"READY=1\nSTATUS=connected to {address_of(server)}"
+        await until(lambda: manager.told[-1] == back)
+        assert client.stats.missing == 0
+        assert server.connections == 2
+
+
 async def test_nothing_before_there_is_a_connection(manager: Manager) -> None:
     client = ReverbClient(app_key="key", host="127.0.0.1", port=1, scheme="ws")
     with pytest.raises(ConnectionError):
@@ -251,39 +287,50 @@ class TestWatchdog:
     async def test_they_end_when_nothing_is_read_or_handled_any_more(
         self, server: ReverbServer, manager: Manager
     ) -> None:
-        async with listening(server, max_pending_events=2, drain_timeout=0.01) as client:
+        async with listening(server, max_pending_bytes=15_000, drain_timeout=0.01) as client:
             stuck = asyncio.Event()
             (await client.subscribe("news")).bind("e", lambda *_: stuck.wait())
             await server.publish("news", "e", {})
             await manager.beat(3)
             for _ in range(2):
-                await server.publish("news", "e", {})
+                await server.publish("news", "e", ["x" * 10_000])
             await manager.silence()
             stuck.set()
             await manager.beat(3)
 
     async def test_they_go_on_while_handlers_are_slow_but_get_on(
-        self, server: ReverbServer, manager: Manager
+        self,
+        server: ReverbServer,
+        manager: Manager,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
+        monkeypatch.setattr("reverb._channels._SLOW_AFTER", WATCHDOG / 4)
+
         async def slow(event: str, data: Any, channel: str | None) -> None:
             await asyncio.sleep(WATCHDOG / 2)
 
-        async with listening(server, max_pending_events=2, drain_timeout=0.01) as client:
+        async with listening(server, max_pending_bytes=800, drain_timeout=0.01) as client:
             (await client.subscribe("news")).bind("e", slow)
             for _ in range(40):
                 await server.publish("news", "e", {})
+            await until(lambda: "reading is paused" in caplog.text)
             await manager.beat(8)
-            assert client._dispatcher.is_full
+            assert client.stats.queued
 
     async def test_one_of_several_that_hangs_silences_all(
         self, server: ReverbServer, manager: Manager, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        async def hang(*_: Any) -> None:
+            await asyncio.Event().wait()
+
         async with ReverbServer() as other:
             names = sorted([address_of(server), address_of(other)])
-            async with listening(other), listening(server, connect_timeout=0.1) as client:
+            async with listening(other), listening(server, connect_timeout=0.1):
                 await until(lambda: any(all(name in each for name in names) for each in manager.told))
                 await manager.beat(3)
-                monkeypatch.setattr(client._supervisor, "connection", None)
+                monkeypatch.setattr(Connection, "open", hang)
+                server.drop()
                 await manager.silence()
             assert manager.told[-1] == f"STATUS=disconnected from {address_of(other)}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from reverb import (
 )
 from reverb.auth import sign_user
 
-from .scripted import Peer, ScriptedServer
+from .scripted import CLOSE, TEXT, Peer, ScriptedServer, encode_frame, encode_message
 from .test_client import INVALID, confirm_all, connected
 from .test_dispatch import Recorder
 from .watching import until
@@ -118,8 +119,9 @@ async def test_a_refusal_by_soketi_names_the_reason() -> None:
     async def script(peer: Peer) -> None:
         await peer.establish()
         await peer.expect("pusher:signin")
-        await peer.send("pusher:error", {"code": 4009, "message": "Connection not authorized."})
-        await peer.close(4009)
+        refusal = encode_message("pusher:error", {"code": 4009, "message": "Connection not authorized."})
+        end = struct.pack("!H", 4009)
+        await peer.send_raw(encode_frame(TEXT, refusal) + encode_frame(CLOSE, end))  # which arrive together
         await peer.wait_closed()
 
     async with ScriptedServer(script) as server, connected(server) as client:
@@ -163,9 +165,39 @@ async def test_a_server_that_does_not_answer(how: str) -> None:
         with pytest.raises(expected, match=r"did not answer|lost the connection"):
             await client.signin(ANN)
         if how == "silence":
-            with pytest.raises(ProtocolError, match="under way"):
+            with pytest.raises(ProtocolError, match="never answered"):
                 await client.signin(ANN)
             assert client.is_connected
+
+
+async def test_two_sign_ins_at_once_go_one_after_another() -> None:
+    """The second is sent when the first is answered: so each gets its own answer, and the last one counts."""
+    order: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        for user_id in ("7", "8"):
+            message = await peer.expect("pusher:signin")
+            order.append(user_id)
+            assert json.loads(message["data"]["user_data"]) == {"id": user_id}
+            await peer.send("pusher:ping")
+            await peer.expect("pusher:pong")  # and nothing before it
+            order.append("answer")
+            if user_id == "7":
+                await peer.send("pusher:error", {"code": 4009, "message": "Connection not authorized."})
+            else:
+                await peer.send("pusher:signin_success", json.dumps(message["data"]))
+        await peer.expect("pusher:subscribe", channel="#server-to-user-8")
+        await peer.confirm("#server-to-user-8")
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        first, second = (asyncio.ensure_future(client.signin({"id": user_id})) for user_id in ("7", "8"))
+        with pytest.raises(AuthenticationError):
+            await first
+        await second
+        assert client.user.id == "8"
+        assert order == ["7", "answer", "8", "answer"]
 
 
 class Authorizer:
@@ -195,6 +227,8 @@ async def test_an_authorizer_says_who_we_are() -> None:
     async with ScriptedServer(script) as server, connected(server, authorizer=authorizer) as client:
         await client.signin()
         await until(lambda: sent)
+        with pytest.raises(ConfigurationError, match="the authorizer says who the user is"):
+            await client.signin(ANN)
     assert sent == [{"auth": "key:signature", "user_data": '{"id": "7"}'}]
 
 
@@ -204,6 +238,7 @@ async def test_an_authorizer_says_who_we_are() -> None:
         (RuntimeError("token-123"), AuthenticationError),
         ("nonsense", AuthenticationError),
         (AuthenticationError("not you", code=403), AuthenticationError),
+        (UserAuth("key:\ud800", "{}"), AuthenticationError),
         ("hang", TimeoutError),
     ],
 )

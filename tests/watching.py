@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,6 +20,21 @@ async def until(condition: Callable[[], Any], deadline: float = 5.0) -> None:
     while not condition():
         assert monotonic() < end, "the condition was not met in time"
         await asyncio.sleep(0.001)
+
+
+def turns() -> Iterator[int]:
+    """Numbers of turns of the loop to wait before something is done to what was started: each of the first ones,
+    and then fewer. To be left when what was started had ended before."""
+    number = 0
+    while True:
+        yield number
+        number += 1 + number // 20
+        assert number < 100_000, "what was started does not end"
+
+
+async def wait_turns(number: int) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
 
 
 def client_tasks() -> set[asyncio.Task[Any]]:

@@ -19,7 +19,9 @@ import picows
 
 from . import _protocol
 from ._dispatch import HANDLER_ERRORS, Dispatcher
-from ._protocol import Answers, Message, Question, ServerError
+from ._protocol import Message, ServerError
+from ._subscriptions import Answers, Question
+from ._tasks import spawn
 from .config import ReverbConfig
 from .exceptions import ConnectionError, ProtocolError, ReverbError, TimeoutError
 
@@ -82,11 +84,12 @@ class Traffic:
 
 
 class Connection(picows.WSListener):
-    """A WebSocket on which the server has said ``pusher:connection_established``; made by :meth:`open`.
+    """A WebSocket to a Pusher-protocol server: messages in and out, and whether the other side is alive.
 
     Events go straight to the lanes of ``dispatcher`` where these know them. ``deliver`` gets every other message
-    of the server but its pings, which are answered here. What is sent here is also noted in ``answers``, so that
-    errors can be matched with what caused them.
+    of the server but its pings, which are answered here. ``on_end`` is called once after the server's greeting:
+    when nothing can be sent any more, which is before the last byte. What is sent is also noted in ``answers``, so
+    that errors can be matched with what caused them.
     """
 
     socket_id: str
@@ -95,24 +98,35 @@ class Connection(picows.WSListener):
     """Seconds of silence after which the server wants to be asked; None where it did not say."""
 
     opened_at: float
-    """When that was, on the clock of :func:`time.monotonic`."""
+    """When the server had said ``pusher:connection_established``, on the clock of :func:`time.monotonic`."""
+    alive_at: float
+    """The last moment up to which nothing can have been missed, once the connection has ended."""
 
     on_ws_frame: OnFrame  # type: ignore[assignment]  # picows calls what is there, a method or not
 
-    def __init__(self, config: ReverbConfig, dispatcher: Dispatcher, deliver: Deliver, traffic: Traffic) -> None:
+    def __init__(
+        self,
+        config: ReverbConfig,
+        dispatcher: Dispatcher,
+        traffic: Traffic,
+        deliver: Deliver,
+        on_end: Callable[[], None],
+    ) -> None:
         self.answers = Answers()
         self._traffic = traffic
         self._config = config
         self._dispatcher = dispatcher
         self._deliver = deliver
+        self._on_end = on_end
         self._receive = self._receiver()
         self.on_ws_frame = self._on_any_frame
         self._transport: picows.WSTransport | None = None
         self._socket: socket.socket | None = None
         self._established: asyncio.Future[ReverbError | None] = asyncio.get_running_loop().create_future()
         self._timed_out = False
-        self.is_open = True
-        """Whether messages can be sent: false from the moment that an end is in sight."""
+        self.is_open = False
+        """Whether messages can be sent: from the server's greeting until an end is in sight."""
+        self._is_ending = False
         self._loss: str | None = None
         self._fragments: bytearray | None = None
         """What has come of a message in parts; None while none is on the way."""
@@ -120,31 +134,29 @@ class Connection(picows.WSListener):
         self._last_error: ServerError | None = None
         self._last_error_at = 0.0
         self._last_sent = b""
+        self._last_sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        """The next thing to do about keeping alive or, at the end, about a server that does not close."""
         self._is_reading = True
+        """Whether the handlers have room for what comes."""
+        self._is_looking = False
+        """Whether we read although they have not, to see whether the server is there."""
+        self._paused_at = 0.0
         self._writable: asyncio.Future[None] | None = None
 
     # --- opening -----------------------------------------------------------------------------------------------
 
-    @classmethod
-    async def open(
-        cls,
-        config: ReverbConfig,
-        ssl_context: ssl.SSLContext | None,
-        dispatcher: Dispatcher,
-        deliver: Deliver,
-        traffic: Traffic,
-    ) -> Connection:
+    async def open(self, ssl_context: ssl.SSLContext | None) -> None:
         """Connect, and wait for ``pusher:connection_established``.
 
         Raises :class:`ConnectionError`, :class:`TimeoutError` or :class:`ProtocolError`. However it ends without a
-        connection, cancellation included, its socket is closed by then.
+        connection, cancellation included, its socket is closed by then, or about to be.
         """
-        self = cls(config, dispatcher, deliver, traffic)
-        connecting = asyncio.ensure_future(
+        config = self._config
+        connecting = spawn(
             picows.ws_connect(
                 lambda: self,
-                _url(config),
+                url_of(config),
                 ssl_context=ssl_context,
                 websocket_handshake_timeout=None,  # the timer below covers all of it
                 extra_headers={} if config.origin is None else {"Origin": config.origin},
@@ -191,13 +203,14 @@ class Connection(picows.WSListener):
             raise
         finally:
             timer.cancel()
-        self.opened_at = monotonic()
-        self._keep_alive()
-        return self
+        if self.is_open:  # its end may have come right behind the greeting
+            self._keep_alive()
 
     async def _open_socket(self, url: picows.WSParsedURL) -> socket.socket:
         addresses = await asyncio.get_running_loop().getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
-        self._socket = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=_ATTEMPT_DELAY)
+        self._socket = await aiohappyeyeballs.start_connection(
+            addresses, happy_eyeballs_delay=_ATTEMPT_DELAY, socket_factory=lambda address: _Socket(*address[:3])
+        )
         return self._socket
 
     def _refusal(
@@ -244,6 +257,8 @@ class Connection(picows.WSListener):
             self.socket_id = socket_id
             timeout = data.get("activity_timeout")
             self.activity_timeout = timeout if isinstance(timeout, int | float) and timeout > 0 else None
+            self.opened_at = monotonic()
+            self.is_open = True
             self._settle(None)
 
     def _settle(self, refusal: ReverbError | None) -> None:
@@ -314,7 +329,7 @@ class Connection(picows.WSListener):
                         lane.report(message.event, route.bindings[0], error)
                     else:
                         if result is not None and isawaitable(result):
-                            lane.wait_for(result, message, data, route.bindings)
+                            lane.wait_for(result, message.event, route.bindings[0])
             if is_last_of_read:
                 if len(sizes) > _SIZES_KEPT:
                     sizes = sum_up()
@@ -340,7 +355,7 @@ class Connection(picows.WSListener):
             else:
                 self._on_message(message, len(payload))
         self._dispatcher.regulate()  # this may be the last frame of a read that brought events before it
-        if self.is_open:
+        if not self._is_ending:
             is_ready = self._established.done() and self._fragments is None
             self.on_ws_frame = self._receive if is_ready else self._on_any_frame
 
@@ -350,7 +365,7 @@ class Connection(picows.WSListener):
             transport.send_pong(frame.get_payload_as_bytes())
             self.answers.sent_silent()
         elif frame.msg_type is _CLOSE:
-            self._stop_using()
+            self._stop_using(alive_at=monotonic())
             code = frame.get_close_code() or picows.WSCloseCode.OK
             transport.send_close(code, frame.get_close_message())
             transport.disconnect()
@@ -395,7 +410,8 @@ class Connection(picows.WSListener):
                 self._on_handshake_message(message)
                 return
             if message.event == "pusher:ping":
-                self.send_silent(_protocol.PONG)
+                if self.is_open:
+                    self.send_silent(_protocol.PONG)
                 return
             if message.event == "pusher:error":
                 self._last_error = _protocol.parse_error(_protocol.parse_data(message.data))
@@ -405,7 +421,9 @@ class Connection(picows.WSListener):
         self._deliver(message, size)
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
-        self._stop_using()
+        self._stop_using(alive_at=monotonic() if self._is_end_of_stream() else self._heard_at)
+        if self._timer is not None:
+            self._timer.cancel()
         self.resume_writing()
         self._settle(self._timeout() if self._timed_out else self._lost())
 
@@ -453,6 +471,7 @@ class Connection(picows.WSListener):
         self._transport.send(_TEXT, payload)
         self._traffic.bytes_sent += len(payload)
         self._last_sent = payload
+        self._last_sent_at = monotonic()
 
     # --- reading at the pace of the handlers -------------------------------------------------------------------
 
@@ -461,18 +480,45 @@ class Connection(picows.WSListener):
 
         While paused, pings of the server stay unread; ours, which go on, count as life there.
         """
-        if reading is self._is_reading or not self.is_open or self._transport is None:
+        if not self.is_open:
             return
-        self._is_reading = reading
+        if reading is not self._is_reading:
+            self._is_reading = reading
+            if reading:
+                self._last_received = self._reading_since = monotonic()  # the silence was ours
+            else:
+                self._paused_at = monotonic()
+            if not self._is_looking:
+                self._read_on(reading)
+            self._is_looking = False
+        elif self._is_looking and self._dispatcher.is_flooded:
+            self._stop_looking()
+
+    def _read_on(self, reading: bool) -> None:
+        assert self._transport is not None
         if reading:
-            self._last_received = self._reading_since = monotonic()  # the silence was ours
             self._transport.underlying_transport.resume_reading()
         else:
             self._transport.underlying_transport.pause_reading()
 
+    def _look(self) -> None:
+        self._is_looking = True
+        self._read_on(True)
+
+    def _stop_looking(self) -> None:
+        self._is_looking = False
+        self._paused_at = monotonic()
+        self._read_on(False)
+
     # --- staying alive -----------------------------------------------------------------------------------------
 
     def _keep_alive(self) -> None:
+        """Ask a silent server whether it is there, and end the connection if it does not answer.
+
+        Who does not read hears no answer. So when reading has been paused for an interval, we look: we read on
+        until the server's answer to a ping is there. What comes before it is taken, up to the limit of
+        :attr:`Dispatcher.is_flooded`; a server that fills that up is alive for the time being.
+        """
         interval = self._config.ping_interval
         if self.activity_timeout is not None:
             interval = min(interval, self.activity_timeout)
@@ -480,67 +526,115 @@ class Connection(picows.WSListener):
         call_later = asyncio.get_running_loop().call_later
 
         def watch() -> None:
-            silence = monotonic() - self._last_received
+            now = monotonic()
             if not self._is_reading:
-                self.send_ping()  # to show that we are alive; the answer can't be read yet
-                self._timer = call_later(interval, watch)
-            elif silence < interval:
-                if not self.answers.open_pings and monotonic() - self._asked_at >= _ROUND_TRIP_INTERVAL:
+                if now - self._paused_at < interval:
+                    self._timer = call_later(self._paused_at + interval - now, watch)
+                    return
+                self.send_ping()  # also to show that we are alive
+                if self._dispatcher.is_flooded:
+                    self._timer = call_later(interval, watch)
+                else:
+                    self._look()
+                    self._timer = call_later(min(interval, pong_timeout), check, now)
+            elif now - self._last_received < interval:
+                if not self.answers.open_pings and now - self._asked_at >= _ROUND_TRIP_INTERVAL:
                     self.send_ping()
-                self._timer = call_later(interval - silence, watch)
+                self._timer = call_later(self._last_received + interval - now, watch)
             else:
                 self.send_ping()
-                self._timer = call_later(min(interval, pong_timeout), check, monotonic())
+                self._timer = call_later(min(interval, pong_timeout), check, now)
 
         def check(asked_at: float) -> None:
-            waited = monotonic() - asked_at
-            if self._last_received >= asked_at or not self._is_reading:
+            silent_since = asked_at
+            if self._is_looking and not self.answers.open_pings:
+                self._stop_looking()  # the server has refused to answer, so it is there
+            if self._is_looking:
+                silent_since = max(asked_at, self._last_received)  # what came may have been sent long before
+            elif self._last_received >= asked_at or not self._is_reading:
                 watch()
-            elif waited < pong_timeout:
+                return
+            waited = monotonic() - silent_since
+            if waited < pong_timeout:
                 self._timer = call_later(pong_timeout - waited, check, asked_at)
             elif waited > pong_timeout + _LATENESS:
                 # We are late, so the answer may be waiting to be read: blocked loop, suspended machine.
-                self._timer = call_later(pong_timeout, check, asked_at + waited)
+                self._timer = call_later(pong_timeout, check, silent_since + waited)
             else:
                 self._abandon(f"no answer to a ping within {pong_timeout:g} seconds (REVERB_PONG_TIMEOUT)")
 
-        if self.is_open:
-            watch()
+        watch()
 
     def _on_pong(self) -> None:
-        # With several open it could be the answer to either; and a pause in reading is ours.
-        if self.answers.open_pings == 1 and self._asked_at >= self._reading_since:
+        if self.answers.open_pings != 1:
+            return  # with several open it could be the answer to either
+        if self._is_looking:
+            self._stop_looking()
+        elif self._asked_at >= self._reading_since:  # else a pause in reading is part of it
             self._traffic.round_trip = monotonic() - self._asked_at
 
     # --- the end -----------------------------------------------------------------------------------------------
 
-    def _stop_using(self) -> None:
-        self.is_open = False
+    def _stop_using(self, *, alive_at: float) -> None:
+        """An end is in sight. It is waited for, but not for long."""
+        if self._is_ending:
+            return
+        self._is_ending = True
         self.on_ws_frame = self._on_frame_while_closing
         if self._timer is not None:
             self._timer.cancel()
+        if not self.is_open:
+            return
+        self.is_open = False
+        self.alive_at = alive_at
+        assert self._transport is not None
+        if not self._transport.is_disconnected:
+            if not (self._is_reading or self._is_looking or self._transport.underlying_transport.is_closing()):
+                self._read_on(True)  # or the server's close frame would never be read
+            self._timer = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self._transport.disconnect, False)
+        self._on_end()
+
+    @property
+    def _heard_at(self) -> float:
+        """The last moment up to which the server is known to have had us: now, unless something that we sent after
+        its last message may be what found the line dead."""
+        return monotonic() if self._last_sent_at <= self._last_received else self._last_received
+
+    def _is_end_of_stream(self) -> bool:
+        """Whether the server has ended the stream, on a line that was alive. If not, it was reset, or timed out;
+        or it was reset behind the end, as happens with TLS."""
+        assert self._socket is not None
+        try:
+            self._socket.getpeername()  # of a socket that is connected, in one direction at least
+        except OSError:
+            return False
+        return not self.answers.open_pings
 
     def _abandon(self, reason: str, code: picows.WSCloseCode = picows.WSCloseCode.GOING_AWAY) -> None:
         """Give the connection up without waiting for the server."""
         assert self._transport is not None
-        self._stop_using()
         self._loss = reason
+        self._stop_using(alive_at=self._last_received)
         self._transport.send_close(code)
         self._transport.disconnect(graceful=False)
 
+    def abort(self) -> None:
+        """End at once, without a word to the server."""
+        if self._transport is not None:
+            self._stop_using(alive_at=self._heard_at)
+            self._transport.disconnect(graceful=False)
+
     async def close(self) -> None:
-        """Close with code 1000 and wait, for a moment, until the server has closed too."""
+        """Close with code 1000 and wait, for a moment, until the server has closed too. Cancelled, it does not
+        wait for that."""
         if self._transport is None or self._transport.is_disconnected:
             return
-        if self.is_open:
-            self.set_reading(True)
-            self._stop_using()
-            self._transport.send_close(picows.WSCloseCode.OK)
-        timer = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self._transport.disconnect, False)
         try:
+            if self.is_open:
+                self._stop_using(alive_at=self._heard_at)
+                self._transport.send_close(picows.WSCloseCode.OK)
             await self.wait_lost()
         finally:
-            timer.cancel()
             self._transport.disconnect(graceful=False)
 
     async def wait_lost(self) -> ConnectionError:
@@ -580,7 +674,22 @@ class Connection(picows.WSListener):
         return ConnectionError(f"{lost}: {self._loss or 'it ended without a close frame'}")
 
 
-def _url(config: ReverbConfig) -> str:
+class _Socket(socket.socket):
+    """A socket that the event loop has forgotten when it is closed.
+
+    aiofastnet 1.2 has the loop read from a connection that broke while it was being made, and closes it. The next
+    socket with the same number, of whoever in the program, would then fail with "No such file or directory".
+    """
+
+    def close(self) -> None:
+        if self.fileno() >= 0:
+            # RuntimeError: asyncio's own transports look after that themselves, and so does a loop that is closed.
+            with suppress(NotImplementedError, RuntimeError):
+                asyncio.get_running_loop().remove_reader(self.fileno())
+        super().close()
+
+
+def url_of(config: ReverbConfig) -> str:
     query = urlencode(
         {
             "protocol": _protocol.PROTOCOL_VERSION,

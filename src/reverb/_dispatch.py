@@ -2,6 +2,9 @@
 
 Events of one lane (a channel's, or the client's own) reach its handlers one after another, in the order received.
 Lanes do not wait for each other, and nothing in here waits in the way of the socket.
+
+A plain handler runs in the middle of what is done here, and may call anything: also what it is called by. So each
+method leaves everything as it has to be before it calls one.
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any
+from weakref import WeakSet
 
 from ._binding import ERROR_EVENT, Binding, Handler, PlainHandler
 from ._payload import MisfitError
-from ._protocol import DECODE_ERRORS, Message, decode_json, parse_data
+from ._protocol import DECODE_ERRORS, PROTOCOL_PREFIXES, Message, decode_json, parse_data
+from ._tasks import runs_for, spawn
+from .events import Events
 from .exceptions import PayloadError, ReverbError
 
 log = logging.getLogger("reverb.dispatch")
@@ -27,7 +32,14 @@ _FAIR_SHARE = 100
 _CANCEL_TIMEOUT = 1.0
 """Seconds that a cancelled handler gets to clean up."""
 _FLOOD = 4
-"""How many times the bounds may be exceeded while a subscribe waits for its answer."""
+"""How many times the bound may be exceeded while a subscribe waits for its answer."""
+_OVERHEAD = 256
+"""Bytes that an event takes beside those of its message while it waits: measured 190 to 250 with tracemalloc, on
+Python 3.11 and 3.13, for the objects of the message and its place in line. (What takes more than is counted: text
+beyond Latin-1, up to four times; and the first event of a lane, 850 bytes for the line itself.)"""
+_VALUE_WEIGHT = 16
+"""How many times its size a message counts whose data came as a JSON value, decoded with it, and not as a string:
+a client event's. Measured up to 24 times, for many small parts."""
 _ROUTES_KEPT = 1000
 """Bound on the memory that ever new event names could take."""
 
@@ -54,38 +66,68 @@ class Route:
     """Whether one of them wants the data as JSON."""
 
 
+class Worker:
+    """Runs handlers, in a task of its own."""
+
+    __slots__ = ("is_over", "is_spared", "lane")
+
+    def __init__(self) -> None:
+        self.lane: Lane | None = None
+        """The lane that it is at work on."""
+        self.is_over = False
+        """Whether it delivers no more events once the running handler has finished."""
+        self.is_spared = False
+        """Whether nobody waits for it, and nobody cancels it."""
+
+
 class Dispatcher:
     """Knows the lanes of one client, runs their workers, and counts what waits for them.
 
-    ``on_pressure`` is called when the events that wait reach ``max_events`` or ``max_bytes``, when they become a
-    flood, and when they are down to half of both. Lanes take events all the same: it is up to the one who is
-    called that no more come.
+    ``on_pressure`` is called when what waits takes ``max_bytes`` of memory, when it becomes a flood, and when it
+    is down to half. Lanes take events all the same: it is up to the one who is called that no more come.
     """
 
-    def __init__(self, max_events: int, max_bytes: int, on_pressure: Callable[[], None]) -> None:
+    def __init__(self, max_bytes: int, on_pressure: Callable[[], None]) -> None:
         self.lanes: dict[str | None, Lane] = {}
         """Those that take events from the server, by the channel's name."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that the client was last connected on."""
         self.closed = False
+        """Whether handlers are not called any more: from the end of :meth:`drain` to :meth:`open`."""
         self.is_full = False
         self.pending_events = 0
         self.pending_bytes = 0
+        """The size of their messages."""
         self.taken = 0
         """Events that lanes took, but for those of :meth:`Connection._receiver`, …"""
         self.unbound = 0
         """… events, of either, that nobody had bound, …"""
         self.discarded = 0
-        """… and those that were forgotten before they were delivered."""
-        self.few_events = max_events // 2
-        """So many may still wait when room is made."""
-        self._few_bytes = max_bytes // 2
-        self._max_events = max_events
+        """… those that were forgotten before they were delivered, …"""
+        self.dropped = 0
+        """… and those that had to make room for later ones: see :attr:`Lane.max_pending`."""
         self._max_bytes = max_bytes
         self._on_pressure = on_pressure
-        self._workers: set[asyncio.Task[None]] = set()
+        self._all_lanes: WeakSet[Lane] = WeakSet()
+        self._workers: dict[asyncio.Task[None], Worker] = {}
         self._ready: deque[Lane] = deque()
         """Lanes with events that no worker has taken on yet."""
-        self._free: asyncio.Task[None] | None = None
+        self._free: Worker | None = None
         """The worker that takes them on next: one that does not wait for a handler."""
+        self._is_hurried = False
+        self._watchers: set[asyncio.Future[None]] = set()
+        """Who waits for a worker to end, or for :meth:`spare`, :meth:`hurry` or the end of :meth:`drain`."""
+
+    def add(self, lane: Lane) -> None:
+        """Know a lane for as long as it lives."""
+        self._all_lanes.add(lane)
+
+    def forget_routes(self, removed: list[Binding]) -> None:
+        """Tell all lanes that bindings of the client have changed: see :meth:`Lane.forget_routes`."""
+        for lane in self._all_lanes:
+            lane.forget_routes(removed)
+
+    # --- workers -----------------------------------------------------------------------------------------------
 
     def work_on(self, lane: Lane) -> None:
         """Have a worker deliver what waits on ``lane``."""
@@ -94,78 +136,156 @@ class Dispatcher:
             self._start_worker()
 
     def _start_worker(self) -> None:
-        worker = self._free = asyncio.get_running_loop().create_task(self._work())
-        self._workers.add(worker)
-        worker.add_done_callback(self._workers.discard)
-        worker.add_done_callback(self._replace)  # also where it was cancelled before it began
+        worker = self._free = Worker()
+        task = spawn(self._work(worker))
+        self._workers[task] = worker
+        task.add_done_callback(self._on_ended)  # also where it was cancelled before it began
 
-    async def _work(self) -> None:
+    async def _work(self, worker: Worker) -> None:
         """Take on lane after another; a worker that has to wait for a handler leaves the others to the next."""
-        worker = asyncio.current_task()
+        runs_for.set(worker)
         asyncio.get_running_loop().call_soon(self._replace, worker)  # runs when this worker first has to wait
         while self._free is worker and self._ready:
-            await self._ready.popleft().work()
+            worker.lane = self._ready.popleft()
+            await worker.lane.work(worker)
+            worker.lane = None
 
-    def _replace(self, worker: asyncio.Task[Any] | None) -> None:
+    def _on_ended(self, task: asyncio.Task[None]) -> None:
+        worker = self._workers.pop(task)
+        worker.lane = None
+        self._replace(worker)
+        self._wake()
+
+    def _replace(self, worker: Worker) -> None:
         if self._free is worker:
             self._free = None
             if self._ready:
                 self._start_worker()
 
+    def current_worker(self) -> Worker | None:
+        """The worker in whose handler the caller runs, directly or in a task that the handler has started; None
+        where there is none, or it has ended."""
+        worker = runs_for.get()
+        return next((each for each in self._workers.values() if each is worker), None)
+
+    def is_handler(self) -> bool:
+        """Whether the running task itself is a worker, and the caller a handler."""
+        return asyncio.current_task() in self._workers
+
+    def is_handler_of(self, lane: Lane) -> bool:
+        """Whether the running task itself is a worker, and the caller a handler of ``lane``."""
+        worker = self._workers.get(asyncio.current_task())  # type: ignore[arg-type]  # None is nobody's key
+        return worker is not None and worker.lane is lane
+
+    # --- bounds ------------------------------------------------------------------------------------------------
+
     @property
     def is_flooded(self) -> bool:
         """Whether so much waits that nothing justifies taking more."""
-        return self.pending_events >= _FLOOD * self._max_events or self.pending_bytes >= _FLOOD * self._max_bytes
+        return self.pending_bytes + _OVERHEAD * self.pending_events >= _FLOOD * self._max_bytes
 
     def regulate(self) -> None:
-        """Compare what waits with the bounds. To be called when events were taken, once for all that came at once,
+        """Compare what waits with the bound. To be called when events were taken, once for all that came at once,
         and when they were delivered."""
+        waiting = self.pending_bytes + _OVERHEAD * self.pending_events
         if self.is_full:
-            if self.pending_events <= self.few_events and self.pending_bytes <= self._few_bytes:
+            if waiting <= self._max_bytes // 2:
                 self.is_full = False
                 self._on_pressure()
-            elif self.is_flooded:
+            elif waiting >= _FLOOD * self._max_bytes:
                 self._on_pressure()
-        elif self.pending_events >= self._max_events or self.pending_bytes >= self._max_bytes:
+        elif waiting >= self._max_bytes:
             self.is_full = True
             self._on_pressure()
 
-    def is_worker(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether ``task`` is running a handler."""
-        return task in self._workers
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Have lanes deliver, on the running loop, also after :meth:`drain`."""
+        self.loop = asyncio.get_running_loop()
+        self.closed = self._is_hurried = False
+        for worker in self._workers.values():
+            worker.is_spared = False
 
     async def settle(self, timeout: float) -> int:
         """Wait until handlers have finished what was received, for ``timeout`` seconds at most; return how many
         have not.
 
-        Called from within a handler, it waits for all others.
+        Called from within a handler, it waits for all others. After :meth:`drain` there is nothing to wait for.
         """
-        caller = asyncio.current_task()
-        self._replace(caller)
-        deadline = monotonic() + timeout
-        while others := self._workers - {caller}:
-            _, slow = await asyncio.wait(others, timeout=max(0.0, deadline - monotonic()))
-            if slow:
-                return len(self._workers - {caller})  # others may have begun meanwhile
-        return 0
+        return await self._settle(timeout, lambda: self.closed)
+
+    async def _settle(self, timeout: float, is_over: Callable[[], bool]) -> int:
+        loop, caller = asyncio.get_running_loop(), self.current_worker()
+        if caller is not None:
+            self._replace(caller)
+        deadline = loop.time() + timeout
+        while (others := self._others(caller)) and not is_over() and (left := deadline - loop.time()) > 0:
+            changed = loop.create_future()
+            self._watchers.add(changed)
+            try:
+                await asyncio.wait({changed}, timeout=left)
+            finally:
+                self._watchers.discard(changed)
+        return others
+
+    def _others(self, caller: Worker | None) -> int:
+        return sum(each is not caller and not each.is_spared for each in self._workers.values())
+
+    def _wake(self) -> None:
+        for changed in self._watchers:
+            if not changed.done():
+                changed.set_result(None)
 
     async def drain(self, timeout: float) -> None:
-        """Let handlers finish what was received, as :meth:`settle` does; then cancel them."""
+        """Let handlers finish what was received, for ``timeout`` seconds at most; then cancel them.
+
+        From then on no handler is called until :meth:`open`. The handler that calls this, if one does, is spared.
+        """
+        caller = self.current_worker()
+        if caller is not None:
+            self.spare(caller)
         try:
-            slow = await self.settle(timeout)
+            slow = await self._settle(timeout, lambda: self._is_hurried)
             if slow:
-                log.warning("cancelling %d handlers that did not finish in %g seconds", slow, timeout)
+                reason = "in a hurry" if self._is_hurried else f"that did not finish in {timeout:g} seconds"
+                log.warning("cancelling %d handlers %s", slow, reason)
         finally:
-            self.closed = True
-            while self._ready:
-                self._ready.popleft().give_up()
-            others = self._workers - {asyncio.current_task()}
-            for worker in others:
-                worker.cancel()
-            if others:
-                _, deaf = await asyncio.wait(others, timeout=_CANCEL_TIMEOUT)
+            cancelled = self._close()
+            if cancelled:
+                _, deaf = await asyncio.wait(cancelled, timeout=_CANCEL_TIMEOUT)
                 if deaf:
                     log.error("%d handlers still run although they were cancelled", len(deaf))
+
+    def _close(self) -> list[asyncio.Task[None]]:
+        """Have no more handlers called, and cancel those that run; return their tasks."""
+        self.closed = True
+        self._free = None
+        while self._ready:
+            self._ready.popleft().give_up()
+        for lane in self._all_lanes:
+            lane.clear()
+        cancelled = [task for task, worker in self._workers.items() if not worker.is_spared]
+        for task, worker in self._workers.items():
+            worker.is_over = True
+            if not worker.is_spared:
+                task.cancel()
+        self._wake()
+        return cancelled
+
+    def spare(self, worker: Worker) -> None:
+        """Have the drain that is under way, or comes next, not wait for ``worker``, whose handler waits for it,
+        nor cancel it. Its lane forgets what waits."""
+        worker.is_spared = worker.is_over = True
+        if worker.lane is not None:
+            worker.lane.clear()
+        self._replace(worker)
+        self._wake()
+
+    def hurry(self) -> None:
+        """Have the drain that is under way, or comes before :meth:`open`, cancel handlers at once."""
+        self._is_hurried = True
+        self._wake()
 
 
 class Lane:
@@ -176,12 +296,20 @@ class Lane:
     """
 
     __slots__ = (
+        "__weakref__",
         "_begun",
         "_bound",
+        "_calling",
         "_dispatcher",
+        "_droppable",
+        "_gap",
         "_held",
+        "_is_closed",
+        "_kept",
+        "_max_pending",
         "_parent",
         "_pending",
+        "_release_at",
         "_releasing",
         "_unseal",
         "_unsealing",
@@ -204,16 +332,47 @@ class Lane:
         self._unsealing = False
         """Whether what ``unseal`` returns is still wanted."""
         self._pending: deque[tuple[Message, int]] | None = None
-        self._begun: Coroutine[Any, Any, None] | None = None
+        self._begun: tuple[Coroutine[Any, Any, None], Any] | None = None
+        """What a worker does first: it waits for the second, which a plain handler has returned."""
         self._working = False
         self._held = False
         self.is_busy = False
         """Whether events have to wait: handlers are at work, or are about to be bound."""
-        self._releasing: asyncio.TimerHandle | None = None
+        self._releasing: asyncio.Handle | None = None
+        self._release_at = 0.0
+        """When that is due, on the event loop's clock."""
+        self._calling: list[Binding] = []
+        """The bindings that get the event which is being delivered. What is taken out of it is not called."""
+        self._is_closed = False
+        self._max_pending: int | None = None
+        self._droppable = 0
+        """Events that wait and may be dropped; counted where there is a bound."""
+        self._kept = 0
+        """Events that wait in front of those and may not; there may be more. (Each is gone through once.)"""
+        self._gap: Message | None = None
+        """The last event that was put in the place of dropped ones."""
+        dispatcher.add(self)
 
     def __len__(self) -> int:
         """The number of events that wait."""
         return len(self._pending or ())
+
+    @property
+    def max_pending(self) -> int | None:
+        """Events that may wait, before the oldest are dropped to make room; None for all that come.
+
+        What the protocol and we ourselves have to say is neither counted nor dropped.
+        """
+        return self._max_pending
+
+    @max_pending.setter
+    def max_pending(self, most: int | None) -> None:
+        self._max_pending = most
+        if most is not None:
+            self._droppable = sum(_is_droppable(message) for message, _ in self._pending or ())
+            while self._droppable > most:
+                self._drop_oldest()
+            self._dispatcher.regulate()
 
     # --- bindings ----------------------------------------------------------------------------------------------
 
@@ -240,11 +399,17 @@ class Lane:
         return True
 
     def _rebind(self, bindings: tuple[Binding, ...]) -> None:
+        removed = [each for each in self._bound if each not in bindings]
         self._bound = bindings
-        self.routes.clear()
+        self.forget_routes(removed)
         if self._parent is None:
-            for lane in self._dispatcher.lanes.values():
-                lane.routes.clear()
+            self._dispatcher.forget_routes(removed)
+
+    def forget_routes(self, removed: list[Binding]) -> None:
+        """Learn routes anew, because bindings have changed, and don't call those that were ``removed``."""
+        self.routes.clear()
+        if removed and self._calling:
+            self._calling[:] = [_SKIPPED if each in removed else each for each in self._calling]
 
     def learn(self, event: str) -> Route:
         """Return the route of an event, and remember it."""
@@ -274,6 +439,8 @@ class Lane:
 
     def put(self, event: str, data: Any, user_id: str | int | None = None, size: int = 0) -> None:
         """Deliver an event of ours, or one that was looked into; ``size`` is that of its message, in bytes."""
+        if self._is_closed or self._dispatcher.closed:
+            return
         self._dispatcher.taken += 1
         self.take(self._find_route(event), Message(event, self.name, data, user_id), size)
         self._dispatcher.regulate()
@@ -294,10 +461,37 @@ class Lane:
             self._start()
         if self._pending is None:  # most lanes of most clients never need one
             self._pending = deque()
+        if type(message.data) is not str:
+            size *= _VALUE_WEIGHT
         self._pending.append((message, size))
         dispatcher = self._dispatcher
         dispatcher.pending_events += 1
         dispatcher.pending_bytes += size
+        if self._max_pending is not None and _is_droppable(message):
+            self._droppable += 1
+            if self._droppable > self._max_pending:
+                self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        """Drop the oldest event that may be; one of our own, in its place, tells how many were."""
+        dispatcher, pending = self._dispatcher, self._pending
+        assert pending is not None
+        place = self._kept
+        while not _is_droppable(pending[place][0]):
+            place += 1
+        self._droppable -= 1
+        dispatcher.pending_bytes -= pending[place][1]
+        dispatcher.dropped += 1
+        if place and (before := pending[place - 1][0]) is self._gap:
+            del pending[place]
+            dispatcher.pending_events -= 1
+            before.data["count"] += 1
+        else:
+            self._gap = Message(Events.EVENTS_DROPPED.value, self.name, {"count": 1})
+            pending[place] = (self._gap, 0)
+            dispatcher.taken += 1
+            place += 1
+        self._kept = place
 
     def hold(self) -> None:
         """Keep events back until they are released, because handlers are about to be bound."""
@@ -308,9 +502,11 @@ class Lane:
         through."""
         if self._held:
             loop = asyncio.get_running_loop()
-            if self._releasing is None or self._releasing.when() > loop.time() + seconds:
+            due = loop.time() + seconds
+            if self._releasing is None or self._release_at > due:
                 self._cancel_release()
                 self._releasing = loop.call_later(seconds, self.release)
+                self._release_at = due
 
     def release(self) -> None:
         """Let held events go."""
@@ -326,6 +522,8 @@ class Lane:
         self._cancel_release()
         self._held = False
         self.is_busy = self._working
+        self._droppable = self._kept = 0
+        self._calling.clear()
         if self._pending:
             dispatcher = self._dispatcher
             dispatcher.discarded += len(self._pending)
@@ -334,12 +532,17 @@ class Lane:
             self._pending.clear()
             dispatcher.regulate()
 
+    def close(self) -> None:
+        """Deliver nothing any more; the handler that is running may finish."""
+        self._is_closed = True
+        self.clear()
+
     def _cancel_release(self) -> None:
         if self._releasing is not None:
             self._releasing.cancel()
             self._releasing = None
 
-    def _start(self, begun: Coroutine[Any, Any, None] | None = None) -> None:
+    def _start(self, begun: tuple[Coroutine[Any, Any, None], Any] | None = None) -> None:
         """Have a worker deliver what waits; before that, what has ``begun`` already."""
         self._working = self.is_busy = True
         self._begun = begun
@@ -348,12 +551,14 @@ class Lane:
     def give_up(self) -> None:
         """Undo :meth:`_start`, where no worker has come yet."""
         if self._begun is not None:
-            self._begun.close()
+            for each in self._begun:
+                if inspect.iscoroutine(each):
+                    each.close()
             self._begun = None
         self._working = False
         self.is_busy = self._held
 
-    async def work(self) -> None:
+    async def work(self, worker: Worker) -> None:
         """Deliver what waits, one event after another; called by a worker."""
         dispatcher, routes, name = self._dispatcher, self.routes, self.name
         if self._pending is None:
@@ -361,15 +566,20 @@ class Lane:
         pending = self._pending
         try:
             if self._begun is not None:
-                await self._begun
+                await self._begun[0]
             while True:
                 for _ in range(_FAIR_SHARE):
-                    if not pending or dispatcher.closed:
+                    if not pending or worker.is_over:
                         return
                     message, size = pending.popleft()
+                    if self._max_pending is not None:
+                        if _is_droppable(message):
+                            self._droppable -= 1
+                        elif self._kept:
+                            self._kept -= 1
                     dispatcher.pending_events -= 1
                     dispatcher.pending_bytes -= size
-                    if dispatcher.is_full and dispatcher.pending_events <= dispatcher.few_events:
+                    if dispatcher.is_full:
                         dispatcher.regulate()
                     event = message.event
                     try:
@@ -420,23 +630,23 @@ class Lane:
                 return
             if not self._unsealing:
                 return
-        await self._call(message, parse_data(message.data) if wants_json else None, bindings)
+            route = self.routes.get(message.event)  # which is forgotten when bindings change
+            bindings = self._matching(message.event) if route is None else route.bindings
+        self._calling = list(bindings)
+        await self._call(message, parse_data(message.data) if wants_json else None)
 
-    async def _call(self, message: Message, data: Any, bindings: tuple[Binding, ...], begun: Any = None) -> None:
-        """Call handlers and wait for them; ``begun`` is what the first of them has returned already."""
+    async def _call(self, message: Message, data: Any) -> None:
         event, channel = message.event, message.channel
-        for binding in bindings:
+        for binding in self._calling:
             try:
-                if begun is not None:
-                    result, begun = begun, None
-                elif binding.is_simple:
+                if binding.is_simple:
                     result = binding.call(event, data, channel)
                 else:
                     result = _call_special(binding, message, data)
             except HANDLER_ERRORS as error:
                 self.report(event, binding, error)
                 continue
-            try:
+            try:  # as in _finish(), which would be a call more for each
                 # None is also what a handler for once returns, "async def" or not, that was called elsewhere.
                 if result is not None and (binding.is_async or inspect.isawaitable(result)):
                     await result
@@ -447,27 +657,49 @@ class Lane:
                     raise
                 self.report(event, binding, error)
 
+    async def _go_on(self, message: Message, data: Any, binding: Binding, result: Any) -> None:
+        """Wait for what ``binding``, a plain function, has returned; then call the others."""
+        await self._finish(message.event, binding, result)
+        await self._call(message, data)
+
+    async def _finish(self, event: str, binding: Binding, result: Any) -> None:
+        try:
+            await result
+        except Exception as error:
+            self.report(event, binding, error)
+        except asyncio.CancelledError as error:
+            if _is_cancelled_itself():
+                raise
+            self.report(event, binding, error)
+
     def _call_now(self, message: Message, data: Any, bindings: tuple[Binding, ...]) -> None:
         event, channel = message.event, message.channel
-        for binding in bindings:
-            try:
-                if binding.is_simple:
-                    result = binding.call(event, data, channel)
-                else:
-                    result = _call_special(binding, message, data)
-            except HANDLER_ERRORS as error:
-                self.is_busy = True  # so that the report waits until all have been called
-                self.report(event, binding, error)
-                continue
-            if result is not None and inspect.isawaitable(result):
-                self.wait_for(result, message, data, bindings[bindings.index(binding) :])
-                return
-        if self.is_busy and not self._working:
+        calling = self._calling = list(bindings)
+        self.is_busy = True  # so that what handlers lead to waits until all have been called
+        try:
+            for binding in calling:
+                try:
+                    if binding.is_simple:
+                        result = binding.call(event, data, channel)
+                    else:
+                        result = _call_special(binding, message, data)
+                except HANDLER_ERRORS as error:
+                    self.report(event, binding, error)
+                    continue
+                if result is not None and inspect.isawaitable(result):
+                    self._calling = calling[bindings.index(binding) + 1 :]
+                    self._start((self._go_on(message, data, binding, result), result))
+                    return
+        except BaseException:  # KeyboardInterrupt, for one
+            self.release()
+            raise
+        self.is_busy = self._held
+        if self._pending and not self._held:
             self._start()
 
-    def wait_for(self, result: Any, message: Message, data: Any, bindings: tuple[Binding, ...]) -> None:
-        """Wait for what the first of ``bindings``, a plain function, has returned; then call the others."""
-        self._start(self._call(message, data, bindings, result))
+    def wait_for(self, result: Any, event: str, binding: Binding) -> None:
+        """Wait for what ``binding``, the only one of the event and a plain function, has returned."""
+        self._start((self._finish(event, binding, result), result))
 
     def report(self, event: str, binding: Binding, error: BaseException) -> None:
         where = self.name or "the client"
@@ -486,7 +718,9 @@ class Lane:
     def tell(self, message: str, error: BaseException) -> None:
         """Report what went wrong to the handlers of ``"error"``."""
         code = error.code if isinstance(error, ReverbError) else None
-        self.put(ERROR_EVENT, {"message": message, "code": code, "exception": error})
+        # Who left the channel hears of it no more; the client does.
+        lane = self._parent if self._is_closed and self._parent is not None else self
+        lane.put(ERROR_EVENT, {"message": message, "code": code, "exception": error})
 
 
 def _call_special(binding: Binding, message: Message, data: Any) -> Any:
@@ -498,7 +732,16 @@ def _call_special(binding: Binding, message: Message, data: Any) -> Any:
     return binding.call(message.event, data, message.channel)
 
 
+def _is_droppable(message: Message) -> bool:
+    """Whether an application sent it."""
+    return not message.event.startswith(PROTOCOL_PREFIXES)
+
+
 def _is_cancelled_itself() -> bool:
     """Whether the running task was cancelled, and not something that a handler waited for (3.10 can't tell)."""
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
     return cancelling is None or cancelling() > 0
+
+
+_SKIPPED = Binding((), lambda *_: None, Any, lambda binding: False, once=False)
+"""Stands in for a binding that was removed while its event was being delivered."""

@@ -33,7 +33,8 @@ METRICS = (
     _metric("queued", "queued_events", "gauge", "", "Events that wait for handlers"),
     _metric("unbound", "unbound_events", "counter", "", "Events that nobody had bound a handler to"),
     _metric("discarded", "discarded_events", "counter", "", "Events that waited when their channel was left"),
-    _metric("dropped", "dropped_events", "counter", "", "Events thrown away for lack of room: always 0"),
+    _metric("dropped", "dropped_events", "counter", "", "Events dropped to make room for later ones"),
+    _metric("missing", "missing_channels", "gauge", "", "Channels that should be subscribed and are not"),
     _metric("bytes_received", "received_bytes", "counter", "By", "Size of the messages received"),
     _metric("bytes_sent", "sent_bytes", "counter", "By", "Size of the messages sent"),
 )

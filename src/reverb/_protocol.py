@@ -6,10 +6,7 @@ documentation differ, Reverb's behaviour (seen on 1.10) is followed, and soketi'
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
 from enum import Enum
-from itertools import takewhile
 from typing import Any, NamedTuple
 
 import msgspec
@@ -245,6 +242,11 @@ def parse_error(data: Any) -> ServerError:
     return ServerError(code if isinstance(code, int) else None, str(message))
 
 
+def is_rate_limit(code: int | None, message: str) -> bool:
+    """Whether too much was sent. Reverb has 4301 for that, and for client events that are not enabled."""
+    return code == 4301 and "rate limit" in message.lower()
+
+
 def is_auth_refusal(error: ServerError) -> bool:
     """Whether a refused subscription was refused for its signature.
 
@@ -261,15 +263,22 @@ class Action(Enum):
     RETRY_NOW = "retry now"
 
 
-def action_after(error_code: int | None, close_code: int | None, *, established: bool) -> Action:
+OVER_QUOTA = 4004
+
+
+def action_after(
+    error_code: int | None, close_code: int | None, *, established: bool, is_first: bool = False
+) -> Action:
     """Decide what to do about a connection that could not be made (``established`` false) or was lost.
 
     ``error_code`` is that of a ``pusher:error`` in place of the greeting, of the last word before the end, or the
     HTTP status of a handshake that was refused; ``close_code`` that of a close frame. None where there was none.
+    ``is_first`` says that there was no connection before.
 
     The Pusher protocol has classes of codes: 4000-4099 must not reconnect unchanged, 4100-4199 reconnect after
     backing off, 4200-4299 at once. Everything else backs off: codes of RFC 6455, a bare end of stream, timeouts,
-    failures of DNS, TLS or TCP, HTTP statuses.
+    failures of DNS, TLS or TCP, HTTP statuses. So does 4004, over quota, unless it comes first: a server that has
+    not noticed the end of our last connection still counts that.
 
     Reverb never sends close codes in these classes, it sends errors. Those in place of the greeting count like
     close codes. On an established connection an error 40xx is about a message of ours (a refused subscribe), and
@@ -277,154 +286,8 @@ def action_after(error_code: int | None, close_code: int | None, *, established:
     connection (4201 comes before a silent client is dropped).
     """
     code = error_code if close_code is None else close_code
-    if code is None:
+    if code is None or (code == OVER_QUOTA and not is_first):
         return Action.BACK_OFF
     if 4000 <= code < 4100:
         return Action.FAIL if close_code is not None or not established else Action.BACK_OFF
     return Action.RETRY_NOW if 4200 <= code < 4300 else Action.BACK_OFF
-
-
-# --- which answer belongs to which message ---------------------------------------------------------------------
-
-
-class Question:
-    """A message that the server answers: a subscribe, or a ping (``channel`` is None)."""
-
-    __slots__ = ("after_silent", "channel")
-
-    def __init__(self, channel: str | None, after_silent: bool) -> None:
-        self.channel = channel
-        self.after_silent = after_silent
-
-
-class Refusal(NamedTuple):
-    question: Question
-    error: ServerError
-
-
-class Answers:
-    """Finds out which of our messages an answer of the server belongs to, on one connection.
-
-    Reverb's errors name no channel. What makes them attributable all the same: a connection's messages are handled
-    strictly in the order sent, a subscribe is answered by one success or one error, a ping by one pong or one
-    error, and everything else ("silent": client events, unsubscribes, pongs) by nothing or one error. So an error
-    belongs to the oldest open question, or to something silent sent before it. Where the text of the error rules
-    one of them out, it is attributed at once. Where not, it is kept until a later question is answered: then every
-    question passed over has been refused. :attr:`wants_fence` asks for a ping to force such an answer.
-
-    Only one subscribe to the same channel may be open at a time (:meth:`is_open`), or a success could belong to
-    either. soketi names the channel in its refusals and may confirm out of order. Both are harmless here: being
-    passed over means nothing unless an error waits to be attributed.
-    """
-
-    def __init__(self) -> None:
-        self._open: dict[Question, None] = {}  # in the order sent
-        self._subscribes: dict[str, Question] = {}
-        self._pings: deque[Question] = deque()
-        self._waiting: list[ServerError] = []
-        self._silent_sent = False
-
-    def is_open(self, channel: str) -> bool:
-        """Whether the answer to a subscribe to ``channel`` is still to come."""
-        return channel in self._subscribes
-
-    def sent_subscribe(self, channel: str) -> Question:
-        question = self._subscribes[channel] = self._ask(channel)
-        return question
-
-    def sent_ping(self) -> Question:
-        question = self._ask(None)
-        self._pings.append(question)
-        return question
-
-    def sent_silent(self) -> None:
-        self._silent_sent = True
-
-    @property
-    def open_pings(self) -> int:
-        """How many pings are not answered yet."""
-        return len(self._pings)
-
-    @property
-    def wants_fence(self) -> bool:
-        """Whether an error waits to be attributed and no ping is on its way that will tell."""
-        return bool(self._waiting and self._open) and next(reversed(self._open)).channel is not None
-
-    def answered(self, channel: str | None) -> tuple[Question | None, list[Refusal]]:
-        """Take a success or a refusal that names ``channel``, or a pong (None).
-
-        Returns the question it answers, or None where nobody asked, and the refusals that it brings to light.
-        """
-        if channel is not None:
-            question = self._subscribes.get(channel)
-        else:
-            question = self._pings[0] if self._pings else None
-        if question is None:
-            return None, []
-        refusals: list[Refusal] = []
-        if self._waiting:
-            refusals = _attribute(self._waiting, list(takewhile(lambda each: each is not question, self._open)))
-            self._waiting.clear()
-            for refusal in refusals:
-                self._close(refusal.question)
-        self._close(question)
-        return question, refusals
-
-    def refused(self, error: ServerError) -> Refusal | None:
-        """Take an error without a channel; return the refusal it surely is, or None.
-
-        None means that it belongs to something silent, or that it is not known yet (:attr:`wants_fence`).
-        """
-        if not any(_may_refuse(error, question) for question in self._open):
-            return None
-        oldest = next(iter(self._open))
-        if self._waiting or (oldest.after_silent and _may_be_silent(error) and _may_refuse(error, oldest)):
-            self._waiting.append(error)
-            return None
-        if not _may_refuse(error, oldest):
-            if _may_be_silent(error):
-                return None
-            # A refused signature that the oldest question did not have: a server that answers out of order.
-            oldest = next(question for question in self._open if _may_refuse(error, question))
-        self._close(oldest)
-        return Refusal(oldest, error)
-
-    def _ask(self, channel: str | None) -> Question:
-        question = Question(channel, self._silent_sent)
-        self._silent_sent = False
-        self._open[question] = None
-        return question
-
-    def _close(self, question: Question) -> None:
-        del self._open[question]
-        if question.channel is None:
-            self._pings.remove(question)
-        else:
-            del self._subscribes[question.channel]
-
-
-def _may_refuse(error: ServerError, question: Question) -> bool:
-    if error.code == 4301:
-        return "rate limit" in error.message.lower()
-    if question.channel is None:
-        return False
-    if question.channel == SIGNIN:
-        return error.code in (UNAUTHORIZED, INVALID_MESSAGE)
-    if error.code == UNAUTHORIZED:
-        return is_auth_refusal(error) and needs_auth(question.channel)
-    return True
-
-
-def _may_be_silent(error: ServerError) -> bool:
-    return not is_auth_refusal(error)
-
-
-def _attribute(errors: Sequence[ServerError], passed: Sequence[Question]) -> list[Refusal]:
-    """Share out errors, in order, among questions that were passed over; errors left over were for silent ones."""
-    surplus = len(errors) - len(passed)
-    kept = list(errors)
-    for error in errors:
-        if surplus > 0 and _may_be_silent(error):
-            kept.remove(error)
-            surplus -= 1
-    return [Refusal(question, error) for question, error in zip(passed, kept, strict=False)]

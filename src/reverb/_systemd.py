@@ -16,14 +16,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
 
-from ._dispatch import Dispatcher
-from ._supervisor import Supervisor
-from .config import ReverbConfig
+from ._core import Core
+from ._tasks import spawn
 from .events import ConnectionState
 from .exceptions import ReverbError
 
 log = logging.getLogger("reverb.systemd")
 
+_LOOK_INTERVAL = 5.0
+"""Seconds between two looks at what changes without an event, the number of missing channels."""
 _LEEWAY = 10.0
 """Seconds that an attempt to connect may be late, on a busy machine, until it counts as never coming."""
 
@@ -35,7 +36,7 @@ _STATUS = {
 
 
 @asynccontextmanager
-async def service(config: ReverbConfig, supervisor: Supervisor, dispatcher: Dispatcher) -> AsyncIterator[None]:
+async def service(core: Core) -> AsyncIterator[None]:
     """Tell systemd about a client while it listens, which is all that is done in here."""
     if not os.environ.get("NOTIFY_SOCKET"):
         yield
@@ -43,10 +44,10 @@ async def service(config: ReverbConfig, supervisor: Supervisor, dispatcher: Disp
     # Only the end of the process is sure to be the end of the service: who stops listening may listen again.
     atexit.unregister(_tell_end)
     atexit.register(_tell_end)
-    listener = _Listener(config, supervisor, dispatcher)
+    listener = _Listener(core)
     _listeners.append(listener)
-    attending = asyncio.ensure_future(_attend(listener))
-    last_words = f"disconnected from {config.address}"
+    attending = spawn(_attend(listener))
+    last_words = f"disconnected from {core.config.address}"
     try:
         yield
     except ReverbError as error:
@@ -64,14 +65,16 @@ async def service(config: ReverbConfig, supervisor: Supervisor, dispatcher: Disp
 
 async def _attend(listener: _Listener) -> None:
     watchdog = _watchdog()
+    interval = _LOOK_INTERVAL if watchdog is None else min(_LOOK_INTERVAL, watchdog / 2)
     while True:
+        told = listener.status
         _tell_state()
         changed = False
-        while not changed:
+        while not changed and listener.status == told:
             listener.look()
             if watchdog is not None and all(each.is_alive(watchdog) for each in tuple(_listeners)):
                 _send("WATCHDOG=1")
-            changed = await listener.supervisor.wait_changed(None if watchdog is None else watchdog / 2)
+            changed = await listener.wait_changed(interval)
 
 
 class _Listener:
@@ -83,22 +86,29 @@ class _Listener:
     own channel only, until so much waits that reading is paused.
     """
 
-    def __init__(self, config: ReverbConfig, supervisor: Supervisor, dispatcher: Dispatcher) -> None:
-        self.supervisor = supervisor
+    def __init__(self, core: Core) -> None:
+        config = core.config
+        self._core = core
         self._address = config.address
-        self._dispatcher = dispatcher
         self._longest_outage_step = config.reconnect_delay_max + config.connect_timeout + _LEEWAY
         self._seen: object = None
         self._alive_at = monotonic()
 
     @property
     def status(self) -> str:
-        return _STATUS.get(self.supervisor.state, "disconnected from {}").format(self._address)
+        status = _STATUS.get(self._core.supervisor.state, "disconnected from {}").format(self._address)
+        session = self._core.session
+        # Behind a reconnect all are missing for a moment, which is not worth a word.
+        missing = self._core.channels.missing if session is not None and session.is_settled else 0
+        return f"{status}, channels missing: {missing}" if missing else status
 
     @property
     def is_connected(self) -> bool:
-        connection = self.supervisor.connection
-        return connection is not None and connection.is_open
+        return self._core.session is not None
+
+    async def wait_changed(self, timeout: float | None) -> bool:
+        """Wait until there is something else to tell, for ``timeout`` seconds at most."""
+        return await self._core.supervisor.wait_changed(timeout)
 
     def look(self) -> None:
         """Note what the client does. Called by the loop that it lives on: if that hangs, nobody looks."""
@@ -114,9 +124,9 @@ class _Listener:
 
     def _what_has_to_change(self) -> object:
         if not self.is_connected:
-            return "attempts", self.supervisor.attempts
-        if self._dispatcher.is_full:
-            return "pending", self._dispatcher.pending_events
+            return "attempts", self._core.supervisor.attempts
+        if self._core.dispatcher.is_full:
+            return "pending", self._core.dispatcher.pending_events
         return None
 
 

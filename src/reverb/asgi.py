@@ -53,5 +53,5 @@ async def _watch(client: ReverbClient) -> None:
         log.critical(
             "the application goes on without its Reverb client: %s",
             error,
-            extra={"reverb_address": client._config.address},
+            extra={"reverb_address": client.config.address},
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
 from ._binding import Binding, Handler
@@ -139,12 +140,7 @@ class Bindable:
         """
         if buffer < 1:
             raise ValueError("the buffer of a stream must have room for an event")
-        kept = self._new_buffer(buffer)
-        stream: EventStream[Any] = EventStream(kept)
-        kept.add(self._bind(events, kept.put, type))
-        if include_gaps:
-            kept.add(self._bind((Events.RESUBSCRIBED,), kept.put_gap))
-        return stream
+        return EventStream(self._collect(events, type, buffer, include_gaps=include_gaps))
 
     @overload
     async def wait_for(
@@ -171,24 +167,38 @@ class Bindable:
     ) -> Event[Any]:
         """Wait for the next ``event``, or the next for which ``where`` is true.
 
-        Goes on over reconnects. Not for a handler of the same channel, for which the next event waits. Raises
-        :class:`TimeoutError` after ``timeout`` seconds (None: never), what ``where`` raises, and when no more
-        events can come :class:`ConnectionError`, or what :meth:`ReverbClient.listen` raises.
+        Goes on over reconnects. Raises :class:`TimeoutError` after ``timeout`` seconds (None: never), what
+        ``where`` raises, and when no more events can come :class:`ConnectionError`, or what
+        :meth:`ReverbClient.listen` raises. In a handler of the same channel, for which the next event waits, it
+        raises :class:`RuntimeError`.
         """
-        async with self.events(event, type=type) as stream:
+        collected = self._collect((event,), type)
+        deadline = None if timeout is None else monotonic() + timeout
+        try:
+            while True:
+                left = None if deadline is None else max(0.0, deadline - monotonic())
+                each: Event[Any] = await collected.next(left)
+                if where is None or where(each):
+                    return each
+        except StopAsyncIteration:
+            raise ConnectionError(f"unsubscribed or disconnected while waiting for {event!r}") from None
+        except asyncio.TimeoutError as error:
+            if timeout is None or isinstance(error, ReverbError):  # what ended the stream, or of "where"
+                raise
+            raise TimeoutError(f"no {event!r} on {self!r} within {timeout:g} seconds") from None
+        finally:
+            collected.close()
 
-            async def search() -> Event[Any]:
-                async for each in stream:
-                    if where is None or where(each):
-                        return each
-                raise ConnectionError(f"unsubscribed or disconnected while waiting for {event!r}")
-
-            try:
-                return await asyncio.wait_for(search(), timeout)
-            except asyncio.TimeoutError as error:
-                if timeout is None or isinstance(error, ReverbError):  # what ended the stream, or of "where"
-                    raise
-                raise TimeoutError(f"no {event!r} on {self!r} within {timeout:g} seconds") from None
+    def _collect(
+        self, names: tuple[str, ...], type_: Any, size: int = 100, *, include_gaps: bool = False
+    ) -> Buffer:
+        """Collect events from now on, in a buffer that has to be closed, or given to a stream."""
+        buffer = self._new_buffer(size)
+        buffer.add(self._bind(names, buffer.put, type_))
+        if include_gaps:
+            buffer.add(self._bind((Events.RESUBSCRIBED,), buffer.put_gap))
+            buffer.add(self._bind((Events.EVENTS_DROPPED,), buffer.put_dropped))
+        return buffer
 
     def _bind(
         self, names: tuple[str, ...], handler: Handler[Any], type_: Any = None, *, once: bool = False
@@ -197,3 +207,8 @@ class Bindable:
 
     def _new_buffer(self, size: int) -> Buffer:
         raise NotImplementedError
+
+
+def lane_of(bindable: Bindable) -> Lane:
+    """Where its events go, for what else in this package is built on it."""
+    return bindable._lane

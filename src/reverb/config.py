@@ -56,7 +56,6 @@ class Settings(CredentialSettings, total=False):
     max_message_size: int
     max_request_size: int
     pool_size: int
-    max_pending_events: int
     max_pending_bytes: int
     log_level: str
 
@@ -163,10 +162,9 @@ class ReverbConfig(Credentials):
     """Bytes that the server accepts in one request to the HTTP API, its head included."""
     pool_size: int = Field(default=20, ge=1)
     """Connections of the HTTP API at the same time; calls beyond that wait."""
-    max_pending_events: int = Field(default=1_000, ge=1)
-    """Events that may wait for handlers, over all channels, before reading from the server is paused, …"""
-    max_pending_bytes: int = Field(default=4 * 1024 * 1024, ge=1)
-    """… and bytes that their messages may take."""
+    max_pending_bytes: int = Field(default=16 * 1024 * 1024, ge=1)
+    """Bytes of memory that events may take while they wait for handlers, over all channels, before reading from
+    the server is paused."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     """Level of the ``reverb`` logger."""

@@ -9,13 +9,13 @@ rules are those of Laravel Echo 2.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import _binding, _payload, _protocol
+from .bindable import lane_of
 from .channel import Channel, PresenceChannel
-from .client import ReverbClient
+from .client import ReverbClient, want
 from .events import ConnectionState, Events
 from .exceptions import SubscriptionError
 
@@ -26,11 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Echo", "EchoChannel", "EchoPresenceChannel", "EchoPrivateChannel"]
 
-log = logging.getLogger("reverb.echo")
-
 _NOTIFICATION = ".Illuminate\\Notifications\\Events\\BroadcastNotificationCreated"
-_NOT_ASKED = (ConnectionState.INITIALIZED, ConnectionState.DISCONNECTED)
-"""The states of a client that nobody has asked to be connected."""
 _STATUSES = {
     ConnectionState.CONNECTED: "connected",
     ConnectionState.CONNECTING: "connecting",
@@ -60,10 +56,11 @@ class Echo:
             await echo.client.listen()
 
     A channel that is refused is logged, reported to error handlers, its own and the client's, raised to whoever
-    awaits it, and tried again at the next reconnect.
+    awaits it, and tried again: until it works where that may be a passing thing, or else at the next reconnect.
 
     Each call gives a new user of the channel, with handlers of its own; the channel is unsubscribed when the last
-    of them leaves. So let a client have one Echo, and don't unsubscribe what that has subscribed.
+    of them leaves. So let a client have one Echo, and don't unsubscribe what that has subscribed. Raises what
+    :meth:`ReverbClient.subscribe` raises about its arguments.
     """
 
     def __init__(self, client: ReverbClient | None = None, *, namespace: str | None = "App.Events") -> None:
@@ -71,7 +68,6 @@ class Echo:
         self._namespace = namespace
         self._users: dict[str, list[EchoChannel]] = {}
         """Who uses which channel, by its name on the wire."""
-        self._client.bind(Events.CONNECTION_ESTABLISHED, self._on_connected)
 
     @property
     def client(self) -> ReverbClient:
@@ -84,10 +80,6 @@ class Echo:
     async def disconnect(self) -> None:
         """Disconnect the client. Channels and handlers are kept for another :meth:`connect`."""
         await self._client.disconnect()
-        # What was on its way has failed with that, and only has to notice.
-        tasks = [user._subscribing for users in self._users.values() for user in users if user._subscribing]
-        if tasks:
-            await asyncio.wait(tasks)
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -115,19 +107,19 @@ class Echo:
 
     def channel(self, name: str) -> EchoChannel:
         """Join the public channel ``name``."""
-        return self._add(EchoChannel(self, name))
+        return self._add(EchoChannel, name)
 
     def private(self, name: str) -> EchoPrivateChannel:
         """Join ``private-`` and ``name``."""
-        return self._add(EchoPrivateChannel(self, f"private-{name}"))
+        return self._add(EchoPrivateChannel, f"private-{name}")
 
     def encrypted_private(self, name: str) -> EchoChannel:
         """Join ``private-encrypted-`` and ``name``."""
-        return self._add(EchoChannel(self, f"private-encrypted-{name}"))
+        return self._add(EchoChannel, f"private-encrypted-{name}")
 
     def join(self, name: str, user_data: dict[str, Any] | None = None) -> EchoPresenceChannel:
         """Join ``presence-`` and ``name``; ``user_data`` as for :meth:`ReverbClient.subscribe`."""
-        return self._add(EchoPresenceChannel(self, f"presence-{name}", user_data))
+        return self._add(EchoPresenceChannel, f"presence-{name}", user_data)
 
     def listen(self, channel: str, event: str, handler: Callable[..., Any]) -> EchoChannel:
         """Join the public channel, and :meth:`EchoChannel.listen` there."""
@@ -151,27 +143,18 @@ class Echo:
         for name in list(self._users):
             await self.leave_channel(name)
 
-    def _add(self, user: _User) -> _User:
-        if self._client.state not in _NOT_ASKED:
-            user._subscribe()
-        self._users.setdefault(user.name, []).append(user)
+    def _add(self, kind: type[_User], name: str, user_data: dict[str, Any] | None = None) -> _User:
+        channel = want(self._client, name, user_data)
+        user = kind(self._client, channel, self._namespace, self._remove)
+        self._users.setdefault(name, []).append(user)
         return user
 
     async def _remove(self, user: EchoChannel) -> None:
-        self._users[user.name].remove(user)
-        if not self._users[user.name]:
+        users = self._users[user.name]
+        users.remove(user)
+        if not users:
             del self._users[user.name]
-        if user._subscribing is not None and not user._subscribing.done():
-            user._subscribing.cancel()
-            await asyncio.wait({user._subscribing})
-        if user.name not in self._users:  # nor has anybody come meanwhile
             await self._client.unsubscribe(user.name)
-
-    def _on_connected(self, event: str, data: Any, channel: str | None) -> None:
-        for users in self._users.values():
-            for user in users:
-                if user._channel is None and (user._subscribing is None or user._subscribing.done()):
-                    user._subscribe()
 
 
 class EchoChannel:
@@ -187,20 +170,24 @@ class EchoChannel:
     :class:`SubscriptionError`.
     """
 
-    def __init__(self, echo: Echo, name: str, user_data: dict[str, Any] | None = None) -> None:
-        self._echo = echo
-        self._name = name
-        self._user_data = user_data
+    def __init__(
+        self,
+        client: ReverbClient,
+        channel: Channel,
+        namespace: str | None,
+        remove: Callable[[EchoChannel], Awaitable[None]],
+    ) -> None:
+        self._client = client
+        self._channel = channel
+        self._namespace = namespace
+        self._remove_from_echo = remove
         self._bindings: list[_Binding] = []
-        self._subscribing: asyncio.Task[None] | None = None
-        self._channel: Channel | None = None
-        """The client's channel, once the server has confirmed it."""
         self._is_left = False
 
     @property
     def name(self) -> str:
         """The channel's name on the wire, ``private-orders.1`` for instance."""
-        return self._name
+        return self._channel.name
 
     def __await__(self) -> Generator[Any, None, Self]:
         """Wait until the server has confirmed the subscription; return the channel.
@@ -222,16 +209,16 @@ class EchoChannel:
         if type is None:
             type = _payload.annotated_type(handler, parameters, 0)
         call = _with_sender(handler) if _payload.takes_user_id(parameters) else _data_only(handler)
-        return self._bind(_format(event, self._echo._namespace), handler, call, type)
+        return self._bind(_format(event, self._namespace), handler, call, type)
 
     def stop_listening(self, event: str, handler: Callable[..., Any] | None = None) -> Self:
         """Remove ``handler`` from ``event``, or all of this user's handlers."""
-        return self._unbind(_format(event, self._echo._namespace), handler)
+        return self._unbind(_format(event, self._namespace), handler)
 
     def listen_to_all(self, handler: Callable[[str, Any], Any]) -> Self:
         """Call ``handler(event, data)`` for each event, except for those of the protocol. ``event`` is its name as
         :meth:`listen` takes it."""
-        namespace = self._echo._namespace
+        namespace = self._namespace
 
         def call(event: str, data: Any, channel: str | None) -> Any:
             return (
@@ -277,62 +264,21 @@ class EchoChannel:
             self._is_left = True
             while self._bindings:
                 self._remove(self._bindings[0])
-            await self._echo._remove(self)
+            await self._remove_from_echo(self)
 
     def __repr__(self) -> str:
-        is_subscribed = self._channel is not None and self._channel.is_subscribed and not self._is_left
-        return f"<{type(self).__name__} {self._name!r} {'subscribed' if is_subscribed else 'not subscribed'}>"
-
-    # --- subscribing -------------------------------------------------------------------------------------------
-
-    def _subscribe(self) -> None:
-        self._subscribing = asyncio.get_running_loop().create_task(self._ask())
-        self._subscribing.add_done_callback(lambda task: task.cancelled() or task.exception())  # it was reported
-
-    async def _ask(self) -> None:
-        client = self._echo._client
-        is_known = self._name in client.channels
-        try:
-            channel = await client.subscribe(self._name, self._user_data)
-        except Exception as error:
-            if client.state not in _NOT_ASKED:
-                fields = {"reverb_address": client._config.address, "reverb_channel": self._name}
-                log.error("%s; it is tried again at the next reconnect", error, extra=fields)
-                self._report(error)
-            raise
-        for user in self._echo._users[self._name]:  # in the order they came, whoever hears of it first
-            user._enter(channel)
-        if is_known:
-            self._tell_late([each for each in self._bindings if each.event == Events.SUBSCRIPTION_SUCCEEDED])
-
-    def _enter(self, channel: Channel) -> None:
-        if self._channel is not channel:
-            self._channel = channel
-            for binding in self._bindings:
-                channel.bind(binding.event, binding.call, type=binding.type)
+        is_subscribed = self._channel.is_subscribed and not self._is_left
+        return f"<{type(self).__name__} {self.name!r} {'subscribed' if is_subscribed else 'not subscribed'}>"
 
     async def _wait_subscribed(self) -> Self:
         self._require_user()
-        if self._subscribing is None:
-            self._subscribe()
-        assert self._subscribing is not None
-        await asyncio.wait({self._subscribing})
+        await self._client.subscribe(self.name)
         self._require_user()
-        if self._channel is None:
-            self._subscribing.result()
         return self
 
     def _require_user(self) -> None:
         if self._is_left:
-            raise SubscriptionError(f"{self._name!r} was left")
-
-    def _report(self, error: Exception) -> None:
-        """Tell the error handlers, ours and the client's, of a channel that there isn't."""
-        refused = Channel(self._echo._client, self._name)
-        for binding in self._bindings:
-            if binding.event == Events.CLIENT_ERROR:
-                refused.bind(binding.event, binding.call)
-        refused._lane.tell(str(error), error)
+            raise SubscriptionError(f"{self.name!r} was left")
 
     # --- handlers ----------------------------------------------------------------------------------------------
 
@@ -349,13 +295,11 @@ class EchoChannel:
     def _add(self, binding: _Binding) -> None:
         self._require_user()
         self._bindings.append(binding)
-        if self._channel is not None:
-            self._channel.bind(binding.event, binding.call, type=binding.type)
+        self._channel.bind(binding.event, binding.call, type=binding.type)
 
     def _remove(self, binding: _Binding) -> None:
         self._bindings.remove(binding)
-        if self._channel is not None:
-            self._channel.unbind(binding.event, binding.call).unbind(_LATE, binding.call)
+        self._channel.unbind(binding.event, binding.call).unbind(_LATE, binding.call)
 
     def _bind_subscribed(self, handler: Callable[..., Any], act: Callable[[Any], Any]) -> Self:
         def call(event: str, data: Any, channel: str | None) -> Any:
@@ -366,21 +310,18 @@ class EchoChannel:
 
         binding = _Binding(Events.SUBSCRIPTION_SUCCEEDED.value, handler, call)
         self._add(binding)
-        if self._channel is not None:
-            asyncio.get_running_loop().call_soon(self._tell_late, [binding])
+        if self._channel.is_subscribed:
+            asyncio.get_running_loop().call_soon(self._tell_late, binding)
         return self
 
-    def _tell_late(self, bindings: list[_Binding]) -> None:
-        """Tell handlers that came after the server's confirmation; unless that still waits to be delivered, which
+    def _tell_late(self, binding: _Binding) -> None:
+        """Tell a handler that came after the server's confirmation; unless that still waits to be delivered, which
         it then is before this."""
         channel = self._channel
-        late = [each for each in bindings if each in self._bindings]
-        if channel is None or not channel.is_subscribed or not late:
-            return
-        for binding in late:
+        if binding in self._bindings and channel.is_subscribed:
             channel.bind(_LATE, binding.call)
-        members = channel.members if isinstance(channel, PresenceChannel) else {}
-        channel._lane.put(_LATE, {"presence": {"ids": [*members], "hash": members}})
+            members = channel.members if isinstance(channel, PresenceChannel) else {}
+            lane_of(channel).put(_LATE, {"presence": {"ids": [*members], "hash": members}})
 
 
 class EchoPrivateChannel(EchoChannel):
@@ -392,7 +333,6 @@ class EchoPrivateChannel(EchoChannel):
         Raises what :meth:`Channel.trigger` raises, and what awaiting the channel raises.
         """
         await self
-        assert self._channel is not None
         await self._channel.trigger(f"client-{event}", data)
 
 

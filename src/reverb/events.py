@@ -40,6 +40,9 @@ class Events(str, Enum):
     RESUBSCRIBED = "reverb:resubscribed"
     """A channel is subscribed again after a reconnect: ``{"downtime"}``, the seconds for which it was not. Comes
     between the last event before the gap and the first one after it."""
+    EVENTS_DROPPED = "reverb:events_dropped"
+    """Events of a channel were dropped, because more waited for its handlers than ``max_pending`` allows:
+    ``{"count"}``. Comes in their place; see :meth:`ReverbClient.subscribe`."""
 
     def __str__(self) -> str:
         return self.value

@@ -59,7 +59,15 @@ class ConnectionError(ReverbError, builtins.ConnectionError):
 
 
 class AuthenticationError(ReverbError):
-    """A private or presence channel was refused or could not be signed for; or a webhook is not who it claims."""
+    """A private or presence channel was refused or could not be signed for; or a webhook is not who it claims.
+
+    ``is_temporary`` tells that it may go better in a moment: whoever signs could not be asked, or failed. A
+    channel that was subscribed before is then tried again; else not before the next reconnect.
+    """
+
+    def __init__(self, message: str, *, code: int | None = None, is_temporary: bool = False) -> None:
+        super().__init__(message, code=code)
+        self.is_temporary = is_temporary
 
 
 class SubscriptionError(ReverbError):
@@ -114,3 +122,22 @@ class BatchError(ReverbError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), accepted=self.accepted, code=self.code), (str(self),)
+
+
+def again(error: ReverbError) -> ReverbError:
+    """Return a new exception that says the same, with the same cause.
+
+    What is kept, to be raised to each one who asks, would otherwise gather the traceback of all of them.
+    """
+    kind = type(error)
+    try:
+        same = kind.__new__(kind, *error.args)  # without __init__(), which may want other arguments
+    except Exception:  # as may its own __new__()
+        return error.with_traceback(None)
+    same.args = error.args
+    same.__dict__.update(error.__dict__)
+    if "__notes__" in same.__dict__:
+        same.__dict__["__notes__"] = list(same.__dict__["__notes__"])  # what is added to it is for one of them
+    same.__cause__ = error.__cause__
+    same.__suppress_context__ = error.__suppress_context__
+    return same

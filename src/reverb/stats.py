@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 __all__ = ["Stats"]
 
@@ -36,6 +35,9 @@ class Stats:
     bytes_sent: int
     uptime: float | None
     """Seconds that the present connection has lasted; None while there is none."""
-    dropped: Literal[0] = 0
-    """Events thrown away because handlers were too slow. There are none: at the bounds,
-    ``REVERB_MAX_PENDING_EVENTS`` and ``REVERB_MAX_PENDING_BYTES``, reading pauses and the server waits."""
+    dropped: int
+    """Events dropped to make room for later ones, on channels with ``max_pending``. On all others nothing is: at
+    the bound, ``REVERB_MAX_PENDING_BYTES``, reading pauses and the server waits."""
+    missing: int
+    """Channels that the program was given and that are not subscribed now: because the connection is down or has
+    just been made again, or because they are refused."""

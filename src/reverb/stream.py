@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import datetime, timezone
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 
 from ._binding import Binding
-from ._dispatch import Dispatcher
-from .exceptions import ReverbError
+from ._dispatch import Dispatcher, Lane
+from .exceptions import ReverbError, again
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -40,11 +43,13 @@ class Event(msgspec.Struct, Generic[T], frozen=True):
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """A time in which a channel was not subscribed. What was published meanwhile does not come again."""
+    """A place where events of a channel are missing, or may be. They do not come again."""
 
     channel: str
     downtime: float
-    """How long it took, in seconds."""
+    """For how long the channel was not subscribed, in seconds; 0 where events were dropped."""
+    dropped: int = 0
+    """Events that were dropped because too many waited: see :meth:`ReverbClient.subscribe`."""
 
 
 class EventStream(AsyncIterator[Item]):
@@ -53,6 +58,9 @@ class EventStream(AsyncIterator[Item]):
     It ends when the channel is unsubscribed or the client disconnects, after what was received until then; it
     raises what :meth:`ReverbClient.listen` raises when the connection is lost for good. Leaving the loop for good
     unbinds it, as do :meth:`aclose` and the end of an ``async with``.
+
+    Where no event can ever come it raises at once: :class:`ConnectionError` on a client that is not connected, nor
+    about to be, and :class:`RuntimeError` in a handler of the same channel, for which the next event waits.
     """
 
     def __init__(self, buffer: Buffer) -> None:
@@ -62,14 +70,7 @@ class EventStream(AsyncIterator[Item]):
         return self
 
     async def __anext__(self) -> Item:
-        buffer = self._buffer
-        while not buffer.items:
-            if await buffer.is_at_end():
-                self._buffer.close()
-                if buffer.failure is not None:
-                    raise buffer.failure
-                raise StopAsyncIteration
-        return buffer.take()  # type: ignore[no-any-return]
+        return await self._buffer.next()  # type: ignore[no-any-return]
 
     async def aclose(self) -> None:
         """Collect no more events, and forget those that wait."""
@@ -85,7 +86,7 @@ class EventStream(AsyncIterator[Item]):
 
     def __del__(self) -> None:
         # "break" leaves a loop without a word to the iterator, but no handler holds this object, so it goes then.
-        self._buffer.close()
+        self._buffer.close_in_any_thread()
 
 
 class Buffer:
@@ -94,19 +95,29 @@ class Buffer:
     When ``size`` items wait, a lane that brings one more has to wait, like for any slow handler.
     """
 
-    def __init__(self, size: int, dispatcher: Dispatcher, drain_timeout: float) -> None:
-        self.items: deque[Any] = deque()
+    def __init__(
+        self,
+        size: int,
+        dispatcher: Dispatcher,
+        drain_timeout: float,
+        idle: Callable[[], ReverbError | None],
+        lane: Lane | None,
+    ) -> None:
         self.has_end = False
         """Whether the end has come, which what is on its way may still come before."""
-        self.failure: ReverbError | None = None
+        self._items: deque[Any] = deque()
+        self._failure: ReverbError | None = None
         self._bindings: list[Binding] = []
         self._size = size
         self._dispatcher = dispatcher
         self._drain_timeout = drain_timeout
+        self._idle = idle
+        self._lane = lane
         self._is_complete = False
         """Whether nothing can be on its way any more."""
         self._is_closed = False
-        self._changed = asyncio.Event()
+        self._watchers: set[asyncio.Future[None]] = set()
+        """Who waits for an item, or the end."""
         self._waiting: list[asyncio.Future[None]] = []
         """The lanes that wait for room."""
 
@@ -123,12 +134,15 @@ class Buffer:
     def put_gap(self, event: str, data: Any, channel: str | None) -> Awaitable[None] | None:
         return self._put(Gap(channel or "", data["downtime"]))
 
+    def put_dropped(self, event: str, data: Any, channel: str | None) -> Awaitable[None] | None:
+        return self._put(Gap(channel or "", 0.0, data["count"]))
+
     def _put(self, item: Any) -> Awaitable[None] | None:
         if self._is_closed:
             return None
-        self.items.append(item)
-        self._changed.set()
-        if len(self.items) < self._size or self.has_end:
+        self._items.append(item)
+        _release(self._watchers)
+        if len(self._items) < self._size or self.has_end:
             return None
         room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(room)
@@ -136,21 +150,62 @@ class Buffer:
 
     # --- for the stream ----------------------------------------------------------------------------------------
 
-    def take(self) -> Any:
-        item = self.items.popleft()
-        if len(self.items) < self._size:
+    async def next(self, timeout: float | None = None) -> Any:
+        """Return the next item; raise :class:`StopAsyncIteration` or what else ends the stream behind the last,
+        what speaks against waiting, or :class:`asyncio.TimeoutError` after ``timeout`` seconds."""
+        deadline = None if timeout is None else monotonic() + timeout
+        while not self._items:
+            if not self.has_end:
+                self._require_hope()
+                left = None if deadline is None else deadline - monotonic()
+                if left is not None and left <= 0:
+                    raise asyncio.TimeoutError
+                await self._wait_changed(left)
+            elif not self._is_complete:
+                await self._settle(deadline)
+            else:
+                failure = self._failure
+                self.close()
+                if failure is not None:
+                    raise again(failure)
+                raise StopAsyncIteration
+        item = self._items.popleft()
+        if len(self._items) < self._size:
             self._make_room()
         return item
 
-    async def is_at_end(self) -> bool:
-        """Wait for an item or the end; called when there is no item."""
-        if not self.has_end:
-            self._changed.clear()
-            await self._changed.wait()
-        elif not self._is_complete:
-            await self._dispatcher.settle(self._drain_timeout)  # lanes may be about to bring what came before
-            self._is_complete = True
-        return self._is_complete and not self.items
+    def _make_room(self) -> None:
+        _release(self._waiting)
+        self._waiting.clear()
+
+    async def _settle(self, deadline: float | None) -> None:
+        """Wait for lanes that may be about to bring what came before the end."""
+        left = inf if deadline is None else deadline - monotonic()
+        if await self._dispatcher.settle(min(self._drain_timeout, left)) and left <= self._drain_timeout:
+            raise asyncio.TimeoutError
+        self._is_complete = True
+
+    def _require_hope(self) -> None:
+        """Raise where no event can ever come."""
+        error = self._idle()
+        if error is not None:
+            raise error
+        home = self._dispatcher.loop
+        if home is not None and home is not asyncio.get_running_loop():
+            raise RuntimeError("the client is connected on another event loop: events can be awaited on that only")
+        if self._lane is not None and self._dispatcher.is_handler_of(self._lane):
+            raise RuntimeError(
+                f"the next event on {self._lane.name or 'the client'} waits for this very handler to end: "
+                "wait for it in a task of its own"
+            )
+
+    async def _wait_changed(self, timeout: float | None) -> None:
+        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watchers.add(changed)
+        try:
+            await asyncio.wait({changed}, timeout=timeout)
+        finally:
+            self._watchers.discard(changed)
 
     # --- for the client ----------------------------------------------------------------------------------------
 
@@ -158,9 +213,9 @@ class Buffer:
         """Let the stream end behind what is on its way to it. No lane waits for it any more."""
         if not self.has_end:
             self.has_end = True
-            self.failure = failure
+            self._failure = failure
             self._make_room()
-            self._changed.set()
+            _release(self._watchers)
 
     def end_here(self) -> None:
         """Let the stream end behind what has come."""
@@ -172,11 +227,55 @@ class Buffer:
     def close(self) -> None:
         self.end_here()
         self._is_closed = True
-        self.items.clear()
+        self._items.clear()
 
-    def _make_room(self) -> None:
-        for room in self._waiting:
-            if not room.done():
-                with suppress(RuntimeError):  # of a loop that is closed
-                    room.set_result(None)
-        self._waiting.clear()
+    def close_in_any_thread(self) -> None:
+        """Close, also where the garbage collector calls this in another thread than that of the event loop."""
+        loop = self._dispatcher.loop
+        if loop is None or loop.is_closed() or loop is asyncio._get_running_loop():
+            self.close()
+        else:
+            with suppress(RuntimeError):  # it has been closed this very moment
+                loop.call_soon_threadsafe(self.close)
+
+
+def _release(waiting: Collection[asyncio.Future[None]]) -> None:
+    for each in waiting:
+        if not each.done():
+            with suppress(RuntimeError):  # of a loop that is closed
+                each.set_result(None)
+
+
+class Streams:
+    """The streams of a client, and what they end with. ``idle`` returns why no event can come, if none can."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, drain_timeout: float, idle: Callable[[], ReverbError | None]
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._drain_timeout = drain_timeout
+        self._idle = idle
+        self._owners: WeakKeyDictionary[Buffer, object | None] = WeakKeyDictionary()
+
+    def new(self, size: int, owner: object | None, lane: Lane | None) -> Buffer:
+        """Make the buffer of a stream, which ends with its ``owner``, a channel's inbox, or with the connection;
+        ``lane`` brings all of its events, if there is one that does."""
+        buffer = Buffer(size, self._dispatcher, self._drain_timeout, self._idle, lane)
+        self._owners[buffer] = owner
+        return buffer
+
+    def start(self) -> None:
+        """There is a connection: what comes from now on is not for streams whose end has come."""
+        for buffer in list(self._owners):
+            if buffer.has_end:
+                buffer.end_here()
+
+    def end(self, failure: ReverbError | None) -> None:
+        """There will be no connection."""
+        for buffer in list(self._owners):
+            buffer.end(failure)
+
+    def end_of(self, owner: object) -> None:
+        for buffer, each in list(self._owners.items()):
+            if each is owner:
+                buffer.end_here()

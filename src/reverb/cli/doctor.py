@@ -15,7 +15,7 @@ from rich.status import Status
 from rich.text import Text
 
 from .. import ReverbConfig
-from ..auth import _bare
+from ..auth import bare
 from ..config import Found, is_url, look_up
 from ..exceptions import ConfigurationError
 from .examination import Examination, Step
@@ -134,7 +134,7 @@ def _shown(name: str, value: Any) -> str:
         return text
     # These are secret because there may be a password in them.
     if name in ("auth_endpoint", "proxy") and is_url(text, "http", "https", "socks5"):
-        return _bare(text)
+        return bare(text)
     return f"{_MASK} ({len(text)} characters)"
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic_settings import BaseSettings
 
 from .. import EndpointAuthorizer, ReverbAPI, ReverbConfig, SecretAuthorizer
-from .._connection import Connection, Traffic, _url
+from .._connection import Connection, Traffic, url_of
 from .._dispatch import Dispatcher
 from .._protocol import (
     Message,
@@ -29,7 +29,8 @@ from .._protocol import (
     parse_error,
     parse_members,
 )
-from ..auth import ChannelAuth, _bare, require_aiohttp
+from .._tasks import spawn
+from ..auth import ChannelAuth, bare, require_aiohttp
 from ..config import Found
 from ..exceptions import AuthenticationError, ConfigurationError, ConnectionError, ReverbError
 from . import diagnosis
@@ -108,7 +109,7 @@ class Examination:
     ) -> None:
         own = _ServersOwn()
         self._config = config
-        self._proxy = None if config.proxy is None else _bare(config.proxy.get_secret_value())
+        self._proxy = None if config.proxy is None else bare(config.proxy.get_secret_value())
         self._look_timeout = min(config.connect_timeout, _LOOK_TIMEOUT)
         self._place = Place(config, found, own.server_path, own.server_port)
         self._begin = begin
@@ -289,7 +290,7 @@ class Examination:
         return f"{self._config.path}/app/… is a WebSocket" + (f", by {by}" if by else "")
 
     async def _ask_for_upgrade(self, line: Line, config: ReverbConfig, key: str) -> Answer:
-        url = urlsplit(_url(config))
+        url = urlsplit(url_of(config))
         headers = {
             "Host": self._host,
             "Connection": "Upgrade",
@@ -465,7 +466,7 @@ class Examination:
     async def _ask_endpoint(self, channels: Sequence[str]) -> str:
         if self._config.auth_endpoint is None:
             raise _Skipped("REVERB_AUTH_ENDPOINT is not set")
-        url = _bare(self._config.auth_endpoint.get_secret_value())
+        url = bare(self._config.auth_endpoint.get_secret_value())
         channel = next(filter(needs_auth, channels), self._channel)
         try:
             auth = await self._authorize_by_endpoint(channel)
@@ -492,9 +493,9 @@ class Examination:
         try:
             return await self._within(seconds, authorizer(socket_id, channel))
         except asyncio.TimeoutError:
-            raise diagnosis.slow_endpoint(_bare(url), seconds) from None
+            raise diagnosis.slow_endpoint(bare(url), seconds) from None
         except AuthenticationError as error:
-            raise diagnosis.endpoint(_bare(url), error) from None
+            raise diagnosis.endpoint(bare(url), error) from None
 
     async def _subscribe(self, channel: str) -> str:
         config = self._config
@@ -576,20 +577,22 @@ class Examination:
 class _Session:
     """A connection on which one thing at a time is asked and answered."""
 
-    connection: Connection
-
-    def __init__(self) -> None:
+    def __init__(self, config: ReverbConfig) -> None:
+        self.connection = Connection(
+            config,
+            Dispatcher(config.max_pending_bytes, lambda: None),
+            Traffic(),
+            lambda message, size: self._inbox.put_nowait(message),
+            lambda: None,
+        )
         self._inbox: asyncio.Queue[Message | ConnectionError] = asyncio.Queue()
         self._end: asyncio.Task[None]
 
     @classmethod
     async def open(cls, config: ReverbConfig, ssl_context: ssl.SSLContext | None) -> _Session:
-        self = cls()
-        dispatcher = Dispatcher(config.max_pending_events, config.max_pending_bytes, lambda: None)
-        self.connection = await Connection.open(
-            config, ssl_context, dispatcher, lambda message, size: self._inbox.put_nowait(message), Traffic()
-        )
-        self._end = asyncio.ensure_future(self._watch())
+        self = cls(config)
+        await self.connection.open(ssl_context)
+        self._end = spawn(self._watch())
         return self
 
     async def _watch(self) -> None:

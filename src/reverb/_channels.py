@@ -1,0 +1,259 @@
+"""The channels of a client, on whatever connection there is: callers on one side, commands on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from . import _protocol
+from ._dispatch import Dispatcher, Lane
+from ._inbox import Inbox
+from ._protocol import ServerError
+from ._session import Session, no_answer
+from ._subscriptions import (
+    Answered,
+    Command,
+    Confirmed,
+    Fence,
+    Forgotten,
+    Refused,
+    Retry,
+    Settled,
+    Subscription,
+    Subscriptions,
+    Unsubscribe,
+    Withdrawn,
+)
+from .auth import Authorizer, SecretAuthorizer
+from .config import ReverbConfig
+from .exceptions import AuthenticationError, ReverbError, SubscriptionError, TimeoutError, again
+from .stream import Streams
+
+log = logging.getLogger("reverb.channels")
+
+_SLOW_AFTER = 1.0
+"""Seconds that reading is paused before that is worth a warning."""
+_SLOW_WARNING_INTERVAL = 60.0
+"""Seconds between two warnings that handlers are too slow."""
+
+
+class Channels:
+    """Keeps the channels that a program wants subscribed. What their lives are is known by ``subscriptions``."""
+
+    def __init__(
+        self,
+        config: ReverbConfig,
+        authorizer: Authorizer | None,
+        dispatcher: Dispatcher,
+        client_lane: Lane,
+        streams: Streams,
+    ) -> None:
+        self.subscriptions: Subscriptions[Inbox] = Subscriptions(self._explain)
+        self.session: Session | None = None
+        """That of the connection that there is, or that is being made."""
+        self._config = config
+        self._address = config.address
+        self._authorizer = authorizer
+        self._dispatcher = dispatcher
+        self._client_lane = client_lane
+        self._streams = streams
+        self._is_carrying_out = False
+        self._slow_timer: asyncio.TimerHandle | None = None
+        self._warned_slow_at = -_SLOW_WARNING_INTERVAL
+
+    # --- callers -----------------------------------------------------------------------------------------------
+
+    async def subscribe(
+        self, name: str, make: Callable[[], Inbox], max_pending: int | None = None
+    ) -> Subscription[Inbox]:
+        """Return the subscription to a channel once the server has confirmed it; ``make`` is called where there is
+        none yet. Whatever else happens, cancellation included, the caller wants it no longer."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[None] = loop.create_future()
+        timeout = self._config.subscribe_timeout
+        timer: asyncio.TimerHandle
+
+        def resolve(error: ReverbError | None) -> None:
+            if not answer.done():
+                if error is None:
+                    answer.set_result(None)
+                else:
+                    answer.set_exception(again(error))
+                    answer.exception()  # whoever waits may be cancelled
+
+        def give_up() -> None:
+            nonlocal timer
+            if self.session is None or not self.session.is_open:
+                resolve(TimeoutError(f"{no_answer(name, timeout)}: there was no connection"))
+            elif self.subscriptions.is_stuck(claim.subscription):
+                resolve(TimeoutError(no_answer(name, timeout)))
+            else:  # who is asked has a time of his own
+                timer = loop.call_later(timeout, give_up)
+
+        timer = loop.call_later(timeout, give_up)
+        found = self.subscriptions.get(name)
+        claim = self.subscriptions.claim(name, make() if found is None else found.item, resolve)
+        if max_pending is not None:
+            claim.subscription.item.lane.max_pending = max_pending
+        try:
+            self.carry_out()
+            await answer
+            if not self.subscriptions.give(claim):
+                raise SubscriptionError(f"{name!r} was unsubscribed before it could be used")
+        finally:
+            timer.cancel()
+            self.subscriptions.withdraw(claim)
+            self.carry_out()
+            if claim.subscription.is_given:
+                claim.subscription.item.given()
+        return claim.subscription
+
+    def want(self, name: str, make: Callable[[], Inbox]) -> Subscription[Inbox]:
+        """Want a channel without waiting for it; it is subscribed as soon as that is possible."""
+        found = self.subscriptions.get(name)
+        wanted = self.subscriptions.want(name, make() if found is None else found.item)
+        self.carry_out()
+        return wanted
+
+    def unsubscribe(self, name: str) -> None:
+        found = self.subscriptions.get(name)
+        if found is not None:
+            reason = f"{name!r} was unsubscribed before the server had confirmed it"
+            self.subscriptions.leave(name, SubscriptionError(reason))
+            self._forget(found)  # at once, also where a handler calls this in the middle of other commands
+            self.carry_out()
+
+    @property
+    def missing(self) -> int:
+        """How many channels the program was given that are not subscribed now."""
+        return sum(each.is_given and not each.is_subscribed for each in self.subscriptions)
+
+    def client_bound(self) -> None:
+        """The client has a handler for the events of all channels."""
+        for each in self.subscriptions:
+            if each.is_given:
+                each.item.client_bound()
+
+    def end(self, error: ReverbError) -> None:
+        """There will be no connection: let all who wait have the ``error``."""
+        self.subscriptions.give_up(error)
+        for each in self.subscriptions:
+            each.item.failed(error)
+        self.carry_out()
+
+    def clear(self) -> None:
+        """Forget what is not delivered yet."""
+        for each in self.subscriptions:
+            each.item.lane.clear()
+
+    # --- the present connection --------------------------------------------------------------------------------
+
+    def carry_out(self) -> None:
+        """Carry out what the subscriptions command, and ask for what is wanted.
+
+        Handlers that are called meanwhile may lead here again; what that adds is done behind the rest.
+        """
+        if self._is_carrying_out:
+            return
+        self._is_carrying_out = True
+        try:
+            commands = self.subscriptions.commands
+            while True:
+                while commands:
+                    self._carry_out(commands.popleft())
+                is_asked = self.session is not None and self.session.ask_next()
+                if not (is_asked or commands):
+                    return
+        finally:
+            self._is_carrying_out = False
+
+    def _carry_out(self, command: Command) -> None:
+        session = self.session
+        if isinstance(command, Confirmed):
+            self._confirm(command.subscription, command.answer)
+        elif isinstance(command, Refused):
+            self._report(command.subscription, command.error, is_lasting=command.is_lasting)
+        elif isinstance(command, Forgotten):
+            self._forget(command.subscription)
+        elif session is None or not session.is_open:
+            return  # the rest is about a connection that is gone
+        elif isinstance(command, Answered):
+            session.answered(command.question, command.error)
+        elif isinstance(command, Retry):
+            session.retry_later(command.subscription, command.error)
+        elif isinstance(command, Withdrawn):
+            session.withdraw(command.subscription)
+        elif isinstance(command, Unsubscribe):
+            session.unsubscribe(command.name)
+        elif isinstance(command, Fence):
+            session.fence()
+        elif isinstance(command, Settled):
+            session.settled()
+
+    def _confirm(self, subscription: Subscription[Inbox], answer: Any) -> None:
+        if subscription.is_subscribed:  # and was not left by a handler meanwhile
+            inbox, (message, size) = subscription.item, answer
+            self._dispatcher.lanes[subscription.name] = inbox.lane
+            inbox.confirmed(message, size, is_awaited=subscription.is_awaited)
+
+    def _report(self, subscription: Subscription[Inbox], error: ReverbError, *, is_lasting: bool) -> None:
+        """Tell the program of a channel that was subscribed once, so that nobody may be waiting for it."""
+        when = "it is tried again at the next reconnect" if is_lasting else "it is tried again until it works"
+        fields = {"reverb_address": self._address, "reverb_channel": subscription.name}
+        log.error("%s; %s", error, when, extra=fields)
+        if is_lasting:
+            subscription.item.failed(error)
+        subscription.item.lane.tell(str(error), error)
+
+    def _forget(self, subscription: Subscription[Inbox]) -> None:
+        inbox, lanes = subscription.item, self._dispatcher.lanes
+        if lanes.get(subscription.name) is inbox.lane:
+            del lanes[subscription.name]
+        inbox.close()
+        self._streams.end_of(inbox)
+        if self.session is not None:
+            self.session.forget(subscription)
+
+    def _explain(self, name: str, error: ServerError) -> ReverbError:
+        if not _protocol.is_auth_refusal(error):
+            text = f"{self._address} refused the subscription to {name!r}: {error}"
+            return SubscriptionError(text, code=error.code)
+        hint = (
+            "check REVERB_APP_KEY and REVERB_APP_SECRET"
+            if isinstance(self._authorizer, SecretAuthorizer)
+            else "check the authorizer"
+        )
+        text = f"{self._address} refused the signature for {name!r}: {error}; {hint}"
+        return AuthenticationError(text, code=error.code)
+
+    # --- reading at the pace of the handlers -------------------------------------------------------------------
+
+    def regulate_reading(self) -> None:
+        """Read from the server while handlers have room for it; say so when that takes long."""
+        if self.session is None or self.session.regulate_reading():
+            self._cancel_slow_warning()
+        elif self._slow_timer is None:
+            self._slow_timer = asyncio.get_running_loop().call_later(_SLOW_AFTER, self._warn_slow)
+
+    def _warn_slow(self) -> None:
+        self._slow_timer = None
+        if monotonic() - self._warned_slow_at < _SLOW_WARNING_INTERVAL:
+            return
+        self._warned_slow_at = monotonic()
+        slowest = max([self._client_lane, *(each.item.lane for each in self.subscriptions)], key=len)
+        log.warning(
+            "handlers are slower than the server: %d events wait, %d of them on %s; "
+            "reading is paused until they have caught up",
+            self._dispatcher.pending_events,
+            len(slowest),
+            slowest.name or "the client",
+            extra={"reverb_address": self._address, "reverb_channel": slowest.name},
+        )
+
+    def _cancel_slow_warning(self) -> None:
+        if self._slow_timer is not None:
+            self._slow_timer.cancel()
+            self._slow_timer = None

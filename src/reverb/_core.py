@@ -1,0 +1,114 @@
+"""The parts of a client, put together: what the client, its channels and its user are in front of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from time import monotonic
+from typing import Any
+
+from ._authorizations import Authorizations
+from ._channels import Channels
+from ._connection import Traffic
+from ._dispatch import Dispatcher, Lane
+from ._inbox import UserInbox
+from ._pace import Pace
+from ._session import Session
+from ._supervisor import Outage, Supervisor
+from ._tasks import spawn
+from .auth import Authorizer, ChannelAuth
+from .config import ReverbConfig
+from .events import ConnectionState, Events
+from .exceptions import ReverbError
+from .stream import Streams
+
+_ALIVE = (ConnectionState.CONNECTING, ConnectionState.CONNECTED, ConnectionState.UNAVAILABLE)
+"""The states in which events may come, or at least their end."""
+
+
+class Core:
+    """Has the parts, and tells them what the :class:`Supervisor` tells it."""
+
+    def __init__(self, config: ReverbConfig, authorizer: Authorizer | None) -> None:
+        self.config = config
+        self.authorizer = authorizer
+        self.traffic = Traffic()
+        self.dispatcher = Dispatcher(config.max_pending_bytes, self._on_pressure)
+        self.lane = Lane(None, self.dispatcher)
+        """The client's own, with the handlers for the events of all channels."""
+        self.streams = Streams(self.dispatcher, config.drain_timeout, self._why_idle)
+        self.channels = Channels(config, authorizer, self.dispatcher, self.lane, self.streams)
+        self.user = UserInbox(self.dispatcher, self.lane)
+        self.supervisor = Supervisor(config, self.dispatcher, self)
+        self.closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        """What else is to be closed when the client disconnects."""
+        self._greeted: Session | None = None
+        """That of the last connection on which the server has greeted us."""
+        self._authorizations: Authorizations | None = None
+        self._pace: Pace | None = None
+
+    @property
+    def session(self) -> Session | None:
+        """That of the present connection; None while nothing can be sent."""
+        session = self._greeted
+        return session if session is not None and session.is_open else None
+
+    async def ask_for_key(self, socket_id: str, channel: str) -> ChannelAuth:
+        """Ask for a channel's authorisation because of the key that comes with it."""
+        assert self._authorizations is not None
+        return await self._authorizations.ask_for_channel(socket_id, channel)
+
+    def _why_idle(self) -> ReverbError | None:
+        # Not is_running: while the client disconnects, what was received still comes, and then the end.
+        return None if self.supervisor.state in _ALIVE else self.supervisor.why_not_running()
+
+    def _on_pressure(self) -> None:
+        self.channels.regulate_reading()
+
+    # --- called by the supervisor ------------------------------------------------------------------------------
+
+    def began(self) -> None:
+        config = self.config
+        self._authorizations = Authorizations(self.authorizer, config.auth_concurrency, config.subscribe_timeout)
+        self._pace = Pace(config.reconnect_delay_min, config.reconnect_delay_max)
+
+    def new_session(self) -> Session:
+        assert self._authorizations is not None
+        assert self._pace is not None
+        session = self.channels.session = Session(
+            self.config,
+            self.channels.subscriptions,
+            self.channels.carry_out,
+            self.user,
+            self.lane,
+            self.dispatcher,
+            self._authorizations,
+            self._pace,
+            self.traffic,
+        )
+        return session
+
+    def connected(self) -> None:
+        self._greeted = self.channels.session
+        self.streams.start()
+
+    def state_changed(self, previous: ConnectionState, current: ConnectionState) -> None:
+        self.lane.put(Events.STATE_CHANGE.value, {"previous": previous, "current": current})
+
+    def reconnected(self, outage: Outage) -> None:
+        downtime = monotonic() - outage.since
+        self.lane.put(Events.RECONNECTED.value, {"downtime": downtime, "attempts": outage.attempts})
+
+    def ended(self, error: ReverbError, *, is_failure: bool) -> None:
+        self.channels.end(error)
+        self.streams.end(error if is_failure else None)
+
+    async def close(self) -> None:
+        self.channels.clear()
+        self.user.lane.clear()
+        self.lane.clear()
+        closing = [spawn(close()) for close in self.closers]
+        if self.channels.session is not None:
+            await self.channels.session.wait_ended()
+        if closing:
+            await asyncio.wait(closing)

@@ -1,0 +1,264 @@
+"""What the server says about a channel, or about the user: kept up to date here, and passed on to handlers.
+
+An inbox is what a public object (:class:`reverb.Channel`, :class:`reverb.User`) shows, and what the machinery
+works on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+from . import _protocol, crypto
+from ._authorizations import Authenticate
+from ._dispatch import Dispatcher, Lane, Unseal
+from ._protocol import Message
+from .auth import ChannelAuth
+from .events import Events
+from .exceptions import ProtocolError, ReverbError, SubscriptionError, TimeoutError, again
+
+_GRACE = 1.0
+"""Seconds that the first events of a channel wait for its first handler, …"""
+_SHORT_GRACE = 0.05
+"""… and when there are global handlers that would have to wait with them."""
+_USELESS_KEY_INTERVAL = 10.0
+"""Seconds before a channel asks for another key when the last one it got did not help."""
+
+AskForKey = Callable[[str, str], Awaitable[ChannelAuth]]
+"""Asks the authorizer about a channel, ``(socket_id, channel_name)``, because of the key that comes with it."""
+
+
+class Inbox:
+    """That of a channel. ``client_lane`` has the handlers for the events of all channels."""
+
+    __slots__ = ("channel", "channel_data", "client_lane", "lane", "lost_at", "name", "subscription_count")
+
+    def __init__(
+        self,
+        name: str,
+        dispatcher: Dispatcher,
+        client_lane: Lane,
+        channel_data: str | None = None,
+        unseal: Unseal | None = None,
+    ) -> None:
+        self.name = name
+        self.lane = Lane(name, dispatcher, client_lane, unseal)
+        self.client_lane = client_lane
+        self.channel: Any = None
+        """The public object, for the one who made both."""
+        self.channel_data = channel_data
+        """The JSON text that says who we are, as it is signed and sent; from an authorizer it comes anew each
+        time."""
+        self.lost_at: float | None = None
+        """When the subscription was lost, on the clock of :func:`time.monotonic`."""
+        self.subscription_count: int | None = None
+
+    def authorized(self, auth: ChannelAuth, socket_id: str) -> None:
+        """Take what the authorizer said; raise AuthenticationError where something is missing in it."""
+        self.channel_data = auth.channel_data
+
+    def confirmed(self, message: Message, size: int, *, is_awaited: bool) -> None:
+        """Take the server's confirmation. While callers wait for the channel, its events are held until
+        :meth:`given`."""
+        if is_awaited:
+            self.lane.hold()
+        self.lane.put(Events.SUBSCRIPTION_SUCCEEDED.value, message.data, None, size)
+        lost_at, self.lost_at = self.lost_at, None
+        if lost_at is not None:
+            self.lane.put(Events.RESUBSCRIBED.value, {"downtime": monotonic() - lost_at})
+
+    def given(self) -> None:
+        """The program is about to be given the channel: soon its events can go to whoever is bound by then."""
+        if self.lane.is_bound:
+            self.lane.release_in(0)
+        else:
+            self.lane.release_in(_SHORT_GRACE if self.client_lane.is_bound else _GRACE)
+
+    def client_bound(self) -> None:
+        """The client has a handler for our events, so that they need not wait for one of our own."""
+        self.lane.release_in(_SHORT_GRACE)
+
+    def take(self, message: Message, size: int) -> None:
+        """Take an event of the protocol."""
+        if message.event == Events.SUBSCRIPTION_COUNT:
+            data = _protocol.parse_data(message.data)
+            count = data.get("subscription_count") if isinstance(data, dict) else None
+            self.subscription_count = count if isinstance(count, int) else None
+        self.lane.put(message.event, message.data, message.user_id, size)
+
+    def lost(self, at: float) -> None:
+        """The subscription is gone since ``at``, because the connection is."""
+        self.lost_at = at
+        self.subscription_count = None
+
+    def failed(self, error: ReverbError) -> None:
+        """Nothing more comes, for this reason."""
+
+    def close(self) -> None:
+        """The channel was left: nothing of it is delivered any more."""
+        self.lane.close()
+
+
+class PresenceInbox(Inbox):
+    """That of a channel that knows who is subscribed to it."""
+
+    __slots__ = ("_expected", "me", "members")
+
+    def __init__(
+        self, name: str, dispatcher: Dispatcher, client_lane: Lane, channel_data: str | None = None
+    ) -> None:
+        super().__init__(name, dispatcher, client_lane, channel_data)
+        self.me: dict[str, Any] = _identity(channel_data)
+        self.members: dict[str, dict[str, Any]] = {}
+        self._expected: dict[asyncio.Future[dict[str, Any]], str] = {}
+        """Who waits for a member, and for which."""
+
+    async def wait_for_member(self, user_id: str, timeout: float | None) -> dict[str, Any]:
+        if user_id in self.members:
+            return self.members[user_id]
+        expected: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._expected[expected] = user_id
+        try:
+            await asyncio.wait({expected}, timeout=timeout)
+            if not expected.done():
+                raise TimeoutError(f"{user_id!r} did not come to {self.name!r} within {timeout:g} seconds")
+            return expected.result()
+        finally:
+            del self._expected[expected]
+
+    def confirmed(self, message: Message, size: int, *, is_awaited: bool) -> None:
+        self.me = _identity(self.channel_data)
+        self.members = _protocol.parse_members(_protocol.parse_data(message.data))
+        for user_id, info in self.members.items():
+            self._welcome(user_id, info)
+        super().confirmed(message, size, is_awaited=is_awaited)
+
+    def take(self, message: Message, size: int) -> None:
+        if message.event not in (Events.MEMBER_ADDED, Events.MEMBER_REMOVED):
+            super().take(message, size)
+            return
+        member = _protocol.parse_data(message.data)
+        user_id = member.get("user_id") if isinstance(member, dict) else None
+        if user_id is None:
+            return
+        user_id = str(user_id)
+        if message.event == Events.MEMBER_ADDED:
+            info = _protocol.parse_user_info(member.get("user_info"))
+            self.members[user_id] = info
+            self._welcome(user_id, info)
+        else:
+            # The server names the one who left; who that was, only we still know.
+            info = self.members.pop(user_id, {})
+        self.lane.put(message.event, {"user_id": user_id, "user_info": info}, None, size)
+
+    def _welcome(self, user_id: str, info: dict[str, Any]) -> None:
+        for expected, name in self._expected.items():
+            if name == user_id and not expected.done():
+                expected.set_result(info)
+
+    def failed(self, error: ReverbError) -> None:
+        for expected in self._expected:
+            if not expected.done():
+                expected.set_exception(again(error))
+                expected.exception()  # whoever waits may be cancelled yet
+
+    def close(self) -> None:
+        super().close()
+        self.failed(SubscriptionError(f"{self.name!r} was unsubscribed"))
+
+
+class EncryptedInbox(Inbox):
+    """That of a channel whose events only its subscribers can read.
+
+    The key comes with the authorisation. An event that it does not decrypt waits, and so do those behind it, while
+    a new key is asked for, once. What can't be read with that either is left out, and reported to handlers of
+    ``"error"``.
+    """
+
+    __slots__ = ("_ask_for_key", "_keys", "_no_key_before", "_socket_id")
+
+    def __init__(self, name: str, dispatcher: Dispatcher, client_lane: Lane, ask_for_key: AskForKey) -> None:
+        crypto.require_nacl()
+        super().__init__(name, dispatcher, client_lane, unseal=self._unseal)
+        self._ask_for_key = ask_for_key
+        self._keys: tuple[bytes, ...] = ()
+        """The present key, and the one before it, for what was sealed with that and still waits."""
+        self._socket_id = ""
+        self._no_key_before = 0.0
+        """When another key may be asked for, on the clock of :func:`time.monotonic`."""
+
+    def authorized(self, auth: ChannelAuth, socket_id: str) -> None:
+        super().authorized(auth, socket_id)
+        key = crypto.parse_shared_secret(self.name, auth.shared_secret)
+        self._keys = (key, *(old for old in self._keys[:1] if old != key))
+        self._socket_id = socket_id
+
+    async def _unseal(self, event: str, data: Any) -> Any:
+        """Decrypt what is about to be delivered. The events behind it wait."""
+        if event.startswith(_protocol.PROTOCOL_PREFIXES):
+            return data
+        try:
+            return self._decrypt(data)
+        except ProtocolError as error:
+            reason: ReverbError = error
+        if monotonic() >= self._no_key_before:
+            try:
+                auth = await self._ask_for_key(self._socket_id, self.name)
+                self.authorized(auth, self._socket_id)
+                return self._decrypt(data)
+            except ReverbError as error:
+                reason = error
+                self._no_key_before = monotonic() + _USELESS_KEY_INTERVAL
+        raise ProtocolError(f"{event!r} on {self.name!r} could not be decrypted: {reason}") from reason
+
+    def _decrypt(self, data: Any) -> str:
+        *first, last = self._keys
+        for key in first:
+            with suppress(ProtocolError):
+                return crypto.unseal(data, key)
+        return crypto.unseal(data, last)
+
+
+class UserInbox:
+    """That of the user whose the connection is; nobody's before the first sign-in."""
+
+    def __init__(self, dispatcher: Dispatcher, client_lane: Lane) -> None:
+        self.lane = Lane(None, dispatcher, client_lane)
+        self.id: str | None = None
+        self.is_signed_in = False
+        self.authenticate: Authenticate | None = None
+        """How the user was signed in, to do it again on the next connection."""
+        self._client_lane = client_lane
+        self._lanes = dispatcher.lanes
+
+    def signed_in(self, message: Message) -> str:
+        """Take the server's confirmation; return the name of the user's own channel."""
+        data = _protocol.parse_data(message.data)
+        text = data.get("user_data") if isinstance(data, dict) else None
+        user = _protocol.parse_data(text)
+        self.id = str(user.get("id")) if isinstance(user, dict) else None
+        self.is_signed_in = True
+        self._lanes.pop(self.lane.name, None)
+        name = self.lane.name = f"#server-to-user-{self.id}"
+        self._lanes[name] = self.lane
+        self._client_lane.put(Events.SIGNIN_SUCCESS.value, {"user_data": user})
+        return name
+
+    def take_watchlist(self, message: Message) -> None:
+        data = _protocol.parse_data(message.data)
+        changes = data.get("events") if isinstance(data, dict) else None
+        names = {"online": Events.WATCHLIST_ONLINE, "offline": Events.WATCHLIST_OFFLINE}
+        for change in changes if isinstance(changes, list) else ():
+            ids = change.get("user_ids") if isinstance(change, dict) else None
+            if isinstance(ids, list) and change.get("name") in names:
+                self.lane.put(names[change["name"]].value, {"user_ids": [str(user_id) for user_id in ids]})
+
+
+def _identity(channel_data: str | None) -> dict[str, Any]:
+    data = _protocol.parse_data(channel_data)
+    if not isinstance(data, dict) or data.get("user_id") is None:
+        return {}
+    return {"user_id": str(data["user_id"]), "user_info": _protocol.parse_user_info(data.get("user_info"))}

@@ -1,0 +1,475 @@
+"""What lives and dies with one connection: what was asked on it, who signs for that, and who waits for answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from math import inf
+from time import monotonic
+from typing import Any
+
+from . import _protocol
+from ._authorizations import Authenticate, Authorizations
+from ._backoff import Backoff
+from ._connection import Connection, Traffic
+from ._dispatch import Dispatcher, Lane
+from ._inbox import Inbox, UserInbox
+from ._pace import Pace
+from ._protocol import Action, Message, ServerError
+from ._subscriptions import Question, Subscription, Subscriptions
+from ._tasks import spawn
+from .auth import ChannelAuth, SecretAuthorizer
+from .config import ReverbConfig
+from .events import Events
+from .exceptions import AuthenticationError, ConnectionError, ProtocolError, ReverbError, TimeoutError, again
+
+log = logging.getLogger("reverb.session")
+
+_CANCEL_TIMEOUT = 1.0
+"""Seconds that authorizers get to clean up when the connection they sign for is gone."""
+
+
+class Session:
+    """One connection, from the attempt to make it to its end.
+
+    What the server says goes to ``subscriptions``, to the inbox that it concerns, or to who waits for it here;
+    ``carry_out`` is called when there may be commands of the subscriptions.
+    """
+
+    def __init__(
+        self,
+        config: ReverbConfig,
+        subscriptions: Subscriptions[Inbox],
+        carry_out: Callable[[], None],
+        user: UserInbox,
+        client_lane: Lane,
+        dispatcher: Dispatcher,
+        authorizations: Authorizations,
+        pace: Pace,
+        traffic: Traffic,
+    ) -> None:
+        self.connection = Connection(config, dispatcher, traffic, self._take, self._end)
+        self.is_settled = False
+        """Whether all that was wanted when the connection was made is subscribed, refused, or overdue."""
+        self._config = config
+        self._address = config.address
+        self._subscriptions = subscriptions
+        self._carry_out = carry_out
+        self._user = user
+        self._lane = client_lane
+        self._dispatcher = dispatcher
+        self._authorizations = authorizations
+        self._pace = pace
+        self._on_settled: Callable[[], None] = lambda: None
+        self._asks: dict[Subscription[Inbox], _Ask] = {}
+        """What is authorised, or asked for."""
+        self._waiting: dict[Question, asyncio.Future[None]] = {}
+        """Who waits for the answer to a ping or a sign-in."""
+        self._retries: dict[Subscription[Inbox], asyncio.TimerHandle] = {}
+        self._next_turn: asyncio.TimerHandle | None = None
+        """When the next channel may be asked for, where the server has a rate limit."""
+        self._signing_in: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_open(self) -> bool:
+        return self.connection.is_open
+
+    # --- the connection's life ---------------------------------------------------------------------------------
+
+    def start(self, on_settled: Callable[[], None]) -> None:
+        """The server has greeted us: ask for everything that is wanted. ``on_settled`` is called when all of that
+        is subscribed, refused, or overdue."""
+        connection = self.connection
+        if not connection.is_open:
+            return
+        self._on_settled = on_settled
+        self._pace.connected()
+        self._lane.put(
+            Events.CONNECTION_ESTABLISHED.value,
+            {"socket_id": connection.socket_id, "activity_timeout": connection.activity_timeout},
+        )
+        if self._user.authenticate is not None:
+            self._spawn(self._sign_in_again(self._user.authenticate))
+        self._subscriptions.connected(connection.answers)
+        self._carry_out()
+        self.regulate_reading()
+
+    def _end(self) -> None:
+        """The connection is about to be gone, and everything with it."""
+        for task in self._tasks:
+            task.cancel()
+        for ask in self._asks.values():
+            ask.stop()
+        self._asks.clear()
+        for timer in self._retries.values():
+            timer.cancel()
+        self._retries.clear()
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+        for question, waiter in self._waiting.items():
+            when = "before a ping was answered" if question.channel is None else "while signing in"
+            _fail(waiter, ConnectionError(f"lost the connection to {self._address} {when}"))
+        self._waiting.clear()
+        self._user.is_signed_in = False
+        for each in self._subscriptions:
+            if each.is_subscribed:
+                each.item.lost(self.connection.alive_at)
+        self._subscriptions.lost()
+
+    async def wait_ended(self) -> None:
+        """Wait, for a moment, until what the connection had started is over."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CANCEL_TIMEOUT)
+        await self._authorizations.wait_ended(_CANCEL_TIMEOUT)
+
+    def settled(self) -> None:
+        if not self.is_settled:
+            self.is_settled = True
+            self._on_settled()
+
+    def regulate_reading(self) -> bool:
+        """Read from the socket, unless the handlers have enough to do; return whether we read.
+
+        While a subscribe or a ping is unanswered, reading goes on, or a handler that subscribes would wait for an
+        answer that nobody reads; but not without bounds.
+        """
+        full = self._dispatcher.is_full
+        if full and (self._waiting or any(each.deadline is not None for each in self._asks.values())):
+            full = self._dispatcher.is_flooded
+        self.connection.set_reading(not full)
+        return not full
+
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+        task = spawn(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # --- asking for channels -----------------------------------------------------------------------------------
+
+    def ask_next(self) -> bool:
+        """Ask for the next channel that is wanted, if it is time; return whether there was one."""
+        if not self.is_open:
+            return False
+        now = monotonic()
+        wait = self._pace.wait(now)
+        if wait > 0:
+            self._wait_for_turn(wait)
+            return False
+        subscription = self._subscriptions.take_next()
+        if subscription is None:
+            return False
+        self._pace.asked()
+        ask = self._asks[subscription] = _Ask(now)
+        authorizer, inbox = self._authorizations.authorizer, subscription.item
+        if not _protocol.needs_auth(subscription.name):
+            self._send(subscription, ask, None)
+        elif isinstance(authorizer, SecretAuthorizer):
+            auth = authorizer.authorize(self.connection.socket_id, subscription.name, inbox.channel_data)
+            self._send(subscription, ask, auth)
+        else:
+            ask.authorizing = self._spawn(self._authorize(subscription, ask))
+        return True
+
+    def _wait_for_turn(self, wait: float) -> None:
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+        if wait < inf:
+            self._next_turn = asyncio.get_running_loop().call_later(wait, self._carry_out)
+        self._subscriptions.held_up()
+
+    async def _authorize(self, subscription: Subscription[Inbox], ask: _Ask) -> None:
+        def on_turn() -> None:
+            ask.began_at = monotonic()
+
+        try:
+            auth = await self._authorizations.ask_for_channel(
+                self.connection.socket_id, subscription.name, on_turn
+            )
+        except ReverbError as error:
+            self._fail(subscription, ask, error)
+        else:
+            self._send(subscription, ask, auth)
+        self._carry_out()
+
+    def _send(self, subscription: Subscription[Inbox], ask: _Ask, auth: ChannelAuth | None) -> None:
+        connection, inbox = self.connection, subscription.item
+        if self._asks.get(subscription) is not ask or not connection.is_open:
+            return
+        ask.authorizing = None
+        try:
+            if auth is not None:
+                inbox.authorized(auth, connection.socket_id)
+            question = connection.send_subscribe(
+                subscription.name, None if auth is None else auth.auth, inbox.channel_data
+            )
+        except AuthenticationError as error:
+            self._fail(subscription, ask, error)
+            return
+        except (TypeError, ValueError):  # an authorizer may return anything
+            text = f"the authorizer failed for {subscription.name!r}: what it returned cannot be sent"
+            self._fail(subscription, ask, AuthenticationError(text))
+            return
+        self._subscriptions.asked(subscription, question)
+        timeout = self._config.subscribe_timeout
+        ask.deadline = asyncio.get_running_loop().call_later(
+            max(0.0, ask.began_at + timeout - monotonic()), self._overdue, subscription, timeout
+        )
+        self.regulate_reading()
+
+    def _fail(self, subscription: Subscription[Inbox], ask: _Ask, error: ReverbError) -> None:
+        if self._asks.get(subscription) is ask:
+            del self._asks[subscription]
+            self._pace.dropped()
+            self._subscriptions.refused(subscription, error)
+
+    def _overdue(self, subscription: Subscription[Inbox], timeout: float) -> None:
+        self._subscriptions.overdue(subscription, TimeoutError(no_answer(subscription.name, timeout)))
+        self._carry_out()
+
+    # --- what the subscriptions command ------------------------------------------------------------------------
+
+    def answered(self, question: Question, error: ServerError | None) -> None:
+        """A question has its answer."""
+        waiter = self._waiting.pop(question, None)
+        if waiter is not None:
+            if error is None:
+                _succeed(waiter)
+            else:
+                _fail(waiter, self._explain(question, error))
+        ask = None if question.subject is None else self._asks.pop(question.subject, None)
+        if ask is not None:
+            ask.stop()
+            if error is not None and _protocol.is_rate_limit(*error):
+                self._pace.refused(ask.asked_at, monotonic())
+            else:
+                self._pace.taken(ask.asked_at, monotonic())
+        self.regulate_reading()
+
+    def withdraw(self, subscription: Subscription[Inbox]) -> None:
+        """Stop signing for what nobody wants any more."""
+        ask = self._asks.pop(subscription, None)
+        if ask is not None:
+            ask.stop()
+            self._pace.dropped()
+
+    def forget(self, subscription: Subscription[Inbox]) -> None:
+        """Don't try again what nobody wants any more."""
+        timer = self._retries.pop(subscription, None)
+        if timer is not None:
+            timer.cancel()
+
+    def retry_later(self, subscription: Subscription[Inbox], error: ReverbError) -> None:
+        """Try again what was refused for a passing reason: with the pace of the server's rate limit, or else after
+        a delay that grows each time."""
+
+        def retry() -> None:
+            self._retries.pop(subscription, None)
+            self._subscriptions.retry(subscription)
+            self._carry_out()
+
+        if _protocol.is_rate_limit(error.code, str(error)):
+            self._subscriptions.retry(subscription)
+            return
+        backoff = Backoff(self._config.reconnect_delay_min, self._config.reconnect_delay_max)
+        backoff.attempts = subscription.attempts - 1
+        self.forget(subscription)
+        self._retries[subscription] = asyncio.get_running_loop().call_later(backoff.delay(Action.BACK_OFF), retry)
+
+    def unsubscribe(self, name: str) -> None:
+        if self.is_open:
+            self.connection.send_silent(_protocol.encode_unsubscribe(name))
+
+    def fence(self) -> None:
+        if self.is_open:
+            self.connection.send_ping()
+            self.regulate_reading()
+
+    # --- what is asked for by callers --------------------------------------------------------------------------
+
+    async def ping(self, timeout: float) -> float:
+        started = monotonic()
+        question = self.connection.send_ping()
+        answer = self._wait_for(question)
+        try:
+            await asyncio.wait({answer}, timeout=timeout)
+        finally:
+            self._waiting.pop(question, None)
+        if not answer.done():
+            raise TimeoutError(
+                f"{self._address} did not answer a ping within {timeout:g} seconds (REVERB_PONG_TIMEOUT)"
+            )
+        answer.result()
+        return monotonic() - started
+
+    async def sign_in(self, authenticate: Authenticate) -> None:
+        """Sign the user in, and remember how. Goes on when the caller is cancelled."""
+        while self._signing_in is not None:
+            await asyncio.wait({self._signing_in})
+        if not self.is_open:
+            raise ConnectionError(f"cannot sign in: not connected to {self._address}")
+        task = self._signing_in = self._spawn(self._sign_in(authenticate))
+        task.add_done_callback(self._signed_in)
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise ConnectionError(f"lost the connection to {self._address} while signing in")
+        task.result()
+
+    async def _sign_in(self, authenticate: Authenticate) -> None:
+        auth = await self._authorizations.ask_for_user(authenticate, self.connection.socket_id)
+        if self.connection.answers.is_open(_protocol.SIGNIN):
+            raise ProtocolError("signing in was never answered on this connection")
+        timeout = self._config.subscribe_timeout
+        try:
+            question = self.connection.send_signin(auth.auth, auth.user_data)
+        except (TypeError, ValueError):
+            text = "the authorizer failed for the user: what it returned cannot be sent"
+            raise AuthenticationError(text) from None
+        answer = self._wait_for(question)
+        try:
+            await asyncio.wait({answer}, timeout=timeout)
+        except asyncio.CancelledError:
+            # The connection has ended. soketi does that right behind a refusal, which is there by now.
+            if not answer.done():
+                raise
+        if not answer.done():
+            question.is_overdue = True
+            self.fence()
+            raise TimeoutError(
+                f"{self._address} did not answer to signing in within {timeout:g} seconds "
+                "(REVERB_SUBSCRIBE_TIMEOUT): is user authentication enabled for the application?"
+            )
+        answer.result()
+        self._user.authenticate = authenticate
+
+    def _signed_in(self, task: asyncio.Task[None]) -> None:
+        self._signing_in = None
+        if not task.cancelled():
+            task.exception()  # the caller may be cancelled, and nobody else waits for it
+
+    async def _sign_in_again(self, authenticate: Authenticate) -> None:
+        try:
+            await self.sign_in(authenticate)
+        except ReverbError as error:
+            if self.is_open:
+                fields = {"reverb_address": self._address}
+                log.error("%s; it is tried again at the next reconnect", error, extra=fields)
+                self._lane.tell(str(error), error)
+
+    def _wait_for(self, question: Question) -> asyncio.Future[None]:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[question] = waiter
+        self.regulate_reading()
+        return waiter
+
+    def _explain(self, question: Question, error: ServerError) -> ReverbError:
+        if question.channel != _protocol.SIGNIN:
+            return ProtocolError(f"{self._address} refused a ping: {error}", code=error.code)
+        if error.code == _protocol.INVALID_MESSAGE:
+            return ProtocolError(
+                f"{self._address} does not support signing users in: {error}; Laravel Reverb doesn't",
+                code=error.code,
+            )
+        return AuthenticationError(f"{self._address} refused to sign the user in: {error}", code=error.code)
+
+    # --- what the server says ----------------------------------------------------------------------------------
+
+    def _take(self, message: Message, size: int) -> None:
+        """Take what did not go the fast way (:meth:`Connection._receiver`)."""
+        if message.event.startswith("reverb:"):
+            fields = {"reverb_channel": message.channel, "reverb_event": message.event}
+            log.warning("skipped %r: events with this prefix are the client's own", message.event, extra=fields)
+            return
+        lane = self._dispatcher.lanes.get(message.channel)
+        if lane is not None and not message.event.startswith("pusher"):
+            self._dispatcher.taken += 1
+            lane.take(lane.learn(message.event), message, size)
+        elif self.is_open:
+            if message.channel is None:
+                self._take_of_connection(message, size)
+            else:
+                self._take_of_channel(message.channel, message, size)
+            self._carry_out()
+
+    def _take_of_channel(self, name: str, message: Message, size: int) -> None:
+        if message.event == Events.SUBSCRIPTION_SUCCEEDED:
+            self._subscriptions.succeeded(name, (message, size))
+            return
+        if message.event == "pusher:subscription_error":
+            error = _protocol.parse_error(_protocol.parse_data(message.data))
+            if self._subscriptions.rejected(name, error):
+                return
+        elif message.event == Events.ERROR:  # a client event's, on soketi
+            self._log_error(message, _protocol.parse_error(_protocol.parse_data(message.data)))
+        found = self._subscriptions.get(name)
+        if found is not None and found.is_subscribed:
+            found.item.take(message, size)
+
+    def _take_of_connection(self, message: Message, size: int) -> None:
+        event = message.event
+        if event == "pusher:pong":
+            self._subscriptions.ponged()
+            return
+        if event == Events.SIGNIN_SUCCESS:
+            name = self._user.signed_in(message)
+            self._subscriptions.succeeded(_protocol.SIGNIN, None)
+            if self.is_open and not self.connection.answers.is_open(name):
+                self.connection.send_subscribe(name, None, None)
+            return
+        if event == "pusher_internal:watchlist_events":
+            self._user.take_watchlist(message)
+            return
+        if event == Events.ERROR:
+            error = _protocol.parse_error(_protocol.parse_data(message.data))
+            if not self._subscriptions.errored(error):
+                self._log_error(message, error)
+            self._carry_out()
+        self._lane.put(event, message.data, message.user_id, size)
+
+    def _log_error(self, message: Message, error: ServerError) -> None:
+        fields = {
+            "reverb_address": self._address,
+            "reverb_channel": message.channel,
+            "reverb_event": message.event,
+        }
+        log.warning("%s says: %s", self._address, error, extra=fields)
+
+
+class _Ask:
+    """A channel that is being asked for."""
+
+    __slots__ = ("asked_at", "authorizing", "began_at", "deadline")
+
+    def __init__(self, now: float) -> None:
+        self.asked_at = now
+        """When it was its turn in the server's pace, on the clock of :func:`time.monotonic`, …"""
+        self.began_at = now
+        """… and when the authorizer had time for it."""
+        self.authorizing: asyncio.Task[Any] | None = None
+        self.deadline: asyncio.TimerHandle | None = None
+
+    def stop(self) -> None:
+        if self.authorizing is not None:
+            self.authorizing.cancel()
+        if self.deadline is not None:
+            self.deadline.cancel()
+
+
+def no_answer(name: str, timeout: float) -> str:
+    return (
+        f"no answer of the server to the subscription to {name!r} within {timeout:g} seconds "
+        "(REVERB_SUBSCRIBE_TIMEOUT)"
+    )
+
+
+def _succeed(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _fail(waiter: asyncio.Future[None], error: ReverbError) -> None:
+    if not waiter.done():
+        waiter.set_exception(again(error))
+        waiter.exception()  # whoever waits may be cancelled

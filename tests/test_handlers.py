@@ -1,0 +1,239 @@
+"""What handlers may do, and how slow they may be, with a client on a server and on each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from reverb import Channel, ConnectionState, Events, ReverbClient
+from reverb.server import ReverbServer
+
+from .loops import every_loop
+from .test_client import make_client
+from .test_dispatch import Recorder
+from .watching import client_tasks, until
+
+Tasks = list["asyncio.Task[Any]"]
+
+
+@pytest.fixture
+async def client(reverb_server: ReverbServer) -> AsyncIterator[ReverbClient]:
+    async with ReverbClient(**{**reverb_server.settings, "drain_timeout": 0.1}) as client:
+        yield client
+
+
+def start(tasks: Tasks, coroutine: Any) -> None:
+    """As a plain handler does it. On a loop with eager tasks it runs right here, to where it first waits."""
+    tasks.append(asyncio.get_running_loop().create_task(coroutine))
+
+
+async def all_of(tasks: Tasks) -> None:
+    await asyncio.wait_for(asyncio.gather(*tasks), 5)
+
+
+# --- plain handlers that call the client -----------------------------------------------------------------------
+
+
+@every_loop
+@pytest.mark.parametrize("returns", [False, True])
+async def test_a_plain_handler_leaves_its_channel(
+    client: ReverbClient, reverb_server: ReverbServer, returns: bool
+) -> None:
+    stock, behind, last, tasks = await client.subscribe("stock"), Recorder(), Recorder(), Tasks()
+
+    def leave(event: str, data: Any, channel: str | None) -> Any:
+        start(tasks, client.unsubscribe("stock"))
+        return tasks[-1] if returns else None
+
+    async def wait(event: str, data: Any, channel: str | None) -> None:
+        await all_of(tasks)
+        behind(event, data, channel)
+
+    stock.bind("e", leave).bind("e", wait)
+    client.bind("e", behind)
+    (await client.subscribe("last")).bind("last", last)
+    for number in range(3):
+        await reverb_server.publish("stock", "e", number)
+    await reverb_server.publish("last", "last", None)
+    await last.wait_for(1)
+    await all_of(tasks)
+    assert len(tasks) == 1
+    if asyncio.get_running_loop().get_task_factory() is not None or returns:
+        assert behind.calls == []  # it had left before the next one was called
+    assert client.channels.keys() == {"last"}
+
+
+@every_loop
+async def test_a_plain_handler_subscribes(client: ReverbClient, reverb_server: ReverbServer) -> None:
+    stock, calls, tasks = await client.subscribe("stock"), Recorder(), Tasks()
+
+    async def subscribe(name: str) -> None:
+        channel: Channel = await client.subscribe(name)
+        channel.bind("e", calls)
+
+    stock.bind("e", lambda event, data, channel: start(tasks, subscribe(f"stock-{data}")))
+    stock.bind("e", calls)
+    for number in range(5):
+        await reverb_server.publish("stock", "e", number)
+    await calls.wait_for(5)
+    await all_of(tasks)
+    for number in range(5):
+        await reverb_server.publish(f"stock-{number}", "e", None)
+    assert len(await calls.wait_for(10)) == 10
+    assert len(client.channels) == 6
+
+
+@every_loop
+@pytest.mark.parametrize("of", ["channel", "client", "state"])
+async def test_a_plain_handler_disconnects(client: ReverbClient, reverb_server: ReverbServer, of: str) -> None:
+    stock, behind, tasks = await client.subscribe("stock"), Recorder(), Tasks()
+
+    def leave(event: str, data: Any, channel: str | None) -> None:
+        if of != "state" or data["current"] != ConnectionState.CONNECTED:
+            start(tasks, client.disconnect())
+
+    if of == "state":
+        client.bind(Events.STATE_CHANGE, leave)
+        reverb_server.drop()
+    else:
+        (stock if of == "channel" else client).bind("e", leave, once=True)
+        await reverb_server.publish("stock", "e", None)
+    await until(lambda: tasks)
+    await all_of(tasks)
+    assert client.state == ConnectionState.DISCONNECTED
+    assert client_tasks() == set()
+    await reverb_server.publish("stock", "f", 1)
+    client.unbind(Events.STATE_CHANGE)
+    await client.connect()
+    stock.bind("f", behind)
+    await reverb_server.publish("stock", "f", 2)
+    assert await behind.wait_for(1) == [("f", 2, "stock")]
+
+
+@every_loop
+async def test_events_of_a_burst_reach_async_handlers_in_order(
+    client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    """With eager tasks no handler was ever called."""
+    stock, calls = await client.subscribe("stock"), Recorder()
+
+    async def handler(event: str, data: Any, channel: str | None) -> None:
+        if data % 7 == 0:
+            await asyncio.sleep(0)
+        calls(event, data, channel)
+
+    stock.bind("e", handler)
+    for number in range(500):
+        await reverb_server.publish("stock", "e", number)
+    assert [data for _, data, _ in await calls.wait_for(500)] == list(range(500))
+
+
+# --- slow handlers ---------------------------------------------------------------------------------------------
+
+
+@every_loop
+async def test_a_burst_for_a_slow_handler_does_not_delay_other_channels(
+    client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    stock, other = await asyncio.gather(client.subscribe("stock"), client.subscribe("other"))
+    calls = Recorder()
+
+    async def slow(event: str, data: Any, channel: str | None) -> None:
+        await asyncio.sleep(0.01)
+
+    stock.bind("e", slow)
+    other.bind("e", calls)
+    for number in range(3_000):  # half a minute's work
+        await reverb_server.publish("stock", "e", number)
+    started = monotonic()
+    await reverb_server.publish("other", "e", "now")
+    await calls.wait_for(1)
+    assert monotonic() - started < 2.5
+    assert client.stats.queued > 1_000
+    await client.unsubscribe("stock")
+
+
+@every_loop
+async def test_a_handler_waits_for_an_event_of_another_channel_behind_a_burst_for_its_own(
+    client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    """It was a deadlock: the bound was reached, so what it waited for was not read."""
+    stock, other = await asyncio.gather(client.subscribe("stock"), client.subscribe("other"))
+    calls = Recorder()
+
+    async def wait(event: str, data: Any, channel: str | None) -> None:
+        if data == 0:
+            calls(event, (await other.wait_for("go", timeout=5)).data, channel)
+
+    stock.bind("e", wait)
+    for number in range(3_000):
+        await reverb_server.publish("stock", "e", number)
+    await reverb_server.publish("other", "go", "went")
+    assert await calls.wait_for(1) == [("e", "went", "stock")]
+
+
+@every_loop
+async def test_at_the_bound_reading_pauses_and_nothing_is_lost(
+    reverb_server: ReverbServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls, go_on = Recorder(), asyncio.Event()
+
+    async def wait(event: str, data: Any, channel: str | None) -> None:
+        await go_on.wait()
+        calls(event, data["number"], channel)
+
+    size, count = 2_000, 5_000
+    async with make_client(reverb_server, **{**reverb_server.settings, "max_pending_bytes": 100_000}) as client:
+        (await client.subscribe("stock")).bind("e", wait)
+        for number in range(count):
+            await reverb_server.publish("stock", "e", {"number": number, "text": size * "x"})
+        await until(lambda: "reading is paused" in caplog.text)
+        assert client.stats.queued < count / 2
+        assert client.stats.dropped == 0
+        go_on.set()
+        assert [data for _, data, _ in await calls.wait_for(count)] == list(range(count))
+
+
+@every_loop
+async def test_with_max_pending_the_oldest_are_dropped_and_every_event_is_counted(
+    client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    stock, heard, go_on = await client.subscribe("stock", max_pending=10), Recorder(), asyncio.Event()
+    last = Recorder()
+    (await client.subscribe("other")).bind("e", last)
+
+    async def wait(event: str, data: Any, channel: str | None) -> None:
+        heard(event, data, channel)
+        await go_on.wait()
+
+    stock.bind("e", wait).bind(Events.EVENTS_DROPPED, heard)
+    await until(lambda: client.stats.queued == 0)
+    before = client.stats
+    await reverb_server.publish("stock", "e", 0)
+    await heard.wait_for(1)
+    for number in range(1, 101):
+        await reverb_server.publish("stock", "e", number)
+        await reverb_server.publish("stock", "nobody's", number)
+    await reverb_server.publish("other", "e", None)
+    await last.wait_for(1)
+    waiting = client.stats
+    assert (waiting.queued, waiting.dropped) == (11, 190)
+    for stats in (waiting, None):
+        if stats is None:
+            go_on.set()
+            await until(lambda: client.stats.queued == 0)
+            stats = client.stats
+        ended = sum(
+            getattr(stats, name) - getattr(before, name)
+            for name in ("delivered", "queued", "unbound", "discarded", "dropped")
+        )
+        assert ended == stats.received - before.received + 1  # the event that tells of the others is ours
+    assert heard.calls == [
+        ("e", 0, "stock"),
+        (Events.EVENTS_DROPPED, {"count": 190}, "stock"),
+        *(("e", number, "stock") for number in range(96, 101)),
+    ]

@@ -1,0 +1,1377 @@
+"""The life of each channel: what callers, authorizers, connections and answers do to it, and what is commanded.
+
+``test_subscriptions_machine.py`` does all of that in any order.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reverb import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionError,
+    ReverbError,
+    SubscriptionError,
+    TimeoutError,
+)
+from reverb._protocol import SIGNIN, ServerError, is_auth_refusal
+from reverb._subscriptions import (
+    Answered,
+    Answers,
+    Claim,
+    Command,
+    Confirmed,
+    Fence,
+    Forgotten,
+    Question,
+    Refused,
+    Retry,
+    Settled,
+    State,
+    Subscription,
+    Subscriptions,
+    Unsubscribe,
+    Withdrawn,
+    is_lasting,
+)
+
+UNAUTHORIZED = ServerError(4009, "Connection is unauthorized")
+NOT_A_MEMBER = ServerError(4009, "The client is not a member of the specified channel.")
+INVALID = ServerError(4200, "Invalid message format")
+RATE_LIMIT = ServerError(4301, "Rate limit exceeded")
+NO_CLIENT_EVENTS = ServerError(4301, "The app does not have client messaging enabled.")
+
+NO_ANSWER = ServerError(None, "it did not answer")
+LATE = TimeoutError("no answer in time")
+LEFT = SubscriptionError("left before the server had confirmed it")
+
+
+class Life:
+    """Subscriptions, and what a shell does for them."""
+
+    def __init__(self, *, is_connected: bool = True) -> None:
+        self.subscriptions: Subscriptions[str] = Subscriptions(self.explain)
+        self.answers = Answers()
+        if is_connected:
+            self.connect()
+            assert self.commands() == [Settled()]
+
+    def explain(self, name: str, error: ServerError) -> ReverbError:
+        if is_auth_refusal(error):
+            return AuthenticationError(name, code=error.code)
+        return SubscriptionError(name, code=error.code)
+
+    def connect(self) -> None:
+        self.answers = Answers()
+        self.subscriptions.connected(self.answers)
+
+    def commands(self) -> list[Command]:
+        taken = list(self.subscriptions.commands)
+        self.subscriptions.commands.clear()
+        return taken
+
+    def kinds(self) -> list[type]:
+        return [type(each) for each in self.commands()]
+
+    def claim(self, name: str = "a") -> Caller:
+        return Caller(self.subscriptions, name)
+
+    def sign(self, name: str = "a") -> Subscription[str]:
+        """Let somebody sign for what is next."""
+        taken = self.subscriptions.take_next()
+        assert taken is not None
+        assert (taken.name, taken.state) == (name, State.AUTHORIZING)
+        return taken
+
+    def ask(self, name: str = "a") -> Subscription[str]:
+        """Ask the server for what is next."""
+        taken = self.sign(name)
+        self.send(taken)
+        assert taken.state is State.ASKED
+        return taken
+
+    def send(self, subscription: Subscription[str]) -> None:
+        self.subscriptions.asked(subscription, self.answers.sent_subscribe(subscription.name))
+
+    def subscribe(self, name: str = "a") -> Subscription[str]:
+        """Give the program a channel."""
+        caller = self.claim(name)
+        taken = self.ask(name)
+        self.subscriptions.succeeded(name, "yes")
+        caller.give()
+        self.commands()
+        return taken
+
+    def fence(self) -> None:
+        """Do as is commanded, and let the server answer: what it has not answered by now it never will."""
+        assert Fence() in self.commands()
+        self.ping()
+
+    def ping(self) -> None:
+        self.answers.sent_ping()
+        self.subscriptions.ponged()
+
+
+class Caller:
+    """Somebody who waits for a channel."""
+
+    def __init__(self, subscriptions: Subscriptions[str], name: str) -> None:
+        self.results: list[ReverbError | None] = []
+        self.subscriptions = subscriptions
+        self.claim: Claim[str] = subscriptions.claim(name, f"item of {name}", self.results.append)
+
+    def give(self) -> None:
+        assert self.results == [None]
+        assert self.subscriptions.give(self.claim)
+
+    def withdraw(self) -> None:
+        self.subscriptions.withdraw(self.claim)
+
+
+# --- from wanted to subscribed ---------------------------------------------------------------------------------
+
+
+def test_a_claim_is_resolved_when_the_server_has_confirmed_and_then_given() -> None:
+    life = Life()
+    caller = life.claim()
+    subscription = life.ask()
+    assert not caller.results
+    life.subscriptions.succeeded("a", "its answer")
+    assert subscription.is_subscribed
+    assert life.commands()[1:] == [Confirmed(subscription, "its answer")]
+    caller.give()
+    assert not life.subscriptions.give(caller.claim)  # as it is given already
+    caller.withdraw()  # which it may do in any case, when it has no more need to wait
+    assert subscription.is_given
+    assert life.subscriptions.get("a") is subscription
+    assert subscription.item == "item of a"
+    assert life.commands() == []
+
+
+def test_the_answer_to_a_question_is_told() -> None:
+    life = Life()
+    life.claim()
+    question = life.ask().question
+    life.subscriptions.succeeded("a", None)
+    assert question is not None
+    assert life.commands()[0] == Answered(question, None)
+
+
+def test_what_is_wanted_waits_for_a_connection() -> None:
+    life = Life(is_connected=False)
+    life.claim("a")
+    life.claim("b")
+    assert life.subscriptions.take_next() is None
+    life.connect()
+    life.sign("a")
+    life.sign("b")
+    assert life.subscriptions.take_next() is None
+
+
+def test_what_is_subscribed_resolves_a_claim_at_once() -> None:
+    life = Life()
+    subscription = life.subscribe()
+    caller = life.claim()
+    assert caller.results == [None]
+    assert caller.claim.subscription is subscription
+    assert life.subscriptions.take_next() is None
+
+
+def test_callers_for_one_name_share_a_subscription() -> None:
+    life = Life()
+    callers = [life.claim(), life.claim()]
+    life.ask()
+    callers.append(life.claim())
+    assert life.subscriptions.take_next() is None
+    life.subscriptions.succeeded("a", None)
+    assert [each.results for each in callers] == [[None]] * 3
+    assert len(list(life.subscriptions)) == 1
+
+
+def test_what_is_wanted_without_waiting_is_the_programs_from_the_start() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("a", "item")
+    assert subscription.is_given
+    assert life.ask() is subscription
+    life.subscriptions.succeeded("a", None)
+    assert subscription.is_subscribed
+    assert life.subscriptions.want("a", "another item") is subscription
+    assert subscription.item == "item"
+
+
+# --- callers who go --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["wanted", "authorizing", "asked", "subscribed", "given"])
+def test_who_withdraws_takes_nothing_from_others(when: str) -> None:
+    life = Life()
+    a, b = life.claim(), life.claim()
+    if when == "authorizing":
+        life.sign()
+    if when in ("asked", "subscribed", "given"):
+        life.ask()
+    if when in ("subscribed", "given"):
+        life.subscriptions.succeeded("a", None)
+    if when == "given":
+        b.give()
+    life.commands()
+    a.withdraw()
+    assert life.commands() == []
+    assert life.subscriptions.get("a") is b.claim.subscription
+    if when == "wanted":
+        life.ask()
+    elif when == "authorizing":
+        life.send(b.claim.subscription)
+    life.subscriptions.succeeded("a", None)
+    assert b.results == [None]
+
+
+def test_what_nobody_wants_before_it_was_asked_for_is_forgotten() -> None:
+    life = Life()
+    caller = life.claim()
+    caller.withdraw()
+    assert life.commands() == [Forgotten(caller.claim.subscription)]
+    assert life.subscriptions.take_next() is None
+    assert life.subscriptions.get("a") is None
+
+
+def test_what_nobody_wants_is_signed_for_no_longer() -> None:
+    life = Life()
+    caller = life.claim("private-a")
+    subscription = life.sign("private-a")
+    caller.withdraw()
+    assert life.commands() == [Withdrawn(subscription), Forgotten(subscription)]
+    life.subscriptions.refused(subscription, AuthenticationError("too late"))
+    assert life.commands() == []
+
+
+def test_what_its_own_authorizer_leaves_and_signs_for_is_undone_when_the_server_answers() -> None:
+    life = Life()
+    caller = life.claim("private-a")
+    subscription = life.sign("private-a")
+    caller.withdraw()
+    life.send(subscription)
+    life.commands()
+    life.claim("private-a")
+    assert life.subscriptions.take_next() is None
+    life.subscriptions.succeeded("private-a", None)
+    assert life.commands()[1:] == [Unsubscribe("private-a")]
+    life.ask("private-a")
+
+
+def test_what_its_own_authorizer_leaves_is_not_waited_for() -> None:
+    life = Life()
+    caller = life.claim("private-a")
+    subscription = life.sign("private-a")
+    caller.withdraw()
+    life.send(subscription)
+    life.claim("private-a")
+    life.ping()
+    life.ask("private-a")
+
+
+def test_a_claim_that_was_resolved_and_is_withdrawn_before_it_is_given_leaves() -> None:
+    life = Life()
+    caller = life.claim()
+    subscription = life.ask()
+    life.subscriptions.succeeded("a", None)
+    life.commands()
+    caller.withdraw()
+    assert life.commands() == [Unsubscribe("a"), Forgotten(subscription)]
+    assert not life.subscriptions.give(caller.claim)
+    assert not list(life.subscriptions)
+
+
+def test_what_is_given_up_while_it_is_asked_for_is_unsubscribed_when_it_succeeds() -> None:
+    life = Life()
+    caller = life.claim()
+    subscription = life.ask()
+    caller.withdraw()
+    assert life.commands() == [Forgotten(subscription)]
+    assert life.subscriptions.get("a") is None
+    life.subscriptions.succeeded("a", None)
+    assert life.commands()[1:] == [Unsubscribe("a")]
+    assert caller.results == []
+
+
+def test_what_is_given_up_while_it_is_asked_for_may_be_refused() -> None:
+    life = Life()
+    caller = life.claim("private-a")
+    life.ask("private-a")
+    caller.withdraw()
+    life.commands()
+    assert life.subscriptions.errored(UNAUTHORIZED)
+    assert life.kinds() == [Answered]
+
+
+def test_what_is_given_up_while_it_is_asked_for_may_never_be_answered() -> None:
+    life = Life()
+    caller = life.claim()
+    subscription = life.ask()
+    caller.withdraw()
+    life.commands()
+    life.subscriptions.overdue(subscription, LATE)
+    life.fence()
+    assert life.kinds() == [Answered, Unsubscribe, Answered]
+    life.subscriptions.succeeded("a", None)
+    assert life.commands() == [Unsubscribe("a")]
+
+
+@pytest.mark.parametrize("outcome", ["success", "refusal", "never"])
+def test_what_is_wanted_again_is_asked_for_when_the_first_answer_is_there(outcome: str) -> None:
+    life = Life()
+    first = life.claim()
+    left = life.ask()
+    first.withdraw()
+    second = life.claim()
+    assert second.claim.subscription is not left
+    assert life.subscriptions.take_next() is None
+    if outcome == "success":
+        life.subscriptions.succeeded("a", None)
+        assert Unsubscribe("a") in life.commands()
+    elif outcome == "refusal":
+        life.subscriptions.errored(RATE_LIMIT)
+    else:
+        life.subscriptions.overdue(left, LATE)
+        life.fence()
+        assert Unsubscribe("a") in life.commands()
+    assert second.results == []
+    assert life.ask() is second.claim.subscription
+    life.subscriptions.succeeded("a", None)
+    assert second.results == [None]
+    assert first.results == []
+
+
+# --- leaving ---------------------------------------------------------------------------------------------------
+
+
+def test_leaving_what_is_not_there_does_nothing() -> None:
+    life = Life()
+    life.subscriptions.leave("a", LEFT)
+    assert life.commands() == []
+
+
+def test_leaving_what_is_wanted_forgets_it() -> None:
+    life = Life()
+    caller = life.claim()
+    life.subscriptions.leave("a", LEFT)
+    assert caller.results == [LEFT]
+    assert life.commands() == [Forgotten(caller.claim.subscription)]
+    assert life.subscriptions.take_next() is None
+
+
+def test_leaving_what_is_signed_for_stops_that() -> None:
+    life = Life()
+    caller = life.claim("private-a")
+    subscription = life.sign("private-a")
+    life.subscriptions.leave("private-a", LEFT)
+    assert caller.results == [LEFT]
+    assert life.commands() == [Withdrawn(subscription), Forgotten(subscription)]
+
+
+def test_leaving_what_is_asked_for_is_told_to_the_server_when_it_has_answered() -> None:
+    life = Life()
+    caller = life.claim()
+    subscription = life.ask()
+    life.subscriptions.leave("a", LEFT)
+    assert caller.results == [LEFT]
+    assert life.commands() == [Forgotten(subscription)]
+    life.subscriptions.succeeded("a", None)
+    assert Unsubscribe("a") in life.commands()
+    assert caller.results == [LEFT]
+
+
+def test_leaving_what_is_subscribed_is_told_to_the_server() -> None:
+    life = Life()
+    subscription = life.subscribe()
+    life.subscriptions.leave("a", LEFT)
+    assert life.commands() == [Unsubscribe("a"), Forgotten(subscription)]
+    assert not subscription.is_wanted
+    life.subscriptions.leave("a", LEFT)
+    assert life.commands() == []
+
+
+@pytest.mark.parametrize("is_temporary", [True, False])
+def test_leaving_what_is_refused_forgets_it(is_temporary: bool) -> None:
+    life = Life()
+    subscription = life.subscriptions.want("private-a", "item")
+    life.sign("private-a")
+    life.subscriptions.refused(subscription, AuthenticationError("no", is_temporary=is_temporary))
+    life.commands()
+    life.subscriptions.leave("private-a", LEFT)
+    assert life.commands() == [Forgotten(subscription)]
+    life.subscriptions.retry(subscription)
+    assert life.subscriptions.take_next() is None
+
+
+def test_leaving_takes_the_channel_from_those_who_are_about_to_have_it() -> None:
+    life = Life()
+    caller = life.claim()
+    life.ask()
+    life.subscriptions.succeeded("a", None)
+    life.subscriptions.leave("a", LEFT)
+    assert caller.results == [None]
+    assert not life.subscriptions.give(caller.claim)
+
+
+def test_who_claims_a_name_that_was_left_has_nothing_to_do_with_the_claims_before() -> None:
+    life = Life()
+    first = life.claim()
+    life.ask()
+    life.subscriptions.succeeded("a", None)
+    life.subscriptions.leave("a", LEFT)
+    second = life.claim()
+    life.commands()
+    assert not life.subscriptions.give(first.claim)
+    first.withdraw()
+    assert life.commands() == []
+    assert life.ask() is second.claim.subscription
+
+
+# --- refused for a passing reason ------------------------------------------------------------------------------
+
+
+def refuse_for_now(life: Life, name: str = "a") -> None:
+    life.ask(name)
+    life.subscriptions.errored(RATE_LIMIT)
+
+
+def test_who_waits_for_what_is_refused_gets_the_error_and_wants_it_no_longer() -> None:
+    life = Life()
+    caller = life.claim()
+    refuse_for_now(life)
+    (error,) = caller.results
+    assert isinstance(error, SubscriptionError)
+    assert error.code == 4301
+    assert life.kinds() == [Answered, Forgotten]
+    assert not list(life.subscriptions)
+    assert not life.subscriptions.give(caller.claim)
+
+
+def test_a_channel_of_the_program_that_is_refused_for_now_is_reported_once_and_tried_again() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("a", "item")
+    for attempt in range(1, 4):
+        refuse_for_now(life)
+        refused = [each for each in life.commands() if not isinstance(each, Answered)]
+        assert [type(each) for each in refused] == ([Refused, Retry] if attempt == 1 else [Retry])
+        assert subscription.attempts == attempt
+        assert life.subscriptions.take_next() is None
+        life.subscriptions.retry(subscription)
+    life.ask()
+    life.subscriptions.succeeded("a", None)
+    assert subscription.attempts == 0
+    life.subscriptions.lost()
+    life.connect()
+    life.commands()
+    refuse_for_now(life)
+    assert Refused in life.kinds()
+
+
+def test_a_report_says_whether_the_refusal_is_lasting() -> None:
+    life = Life()
+    life.subscriptions.want("a", "item")
+    refuse_for_now(life)
+    (report,) = [each for each in life.commands() if isinstance(each, Refused)]
+    assert (report.subscription.name, report.is_lasting) == ("a", False)
+    life.subscriptions.want("private-a", "item")
+    life.ask("private-a")
+    life.subscriptions.errored(UNAUTHORIZED)
+    (report,) = [each for each in life.commands() if isinstance(each, Refused)]
+    assert (report.subscription.name, report.is_lasting) == ("private-a", True)
+    assert isinstance(report.error, AuthenticationError)
+
+
+def test_an_authorizer_that_fails_for_a_moment_is_asked_again() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("private-a", "item")
+    life.sign("private-a")
+    error = AuthenticationError("unreachable", is_temporary=True)
+    life.subscriptions.refused(subscription, error)
+    assert life.commands() == [Refused(subscription, error, is_lasting=False), Retry(subscription, error)]
+    life.subscriptions.retry(subscription)
+    life.sign("private-a")
+
+
+def test_who_claims_what_is_refused_for_now_need_not_wait_for_the_retry() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("a", "item")
+    refuse_for_now(life)
+    caller = life.claim()
+    life.ask()
+    life.subscriptions.retry(subscription)  # which came too late
+    assert life.subscriptions.take_next() is None
+    life.subscriptions.succeeded("a", None)
+    assert caller.results == [None]
+    life.subscriptions.retry(subscription)
+    assert subscription.is_subscribed
+
+
+def test_who_is_refused_what_the_program_has_leaves_it_to_be_tried_again() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("a", "item")
+    refuse_for_now(life)
+    caller = life.claim()
+    life.commands()
+    refuse_for_now(life)
+    assert len(caller.results) == 1
+    assert life.kinds() == [Answered, Retry]
+    assert subscription.attempts == 2
+
+
+def test_a_retry_comes_to_nothing_when_the_connection_is_another() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("a", "item")
+    refuse_for_now(life)
+    life.subscriptions.lost()
+    life.subscriptions.retry(subscription)
+    assert subscription.attempts == 0
+    life.connect()
+    life.ask()
+    assert life.subscriptions.take_next() is None
+
+
+def test_what_is_refused_between_its_confirmation_and_its_use_is_reported() -> None:
+    life = Life()
+    caller = life.claim("private-a")
+    life.ask("private-a")
+    life.subscriptions.succeeded("private-a", None)
+    life.subscriptions.lost()
+    life.connect()
+    life.commands()
+    life.ask("private-a")
+    life.subscriptions.errored(UNAUTHORIZED)
+    caller.give()
+    assert Refused in life.kinds()
+
+
+def test_a_subscribe_that_is_no_valid_message_is_unsubscribed_in_any_case() -> None:
+    """Reverb says so, too, when another member lacks user_info, and counts us as a member all the same."""
+    life = Life()
+    life.subscriptions.want("presence-a", "item")
+    life.ask("presence-a")
+    life.subscriptions.errored(INVALID)
+    assert life.kinds() == [
+        Answered,
+        Unsubscribe,
+        Refused,
+        Retry,
+    ]
+    caller = life.claim("presence-b")
+    life.ask("presence-b")
+    caller.withdraw()
+    life.commands()
+    life.subscriptions.errored(INVALID)
+    assert life.kinds() == [Answered, Unsubscribe]
+
+
+def test_a_refusal_may_name_the_channel() -> None:
+    life = Life()
+    a, b = life.claim("private-a"), life.claim("private-b")
+    life.ask("private-a")
+    life.ask("private-b")
+    assert life.subscriptions.rejected("private-b", ServerError(403, "no"))
+    assert a.results == []
+    assert isinstance(b.results[0], AuthenticationError)
+    assert not life.subscriptions.rejected("private-b", ServerError(403, "no"))
+
+
+# --- refused for a lasting reason ------------------------------------------------------------------------------
+
+
+def test_a_lasting_refusal_is_told_at_each_connection_and_not_asked_again_on_this_one() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("private-a", "item")
+    for _ in range(3):
+        life.ask("private-a")
+        life.subscriptions.errored(UNAUTHORIZED)
+        assert subscription.state is State.REJECTED
+        kinds = life.kinds()
+        assert Refused in kinds
+        assert Retry not in kinds
+        life.subscriptions.retry(subscription)
+        assert life.subscriptions.take_next() is None
+        life.subscriptions.lost()
+        life.connect()
+
+
+def test_a_lasting_refusal_is_told_although_a_passing_one_was() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("private-a", "item")
+    refuse_for_now(life, "private-a")
+    life.subscriptions.retry(subscription)
+    life.commands()
+    life.ask("private-a")
+    life.subscriptions.errored(UNAUTHORIZED)
+    assert Refused in life.kinds()
+
+
+def test_who_claims_what_was_refused_for_good_has_it_asked_for_again() -> None:
+    life = Life()
+    life.subscriptions.want("private-a", "item")
+    life.ask("private-a")
+    life.subscriptions.errored(UNAUTHORIZED)
+    caller = life.claim("private-a")
+    life.ask("private-a")
+    life.subscriptions.succeeded("private-a", None)
+    assert caller.results == [None]
+
+
+@pytest.mark.parametrize(
+    ("error", "lasts"),
+    [
+        (AuthenticationError("401"), True),
+        (AuthenticationError("503", is_temporary=True), False),
+        (ConfigurationError("no secret"), True),
+        (SubscriptionError("4301", code=4301), False),
+        (TimeoutError("no answer"), False),
+        (ConnectionError("unreachable"), False),
+    ],
+)
+def test_which_refusals_last(error: ReverbError, lasts: bool) -> None:
+    assert is_lasting(error) is lasts
+
+
+# --- answers that do not come ----------------------------------------------------------------------------------
+
+
+def test_who_waits_for_an_answer_that_is_overdue_gets_the_error() -> None:
+    life = Life()
+    caller = life.claim()
+    subscription = life.ask()
+    life.subscriptions.overdue(subscription, LATE)
+    assert caller.results == [LATE]
+    assert life.commands() == [Fence(), Forgotten(subscription)]
+    life.subscriptions.succeeded("a", None)
+    assert life.commands()[1:] == [Unsubscribe("a")]
+
+
+def test_an_answer_that_is_overdue_is_reported_and_may_come_yet() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("a", "item")
+    life.ask()
+    life.subscriptions.overdue(subscription, LATE)
+    assert life.commands() == [Fence(), Refused(subscription, LATE, is_lasting=False)]
+    life.subscriptions.succeeded("a", None)
+    assert subscription.is_subscribed
+    life.ping()
+    assert life.kinds() == [Answered, Confirmed, Answered]
+
+
+def test_what_is_not_answered_before_a_ping_is_asked_for_again() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("a", "item")
+    life.ask()
+    question = subscription.question
+    assert question is not None
+    life.subscriptions.overdue(subscription, LATE)
+    life.fence()
+    unanswered, retry, _ = life.commands()
+    assert unanswered == Answered(question, NO_ANSWER)
+    assert isinstance(retry, Retry)
+    life.subscriptions.retry(subscription)
+    life.ask()
+
+
+def test_a_ping_says_nothing_of_what_is_not_overdue() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("a", "item")
+    life.ask()
+    life.ping()
+    assert subscription.state is State.ASKED
+    life.commands()
+    life.answers.sent_ping()
+    life.subscriptions.want("b", "item")
+    b = life.ask("b")
+    life.subscriptions.overdue(b, LATE)
+    life.subscriptions.ponged()
+    assert b.state is State.ASKED
+
+
+def test_one_ping_is_enough_for_all_that_is_overdue() -> None:
+    life = Life()
+    wanted = [life.subscriptions.want(name, "item") for name in "abc"]
+    for name in "abc":
+        life.ask(name)
+    life.subscriptions.overdue(wanted[0], LATE)
+    assert life.commands()[0] == Fence()
+    life.answers.sent_ping()
+    for each in wanted[1:]:
+        life.subscriptions.overdue(each, LATE)
+    assert Fence() not in life.commands()
+    life.subscriptions.ponged()
+    assert [each.state for each in wanted] == [State.REFUSED] * 3
+
+
+@pytest.mark.parametrize("since", ["another subscribe", "a pong"])
+def test_a_ping_says_nothing_of_what_is_overdue_later(since: str) -> None:
+    life = Life()
+    a, b = (life.subscriptions.want(name, "item") for name in "ab")
+    life.ask("a")
+    if since == "a pong":
+        life.ask("b")
+    life.subscriptions.overdue(a, LATE)
+    life.answers.sent_ping()
+    if since == "a pong":
+        life.subscriptions.ponged()
+    else:
+        life.ask("b")
+    life.commands()
+    life.subscriptions.overdue(b, LATE)
+    assert Fence() in life.commands()
+
+
+def test_a_ping_that_may_be_refused_is_not_relied_on() -> None:
+    life = Life()
+    a, b = (life.subscriptions.want(name, "item") for name in "ab")
+    life.answers.sent_silent()
+    life.ask("a")
+    life.ask("b")
+    life.subscriptions.overdue(a, LATE)
+    life.answers.sent_ping()
+    life.subscriptions.errored(RATE_LIMIT)
+    life.commands()
+    life.subscriptions.overdue(b, LATE)
+    assert Fence() in life.commands()
+
+
+def test_who_claims_what_is_overdue_has_it_asked_for_again_at_once() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("a", "item")
+    life.ask()
+    life.subscriptions.overdue(subscription, LATE)
+    caller = life.claim()
+    assert life.subscriptions.take_next() is None
+    life.fence()
+    assert Retry not in life.kinds()
+    life.ask()
+    life.subscriptions.succeeded("a", None)
+    assert caller.results == [None]
+
+
+def unanswered(life: Life, name: str = "a") -> Subscription[str]:
+    subscription = life.subscriptions.want(name, "item")
+    life.ask(name)
+    life.subscriptions.overdue(subscription, LATE)
+    life.fence()
+    life.commands()
+    return subscription
+
+
+def test_a_success_that_comes_after_all_is_taken() -> None:
+    life = Life()
+    subscription = unanswered(life)
+    life.subscriptions.succeeded("a", "late")
+    assert life.commands() == [Confirmed(subscription, "late")]
+    life.subscriptions.retry(subscription)
+    assert life.subscriptions.take_next() is None
+
+
+def test_a_success_that_comes_after_all_is_not_relied_on_when_it_may_be_older_than_an_unsubscribe() -> None:
+    life = Life()
+    unanswered(life)
+    life.subscriptions.leave("a", LEFT)
+    subscription = life.subscriptions.want("a", "item")
+    refuse_for_now(life)
+    life.subscriptions.succeeded("a", "late")
+    assert subscription.state is State.REFUSED
+
+
+def test_what_was_not_answered_may_be_subscribed_and_is_unsubscribed_when_nobody_wants_it() -> None:
+    life = Life()
+    subscription = unanswered(life)
+    life.subscriptions.leave("a", LEFT)
+    assert life.commands() == [Unsubscribe("a"), Forgotten(subscription)]
+
+
+def test_what_was_not_answered_may_be_subscribed_and_is_unsubscribed_when_it_is_refused_for_good() -> None:
+    life = Life()
+    subscription = unanswered(life, "private-a")
+    life.subscriptions.retry(subscription)
+    life.sign("private-a")
+    life.subscriptions.refused(subscription, AuthenticationError("no"))
+    assert Unsubscribe("private-a") in life.commands()
+    life.subscriptions.succeeded("private-a", "late")
+    assert life.commands() == [Unsubscribe("private-a")]
+
+
+def test_what_was_not_answered_may_be_subscribed_and_is_unsubscribed_when_it_is_left_and_refused() -> None:
+    life = Life()
+    subscription = unanswered(life)
+    life.subscriptions.retry(subscription)
+    life.ask()
+    life.subscriptions.leave("a", LEFT)
+    life.commands()
+    life.subscriptions.errored(RATE_LIMIT)
+    assert life.kinds() == [Answered, Unsubscribe]
+
+
+def test_a_success_that_nobody_asked_for_is_ignored() -> None:
+    life = Life()
+    life.subscriptions.succeeded("a", None)
+    subscription = life.subscribe("b")
+    life.subscriptions.succeeded("b", None)
+    assert life.commands() == []
+    assert subscription.is_subscribed
+
+
+@pytest.mark.parametrize("state", ["wanted", "authorizing", "subscribed"])
+def test_only_what_is_asked_for_is_overdue(state: str) -> None:
+    life = Life()
+    caller = life.claim()
+    subscription = caller.claim.subscription
+    if state == "authorizing":
+        life.sign()
+    elif state == "subscribed":
+        life.ask()
+        life.subscriptions.succeeded("a", None)
+    life.commands()
+    life.subscriptions.overdue(subscription, LATE)
+    assert life.commands() == []
+    assert caller.results in ([], [None])
+
+
+# --- unsubscribes that a rate limit refuses --------------------------------------------------------------------
+
+
+def leave(life: Life, name: str = "a") -> None:
+    life.subscribe(name)
+    life.subscriptions.leave(name, LEFT)
+    assert Unsubscribe(name) in life.commands()
+    life.answers.sent_silent()
+
+
+def test_what_is_left_under_a_rate_limit_is_unsubscribed_again_after_a_pong() -> None:
+    life = Life()
+    leave(life)
+    life.subscriptions.errored(RATE_LIMIT)
+    assert life.commands() == []
+    life.ping()
+    assert life.kinds() == [Answered, Unsubscribe]
+    life.answers.sent_silent()
+    life.ping()
+    life.ping()
+    assert life.kinds() == [Answered, Answered]
+
+
+def test_the_error_may_come_behind_the_pong_to_a_ping_that_was_sent_before() -> None:
+    life = Life()
+    life.answers.sent_ping()
+    leave(life)
+    life.subscriptions.ponged()
+    life.subscriptions.errored(RATE_LIMIT)
+    life.commands()
+    life.ping()
+    assert life.kinds() == [Answered, Unsubscribe]
+
+
+def test_what_a_server_has_shown_to_have_taken_is_not_unsubscribed_again() -> None:
+    life = Life()
+    leave(life)
+    life.ping()
+    life.ping()
+    life.subscriptions.errored(RATE_LIMIT)
+    life.ping()
+    assert Unsubscribe("a") not in life.commands()
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+def test_what_is_wanted_again_is_not_unsubscribed_again(is_answered: bool) -> None:
+    life = Life()
+    leave(life)
+    life.subscriptions.errored(RATE_LIMIT)
+    life.claim()
+    life.ask()
+    if is_answered:
+        life.subscriptions.succeeded("a", None)
+    life.ping()
+    assert Unsubscribe("a") not in life.commands()
+
+
+def test_what_was_left_on_a_connection_that_is_lost_is_not_unsubscribed_again() -> None:
+    life = Life()
+    leave(life)
+    life.subscriptions.errored(RATE_LIMIT)
+    life.subscriptions.lost()
+    life.connect()
+    life.ping()
+    assert Unsubscribe("a") not in life.commands()
+
+
+# --- the connection --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [each for each in State if each not in (State.LEAVING, State.GONE)])
+def test_a_lost_connection_takes_everything_back_to_wanted(state: State) -> None:
+    life = Life()
+    subscription = life.subscriptions.want("private-a", "item")
+    if state is not State.WANTED:
+        life.sign("private-a")
+    if state in (State.ASKED, State.SUBSCRIBED):
+        life.send(subscription)
+    if state is State.SUBSCRIBED:
+        life.subscriptions.succeeded("private-a", None)
+    elif state in (State.REFUSED, State.REJECTED):
+        error = AuthenticationError("no", is_temporary=state is State.REFUSED)
+        life.subscriptions.refused(subscription, error)
+    assert subscription.state is state
+    life.commands()
+    life.subscriptions.lost()
+    assert (subscription.state, subscription.question, subscription.attempts) == (State.WANTED, None, 0)
+    assert life.commands() == []
+    assert life.subscriptions.take_next() is None
+    life.connect()
+    assert life.ask("private-a") is subscription
+
+
+def test_a_lost_connection_keeps_the_order() -> None:
+    life = Life()
+    for name in "ab":
+        life.subscribe(name)
+    life.claim("c")
+    life.subscriptions.lost()
+    life.connect()
+    for name in "abc":
+        life.ask(name)
+
+
+def test_who_waits_goes_on_waiting_when_the_connection_is_lost() -> None:
+    life = Life()
+    caller = life.claim()
+    life.ask()
+    life.subscriptions.lost()
+    life.connect()
+    life.ask()
+    life.subscriptions.succeeded("a", None)
+    assert caller.results == [None]
+
+
+def test_who_could_not_sign_for_a_connection_that_is_lost_is_not_listened_to() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("private-a", "item")
+    life.sign("private-a")
+    life.subscriptions.lost()
+    life.subscriptions.refused(subscription, AuthenticationError("no"))
+    assert life.commands() == []
+    life.connect()
+    life.ask("private-a")
+
+
+def test_what_was_left_on_a_connection_that_is_lost_needs_no_answer() -> None:
+    life = Life()
+    caller = life.claim()
+    left = life.ask()
+    caller.withdraw()
+    life.subscriptions.lost()
+    assert left.state is State.GONE
+    life.commands()
+    life.subscriptions.overdue(left, LATE)
+    assert life.commands() == []
+    life.claim()
+    life.connect()
+    life.ask()
+
+
+def test_what_was_not_answered_on_a_connection_that_is_lost_is_forgotten() -> None:
+    life = Life()
+    unanswered(life)
+    life.subscriptions.lost()
+    life.subscriptions.leave("a", LEFT)
+    assert Unsubscribe("a") not in life.commands()
+
+
+def test_without_a_connection_nothing_is_answered() -> None:
+    life = Life(is_connected=False)
+    life.claim()
+    life.subscriptions.succeeded("a", None)
+    life.subscriptions.ponged()
+    assert not life.subscriptions.errored(INVALID)
+    assert not life.subscriptions.rejected("a", INVALID)
+    assert life.commands() == []
+
+
+def test_giving_up_tells_all_who_wait_and_keeps_what_was_given() -> None:
+    life = Life()
+    given = life.subscribe("a")
+    about_to_be_given = life.claim("a")
+    life.subscriptions.lost()
+    waiting = [life.claim("a"), life.claim("b")]
+    life.commands()
+    error = ConnectionError("no connection")
+    life.subscriptions.give_up(error)
+    assert [each.results for each in waiting] == [[error], [error]]
+    assert about_to_be_given.results == [None]
+    assert list(life.subscriptions) == [given]
+    assert life.commands() == [Forgotten(waiting[1].claim.subscription)]
+    life.connect()
+    assert life.ask("a") is given
+
+
+# --- settled ---------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_is_settled_when_all_is_subscribed_refused_overdue_or_left() -> None:
+    life = Life(is_connected=False)
+    names = ["a", "b", "private-c", "d", "e"]
+    for name in names:
+        life.subscriptions.want(name, "item")
+    life.connect()
+    asked = {name: life.ask(name) for name in names}
+    life.subscriptions.want("f", "not wanted when the connection was made")
+
+    def is_settled() -> bool:
+        return Settled() in life.commands()
+
+    life.subscriptions.succeeded("a", None)
+    assert not is_settled()
+    life.subscriptions.errored(RATE_LIMIT)
+    assert not is_settled()
+    life.subscriptions.errored(UNAUTHORIZED)
+    assert not is_settled()
+    life.subscriptions.leave("d", LEFT)
+    assert not is_settled()
+    life.subscriptions.overdue(asked["e"], LATE)
+    assert is_settled()
+    life.subscriptions.succeeded("e", None)
+    life.ask("f")
+    life.subscriptions.succeeded("f", None)
+    assert not is_settled()
+
+
+@pytest.mark.parametrize("how", ["subscribed", "refused for now", "refused for good", "overdue", "left"])
+def test_a_connection_is_settled_by_the_last_one(how: str) -> None:
+    life = Life(is_connected=False)
+    life.subscriptions.want("private-a", "item")
+    life.connect()
+    subscription = life.ask("private-a")
+    assert Settled() not in life.commands()
+    if how == "subscribed":
+        life.subscriptions.succeeded("private-a", None)
+    elif how == "refused for now":
+        life.subscriptions.errored(RATE_LIMIT)
+    elif how == "refused for good":
+        life.subscriptions.errored(UNAUTHORIZED)
+    elif how == "overdue":
+        life.subscriptions.overdue(subscription, LATE)
+    else:
+        life.subscriptions.leave("private-a", LEFT)
+    assert life.commands()[-1] == Settled()
+
+
+def test_settling_does_not_wait_for_what_is_held_up() -> None:
+    life = Life(is_connected=False)
+    for name in "abc":
+        life.subscriptions.want(name, "item")
+    life.connect()
+    life.ask("a")
+    life.subscriptions.held_up()
+    assert life.commands() == []
+    life.subscriptions.succeeded("a", None)
+    assert Settled() in life.commands()
+    life.subscriptions.held_up()
+    life.ask("b")
+    life.subscriptions.succeeded("b", None)
+    assert Settled() not in life.commands()
+
+
+def test_a_connection_on_which_all_is_held_up_is_settled() -> None:
+    life = Life(is_connected=False)
+    life.subscriptions.want("a", "item")
+    life.connect()
+    life.subscriptions.held_up()
+    life.subscriptions.held_up()
+    assert life.commands() == [Settled()]
+
+
+def test_a_lost_connection_is_not_settled() -> None:
+    life = Life(is_connected=False)
+    life.subscriptions.want("a", "item")
+    life.connect()
+    life.subscriptions.lost()
+    life.subscriptions.leave("a", LEFT)
+    assert Settled() not in life.commands()
+
+
+# --- other questions -------------------------------------------------------------------------------------------
+
+
+def test_who_asked_something_else_is_told_the_answer() -> None:
+    life = Life()
+    ping, sign_in = life.answers.sent_ping(), life.answers.sent_subscribe(SIGNIN)
+    life.subscriptions.ponged()
+    assert life.commands() == [Answered(ping, None)]
+    assert life.subscriptions.errored(UNAUTHORIZED)
+    assert life.commands() == [Answered(sign_in, UNAUTHORIZED)]
+    life.subscriptions.ponged()
+    assert life.commands() == []
+
+
+def test_an_error_that_may_be_a_client_events_is_settled_by_a_ping() -> None:
+    life = Life()
+    life.subscriptions.want("presence-a", "item")
+    life.answers.sent_silent()
+    life.ask("presence-a")
+    assert not life.subscriptions.errored(INVALID)
+    life.fence()
+    assert life.kinds() == [Answered, Unsubscribe, Refused, Retry, Answered]
+
+
+def test_an_error_that_answers_no_question_commands_nothing() -> None:
+    life = Life()
+    life.answers.sent_silent()
+    assert not life.subscriptions.errored(NOT_A_MEMBER)
+    assert life.commands() == []
+
+
+def test_a_sign_in_that_is_overdue_will_have_no_answer_after_a_ping() -> None:
+    life = Life()
+    question = life.answers.sent_subscribe(SIGNIN)
+    question.is_overdue = True
+    life.ping()
+    assert life.commands()[0] == Answered(question, NO_ANSWER)
+    assert not life.answers.is_open(SIGNIN)
+
+
+# --- which answer belongs to which message ---------------------------------------------------------------------
+
+
+def test_a_success_answers_the_question_about_its_channel() -> None:
+    answers = Answers()
+    a, b = answers.sent_subscribe("a"), answers.sent_subscribe("b")
+    assert answers.is_open("a")
+    assert answers.answered("a") == (a, [], [])
+    assert not answers.is_open("a")
+    assert answers.answered("a") == (None, [], [])
+    assert answers.answered("b") == (b, [], [])
+    assert answers.answered(None) == (None, [], [])
+
+
+def test_a_refused_signature_is_the_oldest_open_one() -> None:
+    answers = Answers()
+    answers.sent_subscribe("public")
+    refused, other = answers.sent_subscribe("private-1"), answers.sent_subscribe("private-2")
+    answers.answered("public")
+    refusal = answers.refused(UNAUTHORIZED)
+    assert refusal is not None
+    assert refusal.question is refused
+    assert answers.answered("private-2") == (other, [], [])
+
+
+def test_an_error_that_only_a_client_event_can_cause_refuses_nothing() -> None:
+    answers = Answers()
+    question = answers.sent_subscribe("private-1")
+    for error in (NOT_A_MEMBER, NO_CLIENT_EVENTS):
+        assert answers.refused(error) is None
+    assert not answers.wants_fence
+    assert answers.answered("private-1") == (question, [], [])
+
+
+def test_an_error_without_an_open_question_refuses_nothing() -> None:
+    answers = Answers()
+    answers.sent_silent()
+    assert answers.refused(INVALID) is None
+    assert not answers.wants_fence
+
+
+def test_an_ambiguous_error_waits_for_the_fence_and_hits_the_subscribe() -> None:
+    answers = Answers()
+    answers.sent_silent()
+    question = answers.sent_subscribe("presence-1")
+    assert answers.refused(INVALID) is None
+    assert answers.wants_fence
+    fence = answers.sent_ping()
+    assert not answers.wants_fence
+    assert answers.answered(None) == (fence, [(question, INVALID)], [])
+
+
+def test_an_ambiguous_error_that_was_a_client_events_leaves_the_subscribe_alone() -> None:
+    answers = Answers()
+    answers.sent_silent()
+    question = answers.sent_subscribe("presence-1")
+    assert answers.refused(INVALID) is None
+    fence = answers.sent_ping()
+    assert answers.answered("presence-1") == (question, [], [])
+    assert answers.answered(None) == (fence, [], [])
+
+
+def test_a_channel_confirmed_out_of_order_refuses_nobody() -> None:
+    """soketi answers subscribes as their authorisation completes."""
+    answers = Answers()
+    slow, quick = answers.sent_subscribe("presence-slow"), answers.sent_subscribe("quick")
+    assert answers.answered("quick") == (quick, [], [])
+    assert answers.answered("presence-slow") == (slow, [], [])
+
+
+def test_a_rate_limited_ping_is_no_refused_subscribe() -> None:
+    answers = Answers()
+    ping, question = answers.sent_ping(), answers.sent_subscribe("a")
+    refusal = answers.refused(RATE_LIMIT)
+    assert refusal is not None
+    assert refusal.question is ping
+    assert answers.answered("a") == (question, [], [])
+
+
+def test_errors_behind_one_that_waits_wait_as_well() -> None:
+    answers = Answers()
+    answers.sent_silent()
+    first, second = answers.sent_subscribe("private-1"), answers.sent_subscribe("private-2")
+    assert answers.refused(INVALID) is None
+    assert answers.refused(UNAUTHORIZED) is None
+    fence = answers.sent_ping()
+    assert answers.answered(None) == (fence, [(first, INVALID), (second, UNAUTHORIZED)], [])
+
+
+def test_of_more_errors_than_questions_the_first_are_for_what_is_silent() -> None:
+    answers = Answers()
+    answers.sent_silent()
+    question = answers.sent_subscribe("a")
+    assert answers.refused(INVALID) is None
+    assert answers.refused(RATE_LIMIT) is None
+    fence = answers.sent_ping()
+    assert answers.answered(None) == (fence, [(question, RATE_LIMIT)], [])
+
+
+def test_a_refused_ping_that_was_taken_for_a_client_events_error_does_not_stay_open() -> None:
+    answers = Answers()
+    answers.sent_silent()
+    refused, ping = answers.sent_ping(), answers.sent_ping()
+    assert answers.refused(RATE_LIMIT) is None
+    assert answers.answered(None) == (refused, [], [])  # which was the answer to the other
+    question = answers.sent_subscribe("a")
+    assert answers.answered("a") == (question, [], [ping])
+    assert answers.refused(RATE_LIMIT) is None, "nothing is open that it could be for"
+
+
+def test_an_answer_that_may_be_late_says_nothing_of_the_pings_before() -> None:
+    answers = Answers()
+    late = answers.sent_subscribe("a")
+    late.is_overdue = True
+    answers.sent_ping()
+    answers.answered(None)
+    ping, question = answers.sent_ping(), answers.sent_subscribe("a")
+    assert answers.answered("a") == (question, [], [])
+    assert answers.answered(None) == (ping, [], [])
+
+
+def test_an_error_that_a_ping_cannot_have_is_that_of_the_question_behind_it() -> None:
+    answers = Answers()
+    answers.sent_ping()
+    question = answers.sent_subscribe("a")
+    refusal = answers.refused(INVALID)
+    assert refusal is not None
+    assert refusal.question is question
+
+
+def test_an_error_that_a_ping_cannot_have_may_be_that_of_a_client_event_before_it() -> None:
+    answers = Answers()
+    answers.sent_silent()
+    ping, question = answers.sent_ping(), answers.sent_subscribe("a")
+    assert answers.refused(INVALID) is None
+    assert answers.answered(None) == (ping, [], [])
+    assert answers.answered("a") == (question, [], [])
+
+
+def test_a_pong_gives_up_what_is_overdue_and_was_asked_before_the_ping() -> None:
+    answers = Answers()
+    overdue, other = answers.sent_subscribe("a"), answers.sent_subscribe("b")
+    overdue.is_overdue = True
+    ping = answers.sent_ping()
+    later = answers.sent_subscribe("c")
+    later.is_overdue = True
+    assert answers.answered(None) == (ping, [], [overdue])
+    assert answers.answered("b") == (other, [], [])
+    assert not answers.is_open("a")
+    assert answers.is_open("c")
+
+
+def test_two_subscribes_to_one_name_do_no_harm() -> None:
+    """A program may subscribe to the channel that is its user's."""
+    answers = Answers()
+    answers.sent_subscribe("a")
+    answers.sent_subscribe("a")
+    for _ in range(2):
+        answers.refused(RATE_LIMIT)
+    assert answers.refused(RATE_LIMIT) is None, "nothing is open that it could be for"
+    assert not answers.is_open("a")
+
+
+class InOrderServer:
+    """Answers each message in the order sent, with one of the outcomes that Reverb has for it."""
+
+    def __init__(self, choose: random.Random) -> None:
+        self.choose = choose
+        self.inbox: deque[tuple[str, Question | None]] = deque()
+        self.refused: set[Question] = set()
+
+    def answer(self) -> tuple[str, str | None, ServerError | None] | None:
+        kind, question = self.inbox.popleft()
+        if kind == "ping":
+            return ("success", None, None)
+        if kind == "silent":
+            error = self.choose.choice([None, None, INVALID, NOT_A_MEMBER, NO_CLIENT_EVENTS, RATE_LIMIT])
+            return None if error is None else ("error", None, error)
+        assert question is not None
+        assert question.channel is not None
+        errors = [INVALID, RATE_LIMIT] + [UNAUTHORIZED] * question.channel.startswith("p")
+        if self.choose.random() < 0.5:
+            self.refused.add(question)
+            return ("error", None, self.choose.choice(errors))
+        return ("success", question.channel, None)
+
+
+@given(st.integers(min_value=0, max_value=2**32), st.integers(min_value=1, max_value=60))
+def test_every_answer_is_matched_with_its_message_whatever_the_order(seed: int, messages: int) -> None:
+    choose = random.Random(seed)
+    server, answers = InOrderServer(choose), Answers()
+    subscribes: set[Question] = set()
+    confirmed: set[Question] = set()
+    refused: set[Question] = set()
+
+    def send(kind: str) -> None:
+        question = None
+        if kind == "subscribe":
+            names = [each for each in ("a", "b", "private-a", "presence-b", SIGNIN) if not answers.is_open(each)]
+            if not names:
+                return
+            question = answers.sent_subscribe(choose.choice(names))
+            subscribes.add(question)
+        elif kind == "ping":
+            question = answers.sent_ping()
+        else:
+            answers.sent_silent()
+        server.inbox.append((kind, question))
+
+    def receive() -> None:
+        answer = server.answer()
+        if answer is None:
+            return
+        kind, channel, error = answer
+        if kind == "success":
+            question, refusals, _ = answers.answered(channel)
+            assert question is not None
+            confirmed.add(question)
+            refused.update(refusal.question for refusal in refusals)
+        else:
+            assert error is not None
+            refusal = answers.refused(error)
+            if refusal is not None:
+                refused.add(refusal.question)
+            elif answers.wants_fence:
+                send("ping")
+
+    for _ in range(messages):
+        if server.inbox and choose.random() < 0.5:
+            receive()
+        else:
+            send(choose.choice(["subscribe", "subscribe", "silent", "ping"]))
+    while server.inbox:
+        receive()
+
+    assert refused & subscribes == server.refused
+    assert confirmed & subscribes == subscribes - server.refused
