@@ -23,7 +23,7 @@ from tests.watching import until
 from .proxy import FaultProxy, Link, Towards
 from .scene import NUMBERED, Scene, scene, unique
 
-_SETTINGS = {"pong_timeout": 0.3, "max_pending_events": 50}
+_SETTINGS = {"pong_timeout": 0.3, "max_pending_bytes": 20_000}
 _RECOVERY = 15.0
 """Seconds after which a client that is not back counts as dead."""
 _CODES = (1000, 1001, 1009, 1011, 1012, 4100, 4200, 4201, 4300)

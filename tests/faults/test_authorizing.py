@@ -28,8 +28,10 @@ from tests.watching import client_tasks, until
 class Scene:
     """A server, an application that signs for it, and a client with some private channels and a public one."""
 
-    def __init__(self, server: ReverbServer, laravel: Laravel, client: ReverbClient) -> None:
+    def __init__(self, server: ReverbServer, laravel: Laravel, client: ReverbClient, token: list[str]) -> None:
         self.server = server
+        self.token = token
+        """The one that the client sends."""
         self.laravel = laravel
         self.client = client
         self.errors = Recorder()
@@ -44,10 +46,7 @@ class Scene:
     async def reconnect(self) -> None:
         """Drop the connection, and wait for the next one."""
         before = self.client.socket_id
-        connection = self.client._connection
-        assert connection is not None
-        assert connection._transport is not None
-        connection._transport.disconnect(False)
+        self.server.drop()
         await until(lambda: self.client.socket_id not in (None, before))
 
     @property
@@ -63,7 +62,8 @@ class Scene:
 @asynccontextmanager
 async def set_scene(channels: int, timeout: float = 5.0, **options: Any) -> AsyncIterator[Scene]:
     async with ReverbServer() as server, Laravel() as laravel:
-        authorizer = EndpointAuthorizer(laravel.url, token=lambda: laravel.token, timeout=timeout)
+        token = [laravel.token]
+        authorizer = EndpointAuthorizer(laravel.url, token=lambda: token[0], timeout=timeout)
         settings: Any = {
             "app_key": "app-key",
             "host": server.host,
@@ -75,7 +75,7 @@ async def set_scene(channels: int, timeout: float = 5.0, **options: Any) -> Asyn
             **options,
         }
         async with ReverbClient(**settings) as client:
-            scene = Scene(server, laravel, client)
+            scene = Scene(server, laravel, client, token)
             await scene.subscribe(channels)
             yield scene
         assert client_tasks() == set()
@@ -96,33 +96,78 @@ async def test_an_endpoint_that_is_down_for_a_moment_is_no_matter() -> None:
         assert scene.errors.calls == []
 
 
-async def test_an_endpoint_that_stays_down_is_reported_and_asked_again_at_the_next_reconnect() -> None:
+async def test_an_endpoint_that_stays_down_is_reported_once_and_asked_again_while_the_connection_lives() -> None:
     async with set_scene(20) as scene:
         await scene.laravel.stop()
         await scene.reconnect()
+        connection = scene.client.socket_id
         await until(lambda: len(scene.errors.calls) == 20)
         assert scene.missing == [f"private-{number}" for number in range(20)]
+        assert scene.client.stats.missing == 20
         for name, error in scene.refused.items():
             assert isinstance(error, AuthenticationError)
+            assert error.is_temporary
             assert f"{scene.laravel.url} did not authorise '{name}': cannot connect" in str(error)
+        await asyncio.sleep(0.5)  # so that all are tried again in vain, more than once
         await scene.laravel.start()
-        await scene.reconnect()
-        await until(lambda: not scene.missing)
+        await until(lambda: not scene.missing, 10)
+        assert scene.client.socket_id == connection
         assert len(scene.errors.calls) == 20
+
+
+async def test_an_outage_of_the_endpoint_that_lasts_over_reconnects_is_reported_once() -> None:
+    async with set_scene(5) as scene:
+        await scene.laravel.stop()
+        for _ in range(2):
+            await scene.reconnect()
+            await until(lambda: len(scene.errors.calls) == 5)
+        await asyncio.sleep(0.3)  # what would come a second time is given the time to come
+        await scene.laravel.start()
+        await until(lambda: not scene.missing, 10)
+        assert len(scene.errors.calls) == 5
+        await scene.laravel.stop()
+        await scene.reconnect()
+        await until(lambda: len(scene.errors.calls) == 10)  # another outage
+
+
+@pytest.mark.parametrize("failure", [429, 500, 503, "raises", "times out"])
+async def test_what_may_be_over_in_a_moment_is_asked_again(failure: int | str) -> None:
+    """Whatever kind of authorizer it is, and without a reconnect."""
+    failing = False
+
+    async def authorizer(socket_id: str, channel: str) -> ChannelAuth:
+        if failing and failure == "raises":
+            raise RuntimeError
+        if failing and failure == "times out":
+            await asyncio.Event().wait()
+        if failing and isinstance(failure, int):
+            raise AuthenticationError("not now", code=failure, is_temporary=True)
+        return ChannelAuth(sign_channel("app-key", "app-secret", socket_id, channel))
+
+    async with set_scene(3, authorizer=authorizer, subscribe_timeout=0.2) as scene:
+        failing = True
+        await scene.reconnect()
+        connection = scene.client.socket_id
+        await until(lambda: len(scene.errors.calls) == 3)
+        failing = False
+        await until(lambda: not scene.missing)
+        assert scene.client.socket_id == connection
+        assert len(scene.errors.calls) == 3
 
 
 async def test_an_expired_token_is_reported_and_the_new_one_used() -> None:
     async with set_scene(3) as scene:
-        new, old = scene.laravel.token, "1|expired"
-        scene.laravel.token = old
-        authorizer: Any = scene.client._authorizer
-        authorizer._token = lambda: new
+        new = scene.token[0]
+        scene.token[0] = "1|expired"
         await scene.reconnect()
         await until(lambda: len(scene.errors.calls) == 3)
         assert {error.code for error in scene.refused.values()} == {401}
-        scene.laravel.token = new
+        await scene.reconnect()
+        await until(lambda: len(scene.errors.calls) == 6)  # said at each connection, as it does not go by itself
+        scene.token[0] = new
         await scene.reconnect()
         await until(lambda: not scene.missing)
+        assert len(scene.errors.calls) == 6
 
 
 async def test_a_channel_that_is_denied_now_is_left_out_until_the_next_reconnect() -> None:

@@ -262,7 +262,7 @@ async def test_a_handler_is_busy(server: Target, case: Case) -> None:
 
 @matrix
 async def test_reading_is_paused(server: Target, case: Case) -> None:
-    async with scene(server, max_pending_events=5, **options_for(case)) as it:
+    async with scene(server, max_pending_bytes=2_000, **options_for(case)) as it:
         released = asyncio.Event()
 
         async def handle(event: str, data: Any, channel: str | None) -> None:
@@ -273,10 +273,10 @@ async def test_reading_is_paused(server: Target, case: Case) -> None:
         it.client.unbind(NUMBERED, it.numbers)
         orders.bind(NUMBERED, handle)
         it.client.bind(NUMBERED, it.numbers)
-        await until(lambda: not it.client._dispatcher.pending_events)  # confirmations wait for a moment, too
+        await until(lambda: not it.client.stats.queued)  # confirmations wait for a moment, too
         for _ in range(30):
             await it.publisher.publish(orders.name)
-        await until(lambda: it.client._dispatcher.is_full)
+        await until(lambda: it.client.stats.queued >= 6)  # which is more than 2,000 bytes
         strike(it, case)
         await asyncio.sleep(0.4)  # longer than silence is borne, and this silence is ours
         released.set()

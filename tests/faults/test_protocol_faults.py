@@ -16,6 +16,7 @@ from reverb import (
     ConnectionError,
     ConnectionState,
     Events,
+    ProtocolError,
     ReverbClient,
     ReverbError,
     TimeoutError,
@@ -143,14 +144,14 @@ async def foreign_origin(peer: Peer) -> None:
     await peer.wait_closed()
 
 
+OVER_QUOTA = pytest.param(over_quota, 4004, "max_connections", id="4004-without-closing")
 REFUSALS = [
     pytest.param(unknown_application, 4001, "REVERB_APP_KEY", id="4001-then-eof"),
-    pytest.param(over_quota, 4004, "max_connections", id="4004-without-closing"),
     pytest.param(foreign_origin, 4009, "REVERB_ORIGIN", id="origin-4009-without-closing"),
 ]
 
 
-@pytest.mark.parametrize(("refusal", "code", "hint"), REFUSALS)
+@pytest.mark.parametrize(("refusal", "code", "hint"), [*REFUSALS, OVER_QUOTA])
 async def test_a_refusal_at_the_first_connect_raises_at_once(refusal: Script, code: int, hint: str) -> None:
     async with stage(first(refusal), connect_timeout=5.0) as it:
         start = monotonic()
@@ -175,6 +176,16 @@ async def test_a_refusal_at_a_reconnect_ends_it(refusal: Script, code: int, hint
         for late in (it.client.subscribe("late"), it.client.wait_connected(1)):
             with pytest.raises(ConnectionError):
                 await late
+
+
+async def test_over_quota_at_a_reconnect_is_ridden_out() -> None:
+    """The server has not noticed yet that our last connection is gone, and counts it."""
+    async with stage(first(take_subscribes, over_quota, over_quota)) as it:
+        await it.client.connect()
+        await it.subscribe()
+        await it.check_alive(connection=4)
+        await until(lambda: it.reconnects)
+        assert [each["attempts"] for each in it.reconnects] == [3]
 
 
 async def test_4009_in_the_middle_of_many_subscribes() -> None:
@@ -290,6 +301,19 @@ async def test_silence_in_the_handshake(silence: Script) -> None:
         assert [each["attempts"] for each in it.reconnects] == [3]
 
 
+async def test_a_greeting_that_is_none_and_what_comes_behind_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def greet_nobody(peer: Peer) -> None:
+        await peer.upgrade()
+        texts = ('{"event":"pusher:connection_established"}', '{"event":"pusher:ping"}')
+        await peer.send_raw(b"".join(encode_frame(TEXT, text) for text in texts))
+        await peer.wait_closed()
+
+    async with stage(first(greet_nobody)) as it:
+        with pytest.raises(ProtocolError, match="without a socket_id"):
+            await it.client.connect()
+    check_log(caplog)
+
+
 async def test_no_confirmation() -> None:
     async def confirm_nothing(peer: Peer) -> None:
         await peer.establish()
@@ -308,7 +332,8 @@ async def test_no_confirmation() -> None:
 
 
 async def test_no_confirmation_after_a_reconnect() -> None:
-    """The channel is reported and not called subscribed, and the rest is there."""
+    """The channel is reported once and not called subscribed, the rest is there; and it is asked for again."""
+    forget = True
 
     async def forget_one(peer: Peer) -> None:
         await peer.establish(f"1.{peer.number}")
@@ -316,8 +341,9 @@ async def test_no_confirmation_after_a_reconnect() -> None:
             message = await peer.receive()
             if message["event"] == "pusher:ping":
                 await peer.send("pusher:pong")
-            elif message["data"]["channel"] != "news":
+            elif message["event"] == "pusher:subscribe" and not (forget and message["data"]["channel"] == "news"):
                 await peer.confirm(message["data"]["channel"])
+                await peer.send("numbered", f'{{"n":{peer.number}}}', message["data"]["channel"])
 
     async with stage(first(take_subscribes, forget_one)) as it:
         await it.client.connect()
@@ -326,6 +352,9 @@ async def test_no_confirmation_after_a_reconnect() -> None:
         assert [name for name, each in it.client.channels.items() if not each.is_subscribed] == ["news"]
         await until(lambda: it.errors)
         assert [type(each["exception"]) for each in it.errors] == [TimeoutError]
+        forget = False
+        await it.check_alive(connection=2)
+        assert len(it.errors) == 1
 
 
 async def test_no_pong() -> None:
@@ -361,11 +390,11 @@ async def test_a_pause_that_begins_while_a_pong_is_awaited() -> None:
     async def handle(event: str, data: Any, channel: str | None) -> None:
         await released.wait()
 
-    async with stage(flood, max_pending_events=5) as it:
+    async with stage(flood, max_pending_bytes=2_000) as it:
         await it.client.connect()
         await it.subscribe()
         it.client.channels["news"].bind("slow", handle)
-        await until(lambda: it.client._dispatcher.is_full)
+        await until(lambda: it.client.stats.queued >= 5)  # so many that reading is paused
         paused.set()
         await asyncio.sleep(0.5)  # much longer than a pong may take
         assert it.client.is_connected
@@ -467,12 +496,13 @@ AFTER_BACKING_OFF = [
     1012,
     1013,
     3000,
+    4004,
     4100,
     4199,
     4300,
     4999,
 ]
-FINAL = [4000, 4001, 4004, 4009, 4099]
+FINAL = [4000, 4001, 4009, 4099]
 
 
 def closing(code: int | None) -> Script:

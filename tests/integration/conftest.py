@@ -7,7 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.integration.servers import MissingError, Soketi, Target, external_target, run_soketi
+from tests.integration.servers import (
+    Line,
+    MissingError,
+    Soketi,
+    Target,
+    external_target,
+    line_to,
+    run_soketi,
+)
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +51,13 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
             yield external_target()
         except MissingError as reason:
             pytest.skip(str(reason))
+
+
+@pytest.fixture
+async def line(server: Target) -> AsyncIterator[Line]:
+    """The way to ``server``, for tests that cut it."""
+    try:
+        async with line_to(server) as line:
+            yield line
+    except MissingError as reason:
+        pytest.skip(str(reason))

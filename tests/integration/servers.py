@@ -9,8 +9,8 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from reverb.auth import sign_request
+from tests.faults.proxy import FaultProxy, Link
 from tests.node import installed_command
 
 SOKETI_CONFIG = Path(__file__).parent / "soketi" / "soketi.json"
@@ -92,6 +93,28 @@ class Target:
         # soketi refuses with status 200 and {"error": …}.
         if response.status != 200 or "error" in json.loads(answer):
             raise PublishError(f"{self.name} answered {response.status}: {answer}")
+
+
+class Line:
+    """The way to a server."""
+
+    def __init__(self, target: Target, proxy: FaultProxy) -> None:
+        self.target = replace(target, host=proxy.host, port=proxy.port)
+        """The server, for those who go that way."""
+        self._proxy = proxy
+
+    def drop(self) -> None:
+        """End all connections that go that way."""
+        self._proxy.hit(Link.reset)
+
+
+@asynccontextmanager
+async def line_to(target: Target) -> AsyncIterator[Line]:
+    """Put a way between clients and a server that can be cut, whatever server it is."""
+    if target.scheme == "wss":
+        raise MissingError("nothing can be put between a client and a server that shows its certificate")
+    async with FaultProxy(target.host, target.port) as proxy:
+        yield Line(target, proxy)
 
 
 def external_target() -> Target:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reverb import AuthenticationError, PresenceChannel, ReverbClient
-from tests.integration.servers import Target
+from tests.integration.servers import Line, Target
 from tests.integration.test_client import unique
 from tests.laravel import Laravel
 from tests.test_dispatch import Recorder
@@ -83,15 +83,12 @@ async def test_a_wrong_signature_of_the_endpoint_is_the_servers_to_refuse(
             await client.subscribe(unique("private-"))
 
 
-async def test_each_connection_is_signed_for_anew(server: Target, laravel: Laravel) -> None:
+async def test_each_connection_is_signed_for_anew(line: Line, laravel: Laravel) -> None:
     name = unique("private-")
-    async with client_for(server) as client:
+    async with client_for(line.target) as client:
         channel = await client.subscribe(name)
         first = client.socket_id
-        connection = client._connection
-        assert connection is not None
-        assert connection._transport is not None
-        connection._transport.disconnect(False)
+        line.drop()
         await until(lambda: client.socket_id not in (None, first) and channel.is_subscribed)
         second = client.socket_id
     assert [each["input"]["socket_id"] for each in laravel.asked] == [first, second]

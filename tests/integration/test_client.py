@@ -21,7 +21,7 @@ from reverb import (
 )
 from reverb.server import ReverbServer
 from tests.certificates import make_certificates
-from tests.integration.servers import Target
+from tests.integration.servers import Line, Target
 from tests.test_dispatch import Recorder
 from tests.watching import client_tasks, until
 
@@ -78,35 +78,22 @@ async def test_a_wrong_path_is_refused_with_a_hint(server: Target) -> None:
 
 
 async def test_an_idle_connection_is_kept_alive(server: Target) -> None:
-    heard = Recorder()
     async with client_for(server, ping_interval=0.05, pong_timeout=1) as client:
-        connection = client._connection
-        assert connection is not None
-        pongs = 0
-        answered = connection.answers.answered
-
-        def count(channel: str | None) -> Any:
-            nonlocal pongs
-            pongs += channel is None
-            return answered(channel)
-
-        connection.answers.answered = count  # type: ignore[method-assign]
-        client.bind("*", heard)
-        await until(lambda: pongs >= 3)
-        assert client._connection is connection
+        first = client.socket_id
+        received = client.stats.received
+        await until(lambda: client.stats.received >= received + 3)  # pongs: there is nothing else to come
+        assert client.socket_id == first
+        assert client.stats.round_trip is not None
 
 
-async def test_a_connection_that_drops_comes_back_with_its_channels(server: Target) -> None:
+async def test_a_connection_that_drops_comes_back_with_its_channels(server: Target, line: Line) -> None:
     names = [unique("news-"), unique("private-"), unique("presence-")]
     heard = Recorder()
-    async with client_for(server) as client:
+    async with client_for(line.target) as client:
         first = client.socket_id
         channels = [await client.subscribe(name, ALICE if "presence" in name else None) for name in names]
         client.bind("e", heard)
-        connection = client._connection
-        assert connection is not None
-        assert connection._transport is not None
-        connection._transport.disconnect(False)
+        line.drop()
         await until(lambda: not client.is_connected)
         await until(lambda: all(channel.is_subscribed for channel in channels))
         assert client.socket_id != first
@@ -267,23 +254,20 @@ async def test_two_connections_of_a_user_are_one_member(server: Target) -> None:
         assert heard.events == [Events.MEMBER_ADDED, Events.MEMBER_REMOVED]
 
 
-async def test_who_came_and_left_during_an_outage(server: Target) -> None:
+async def test_who_came_and_left_during_an_outage(server: Target, line: Line) -> None:
     name = unique("presence-room.")
     async with (
         client_for(server) as stays,
         client_for(server) as leaves,
         client_for(server) as comes,
-        client_for(server, reconnect_delay_min=0.3, reconnect_delay_max=0.4) as alice,
+        client_for(line.target, reconnect_delay_min=0.3, reconnect_delay_max=0.4) as alice,
     ):
         room = await alice.subscribe(name, ALICE)
         assert isinstance(room, PresenceChannel)
         await stays.subscribe(name, {"user_id": "stays"})
         await leaves.subscribe(name, {"user_id": "leaves"})
         await room.wait_for_member("leaves", 5)
-        connection = alice._connection
-        assert connection is not None
-        assert connection._transport is not None
-        connection._transport.disconnect(False)
+        line.drop()
         await until(lambda: not alice.is_connected)
         waiting = asyncio.ensure_future(room.wait_for_member("comes", 5))
         await leaves.unsubscribe(name)

@@ -6,7 +6,7 @@ import pytest
 
 from reverb import AuthenticationError, EndpointAuthorizer, Events, ProtocolError, ReverbClient
 from reverb.server import ReverbServer
-from tests.integration.servers import Target
+from tests.integration.servers import Target, line_to
 from tests.integration.test_client import client_for, unique
 from tests.laravel import Laravel
 from tests.test_dispatch import Recorder
@@ -15,7 +15,7 @@ from tests.watching import until
 
 async def test_signing_in_and_what_is_sent_to_the_user(soketi: Target) -> None:
     app, heard, signed_in = soketi.app("user"), Recorder(), Recorder()
-    async with client_for(app) as client:
+    async with line_to(app) as line, client_for(line.target) as client:
         client.bind(Events.SIGNIN_SUCCESS, signed_in)
         client.user.bind("hello", heard)
         await client.signin({"id": "u1", "user_info": {"name": "Ann ☃"}})
@@ -26,10 +26,7 @@ async def test_signing_in_and_what_is_sent_to_the_user(soketi: Target) -> None:
         await app.publish("#server-to-user-u1", "hello", {"n": 3})
         await heard.wait_for(2)
         first = client.socket_id
-        connection = client._connection
-        assert connection is not None
-        assert connection._transport is not None
-        connection._transport.disconnect(False)
+        line.drop()
         await until(lambda: client.socket_id not in (None, first) and client.user.is_signed_in)
         await app.publish("#server-to-user-u1", "hello", {"n": 4})
         assert [data["n"] for _, data, _ in await heard.wait_for(3)] == [1, 3, 4]
