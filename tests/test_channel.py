@@ -60,9 +60,10 @@ async def test_members_and_me() -> None:
 
 async def test_members_come_and_go_before_the_handlers_run() -> None:
     seen: list[tuple[str, Any, set[str]]] = []
-    async with a_room() as (_, room, peer):
+    async with a_room() as (client, room, peer):
         for event in (Events.MEMBER_ADDED, Events.MEMBER_REMOVED):
             room.bind(event, lambda event, data, channel: seen.append((event, data["user_id"], set(room))))
+        await until(lambda: not client.stats.queued)  # events may wait for the first handler
         await member(peer, "added", '{"user_id":8,"user_info":{"name":"x"}}')
         await member(peer, "removed", '{"user_id":"7"}')
         await until(lambda: len(seen) == 2)
@@ -163,6 +164,7 @@ async def test_the_subscription_count() -> None:
         news = await client.subscribe("news")
         news.bind(Events.SUBSCRIPTION_COUNT, lambda *call: seen.append((call[1], news.subscription_count)))
         assert news.subscription_count is None
+        await until(lambda: not client.stats.queued)  # events may wait for the first handler
         for data in ('{"subscription_count":3}', "nonsense", {"subscription_count": 4}):
             await server.peers[0].send(Events.SUBSCRIPTION_COUNT.value, data, "news")
         await until(lambda: len(seen) == 3)

@@ -674,10 +674,10 @@ class Lane:
 
     def _call_now(self, message: Message, data: Any, bindings: tuple[Binding, ...]) -> None:
         event, channel = message.event, message.channel
-        calling = self._calling = list(bindings)
+        self._calling = [*bindings]
         self.is_busy = True  # so that what handlers lead to waits until all have been called
         try:
-            for binding in calling:
+            for binding in self._calling:
                 try:
                     if binding.is_simple:
                         result = binding.call(event, data, channel)
@@ -687,7 +687,7 @@ class Lane:
                     self.report(event, binding, error)
                     continue
                 if result is not None and inspect.isawaitable(result):
-                    self._calling = calling[bindings.index(binding) + 1 :]
+                    self._calling = self._calling[bindings.index(binding) + 1 :]
                     self._start((self._go_on(message, data, binding, result), result))
                     return
         except BaseException:  # KeyboardInterrupt, for one

@@ -97,12 +97,14 @@ class Claim(Generic[T]):
     """A caller who waits for a channel. ``resolve`` is called once, with None when it is subscribed, or with the
     error that it can't be; it must not call back. Then the claim has to be given, or withdrawn."""
 
-    __slots__ = ("is_resolved", "resolve", "subscription")
+    __slots__ = ("is_resolved", "question", "resolve", "subscription")
 
     def __init__(self, subscription: Subscription[T], resolve: Callable[[ReverbError | None], None]) -> None:
         self.subscription = subscription
         self.resolve = resolve
         self.is_resolved = False
+        self.question: Question | None = None
+        """The one whose time is the caller's, too; None for who came after it was asked."""
 
 
 # --- what is to be done ----------------------------------------------------------------------------------------
@@ -308,6 +310,8 @@ class Subscriptions(Generic[T]):
         """The server has been asked for it."""
         question.subject = subscription
         subscription.question = question
+        for claim in subscription.claims:
+            claim.question = question
         if subscription.is_wanted:
             subscription.state = State.ASKED
         else:  # left by the very authorizer that has signed for it
@@ -321,7 +325,7 @@ class Subscriptions(Generic[T]):
             self._refuse(subscription, error)
 
     def overdue(self, subscription: Subscription[T], error: ReverbError) -> None:
-        """The server has had its time to answer: those who wait get the ``error``.
+        """The server has had its time to answer: those who have waited for so long get the ``error``.
 
         The answer may come yet. If it is still not there when the server answers a ping, it never will.
         """
@@ -332,12 +336,14 @@ class Subscriptions(Generic[T]):
             self.commands.append(Fence())
         if subscription.state is State.LEAVING:
             return
-        self._resolve_all(subscription, error)
-        if subscription.is_wanted:
-            self._report(subscription, error, State.REFUSED)
-            self._settle(subscription)
-        else:
+        late = [each for each in subscription.claims if each.question is not subscription.question]
+        self._resolve_all(subscription, error, but=late)
+        if not subscription.is_wanted:
             self._drop(subscription)
+            return
+        if subscription.is_given or any(each.is_resolved for each in subscription.claims):
+            self._report(subscription, error, State.REFUSED)
+        self._settle(subscription)
 
     def retry(self, subscription: Subscription[T]) -> None:
         """Ask again for what was refused for a passing reason."""
@@ -537,9 +543,11 @@ class Subscriptions(Generic[T]):
             claim.is_resolved = True
             claim.resolve(error)
 
-    def _resolve_all(self, subscription: Subscription[T], error: ReverbError | None) -> None:
+    def _resolve_all(
+        self, subscription: Subscription[T], error: ReverbError | None, but: Sequence[Claim[T]] = ()
+    ) -> None:
         for claim in list(subscription.claims):
-            if not claim.is_resolved:
+            if not claim.is_resolved and claim not in but:
                 if error is not None:
                     del subscription.claims[claim]
                 self._resolve(claim, error)

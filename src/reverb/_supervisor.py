@@ -183,8 +183,9 @@ class Supervisor:
         """The error for those who want something of a connection that there is not, and will not be."""
         if self.failure is not None:
             return again(self.failure)
+        state = self.state if self._ending is None else "disconnecting"
         return ConnectionError(
-            f"not connected to {self._config.address} ({self.state}): call connect() first, or use 'async with'"
+            f"not connected to {self._config.address} ({state}): call connect() first, or use 'async with'"
         )
 
     # --- beginning and ending ----------------------------------------------------------------------------------
