@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -1136,6 +1137,62 @@ def test_a_sign_in_that_is_overdue_will_have_no_answer_after_a_ping() -> None:
     life.ping()
     assert life.commands()[0] == Answered(question, NO_ANSWER)
     assert not life.answers.is_open(SIGNIN)
+
+
+# --- many channels ---------------------------------------------------------------------------------------------
+
+MANY = 10_000
+QUICK = 2.0
+"""Seconds of the processor: ten times what it takes, and a quarter of it where each one looks at all others."""
+
+
+def ask_for_many() -> Life:
+    life = Life(is_connected=False)
+    for number in range(MANY):
+        life.subscriptions.want(f"channel-{number}", "item")
+    life.connect()
+    for _ in range(MANY):
+        taken = life.subscriptions.take_next()
+        assert taken is not None
+        life.send(taken)
+    return life
+
+
+def test_being_held_up_costs_little_while_many_channels_are_asked_for() -> None:
+    life = ask_for_many()
+    started = process_time()
+    for _ in range(MANY):
+        life.subscriptions.errored(RATE_LIMIT)
+        life.subscriptions.held_up()
+    assert process_time() - started < QUICK
+    assert life.commands().count(Settled()) == 1
+
+
+@pytest.mark.parametrize("error", [NOT_A_MEMBER, NO_CLIENT_EVENTS])
+def test_errors_of_client_events_cost_little_while_many_channels_are_asked_for(error: ServerError) -> None:
+    life = ask_for_many()
+    started = process_time()
+    for _ in range(MANY):
+        assert not life.subscriptions.errored(error)
+    assert process_time() - started < QUICK
+
+
+def test_each_connection_may_be_held_up() -> None:
+    life = Life(is_connected=False)
+    life.subscriptions.want("a", "item")
+    for _ in range(2):
+        life.connect()
+        life.subscriptions.held_up()
+        assert life.commands() == [Settled()]
+        life.subscriptions.lost()
+
+
+def test_a_sign_in_may_be_refused_in_other_words_than_a_channel() -> None:
+    answers = Answers()
+    sign_in = answers.sent_subscribe(SIGNIN)
+    refusal = answers.refused(ServerError(4009, "Connection not authorized."))
+    assert refusal is not None
+    assert refusal.question is sign_in
 
 
 # --- which answer belongs to which message ---------------------------------------------------------------------

@@ -94,6 +94,8 @@ class Wire:
         """How many pings and unsubscribes the rate limit refused."""
         self.ghosts: set[str] = set()
         """What may be subscribed without our knowledge."""
+        self.is_shifted = False
+        """Whether an error was taken for that of an earlier question, which the server never answered."""
 
     def send(self, kind: str, name: str = "") -> Question | None:
         question = None
@@ -550,6 +552,9 @@ class InOrder(Game):
             if truth == NEVER and error.code is not None:
                 # No client can see that it was a later one that was refused, nor that it is subscribed.
                 wire.ghosts.add(question.channel)
+                wire.is_shifted = True
+            elif wire.is_shifted and truth == INVALID != error:
+                wire.ghosts.add(question.channel)  # nor, behind that, which of them made us a member all the same
 
     @precondition(lambda self: self.wire is not None and self.wire.to_server)
     @rule(outcome=st.integers(0, 11))

@@ -180,6 +180,7 @@ class Subscriptions(Generic[T]):
         self._queue: OrderedDict[Subscription[T], None] = OrderedDict()
         """Those to be asked for, in order. (A dict finds its first slower, the more were taken before it.)"""
         self._unsettled: set[Subscription[T]] = set()
+        self._was_held_up = False
         self._answers: Answers | None = None
         """Those of the present connection."""
         self._unanswered: dict[str, bool] = {}
@@ -274,6 +275,7 @@ class Subscriptions(Generic[T]):
         """There is a connection, on which everything is to be asked for."""
         self._answers = answers
         self._unsettled = set(self._wanted.values())
+        self._was_held_up = False
         if not self._unsettled:
             self.commands.append(Settled())
 
@@ -352,11 +354,10 @@ class Subscriptions(Generic[T]):
 
     def held_up(self) -> None:
         """Nothing is asked for at present: who waits for all to be settled does not wait for that."""
-        if self._unsettled:
-            # A new set, as this is called often, and going through one takes as long as when it was full.
-            self._unsettled = {each for each in self._unsettled if each not in self._queue}
-            if not self._unsettled:
-                self.commands.append(Settled())
+        if not self._was_held_up:  # nothing that is not settled comes into the queue later
+            self._was_held_up = True
+            for each in self._queue:
+                self._settle(each)
 
     # --- the server --------------------------------------------------------------------------------------------
 
@@ -685,6 +686,8 @@ class Answers:
         None means that it belongs to something silent, or that it is not known yet (:attr:`wants_fence`).
         """
         self.is_fenced = False
+        if not _may_refuse_channels(error) and SIGNIN not in self._subscribes:
+            return None  # without a look at each open question: there may be thousands
         if not any(_may_refuse(error, question) for question in self._open):
             return None
         oldest = next(iter(self._open))
@@ -730,6 +733,13 @@ def _may_refuse(error: ServerError, question: Question) -> bool:
     if error.code == UNAUTHORIZED:
         return is_auth_refusal(error) and needs_auth(question.channel)
     return True
+
+
+def _may_refuse_channels(error: ServerError) -> bool:
+    """Whether there are channels that may be refused so; what remains is said of client events and sign-ins."""
+    if error.code == 4301:
+        return is_rate_limit(*error)
+    return error.code != UNAUTHORIZED or is_auth_refusal(error)
 
 
 def _may_be_silent(error: ServerError) -> bool:
