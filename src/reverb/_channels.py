@@ -27,9 +27,10 @@ from ._subscriptions import (
     Unsubscribe,
     Withdrawn,
 )
+from ._tasks import settle
 from .auth import Authorizer, SecretAuthorizer
 from .config import ReverbConfig
-from .exceptions import AuthenticationError, ReverbError, SubscriptionError, TimeoutError, again
+from .exceptions import AuthenticationError, ReverbError, SubscriptionError, TimeoutError
 from .stream import Streams
 
 log = logging.getLogger("reverb.channels")
@@ -77,12 +78,7 @@ class Channels:
         timer: asyncio.TimerHandle
 
         def resolve(error: ReverbError | None) -> None:
-            if not answer.done():
-                if error is None:
-                    answer.set_result(None)
-                else:
-                    answer.set_exception(again(error))
-                    answer.exception()  # whoever waits may be cancelled
+            settle(answer, error)
 
         def give_up() -> None:
             nonlocal timer

@@ -18,11 +18,11 @@ from ._inbox import Inbox, UserInbox
 from ._pace import Pace
 from ._protocol import Action, Message, ServerError
 from ._subscriptions import Question, Subscription, Subscriptions
-from ._tasks import spawn
+from ._tasks import settle, spawn
 from .auth import ChannelAuth, SecretAuthorizer
 from .config import ReverbConfig
 from .events import Events
-from .exceptions import AuthenticationError, ConnectionError, ProtocolError, ReverbError, TimeoutError, again
+from .exceptions import AuthenticationError, ConnectionError, ProtocolError, ReverbError, TimeoutError
 
 log = logging.getLogger("reverb.session")
 
@@ -110,7 +110,7 @@ class Session:
             self._next_turn.cancel()
         for question, waiter in self._waiting.items():
             when = "before a ping was answered" if question.channel is None else "while signing in"
-            _fail(waiter, ConnectionError(f"lost the connection to {self._address} {when}"))
+            settle(waiter, ConnectionError(f"lost the connection to {self._address} {when}"))
         self._waiting.clear()
         self._user.is_signed_in = False
         for each in self._subscriptions:
@@ -235,10 +235,7 @@ class Session:
         """A question has its answer."""
         waiter = self._waiting.pop(question, None)
         if waiter is not None:
-            if error is None:
-                _succeed(waiter)
-            else:
-                _fail(waiter, self._explain(question, error))
+            settle(waiter, None if error is None else self._explain(question, error))
         ask = None if question.subject is None else self._asks.pop(question.subject, None)
         if ask is not None:
             ask.stop()
@@ -462,14 +459,3 @@ def no_answer(name: str, timeout: float) -> str:
         f"no answer of the server to the subscription to {name!r} within {timeout:g} seconds "
         "(REVERB_SUBSCRIBE_TIMEOUT)"
     )
-
-
-def _succeed(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
-def _fail(waiter: asyncio.Future[None], error: ReverbError) -> None:
-    if not waiter.done():
-        waiter.set_exception(again(error))
-        waiter.exception()  # whoever waits may be cancelled

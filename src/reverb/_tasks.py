@@ -8,6 +8,8 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, TypeVar
 
+from .exceptions import ReverbError, again
+
 T = TypeVar("T")
 
 runs_for: ContextVar[object | None] = ContextVar("reverb_runs_for", default=None)
@@ -29,3 +31,14 @@ def spawn(coro: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.T
     context = copy_context()
     context.run(runs_for.set, None)
     return context.run(start)
+
+
+def settle(waiter: asyncio.Future[None], error: ReverbError | None) -> None:
+    """End a wait, well or with an ``error``; does nothing where it has ended already."""
+    if waiter.done():
+        return
+    if error is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(again(error))
+        waiter.exception()  # there may be nobody left to see it
