@@ -365,7 +365,7 @@ MEMORY = Group(
 
 # --- starting --------------------------------------------------------------------------------------------------
 
-_DEPENDENCIES = "import asyncio, aiohappyeyeballs, msgspec, picows, pydantic_settings"
+_DEPENDENCIES = "import asyncio, aiohappyeyeballs, msgspec, picows"
 
 
 def _run(*arguments: str) -> str:

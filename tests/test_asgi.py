@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,7 +84,7 @@ def test_in_a_framework(reverb_config: ReverbConfig, framework: type[FastAPI] | 
 
 
 async def test_what_setup_raises_ends_the_startup(reverb_config: ReverbConfig) -> None:
-    client = ReverbClient(reverb_config.model_copy(update={"app_secret": None}), authorizer=refuse)
+    client = ReverbClient(replace(reverb_config, app_secret=None), authorizer=refuse)
 
     async def setup(client: ReverbClient) -> None:
         await client.subscribe("private-orders")

@@ -74,9 +74,12 @@ def test_what_does_not_happen_in_time_never_happens() -> None:
 
 
 def test_settings_are_the_clients_defaults() -> None:
-    fields = ReverbConfig.model_fields
-    names = ("reconnect_delay_min", "reconnect_delay_max", "connect_timeout")
-    assert tuple(fields[name].default for name in names) == (LEAST, MOST, TIMEOUT)
+    config = ReverbConfig(app_key="key", host="host")
+    assert (config.reconnect_delay_min, config.reconnect_delay_max, config.connect_timeout) == (
+        LEAST,
+        MOST,
+        TIMEOUT,
+    )
 
 
 # --- what the documentation says -------------------------------------------------------------------------------

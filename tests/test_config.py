@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from reverb import (
     ReverbError,
     SecretAuthorizer,
 )
-from reverb.config import Found, Settings, look_up
+from reverb._settings import Found, look_up, variables_of
+from reverb.config import SecretStr, Settings
 
 from .scripted import Peer, ScriptedServer
 from .scripted_http import ScriptedHTTPServer, answer
@@ -27,7 +29,8 @@ MINIMUM: Any = {"app_key": "key", "host": "reverb.example.com"}
 
 def test_defaults_are_those_of_the_documentation() -> None:
     config = ReverbConfig(**MINIMUM)
-    assert config.model_dump(exclude={"app_key", "host"}) == {
+    assert asdict(config) == {
+        **MINIMUM,
         "app_secret": None,
         "app_id": None,
         "encryption_master_key": None,
@@ -53,7 +56,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "max_request_size": 10_000,
         "pool_size": 20,
         "max_pending_bytes": 16_777_216,
-        "log_level": "INFO",
+        "log_level": None,  # INFO, where the program has not set one itself
     }
 
 
@@ -98,7 +101,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("REVERB_AUTH_ENDPOINT", "https://example.com/broadcasting/auth")
     monkeypatch.setenv("REVERB_AUTH_TOKEN", "env-token")
     monkeypatch.setenv("REVERB_ENCRYPTION_MASTER_KEY", 43 * "A" + "=")
-    config = ReverbConfig()
+    config = ReverbConfig.from_env()
     for _, name, value in ENVIRONMENT.values():
         assert getattr(config, name) == value
     assert config.app_secret is not None
@@ -119,7 +122,7 @@ def test_every_setting_can_come_from_the_dotenv_file_of_a_laravel_application() 
     )
     lines = [f'{variable}="{text}"' for variable, (text, _, _) in ENVIRONMENT.items()]
     Path(".env").write_text(laravel + "\n".join(lines))
-    config = ReverbConfig()
+    config = ReverbConfig.from_env()
     for _, name, value in ENVIRONMENT.values():
         assert getattr(config, name) == value
 
@@ -128,14 +131,14 @@ def test_arguments_win_over_the_environment_and_that_over_the_dotenv_file(monkey
     Path(".env").write_text("REVERB_APP_KEY=file\nREVERB_HOST=file\nREVERB_PORT=1\n")
     monkeypatch.setenv("REVERB_HOST", "environment")
     monkeypatch.setenv("REVERB_PORT", "2")
-    config = ReverbConfig(port=3)
+    config = ReverbConfig.from_env(port=3)
     assert (config.app_key, config.host, config.port) == ("file", "environment", 3)
 
 
 def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REVERB_APP_ID", "")
     monkeypatch.setenv("REVERB_PORT", "")
-    config = ReverbConfig(**MINIMUM)
+    config = ReverbConfig.from_env(**MINIMUM)
     assert (config.app_id, config.port) == (None, 443)
 
 
@@ -181,12 +184,12 @@ def test_all_problems_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         "REVERB_HOST",
         "REVERB_PORT",
         "REVERB_SCHEME",
-        "REVERB_RECONNECT_DELAY_MAX",
         "REVERB_LOG_LEVEL",
+        "REVERB_RECONNECT_DELAY_MAX",
     ]
     assert "is missing" in lines[0]
-    assert "integer" in lines[2]
-    assert "REVERB_RECONNECT_DELAY_MIN (1)" in lines[4]
+    assert "in the environment must be a whole number from 1 to 65535" in lines[2]
+    assert "REVERB_RECONNECT_DELAY_MIN (1)" in lines[5]
 
 
 @pytest.mark.parametrize(
@@ -225,6 +228,38 @@ def test_all_problems_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         ("auth_concurrency", 0),
         ("encryption_master_key", "not base64!"),
         ("encryption_master_key", "c2hvcnQ="),
+        ("app_key", "key\r\nX: y"),
+        ("app_key", "key\u200b"),
+        ("app_id", ""),
+        ("app_secret", ""),
+        ("app_secret", "secret\n"),
+        ("app_secret", b"secret"),
+        ("auth_token", ""),
+        ("auth_token", "token\r\nX: y"),
+        ("origin", ""),
+        ("origin", "https://example.com\r\nX-Forged: yes"),
+        ("origin", "https://ex\u00e4mple.com"),
+        ("path", "/ws\nX: y"),
+        ("path", None),
+        ("host", "a..b"),
+        ("host", f"{'a' * 70}.example"),
+        ("host", 12 * "b\u00fccher" + ".example"),
+        ("host", "user:pass@host"),
+        ("host", "example.com?x"),
+        ("host", "::g"),
+        ("host", None),
+        ("proxy", "http://a..b:3128"),
+        ("proxy", "http://proxy:3128\r\n"),
+        ("auth_endpoint", f"https://{'a' * 70}/broadcasting/auth"),
+        ("port", True),
+        ("port", "4_4_3"),
+        ("port", "\u0664\u0664\u0663"),
+        ("port", "1" * 5000),
+        ("pong_timeout", "1_0"),
+        ("pong_timeout", "1e400"),
+        ("pong_timeout", True),
+        ("reconnect_enabled", 2),
+        ("reconnect_enabled", None),
     ],
 )
 def test_bad_values_are_named(setting: str, value: Any) -> None:
@@ -247,13 +282,13 @@ def test_a_client_takes_a_config_or_settings() -> None:
 
 
 def test_the_settings_of_a_client_are_those_of_the_config() -> None:
-    assert Settings.__annotations__.keys() == ReverbConfig.model_fields.keys()
+    assert Settings.__annotations__.keys() == set(variables_of(ReverbConfig).values())
 
 
 def test_a_dotenv_file_that_cannot_be_read_is_named() -> None:
     Path(".env").write_bytes(b"REVERB_HOST=\xff\xfe")
-    with pytest.raises(ConfigurationError, match=r"\.env"):
-        ReverbConfig(**MINIMUM)
+    with pytest.raises(ConfigurationError, match=r"the file \.env is not UTF-8 text: save it as UTF-8"):
+        ReverbConfig.from_env(**MINIMUM)
 
 
 def test_secrets_never_show() -> None:
@@ -272,35 +307,50 @@ def test_secrets_never_show() -> None:
     except ConfigurationError as error:
         shown = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         cause = error.__cause__
-    for text in (repr(config), str(config), repr(client), str(config.model_dump()), shown.split("Error:")[-1]):
+    for text in (repr(config), str(config), repr(client), str(asdict(config)), shown.split("Error:")[-1]):
         assert "S3CR3T" not in text
         assert "P4SS" not in text
     assert cause is None
 
 
-def test_the_log_level_is_that_of_the_librarys_logger() -> None:
+@pytest.mark.parametrize(
+    ("before", "settings", "after"),
+    [
+        (logging.NOTSET, {}, logging.INFO),
+        (logging.NOTSET, {"log_level": "error"}, logging.ERROR),
+        (logging.ERROR, {}, logging.ERROR),
+        (logging.DEBUG, {}, logging.DEBUG),
+        (logging.DEBUG, {"log_level": "INFO"}, logging.INFO),
+    ],
+)
+def test_a_level_that_the_program_has_set_stays_unless_one_is_given(
+    before: int, settings: Any, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     logger = logging.getLogger("reverb")
-    before = logger.level
-    try:
-        ReverbClient(**MINIMUM, log_level="error")
-        assert logger.level == logging.ERROR
-        assert logger.handlers == []
-    finally:
-        logger.setLevel(before)
+    logger.setLevel(before)
+    handlers = list(logger.handlers)
+    ReverbClient(**MINIMUM, **settings)
+    assert logger.level == after
+    assert logger.handlers == handlers
+    logger.setLevel(before)
+    for name, level in settings.items():
+        monkeypatch.setenv(f"REVERB_{name.upper()}", level)
+    ReverbClient(**MINIMUM)
+    assert logger.level == after
 
 
 def test_credentials_alone_need_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REVERB_APP_KEY", "env-key")
     Path(".env").write_text("REVERB_APP_SECRET=file-secret\n")
-    credentials = Credentials()
+    credentials = Credentials.from_env()
     assert credentials.app_key == "env-key"
     assert credentials.app_secret is not None
     assert credentials.app_secret.get_secret_value() == "file-secret"
     assert "file-secret" not in repr(credentials)
-    assert isinstance(ReverbConfig(host="example.com"), Credentials)
+    assert isinstance(ReverbConfig(**MINIMUM), Credentials)
     monkeypatch.delenv("REVERB_APP_KEY")
     with pytest.raises(ConfigurationError, match="REVERB_APP_KEY is missing"):
-        Credentials()
+        Credentials.from_env()
     settings: Any = {"host": "example.com"}
     with pytest.raises(TypeError, match="host"):
         Credentials(**settings)
@@ -344,18 +394,18 @@ def test_where_each_setting_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REVERB_PORT", "not a number")
     monkeypatch.setenv("REVERB_APP_SECRET", "")
     file = str(Path(".env").resolve())
-    found = look_up({"host": "argument.example", "path": "/ws"})
+    found = look_up(ReverbConfig, {"host": "argument.example", "path": "/ws"})
     assert found["host"] == Found("argument.example", "argument", ("environment", file))
     assert found["path"] == Found("/ws", "argument", ())
     assert found["port"] == Found("not a number", "environment", (file,))
-    assert found["app_secret"] == Found("file-secret", file, ())
+    assert found["app_secret"] == Found(SecretStr("file-secret"), file, line=3)
     assert found["scheme"] == Found("wss", "default", ())
     assert found["app_key"] == Found(None, "default", ())
-    assert found.keys() == ReverbConfig.model_fields.keys()
+    assert found.keys() == set(variables_of(ReverbConfig).values())
 
     monkeypatch.setenv("REVERB_PORT", "8080")
-    assert look_up({})["port"] == Found("8080", "environment", ())
+    assert look_up(ReverbConfig, {})["port"] == Found("8080", "environment", ())
 
     Path(".env").write_bytes(b"\xff")
-    with pytest.raises(ConfigurationError, match=r"\.env cannot be read"):
-        look_up({})
+    with pytest.raises(ConfigurationError, match=r"\.env is not UTF-8 text: save it as UTF-8"):
+        look_up(ReverbConfig, {})

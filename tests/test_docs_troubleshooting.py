@@ -9,6 +9,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from reverb import ReverbConfig
+from reverb._settings import variables_of
 from reverb.cli import diagnosis
 from reverb.cli.app import app
 from reverb.cli.serve import ServerSettings
@@ -24,7 +25,7 @@ def test_the_table_of_steps() -> None:
 
 
 def test_the_settings_are_there() -> None:
-    known = {f"REVERB_{name.upper()}" for name in [*ReverbConfig.model_fields, *ServerSettings.model_fields]}
+    known = variables_of(ReverbConfig).keys() | variables_of(ServerSettings).keys()
     assert set(re.findall(r"REVERB_[A-Z_]+", TEXT)) <= known
 
 

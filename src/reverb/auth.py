@@ -26,7 +26,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import msgspec
 
 from . import _protocol, crypto
-from .config import Credentials, is_url
+from ._checks import is_url
+from .config import Credentials
 from .exceptions import AuthenticationError, ConfigurationError, ProtocolError, SubscriptionError
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def authorize_channel(
     # soketi and Pusher's own libraries take names of 200 characters at most.
     if not re.fullmatch(r"(private|presence)-[A-Za-z0-9_\-=@,.;]+", channel) or len(channel) > 200:
         raise ProtocolError("not the name of a private or presence channel")
-    signer = SecretAuthorizer.from_credentials(Credentials() if credentials is None else credentials)
+    signer = SecretAuthorizer.from_credentials(Credentials.from_env() if credentials is None else credentials)
     channel_data = None
     if _protocol.is_presence(channel):
         channel_data = _protocol.encode_channel_data(channel, user_data)
@@ -174,7 +175,7 @@ def authenticate_user(
     :class:`ProtocolError` for a malformed socket id, or ``user_data`` without an id.
     """
     _check_socket_id(socket_id)
-    signer = SecretAuthorizer.from_credentials(Credentials() if credentials is None else credentials)
+    signer = SecretAuthorizer.from_credentials(Credentials.from_env() if credentials is None else credentials)
     answer = signer.authenticate(socket_id, _protocol.encode_user_data(user_data))
     return {"auth": answer.auth, "user_data": answer.user_data}
 

@@ -19,7 +19,7 @@ from ._subscriptions import Subscription
 from .auth import Authorizer, EndpointAuthorizer, SecretAuthorizer
 from .bindable import Bindable
 from .channel import Channel, EncryptedChannel, PresenceChannel
-from .config import ReverbConfig
+from .config import ReverbConfig, config_of
 from .events import ConnectionState
 from .exceptions import ConfigurationError, ConnectionError, ReverbError, SubscriptionError
 from .http import ReverbAPI
@@ -42,8 +42,8 @@ log = logging.getLogger("reverb.client")
 class ReverbClient(Bindable):
     """An asyncio client for Laravel Reverb and other servers of the Pusher protocol.
 
-    Settings come from keyword arguments, the environment (``REVERB_…``) and ``.env``, or from a ready ``config``;
-    see :class:`ReverbConfig`. ``authorizer`` signs for private and presence channels: an
+    Settings come from keyword arguments, the environment (``REVERB_…``) and ``.env``; or from a ``config`` and
+    from nowhere else. See :class:`ReverbConfig`. ``authorizer`` signs for private and presence channels: an
     :class:`EndpointAuthorizer`, a :class:`SecretAuthorizer`, or an async callable ``(socket_id, channel_name) ->
     ChannelAuth``. Without one it is the endpoint in ``REVERB_AUTH_ENDPOINT``, or else the secret in
     ``REVERB_APP_SECRET``. ``ssl_context`` verifies the server in place of the system's certificates. Raises
@@ -69,15 +69,15 @@ class ReverbClient(Bindable):
         ssl_context: ssl.SSLContext | None = None,
         **settings: Unpack[Settings],
     ) -> None:
-        if config is not None and settings:
-            raise TypeError("pass either a config or settings, not both")
-        self._config = ReverbConfig(**settings) if config is None else config
+        self._config = config_of(config, settings)
         self._ssl_context = ssl_context
         self._core = Core(self._config, _authorizer_in(self._config) if authorizer is None else authorizer)
         self._lane = self._core.lane
         self._user = User(self._core)
         self._api: ReverbAPI | None = None
-        logging.getLogger("reverb").setLevel(self._config.log_level)
+        logger = logging.getLogger("reverb")
+        if self._config.log_level is not None or logger.level == logging.NOTSET:
+            logger.setLevel(self._config.log_level or logging.INFO)
 
     # --- the connection ----------------------------------------------------------------------------------------
 

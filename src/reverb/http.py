@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import _protocol, _rest
 from ._rest import BatchEvent, BatchResult, ChannelInfo, Request, Server
 from .auth import require_aiohttp
-from .config import ReverbConfig
+from .config import ReverbConfig, config_of
 from .crypto import derive_shared_secret, seal
 from .exceptions import (
     APIError,
@@ -80,9 +80,7 @@ class ReverbAPI:
         ssl_context: ssl.SSLContext | None = None,
         **settings: Unpack[Settings],
     ) -> None:
-        if config is not None and settings:
-            raise TypeError("pass either a config or settings, not both")
-        self._config = ReverbConfig(**settings) if config is None else config
+        self._config = config_of(config, settings)
         self._ssl_context = ssl_context
         self._server = _server(self._config)
         self._proxy = _proxy(self._config)

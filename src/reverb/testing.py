@@ -5,7 +5,6 @@ pytest finds this plugin by itself. It does nothing, and imports next to nothing
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
@@ -88,15 +87,14 @@ async def _reverb_client_asyncio(reverb_config: ReverbConfig) -> AsyncIterator[R
 
 
 def _serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[ReverbServer]:
+    from ._settings import variables_of
     from .config import ReverbConfig
     from .server import ReverbServer
 
     server = ReverbServer()
     with server:
-        for name in ReverbConfig.model_fields:
-            variable = f"REVERB_{name.upper()}"
-            if variable in os.environ:
-                monkeypatch.delenv(variable)
+        for variable in variables_of(ReverbConfig):
+            monkeypatch.delenv(variable, raising=False)
         for variable, value in server.env.items():
             monkeypatch.setenv(variable, value)
         yield server

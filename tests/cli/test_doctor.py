@@ -19,10 +19,10 @@ import trustme
 from aiohttp import web
 
 from reverb import ReverbConfig
+from reverb._settings import look_up
 from reverb.cli import diagnosis
 from reverb.cli.examination import Examination, Step
 from reverb.cli.process import ExitCode
-from reverb.config import look_up
 from reverb.server import App, RateLimiting, ReverbServer
 from reverb.server._websocket import Connection
 from tests.certificates import make_certificates
@@ -67,9 +67,8 @@ async def examine(
     def report(step: Step) -> None:
         steps[step.name] = step
 
-    examination = Examination(
-        ReverbConfig(**settings), look_up(settings), begun.append, report, ssl_context=ssl_context
-    )
+    config, found = ReverbConfig.from_env(**settings), look_up(ReverbConfig, settings)
+    examination = Examination(config, found, begun.append, report, ssl_context=ssl_context)
     await examination.run(channels)
     assert begun == list(steps)
     said = "\n".join(" ".join([step.detail, *step.causes]) for step in steps.values())
@@ -367,6 +366,14 @@ async def key_in_two_places(monkeypatch: pytest.MonkeyPatch, directory: Path) ->
         yield {**{name: value for name, value in server.settings.items() if name != "app_key"}}
 
 
+@asynccontextmanager
+async def secret_with_a_hash(monkeypatch: pytest.MonkeyPatch, directory: Path) -> AsyncIterator[dict[str, Any]]:
+    (directory / ".env").write_text("APP_NAME=Shop\nREVERB_APP_SECRET=app-secret#2024\n")
+    monkeypatch.chdir(directory)
+    async with ReverbServer([App(secret="app-secret#2024")]) as server:
+        yield {name: value for name, value in server.settings.items() if name != "app_secret"}
+
+
 def scripted(script: Callable[[Peer], Any]) -> Broken:
     @asynccontextmanager
     async def broken(monkeypatch: pytest.MonkeyPatch, directory: Path) -> AsyncIterator[dict[str, Any]]:
@@ -561,6 +568,12 @@ BROKEN = [
         key_in_two_places,
         "app key",
         "REVERB_APP_KEY is from the environment, and another in /",
+    ),
+    row(
+        "secret-with-a-hash",
+        secret_with_a_hash,
+        ["private channel", "HTTP API"],
+        "REVERB_APP_SECRET in .env, line 2, ends where its # begins a comment",
     ),
     row(
         "origin",

@@ -166,7 +166,7 @@ def test_no_password_of_a_url_is_shown(doctor: Callable[..., Result]) -> None:
     }
     result = doctor(env=env)
     assert result.exit_code == 2
-    assert "REVERB_AUTH_ENDPOINT must be a URL" in result.output
+    assert "REVERB_AUTH_ENDPOINT in the environment must be a URL" in result.output
     result = doctor(env={**env, "REVERB_AUTH_ENDPOINT": f"http://u:{SECRET}@127.0.0.1:1/auth?key={SECRET}"})
     assert result.exit_code == 3
     assert "http://127.0.0.1:1/auth " in result.output
@@ -178,7 +178,7 @@ def test_wrong_settings(doctor: Callable[..., Result]) -> None:
     assert re.search(r"^REVERB_PORT +99999 +--port$", result.output, re.MULTILINE)
     assert re.search(r"^✗ settings", result.output, re.MULTILINE)
     assert "REVERB_APP_KEY is missing" in result.output
-    assert "REVERB_PORT should be less than or equal to 65535" in result.output
+    assert "REVERB_PORT must be a whole number from 1 to 65535" in result.output
     assert "there is no .env in " in result.output
     assert "DNS" not in result.output
 

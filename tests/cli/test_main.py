@@ -14,6 +14,7 @@ import typer
 
 import reverb as package
 from reverb import ReverbConfig
+from reverb._settings import variables_of
 from reverb.cli.app import app
 from reverb.cli.process import ExitCode
 from reverb.server import ReverbServer
@@ -161,7 +162,7 @@ def test_the_options_name_their_variables() -> None:
         assert option in SHARED
         told = " ".join(invoke("publish", "--help").stdout.split())
         assert re.search(rf"{option}\b[^│]*│?[^│]*{variable}", told), option
-        assert variable.removeprefix("REVERB_").lower() in ReverbConfig.model_fields
+        assert variable in variables_of(ReverbConfig)
 
 
 @pytest.mark.parametrize(("typed", "offered"), [("reverb tri", ["trigger"]), ("reverb listen --ex", ["--exec"])])

@@ -84,7 +84,7 @@ async def test_the_environment_and_laravels_env_file(tmp_path: Path) -> None:
 
 
 def test_all_of_laravels_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ServerSettings().app() == App()
+    assert ServerSettings.from_env().app() == App()
     variables = {
         "PING_INTERVAL": "1",
         "ACTIVITY_TIMEOUT": "2",
@@ -98,7 +98,7 @@ def test_all_of_laravels_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     for name, value in variables.items():
         monkeypatch.setenv(f"REVERB_APP_{name}", value)
-    assert ServerSettings().app() == App(
+    assert ServerSettings.from_env().app() == App(
         ping_interval=1,
         activity_timeout=2,
         max_connections=3,
@@ -142,11 +142,15 @@ async def test_port_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("env", "arguments", "wanted"),
     [
-        ({"REVERB_SERVER_PORT": "abc"}, [], "REVERB_SERVER_PORT should be a valid integer"),
+        (
+            {"REVERB_SERVER_PORT": "abc"},
+            [],
+            "REVERB_SERVER_PORT in the environment must be a whole number",
+        ),
         (
             {"REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM": "x"},
             [],
-            "EVENTS_FROM should be 'all'",
+            "EVENTS_FROM in the environment must be all, members or none",
         ),
         ({}, ["--tls-cert", "nowhere.pem"], "No such file"),
         ({}, ["--tls-key", "key.pem"], "--tls-cert"),

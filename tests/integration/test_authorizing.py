@@ -53,10 +53,15 @@ async def test_an_endpoint_says_who_we_are(server: Target, laravel: Laravel) -> 
         assert room.members == {"7": {"name": "Ann/é"}}
 
 
-async def test_the_endpoint_comes_before_the_secret(server: Target, laravel: Laravel) -> None:
+async def test_the_endpoint_comes_before_the_secret(
+    server: Target, laravel: Laravel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REVERB_APP_SECRET", "wrong")
     name = unique("private-")
-    async with client_for(server, app_secret="wrong") as client:
+    async with client_for(server) as client:
         await client.subscribe(name)
+    async with client_for(server, app_secret=server.secret) as client:  # but what is passed before what is found
+        await client.subscribe(unique("private-"))
     assert laravel.channels == [name]
 
 

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.text import Text
@@ -86,9 +85,9 @@ async def _demonstrate() -> None:
     async with ReverbServer([app]) as server, ClientSession() as http:
         story.title(f"{server.host}:{server.port}")
         # An application just writes ReverbClient(): the settings come from the environment. A demonstration must
-        # not get in touch with whatever server the environment names, so here they come from nowhere else.
-        config = ReverbConfig.model_construct(
-            host=server.host, port=server.port, scheme="ws", app_key=app.key, app_secret=SecretStr(app.secret)
+        # not get in touch with whatever server that names, and a config reads nothing.
+        config = ReverbConfig(
+            host=server.host, port=server.port, scheme="ws", app_key=app.key, app_secret=app.secret
         )
         alice = ReverbClient(config)
         alice.bind("*", story.on_event)

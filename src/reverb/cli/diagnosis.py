@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from .. import ReverbConfig
 from .._protocol import ServerError, is_auth_refusal
-from ..config import Found
+from .._settings import Found, where
 from ..exceptions import APIError, AuthenticationError, ReverbError
 from .probe import Answer, Certificate
 from .process import ExitCode
@@ -86,9 +86,11 @@ class Place(NamedTuple):
             found = self.found.get(name)
             if found is None or found.value is None:
                 continue
-            variable, value = f"REVERB_{name.upper()}", str(found.value)
+            variable, value = f"REVERB_{name.upper()}", found.text
             if value != value.strip() or value.startswith(('"', "'")):
                 return f"{variable} begins or ends with a space or a quotation mark, which counts as part of it."
+            if found.hint:
+                return f"{where(name, found)} {found.hint}."
             if found.differing:
                 others = " and ".join(map(_name_source, found.differing))
                 return f"{variable} is from {_name_source(found.source)}, and another in {others}: which is right?"

@@ -15,8 +15,9 @@ from rich.status import Status
 from rich.text import Text
 
 from .. import ReverbConfig
+from .._checks import is_url
+from .._settings import Found, SecretStr, look_up
 from ..auth import bare
-from ..config import Found, is_url, look_up
 from ..exceptions import ConfigurationError
 from .examination import Examination, Step
 from .options import Given, configure, takes_server
@@ -86,7 +87,7 @@ async def _examine(given: Given, channels: Sequence[str], failures: list[Step], 
         began = monotonic()
         found: Mapping[str, Found] = {}
         try:
-            found = look_up(given)
+            found = look_up(ReverbConfig, given)
             config = configure(given)
         except ConfigurationError as error:
             view.settings(found, None)
@@ -116,7 +117,7 @@ def _rows(found: Mapping[str, Found], config: ReverbConfig | None) -> list[_Row]
     others = [name for name, each in found.items() if name not in _ALWAYS_SHOWN and each.source != "default"]
     for name in first + others:
         each = found[name]
-        value = _shown(name, each.value)
+        value = _shown(name, each)
         if config is not None and name in ("host", "path", "scheme") and getattr(config, name) != value:
             value = f"{value}, which is {getattr(config, name)}" if getattr(config, name) else value
         source = _source(name, each.source)
@@ -126,11 +127,11 @@ def _rows(found: Mapping[str, Found], config: ReverbConfig | None) -> list[_Row]
     return rows
 
 
-def _shown(name: str, value: Any) -> str:
-    if value is None:
+def _shown(name: str, found: Found) -> str:
+    if found.value is None:
         return ""
-    text = str(value)
-    if "SecretStr" not in str(ReverbConfig.model_fields[name].annotation):
+    text = found.text
+    if not isinstance(found.value, SecretStr):
         return text
     # These are secret because there may be a password in them.
     if name in ("auth_endpoint", "proxy") and is_url(text, "http", "https", "socks5"):

@@ -7,13 +7,11 @@ import secrets
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic, time
 from typing import TypeVar
 from urllib.parse import urlsplit
-
-from pydantic_settings import BaseSettings
 
 from .. import EndpointAuthorizer, ReverbAPI, ReverbConfig, SecretAuthorizer
 from .._connection import Connection, Traffic, url_of
@@ -29,9 +27,9 @@ from .._protocol import (
     parse_error,
     parse_members,
 )
+from .._settings import Checked, Found, setting
 from .._tasks import spawn
 from ..auth import ChannelAuth, bare, require_aiohttp
-from ..config import Found
 from ..exceptions import AuthenticationError, ConfigurationError, ConnectionError, ReverbError
 from . import diagnosis
 from .diagnosis import Place, Problem, Refused
@@ -82,13 +80,12 @@ class _PassedOver(_Skipped):
     """A step without a result of its own, which holds up no other."""
 
 
-class _ServersOwn(BaseSettings):
+@dataclass(frozen=True, init=False, repr=False)
+class _ServersOwn(Checked):
     """Settings of the server, which are here, too, where Laravel's ``.env`` is taken as it is."""
 
-    model_config = ReverbConfig.model_config
-
-    server_path: str | None = None
-    server_port: str | None = None
+    server_path: str | None = setting(str, None)
+    server_port: str | None = setting(str, None)
 
 
 class Examination:
@@ -107,7 +104,7 @@ class Examination:
         *,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        own = _ServersOwn()
+        own = _ServersOwn.from_env()
         self._config = config
         self._proxy = None if config.proxy is None else bare(config.proxy.get_secret_value())
         self._look_timeout = min(config.connect_timeout, _LOOK_TIMEOUT)
@@ -308,7 +305,7 @@ class Examination:
 
         async def attempt() -> int:
             async with self._another_line() as line:
-                config = self._config.model_copy(update={"path": ""})
+                config = replace(self._config, path="")
                 return (await self._ask_for_upgrade(line, config, upgrade_key()[0])).status
 
         try:
@@ -371,7 +368,7 @@ class Examination:
         """Try what is most often allowed: the server's own name."""
         origin = f"{'https' if self._place.is_tls else 'http'}://{self._config.host}"
         try:
-            config = self._config.model_copy(update={"origin": origin, "connect_timeout": self._look_timeout})
+            config = replace(self._config, origin=origin, connect_timeout=self._look_timeout)
             await (await _Session.open(config, self._ssl_context)).close()
         except ReverbError:
             return None

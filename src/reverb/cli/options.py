@@ -102,7 +102,7 @@ def takes_server(*, with_app_id: bool) -> Callable[[Callable[..., None]], Callab
 
 def configure(given: Given, **fixed: bool) -> ReverbConfig:
     """Make the settings of the options that are given, and of the environment."""
-    return ReverbConfig(**cast(Settings, given | fixed))
+    return ReverbConfig.from_env(**cast(Settings, given | fixed))
 
 
 def parse_json(text: str, name: str, hint: str = "") -> Any:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import ssl
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
 
+from .._checks import flag, one_of, seconds, text, whole
+from .._settings import Checked, SecretStr, setting
+from ..exceptions import ConfigurationError
 from ..server import App, Entry, RateLimiting, ReverbServer
 from .process import ExitCode, ends_this_task, fail, run
 from .view import OutputConsole, View
@@ -20,34 +22,28 @@ from .view import OutputConsole, View
 __all__ = ["serve"]
 
 
-class ServerSettings(BaseSettings):
+@dataclass(frozen=True, init=False, repr=False)
+class ServerSettings(Checked):
     """The variables of Laravel's ``config/reverb.php``, with its defaults; but on the loopback interface."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="REVERB_",
-        env_file=".env",
-        env_file_encoding="utf-8",
-        env_ignore_empty=True,
-        extra="ignore",
-        hide_input_in_errors=True,
+    server_host: str = setting(text, "127.0.0.1")
+    server_port: int = setting(whole(0, 65535), 8080)
+    server_path: str = setting(text, "")
+    max_request_size: int = setting(whole(1), 10_000)
+    app_id: str = setting(text, App.id)
+    app_key: str = setting(text, App.key)
+    app_secret: SecretStr = setting(text, SecretStr("app-secret"), is_secret=True)
+    app_ping_interval: float = setting(seconds(), App.ping_interval)
+    app_activity_timeout: int = setting(whole(1), App.activity_timeout)
+    app_max_connections: int | None = setting(whole(0), None)
+    app_max_message_size: int = setting(whole(1), App.max_message_size)
+    app_accept_client_events_from: Literal["all", "members", "none"] = setting(
+        one_of("all", "members", "none"), "members"
     )
-
-    server_host: str = "127.0.0.1"
-    server_port: int = Field(default=8080, ge=0, le=65535)
-    server_path: str = ""
-    max_request_size: int = Field(default=10_000, ge=1)
-    app_id: str = App.id
-    app_key: str = App.key
-    app_secret: SecretStr = SecretStr("app-secret")
-    app_ping_interval: float = Field(default=App.ping_interval, gt=0)
-    app_activity_timeout: int = Field(default=App.activity_timeout, gt=0)
-    app_max_connections: int | None = Field(default=None, ge=0)
-    app_max_message_size: int = Field(default=App.max_message_size, ge=1)
-    app_accept_client_events_from: Literal["all", "members", "none"] = "members"
-    app_rate_limiting_enabled: bool = False
-    app_rate_limit_max_attempts: int = Field(default=60, ge=1)
-    app_rate_limit_decay_seconds: float = Field(default=60.0, gt=0)
-    app_rate_limit_terminate: bool = False
+    app_rate_limiting_enabled: bool = setting(flag, False)
+    app_rate_limit_max_attempts: int = setting(whole(1), 60)
+    app_rate_limit_decay_seconds: float = setting(seconds(), 60.0)
+    app_rate_limit_terminate: bool = setting(flag, False)
 
     def app(self) -> App:
         return App(
@@ -109,17 +105,13 @@ def serve(
         raise fail("--tls-key is the key of a certificate, which --tls-cert has to name", ExitCode.USAGE)
     given: dict[str, Any] = {"server_host": host, "server_port": port, "server_path": path, "app_key": key}
     try:
-        settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
+        settings = ServerSettings.from_env(**{name: value for name, value in given.items() if value is not None})
         ssl_context = None
         if tls_cert is not None:
             ssl_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             ssl_context.load_cert_chain(tls_cert, tls_key)
-    except ValidationError as error:
-        problems = [
-            f"  REVERB_{str(each['loc'][0]).upper()} {each['msg'].removeprefix('Input ')}"
-            for each in error.errors(include_url=False, include_context=False, include_input=False)
-        ]
-        raise fail("\n".join(["invalid settings:", *problems]), ExitCode.USAGE) from None
+    except ConfigurationError as error:
+        raise fail(str(error), ExitCode.USAGE) from None
     except OSError as error:
         raise fail(f"--tls-cert or --tls-key: {error}", ExitCode.USAGE) from None
     try:

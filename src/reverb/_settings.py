@@ -1,0 +1,260 @@
+"""Settings in general: frozen data that is checked when it is made, and where each setting is looked up.
+
+A class of settings is a frozen dataclass without an ``__init__`` of its own, whose fields are made by
+:func:`setting`. Making one reads nothing, :meth:`Checked.from_env` does. All that is missing or wrong is told at
+once. Secrets are in no message, no ``repr``, and no frame that an exception keeps (error reporters send those).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, field, fields
+from functools import cache
+from logging import getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from . import _dotenv
+from ._checks import Check
+from .exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DOTENV = ".env"
+"""The file that settings are looked up in, of the working directory."""
+ARGUMENT, ENVIRONMENT, DEFAULT = "argument", "environment", "default"
+_NOT_TEXT = object()
+
+
+class SecretStr:
+    """A text that no ``repr``, ``str`` or log shows; :meth:`get_secret_value` returns it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def get_secret_value(self) -> str:
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretStr) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "SecretStr('**********')"
+
+    def __str__(self) -> str:
+        return "**********"
+
+
+class Found(NamedTuple):
+    """A setting as it was found, before it is checked."""
+
+    value: Any
+    """Secrets are a :class:`SecretStr`."""
+    source: str
+    """``argument``, ``environment``, ``default``, or the path of the ``.env`` file."""
+    differing: tuple[str, ...] = ()
+    """Sources that say something else, and are not listened to."""
+    line: int | None = None
+    """The line of that file."""
+    problem: str = ""
+    """Why that can't be understood."""
+    hint: str = ""
+    """What may not be meant as it was read."""
+
+    @property
+    def text(self) -> str:
+        """The value as text; **secrets, too**."""
+        return self.value.get_secret_value() if isinstance(self.value, SecretStr) else str(self.value)
+
+
+def setting(check: Check, default: Any = MISSING, *, is_secret: bool = False) -> Any:
+    """Declare a setting; one without a default has to be given. A secret becomes a :class:`SecretStr`."""
+    return field(default=default, metadata={"check": check, "is_secret": is_secret})
+
+
+class Checked:
+    """What all classes of settings do."""
+
+    ALTERNATIVES: ClassVar[Mapping[str, str]] = {}
+    """Settings that do the same as another, and count for nothing where that one is from a nearer source."""
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            self._take(_arguments(type(self), settings), "pass it as a keyword argument, or use from_env()")
+        finally:
+            settings.clear()
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        dotenv: str | os.PathLike[str] | None = DOTENV,
+        env: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Look each setting up: in the keyword arguments, then the environment, then the file ``dotenv``.
+
+        A variable is called ``REVERB_`` and the setting's name in upper case; an empty one counts as not set. The
+        file is read as Laravel reads its own, None for no file. ``env`` takes the place of the environment.
+        """
+        try:
+            found = look_up(cls, settings, dotenv=dotenv, env=env)
+            made = cls.__new__(cls)
+            made._take(found, f"set it in the environment or in {DOTENV}, or pass it as a keyword argument")
+        finally:
+            settings.clear()
+        for name, each in found.items():
+            if each.hint:
+                getLogger(__name__).warning("%s %s", where(name, each), each.hint)
+        return made
+
+    def __repr__(self) -> str:  # one that works where something is missing, too
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+
+    def _take(self, found: Mapping[str, Found], if_missing: str) -> None:
+        problems = []
+        for name, known in _known(type(self)).items():
+            each = found.get(name, known.not_found)
+            if each.problem:
+                problems.append(f"{where(name, each)} {each.problem}")
+            elif known.default is MISSING and each is known.not_found:
+                problems.append(f"{variable_of(name)} is missing: {if_missing}")
+            else:
+                try:
+                    self.__dict__[name] = known.read(each.value)
+                except ValueError as error:
+                    problems.append(f"{where(name, each)} {error}")
+        problems += self._compare()
+        if problems:
+            raise ConfigurationError("\n  ".join(["invalid settings:", *problems]))
+
+    def _compare(self) -> Iterator[str]:
+        """Tell what is wrong with settings that are right each by itself."""
+        yield from ()
+
+
+class _Known(NamedTuple):
+    check: Check
+    default: Any
+    is_secret: bool
+    not_found: Found
+    """What is said of it where nobody has set it."""
+
+    def read(self, value: Any) -> Any:
+        if value is self.default:
+            return value
+        if not self.is_secret:
+            return self.check(value)
+        return SecretStr(self.check(value.get_secret_value() if isinstance(value, SecretStr) else value))
+
+    def hide(self, value: Any) -> Any:
+        if not self.is_secret or value is self.default:
+            return value
+        if hasattr(value, "get_secret_value"):  # ours, or pydantic's
+            value = value.get_secret_value()
+        return SecretStr(value) if isinstance(value, str) else _NOT_TEXT
+
+
+def _find_known(cls: Any) -> dict[str, _Known]:
+    return {
+        each.name: _Known(
+            each.metadata["check"],
+            each.default,
+            each.metadata["is_secret"],
+            Found(None if each.default is MISSING else each.default, DEFAULT),
+        )
+        for each in fields(cls)
+    }
+
+
+_known: Callable[[Any], dict[str, _Known]] = cache(_find_known)
+"""The settings of a class, by name."""
+
+
+def _arguments(cls: type[Checked], settings: Mapping[str, Any]) -> dict[str, Found]:
+    known = _known(cls)
+    unknown = settings.keys() - known.keys()
+    if unknown:
+        raise TypeError(f"unknown settings: {', '.join(sorted(unknown))}")
+    return {name: Found(known[name].hide(value), ARGUMENT) for name, value in settings.items()}
+
+
+def variable_of(name: str) -> str:
+    return f"REVERB_{name.upper()}"
+
+
+def variables_of(cls: type[Checked]) -> dict[str, str]:
+    """Return the names of a class's settings, by their variables."""
+    return {variable_of(name): name for name in _known(cls)}
+
+
+def where(name: str, found: Found) -> str:
+    if found.line is not None:
+        return f"{variable_of(name)} in {os.path.basename(found.source)}, line {found.line},"
+    return variable_of(name) + (" in the environment" if found.source == ENVIRONMENT else "")
+
+
+def look_up(
+    cls: type[Checked],
+    arguments: Mapping[str, Any],
+    *,
+    dotenv: str | os.PathLike[str] | None = DOTENV,
+    env: Mapping[str, str] | None = None,
+) -> dict[str, Found]:
+    """Tell for each setting of a class where its value comes from, by the rules of :meth:`Checked.from_env`.
+
+    Nothing is checked, so this works for settings that are missing or wrong, too. Raises
+    :class:`ConfigurationError` where the file can't be read.
+    """
+    text = "" if dotenv is None else _read(Path(dotenv))  # first: what raises has no environment in its frame
+    passed = _arguments(cls, arguments)
+    environment = os.environ if env is None else env
+    entries = _dotenv.parse(text, environment) if text else {}
+    found = {}
+    for name, known in _known(cls).items():
+        variable = variable_of(name)
+        given = [passed[name]] if name in passed else []
+        if environment.get(variable):
+            given.append(Found(known.hide(environment[variable]), ENVIRONMENT))
+        entry = entries.get(variable)
+        if entry is not None and (entry.value or entry.problem):
+            hint = _HASH_HINT if entry.ends_at_hash else ""
+            value = known.hide(entry.value or "")
+            given.append(Found(value, str(Path(str(dotenv)).resolve()), (), entry.line, entry.problem, hint))
+        first, *others = given or [known.not_found]
+        differing = tuple(each.source for each in others if each.text != first.text)
+        found[name] = first._replace(differing=differing) if differing else first
+    for name, other in cls.ALTERNATIVES.items():
+        nearness = [_nearness(found[each]) for each in (name, other)]
+        if nearness[0] > nearness[1] and found[other].value is not None:
+            ignored = found[name]
+            found[name] = _known(cls)[name].not_found._replace(differing=(ignored.source, *ignored.differing))
+    return found
+
+
+_HASH_HINT = "ends where its # begins a comment; if the # belongs to it, put the whole value in quotes"
+
+
+def _read(dotenv: Path) -> str:
+    try:
+        text = dotenv.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        raise ConfigurationError(f"the file {dotenv} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # as in UTF-16, which Windows PowerShell writes
+        raise ConfigurationError(f"the file {dotenv} is not UTF-8 text: save it as UTF-8")
+    return text
+
+
+def _nearness(found: Found) -> int:
+    return {ARGUMENT: 0, ENVIRONMENT: 1, DEFAULT: 3}.get(found.source, 2)
