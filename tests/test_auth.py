@@ -41,6 +41,32 @@ from tests.laravel import PAGE, Laravel
 from tests.watching import open_descriptors, until
 
 KEY, SECRET = "278d425bdf160c739803", "7ad3773142a6692b25b8"
+BAD_SOCKET_IDS: tuple[Any, ...] = (
+    "",
+    "1",
+    "1.",
+    ".1",
+    "1.2:private-x",
+    "1.2\n",
+    "1.2\r\n",
+    "1.2\0",
+    " 1.2",
+    "-1.2",
+    "+1.2",
+    "1e3.2",
+    "a.b",
+    "\u0661.\u0662",
+    "\uff11.\uff12",
+    "1\u066b2",
+    "1.2.3",
+    "1." + 21 * "2",
+    "1.2\ud800",
+    "POST\n/apps/42/events\nauth_key=k&auth_timestamp=1&auth_version=1.0&body_md5=m&z=",
+    1.2,
+    None,
+    b"1.2",
+    ["1.2"],
+)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +153,55 @@ def test_signatures_do_not_show() -> None:
     assert "sig" not in repr(UserAuth("key:sig", "sig"))
 
 
+@pytest.mark.parametrize("socket_id", BAD_SOCKET_IDS)
+async def test_what_is_no_socket_id_is_not_signed(socket_id: Any) -> None:
+    signer = SecretAuthorizer(KEY, SECRET)
+    for sign in (
+        lambda: sign_channel(KEY, SECRET, socket_id, "private-x"),
+        lambda: sign_user(KEY, SECRET, socket_id, '{"id":"7"}'),
+        lambda: signer.authorize(socket_id, "private-x"),
+        lambda: signer.authenticate(socket_id, '{"id":"7"}'),
+    ):
+        with pytest.raises(ProtocolError, match="not a socket id: digits, a dot, digits"):
+            sign()
+    with pytest.raises(ProtocolError, match="socket id"):
+        await signer(socket_id, "private-x")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ':user::{"id":"7"}',  # what makes the connection that of a user
+        'presence-x:{"user_id":"7"}',  # what makes somebody a member
+        "private-x:",
+        "private-x\n",
+        "private-\0",
+        "private-\x7f",
+        "private-\ud800",
+        None,
+        7,
+    ],
+)
+def test_a_name_that_makes_the_signature_one_for_something_else(name: Any) -> None:
+    with pytest.raises(ProtocolError, match="not a channel's name that can be signed"):
+        sign_channel(KEY, SECRET, "1.2", name)
+    with pytest.raises(ProtocolError, match="not a channel's name that can be signed"):
+        SecretAuthorizer(KEY, SECRET).authorize("1.2", name, '{"user_id":"7"}')
+
+
+def test_names_that_only_some_servers_take_are_signed() -> None:
+    for name in ("private-é", "private-a b", "private-a/b", "private-\U0001f600", "privatex"):
+        assert sign_channel(KEY, SECRET, "1.2", name).startswith(f"{KEY}:")
+
+
+def test_texts_that_cannot_be_sent_are_not_signed() -> None:
+    with pytest.raises(ProtocolError, match="surrogate"):
+        sign_channel(KEY, SECRET, "1.2", "presence-x", '"\ud800"')
+    with pytest.raises(ProtocolError, match="surrogate"):
+        sign_user(KEY, SECRET, "1.2", '"\ud800"')
+
+
 # --- the secret ------------------------------------------------------------------------------------------------
 
 
@@ -180,9 +255,7 @@ def test_a_backend_hands_out_the_keys_of_encrypted_channels() -> None:
         authorize_channel("1.2", "private-encrypted-a", credentials=Credentials(app_key=KEY, app_secret=SECRET))
 
 
-@pytest.mark.parametrize(
-    "socket_id", ["", "1", "1.", ".1", "1.2:private-x", "1.2\n", " 1.2", "a.b", "\u0661.\u0662", "1.2.3"]
-)
+@pytest.mark.parametrize("socket_id", BAD_SOCKET_IDS)
 def test_backends_sign_no_malformed_socket_id(socket_id: str) -> None:
     with pytest.raises(ProtocolError, match="socket id"):
         authorize_channel(socket_id, "private-x", credentials=CREDENTIALS)
@@ -203,9 +276,19 @@ def test_backends_sign_no_malformed_socket_id(socket_id: str) -> None:
         "private-é",
         "private-a:b",
         "private-" + 193 * "x",
+        "private-x\r",
+        "PRIVATE-x",
+        "presence-\uff41",
+        "private-x:presence-y",
+        'presence-x:{"user_id":"1"}',
+        "private-\ud800",
+        " private-x",
+        None,
+        7,
+        ["private-x"],
     ],
 )
-def test_backends_sign_no_malformed_channel(channel: str) -> None:
+def test_backends_sign_no_malformed_channel(channel: Any) -> None:
     with pytest.raises(ProtocolError, match="private or presence channel"):
         authorize_channel("1.2", channel, credentials=CREDENTIALS)
 

@@ -237,6 +237,54 @@ async def test_private_and_presence_channels_are_signed_for_the_connection() -> 
     )
 
 
+FORGED = "POST\n/apps/42/events\nauth_key=app-key&auth_timestamp=1&auth_version=1.0&body_md5=m&z="
+"""A socket id that would make the signature for a channel one for a request to the HTTP API."""
+
+
+async def test_a_server_that_wants_another_text_signed_is_not_connected_to() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish(FORGED)
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server:
+        client = make_client(server)
+        with pytest.raises(ProtocolError, match="without a socket id: digits, a dot, digits"):
+            await client.connect()
+        assert not client.is_connected
+    assert client_tasks() == set()
+
+
+async def test_nothing_is_signed_for_such_a_server_after_a_loss_either() -> None:
+    signed: list[tuple[int, str]] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.establish(FORGED if peer.number in (2, 3) else f"1.{peer.number}")
+        if peer.number in (2, 3):
+            await peer.wait_closed()
+            return
+        message = await peer.expect("pusher:subscribe")
+        signed.append((peer.number, message["data"]["auth"]))
+        await peer.confirm("private-x")
+        if peer.number > 3:
+            await peer.wait_closed()
+
+    async with ScriptedServer(script) as server, connected(server) as client:
+        channel = await client.subscribe("private-x")
+        # It may be the right one again in a moment, so it is tried again, with growing delays.
+        await until(lambda: len(signed) == 2 and channel.is_subscribed)
+    assert signed == [
+        (number, sign_channel("app-key", "app-secret", f"1.{number}", "private-x")) for number in (1, 4)
+    ]
+
+
+@pytest.mark.parametrize("name", ['presence-x:{"user_id":"7"}', "private-a:b", "private-\n", "privatex:"])
+async def test_names_that_make_the_signature_one_for_something_else(name: str) -> None:
+    async with ScriptedServer(confirm_all) as server, connected(server) as client:
+        with pytest.raises(SubscriptionError, match="no colon and no control character"):
+            await client.subscribe(name)
+        assert client.channels == {}
+
+
 @pytest.mark.parametrize(
     ("name", "answer", "kind", "code"),
     [

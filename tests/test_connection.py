@@ -226,14 +226,30 @@ async def test_garbage_instead_of_http(inbox: Inbox) -> None:
         assert "does not answer like a WebSocket server" in str(await refusal(server, inbox))
 
 
-async def test_a_greeting_without_a_socket_id(inbox: Inbox) -> None:
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        {},
+        [],
+        "text",
+        {"socket_id": 1.2},
+        {"socket_id": "1.2\n"},
+        {"socket_id": "1.2:private-x"},
+        {"socket_id": "\u0661.\u0662"},
+        {"socket_id": "1." + 1000 * "2"},
+        {"socket_id": "POST\n/apps/42/events\nauth_key=k&auth_timestamp=1&auth_version=1.0&body_md5=m&z="},
+    ],
+)
+async def test_a_greeting_without_a_socket_id(inbox: Inbox, greeting: Any) -> None:
     async def script(peer: Peer) -> None:
         await peer.upgrade()
-        await peer.send("pusher:connection_established", "{}")
+        await peer.send("pusher:connection_established", greeting)
         await peer.wait_closed()
 
     async with ScriptedServer(script) as server:
-        assert isinstance(await refusal(server, inbox), ProtocolError)
+        error = await refusal(server, inbox)
+    assert isinstance(error, ProtocolError)
+    assert str(error).endswith("established a connection without a socket id: digits, a dot, digits")
 
 
 async def test_garbage_before_the_greeting_is_skipped(inbox: Inbox) -> None:

@@ -222,7 +222,7 @@ async def check_backend(name: str, server: ReverbServer, target: Target, tmp_pat
         user = await EndpointAuthorizer(url, token="token-of-ann").authenticate_user("1.2")
         assert json.loads(user.user_data) == {"id": "1", "user_info": {"name": "Ann"}}
         assert user.auth == sign_user(target.key, target.secret, "1.2", user.user_data)
-        for socket_id in ("", "1.2:private-user.2"):
+        for socket_id in ("", "1.2:private-user.2", "1.2\n", "\u0661.\u0662", "POST\n/apps/42/events\nz="):
             for path in (url, url.replace("auth", "user-auth")):
                 form = {"socket_id": socket_id, "channel_name": "private-user.1"}
                 async with http.post(path, data=form) as response:

@@ -251,8 +251,9 @@ class Connection(picows.WSListener):
             self._settle(ConnectionError(_explain_refusal(self._config, error), code=error.code))
         elif message.event == "pusher:connection_established":
             socket_id = data.get("socket_id") if isinstance(data, dict) else None
-            if not isinstance(socket_id, str):
-                self._settle(ProtocolError(f"{self._config.address} established a connection without a socket_id"))
+            if not _protocol.is_socket_id(socket_id):
+                reason = "established a connection without a socket id: digits, a dot, digits"
+                self._settle(ProtocolError(f"{self._config.address} {reason}"))
                 return
             self.socket_id = socket_id
             timeout = data.get("activity_timeout")

@@ -6,8 +6,9 @@ documentation differ, Reverb's behaviour (seen on 1.10) is followed, and soketi'
 
 from __future__ import annotations
 
+import re
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 
@@ -162,7 +163,28 @@ def describe(payload: bytes) -> str:
     return f"{message['event']!r}" + (f" on {channel!r}" if channel else "")
 
 
-# --- channel names ---------------------------------------------------------------------------------------------
+# --- names -----------------------------------------------------------------------------------------------------
+
+_SOCKET_ID = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}")
+_UNSIGNABLE = re.compile("[:\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def is_socket_id(value: object) -> TypeGuard[str]:
+    """Whether this is a server's name for a connection: digits, a dot, digits.
+
+    What is signed for a connection begins with it. Were any text one, whoever chooses it would choose what is
+    signed: a request to the HTTP API, for example, or a subscription to another channel.
+    """
+    return isinstance(value, str) and _SOCKET_ID.fullmatch(value) is not None
+
+
+def is_signable(channel: object) -> bool:
+    """Whether a channel of this name can be signed for.
+
+    Servers take more names than the Pusher protocol has, but what is signed has its parts between colons: one in
+    the name would make the signature one for something else, a user for example.
+    """
+    return isinstance(channel, str) and channel != "" and _UNSIGNABLE.search(channel) is None
 
 
 def is_presence(channel: str) -> bool:

@@ -107,7 +107,11 @@ class SecretAuthorizer:
         return self.authorize(socket_id, channel_name)
 
     def authorize(self, socket_id: str, channel_name: str, channel_data: str | None = None) -> ChannelAuth:
-        """Sign for a channel at once; ``channel_data`` says who we are on a presence channel."""
+        """Sign for a channel at once; ``channel_data`` says who we are on a presence channel.
+
+        Raises :class:`ProtocolError` for a ``socket_id`` or a name that must not be signed; see
+        :func:`sign_channel`.
+        """
         auth = sign_channel(self._key, self._secret, socket_id, channel_name, channel_data)
         if self._master_key is None or not _protocol.is_encrypted(channel_name):
             return ChannelAuth(auth, channel_data)
@@ -150,8 +154,7 @@ def authorize_channel(
     and :class:`SubscriptionError` for ``user_data`` that does not go with the channel.
     """
     _check_socket_id(socket_id)
-    # soketi and Pusher's own libraries take names of 200 characters at most.
-    if not re.fullmatch(r"(private|presence)-[A-Za-z0-9_\-=@,.;]+", channel) or len(channel) > 200:
+    if not isinstance(channel, str) or not _PUBLIC_NAME.fullmatch(channel):
         raise ProtocolError("not the name of a private or presence channel")
     signer = SecretAuthorizer.from_credentials(Credentials.from_env() if credentials is None else credentials)
     channel_data = None
@@ -180,10 +183,8 @@ def authenticate_user(
     return {"auth": answer.auth, "user_data": answer.user_data}
 
 
-def _check_socket_id(socket_id: str) -> None:
-    # Whatever follows the digits would be signed, too: "1.2:private-x" makes a signature for another channel.
-    if not re.fullmatch(r"[0-9]+\.[0-9]+", socket_id):
-        raise ProtocolError("not a socket id: digits, a dot, digits")
+_PUBLIC_NAME = re.compile(r"(?=.{,200}\Z)(private|presence)-[A-Za-z0-9_\-=@,.;]+")
+"""What others may ask to have signed. soketi and Pusher's own libraries take names of 200 characters at most."""
 
 
 # --- by asking an endpoint -------------------------------------------------------------------------------------
@@ -454,14 +455,19 @@ def sign_channel(key: str, secret: str, socket_id: str, channel: str, channel_da
     """Return the ``KEY:SIGNATURE`` that lets the connection ``socket_id`` subscribe to ``channel``.
 
     ``channel_data`` is the JSON text sent along for a presence channel, signed byte for byte as sent.
+
+    Raises :class:`ProtocolError` where the signature could be one for something else: a ``socket_id`` that is not
+    digits, a dot, digits; a name that is empty or has a colon or a control character in it.
     """
-    text = f"{socket_id}:{channel}" if channel_data is None else f"{socket_id}:{channel}:{channel_data}"
-    return f"{key}:{_hmac_hex(secret, text)}"
+    return f"{key}:{hmac_hex(secret, _channel_text(socket_id, channel, channel_data))}"
 
 
 def sign_user(key: str, secret: str, socket_id: str, user_data: str) -> str:
-    """Return the ``KEY:SIGNATURE`` that makes the connection ``socket_id`` that of the user in ``user_data``."""
-    return f"{key}:{_hmac_hex(secret, f'{socket_id}::user::{user_data}')}"
+    """Return the ``KEY:SIGNATURE`` that makes the connection ``socket_id`` that of the user in ``user_data``.
+
+    Raises :class:`ProtocolError` for a ``socket_id`` that is not digits, a dot, digits.
+    """
+    return f"{key}:{hmac_hex(secret, _user_text(socket_id, user_data))}"
 
 
 def sign_request(
@@ -476,9 +482,38 @@ def sign_request(
     if body:
         signed["body_md5"] = hashlib.md5(body, usedforsecurity=False).hexdigest()
     text = "&".join(f"{name}={signed[name]}" for name in sorted(signed))
-    signed["auth_signature"] = _hmac_hex(secret, f"{method}\n{path}\n{text}")
+    signed["auth_signature"] = hmac_hex(secret, f"{method}\n{path}\n{text}")
     return signed
 
 
-def _hmac_hex(secret: str, text: str) -> str:
+def _channel_text(socket_id: str, channel: str, channel_data: str | None) -> str:
+    _check_socket_id(socket_id)
+    if not _protocol.is_signable(channel):
+        raise ProtocolError(
+            "not a channel's name that can be signed: it is empty, or has a colon or a control character"
+        )
+    if channel_data is None:
+        return f"{socket_id}:{channel}"
+    return f"{socket_id}:{channel}:{_encodable(channel_data)}"
+
+
+def _user_text(socket_id: str, user_data: str) -> str:
+    _check_socket_id(socket_id)
+    return f"{socket_id}::user::{_encodable(user_data)}"
+
+
+def _check_socket_id(socket_id: str) -> None:
+    if not _protocol.is_socket_id(socket_id):
+        raise ProtocolError("not a socket id: digits, a dot, digits")
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ProtocolError("half of a surrogate pair cannot be sent, and so not be signed") from None
+    return text
+
+
+def hmac_hex(secret: str, text: str) -> str:
     return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()

@@ -326,6 +326,11 @@ class ReverbClient(Bindable):
             raise ConfigurationError(
                 f"REVERB_APP_SECRET is missing: {name!r} needs it, or REVERB_AUTH_ENDPOINT, or an authorizer"
             )
+        has_secret = isinstance(core.authorizer, SecretAuthorizer)
+        if has_secret and _protocol.needs_auth(name) and not _protocol.is_signable(name):
+            raise SubscriptionError(
+                f"a channel name must have no colon and no control character to be signed: {name!r}"
+            )
         if _protocol.is_presence(name):
             channel_data = self._channel_data(name, user_data)
             return lambda: PresenceInbox(name, core.dispatcher, core.lane, channel_data)

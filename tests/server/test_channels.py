@@ -41,7 +41,7 @@ def channels() -> Channels:
 
 
 def join(channels: Channels, listener: Listener, name: str, channel_data: str = "") -> list[str]:
-    auth = sign_channel("app-key", "app-secret", listener.socket_id, name, channel_data or None)
+    auth = sign_channel("app-key", "app-secret", listener.socket_id, name, channel_data or None) if name else ""
     channels.subscribe(listener, name, auth, channel_data)
     return listener.heard()
 

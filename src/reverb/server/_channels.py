@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Protocol
 
-from ..auth import sign_channel
+from ..auth import hmac_hex
 from ..exceptions import AuthenticationError
 from ._app import App
 from ._frames import text_frame
@@ -190,7 +190,6 @@ class Channels:
     def _verify(self, subscriber: Subscriber, name: str, auth: str, channel_data: str) -> None:
         # Reverb checks what follows the first colon and leaves the key before it alone.
         given = auth.partition(":")[2] if ":" in auth else auth
-        signed_data = channel_data if php_true(channel_data) else None
-        right = sign_channel(self.app.key, self.app.secret, subscriber.socket_id, name, signed_data)
-        if not hmac.compare_digest(right.rpartition(":")[2].encode(), given.encode()):
+        signed = f"{subscriber.socket_id}:{name}" + (f":{channel_data}" if php_true(channel_data) else "")
+        if not hmac.compare_digest(hmac_hex(self.app.secret, signed).encode(), given.encode()):
             raise AuthenticationError(f"wrong signature for {name!r}")

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
-from ..auth import _hmac_hex
+from ..auth import hmac_hex
 from ._channels import Channels, Subscriber
 from ._wire import decode, encode, php_string
 
@@ -148,7 +148,7 @@ def _check(request: Request, params: Mapping[str, str], channels: Mapping[str, C
     path = request.target.partition("?")[0].removeprefix(prefix)
     parameters = "&".join(f"{name}={signed[name]}" for name in sorted(signed))
     # Neither the key nor the timestamp is looked at.
-    right = _hmac_hex(channels[app_id].app.secret, f"{request.method}\n{path}\n{parameters}")
+    right = hmac_hex(channels[app_id].app.secret, f"{request.method}\n{path}\n{parameters}")
     if not hmac.compare_digest(right.encode(), given.encode()):
         raise RequestError(401, "Authentication signature invalid.")
     return Call(channels[app_id], params, query, request.body)
