@@ -25,6 +25,13 @@ from aiohttp import web
 PAGE = (
     "<!DOCTYPE html><html><head><title>Whoops</title></head><body>token=TOP-SECRET<br>" + 5_000 * "x" + "</body>"
 )
+TOKEN_ROUTE = """\
+->withBroadcasting(
+    __DIR__.'/../routes/channels.php',
+    ['prefix' => 'api', 'middleware' => ['api', 'auth:sanctum']],
+)
+"""
+"""What ``bootstrap/app.php`` says to have a route that takes tokens."""
 USER = {"id": 7, "name": "Ann/é"}
 
 
@@ -38,6 +45,8 @@ class Laravel:
         self.secret = secret
         self.master_key = master_key
         self.token = "1|token-of-ann"
+        self.user_routes = True
+        """Whether ``Broadcast::userRoutes()`` is called before the start; Laravel does not by itself."""
         self.denied: set[str] = set()
         """Channels whose callback says no."""
         self.answers: deque[web.Response | Literal["drop"]] = deque()
@@ -57,6 +66,12 @@ class Laravel:
 
     @property
     def url(self) -> str:
+        """The route of :data:`TOKEN_ROUTE`."""
+        return f"{self.root}/api/broadcasting/auth"
+
+    @property
+    def stock_url(self) -> str:
+        """The route that Laravel has by itself, with the middleware ``web``."""
         return f"{self.root}/broadcasting/auth"
 
     @property
@@ -70,8 +85,10 @@ class Laravel:
 
     async def start(self) -> None:
         application = web.Application()
-        application.router.add_post("/broadcasting/auth", self._authorize)
-        application.router.add_post("/broadcasting/user-auth", self._authorize)
+        for prefix in ("", "/api"):
+            application.router.add_post(f"{prefix}/broadcasting/auth", self._authorize)
+            if self.user_routes:
+                application.router.add_post(f"{prefix}/broadcasting/user-auth", self._authorize)
         application.router.add_get("/sanctum/csrf-cookie", self._csrf_cookie)
         application.router.add_post("/login", self._login)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
@@ -155,15 +172,20 @@ class Laravel:
     def _answer(self, request: web.Request, fields: Mapping[str, Any]) -> web.Response:
         wants_json = "json" in request.headers.get("Accept", "")
         session, is_stateful = self._session(request), request.headers.get("Origin") == self.root
-        if is_stateful and (session is None or request.headers.get("X-XSRF-TOKEN") != session["csrf"]):
-            return _error(419, wants_json, "CSRF token mismatch.")
-        user = session["user"] if session is not None and is_stateful else None
-        if request.headers.get("Authorization") == f"Bearer {self.token}":
-            user = USER
-        if user is None:
-            if wants_json:
-                return _error(401, True, "Unauthenticated.")
-            return web.Response(status=302, headers={"Location": "/login?token=TOP-SECRET"})
+        user = None if session is None else session["user"]
+        if request.path.startswith("/broadcasting/"):  # exempt from CSRF, and without a guard for tokens
+            if user is None:
+                return _error(403, wants_json, "")
+        else:
+            if is_stateful and (session is None or request.headers.get("X-XSRF-TOKEN") != session["csrf"]):
+                return _error(419, wants_json, "CSRF token mismatch.")
+            user = user if is_stateful else None
+            if request.headers.get("Authorization") == f"Bearer {self.token}":
+                user = USER
+            if user is None:
+                if wants_json:
+                    return _error(401, True, "Unauthenticated.")
+                return web.Response(status=302, headers={"Location": "/login?token=TOP-SECRET"})
         socket_id = fields.get("socket_id", "")
         if request.path.endswith("user-auth"):
             data = _json_encode({"id": str(user["id"]), "user_info": {"name": user["name"]}})

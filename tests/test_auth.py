@@ -388,7 +388,15 @@ def page(status: int) -> web.Response:
         (web.json_response({"message": "TOP-SECRET"}), "missing required field `auth`"),
         (web.json_response({"auth": "k:s", "channel_data": {"x": "TOP-SECRET"}}), "channel_data"),
         (web.json_response(["TOP-SECRET"]), "not an authorisation"),
-        (web.Response(text=""), "not JSON"),
+        (web.json_response({"auth": ""}), "'auth' must be KEY:SIGNATURE"),
+        (web.json_response({"auth": ":TOP-SECRET"}), "'auth' must be KEY:SIGNATURE"),
+        (web.Response(text="TOP-SECRET"), "not JSON"),
+        (web.Response(text=""), "empty: is BROADCAST_CONNECTION in the application's .env log or null"),
+        (web.Response(text=" \r\n"), "empty: is BROADCAST_CONNECTION"),
+        (web.Response(status=204), "empty: is BROADCAST_CONNECTION"),
+        (web.json_response(""), "empty: is BROADCAST_CONNECTION"),
+        (web.json_response(None), "empty: is BROADCAST_CONNECTION"),
+        (web.json_response(True), "not signed: is BROADCAST_CONNECTION in the application's .env redis"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -414,7 +422,7 @@ async def test_what_laravel_itself_says(laravel: Laravel) -> None:
     with pytest.raises(AuthenticationError, match="401, nobody is logged in"):
         await EndpointAuthorizer(laravel.url, token="old")("1.2", "private-x")
     laravel.denied.add("private-x")
-    with pytest.raises(AuthenticationError, match="403, the channel's callback said no"):
+    with pytest.raises(AuthenticationError, match=r"403, the channel's callback said no.*; or the route looks at"):
         await EndpointAuthorizer(laravel.url, token=laravel.token)("1.2", "private-x")
     with pytest.raises(AuthenticationError, match="404, the URL is wrong"):
         await EndpointAuthorizer(f"{laravel.root}/broadcast/auth", token=laravel.token)("1.2", "private-x")
@@ -422,6 +430,43 @@ async def test_what_laravel_itself_says(laravel: Laravel) -> None:
     wrong = EndpointAuthorizer(laravel.url, token=laravel.token, headers={"Content-Type": "text/plain"})
     with pytest.raises(AuthenticationError, match="403"):
         await wrong("1.2", "private-y")
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer TOP-SECRET"}])
+@pytest.mark.parametrize("query", ["", "?key=TOP-SECRET"])
+async def test_laravels_own_route_does_not_look_at_tokens(
+    laravel: Laravel, headers: dict[str, str], query: str
+) -> None:
+    token = None if headers else laravel.token
+    authorizer = EndpointAuthorizer(laravel.stock_url + query, token=token, headers=headers)
+    with pytest.raises(AuthenticationError) as caught:
+        await authorizer("1.2", "private-x")
+    cause, _, other = str(caught.value).partition("Otherwise, ")
+    assert "403, Laravel's own route of this name looks at sessions only" in cause
+    assert "/api/broadcasting/auth" in cause
+    assert "['prefix' => 'api', 'middleware' => ['api', 'auth:sanctum']]" in cause
+    assert "bootstrap/app.php" in cause
+    assert other.startswith("the channel's callback said no")
+    with pytest.raises(AuthenticationError, match=r"looks at sessions only.*resolveAuthenticatedUserUsing"):
+        await authorizer.authenticate_user("1.2")
+
+
+async def test_laravels_own_route_without_a_token(laravel: Laravel) -> None:
+    with pytest.raises(AuthenticationError, match="403, the channel's callback said no") as caught:
+        await EndpointAuthorizer(laravel.stock_url)("1.2", "private-x")
+    assert "sessions" not in str(caught.value)
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
+        await log_in(laravel, session)
+        assert (await EndpointAuthorizer(laravel.stock_url, session=session)("1.2", "private-x")).auth
+
+
+async def test_laravel_has_no_route_for_users_by_itself() -> None:
+    laravel = Laravel(KEY, SECRET)
+    laravel.user_routes = False
+    async with laravel:
+        with pytest.raises(AuthenticationError, match=r"404, .*Broadcast::userRoutes\(\)") as caught:
+            await EndpointAuthorizer(laravel.url, token=laravel.token).authenticate_user("1.2")
+        assert caught.value.code == 404
 
 
 @pytest.mark.parametrize("failure", [500, 502, 503, 429, "drop"])
@@ -438,7 +483,11 @@ async def test_what_may_get_better_is_tried_again(laravel: Laravel, failure: int
         await authorizer("1.2", "private-x")
     assert len(laravel.asked) == 10
     assert caught.value.code == (None if failure == "drop" else failure)
-    assert "TOP-SECRET" not in str(caught.value)
+    assert caught.value.is_temporary
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "TOP-SECRET" not in shown
+    assert shown.splitlines()[-1].startswith("reverb.exceptions.AuthenticationError: ")
+    assert type(caught.value) is AuthenticationError
 
 
 async def test_an_endpoint_that_is_down(laravel: Laravel) -> None:
@@ -566,7 +615,7 @@ async def test_nothing_stays_open(laravel: Laravel) -> None:
 def test_an_authorizer_outlives_its_event_loop() -> None:
     (port,) = free_ports(1)
     root = f"http://127.0.0.1:{port}"
-    authorizer = EndpointAuthorizer(f"{root}/broadcasting/auth", csrf_cookie_url=f"{root}/sanctum/csrf-cookie")
+    authorizer = EndpointAuthorizer(f"{root}/api/broadcasting/auth", csrf_cookie_url=f"{root}/sanctum/csrf-cookie")
 
     async def authorize() -> None:
         async with Laravel(KEY, SECRET, port=port):

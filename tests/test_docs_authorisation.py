@@ -10,7 +10,7 @@ import pytest
 
 from reverb.auth import sign_channel
 from tests.integration.servers import Target
-from tests.laravel import Laravel
+from tests.laravel import TOKEN_ROUTE, Laravel
 from tests.test_readme import ANN, Block, Fragment, server, target
 
 __all__ = ["server", "target"]  # fixtures
@@ -21,6 +21,10 @@ ENDPOINT, CALLABLE, BACKEND = (
 )
 
 
+def test_how_laravel_gets_a_route_for_tokens() -> None:
+    assert re.findall(r"^```php\n(.*?)^```", TEXT, re.M | re.S) == [TOKEN_ROUTE]
+
+
 async def test_an_endpoint(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REVERB_APP_SECRET")
     async with Laravel(target.key, target.secret) as laravel:
@@ -28,7 +32,7 @@ async def test_an_endpoint(target: Target, monkeypatch: pytest.MonkeyPatch) -> N
         async def log_in() -> SimpleNamespace:
             return SimpleNamespace(token=laravel.token)
 
-        text = ENDPOINT.text.replace("https://example.com/broadcasting/auth", laravel.url)
+        text = ENDPOINT.text.replace("https://example.com/api/broadcasting/auth", laravel.url)
         fragment = Fragment(ENDPOINT._replace(text=text), log_in=log_in)
         await fragment.run()
         async with fragment.names["client"] as client:

@@ -47,6 +47,7 @@ from reverb.server import App, ReverbServer
 from tests.cli.processes import reverb as run_module
 from tests.integration.conftest import soketi, soketi_process
 from tests.integration.servers import Target
+from tests.laravel import TOKEN_ROUTE
 from tests.test_dispatch import Recorder
 from tests.watching import until
 
@@ -218,6 +219,11 @@ async def test_who_is_here(block: Block, client: ReverbClient) -> None:
         await other.subscribe("presence-room.1", BOB)
         await running
     assert fragment.printed == ["Bob is here, one of 2: 7, 8"]
+
+
+@block_of("Which authorizer?")
+def test_how_laravel_gets_a_route_for_tokens(block: Block) -> None:
+    assert block.text == TOKEN_ROUTE
 
 
 @block_of("Users")

@@ -191,8 +191,9 @@ _PUBLIC_NAME = re.compile(r"(?=.{,200}\Z)(private|presence)-[A-Za-z0-9_\-=@,.;]+
 
 
 class EndpointAuthorizer:
-    """Asks an application over HTTP: Laravel's ``POST /broadcasting/auth``, and whatever answers like it.
+    """Asks an application over HTTP: Laravel's ``POST /api/broadcasting/auth``, and whatever answers like it.
 
+    (``/broadcasting/auth`` is the route that Laravel has by itself. It looks at sessions only, never at tokens.)
     ``url`` is asked for channels, ``user_url`` for the user (default: ``url`` with ``user-auth`` for a last
     segment ``auth``). ``token`` is sent as bearer token, ``headers`` in addition, ``params`` in the body beside
     ``socket_id`` and ``channel_name``. Each is a value or a (sync or async) callable, which is called anew for
@@ -223,7 +224,7 @@ class EndpointAuthorizer:
         require_aiohttp()
         for each in (url, user_url, csrf_cookie_url):
             if each is not None and not is_url(each, "http", "https"):
-                raise ConfigurationError("an endpoint is a URL like https://example.com/broadcasting/auth")
+                raise ConfigurationError("an endpoint is a URL like https://example.com/api/broadcasting/auth")
         self._url = url
         self._user_url = user_url or re.sub(r"(?<=/)auth/?(?=$|[?#])", "user-auth", url, count=1)
         self._token = token
@@ -262,12 +263,13 @@ class EndpointAuthorizer:
                     if self._csrf_cookie_url is not None:
                         await self._fetch_csrf_cookie(shared, self._csrf_cookie_url, subject)
                     return await self._post(shared.session, url, subject, fields)
-                except _TemporaryError as error:
-                    if delay is None or error.retry_after > _MAX_RETRY_AFTER:
-                        raise
-                    self._not_before = max(self._not_before, monotonic() + error.retry_after)
-                    await asyncio.sleep(random.uniform(delay / 2, delay))  # noqa: S311 - spreads load
-            raise AssertionError("the last attempt raises or returns")
+                except _Unanswered as failure:
+                    error, retry_after = failure.error, failure.retry_after
+                if delay is None or retry_after > _MAX_RETRY_AFTER:
+                    break
+                self._not_before = max(self._not_before, monotonic() + retry_after)
+                await asyncio.sleep(random.uniform(delay / 2, delay))  # noqa: S311 - spreads load
+        raise error
 
     async def _post(
         self, session: aiohttp.ClientSession, url: str, subject: str, fields: dict[str, str]
@@ -280,20 +282,34 @@ class EndpointAuthorizer:
         headers |= {} if self._headers is None else await _provide(self._headers)
         body = {**({} if self._params is None else await _provide(self._params)), **fields}
         content = {"json": body} if self._json else {"data": body}
-        text = await self._request(session, "POST", url, subject, headers=headers, **content)
-        try:
-            return msgspec.json.decode(text, type=_Answer)
-        except msgspec.ValidationError as error:  # JSON, but another: the message names fields, no values
-            why = f"its answer is not an authorisation: {error}"
-        except ValueError:
-            is_page = text.lstrip()[:1] == b"<"
-            why = "it answered with a page, most likely to log in" if is_page else "its answer is not JSON"
-        raise AuthenticationError(f"{bare(url)} did not authorise {subject}: {why}", code=200)
+        causes = _causes(url, fields, headers)
+        status, text = await self._request(session, "POST", url, subject, causes, headers=headers, **content)
+        why = _UNSIGNED.get(text.strip())
+        if why is None:
+            try:
+                answer = msgspec.json.decode(text, type=_Answer)
+            except msgspec.ValidationError as error:  # JSON, but another: the message names fields, no values
+                why = f"its answer is not an authorisation: {error}"
+            except ValueError:
+                is_page = text.lstrip()[:1] == b"<"
+                why = "it answered with a page, most likely to log in" if is_page else "its answer is not JSON"
+            else:
+                if re.fullmatch("[^:]+:[^:]+", answer.auth):
+                    return answer
+                why = "its answer is not an authorisation: 'auth' must be KEY:SIGNATURE"
+        raise AuthenticationError(f"{bare(url)} did not authorise {subject}: {why}", code=status)
 
     async def _request(
-        self, session: aiohttp.ClientSession, method: str, url: str, subject: str, **options: Any
-    ) -> bytes:
-        """Return the body of a good answer; raise AuthenticationError with the likely cause of any other."""
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: str,
+        subject: str,
+        causes: Mapping[int, str],
+        **options: Any,
+    ) -> tuple[int, bytes]:
+        """Return the status and the body of a good answer; raise AuthenticationError with the likely cause of any
+        other, or :class:`_Unanswered` around it."""
         aiohttp = require_aiohttp()
         failed = f"{bare(url)} did not authorise {subject}"
         try:
@@ -305,20 +321,20 @@ class EndpointAuthorizer:
                 **options,
             ) as response:
                 if 200 <= response.status < 300:
-                    return await response.read()
+                    return response.status, await response.read()
                 status, retry_after = response.status, response.headers.get("Retry-After", "")
         except asyncio.TimeoutError:
-            raise _TemporaryError(f"{failed}: no answer within {self._timeout:g} seconds") from None
+            raise _Unanswered(f"{failed}: no answer within {self._timeout:g} seconds") from None
         except aiohttp.ClientConnectorCertificateError as error:
             raise AuthenticationError(
                 f"{failed}: its certificate is not trusted: {error.certificate_error}"
             ) from None
         except (aiohttp.ClientError, OSError) as error:
             # "from None": the causes of some of these hold headers, the token among them.
-            raise _TemporaryError(f"{failed}: {_explain_network(error)}") from None
-        failed += f": HTTP status {status}, {_explain_status(status)}"
+            raise _Unanswered(f"{failed}: {_explain_network(error)}") from None
+        failed += f": HTTP status {status}, {causes.get(status) or _explain_status(status)}"
         if status == 429 or status >= 500:
-            raise _TemporaryError(failed, code=status, retry_after=_parse_retry_after(retry_after))
+            raise _Unanswered(failed, status, _parse_retry_after(retry_after))
         raise AuthenticationError(failed, code=status)
 
     @asynccontextmanager
@@ -350,7 +366,7 @@ class EndpointAuthorizer:
     async def _fetch_csrf_cookie(self, shared: _Shared, url: str, subject: str) -> None:
         async with shared.csrf_lock:
             if not shared.has_csrf_cookie:
-                await self._request(shared.session, "GET", url, subject, headers=_origin(url))
+                await self._request(shared.session, "GET", url, subject, {}, headers=_origin(url))
                 shared.has_csrf_cookie = True
 
     def _csrf_headers(self, session: aiohttp.ClientSession, url: str) -> dict[str, str]:
@@ -377,11 +393,12 @@ class _Answer(msgspec.Struct):
     user_data: str | None = None
 
 
-class _TemporaryError(AuthenticationError):
+class _Unanswered(Exception):  # noqa: N818 - nobody sees it: ``error`` is what is raised in the end
     """A failure that may be gone in a moment; ``retry_after`` is how long the endpoint wants to be left alone."""
 
-    def __init__(self, message: str, *, code: int | None = None, retry_after: float = 0.0) -> None:
-        super().__init__(message, code=code, is_temporary=True)
+    def __init__(self, message: str, code: int | None = None, retry_after: float = 0.0) -> None:
+        super().__init__()
+        self.error = AuthenticationError(message, code=code, is_temporary=True)
         self.retry_after = retry_after
 
 
@@ -429,13 +446,45 @@ def _explain_status(status: int) -> str:
         return "the application failed, or is down; its log says more"
     return {
         401: "nobody is logged in: the token is missing, wrong, or has expired (REVERB_AUTH_TOKEN)",
-        403: "the channel's callback said no, or no channel of this name is defined (routes/channels.php)",
         404: "the URL is wrong, or its routes are not registered (REVERB_AUTH_ENDPOINT)",
         405: "the URL takes no POST (REVERB_AUTH_ENDPOINT)",
         419: "the CSRF token is missing or has expired: pass csrf_cookie_url, or use a route that takes tokens",
         422: "it misses something: see the parameters it wants",
         429: "too many requests",
     }.get(status, "it does not take the request")
+
+
+def _causes(url: str, fields: Mapping[str, str], headers: Mapping[str, str]) -> dict[int, str]:
+    """Return the likely causes of the statuses that depend on what was asked."""
+    is_user, has_token = "channel_name" not in fields, "authorization" in map(str.lower, headers)
+    if is_user:
+        refused = "nobody is logged in, or Broadcast::resolveAuthenticatedUserUsing() names no user"
+    else:
+        refused = "the channel's callback said no, or no channel of this name is defined (routes/channels.php)"
+    if has_token and re.fullmatch(r"/broadcasting/(user-)?auth/?", urlsplit(url).path):
+        refused = (
+            "Laravel's own route of this name looks at sessions only, not at tokens: call /api/broadcasting/auth, "
+            "which withBroadcasting(…, ['prefix' => 'api', 'middleware' => ['api', 'auth:sanctum']]) in "
+            f"bootstrap/app.php makes. Otherwise, {refused}"
+        )
+    elif has_token:
+        refused += "; or the route looks at sessions only, and not at the token"
+    causes = {403: refused}
+    if is_user:
+        causes[404] = (
+            "the URL is wrong (user_url), or Broadcast::userRoutes() is not called, which makes this route"
+        )
+    return causes
+
+
+_EMPTY = "its answer is empty: is BROADCAST_CONNECTION in the application's .env log or null, and not reverb?"
+_UNSIGNED = {
+    b"": _EMPTY,
+    b'""': _EMPTY,
+    b"null": _EMPTY,
+    b"true": "its answer is not signed: is BROADCAST_CONNECTION in the application's .env redis, and not reverb?",
+}
+"""What Laravel's other broadcasters answer, and what that means."""
 
 
 def _parse_retry_after(value: str) -> float:

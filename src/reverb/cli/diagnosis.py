@@ -534,7 +534,7 @@ def endpoint(url: str, error: AuthenticationError) -> Problem:
             causes = (
                 "Its certificate must be one that this machine trusts, and for the host in REVERB_AUTH_ENDPOINT.",
             )
-    elif code == 200:
+    elif 200 <= code < 300:
         detail = f"{url} answered with something else than an authorisation"
         if "page" in str(error):
             detail = f"{url} answered with a page, most likely to log in"
