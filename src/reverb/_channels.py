@@ -28,6 +28,7 @@ from ._subscriptions import (
     Withdrawn,
 )
 from ._tasks import settle
+from ._visible import visible
 from .auth import Authorizer, SecretAuthorizer
 from .config import ReverbConfig
 from .exceptions import AuthenticationError, ReverbError, SubscriptionError, TimeoutError
@@ -198,7 +199,7 @@ class Channels:
     def _report(self, subscription: Subscription[Inbox], error: ReverbError, *, is_lasting: bool) -> None:
         """Tell the program of a channel that was subscribed once, so that nobody may be waiting for it."""
         when = "it is tried again at the next reconnect" if is_lasting else "it is tried again until it works"
-        fields = {"reverb_address": self._address, "reverb_channel": subscription.name}
+        fields = {"reverb_address": self._address, "reverb_channel": visible(subscription.name)}
         log.error("%s; %s", error, when, extra=fields)
         if is_lasting:
             subscription.item.failed(error)
@@ -245,8 +246,8 @@ class Channels:
             "reading is paused until they have caught up",
             self._dispatcher.pending_events,
             len(slowest),
-            slowest.name or "the client",
-            extra={"reverb_address": self._address, "reverb_channel": slowest.name},
+            visible(slowest.name or "the client"),
+            extra={"reverb_address": self._address, "reverb_channel": slowest.name and visible(slowest.name)},
         )
 
     def _cancel_slow_warning(self) -> None:

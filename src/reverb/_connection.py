@@ -22,6 +22,7 @@ from ._dispatch import HANDLER_ERRORS, Dispatcher
 from ._protocol import Message, ServerError
 from ._subscriptions import Answers, Question
 from ._tasks import spawn
+from ._visible import visible
 from .config import ReverbConfig
 from .exceptions import ConnectionError, ProtocolError, ReverbError, TimeoutError
 
@@ -704,7 +705,7 @@ def url_of(config: ReverbConfig) -> str:
 def _explain_handshake(address: str, error: picows.WSHandshakeError) -> ConnectionError:
     status = re.match(rb"HTTP/\d\.\d (\d{3})", error.raw_header or b"")
     if status is None or status[1] == b"101":
-        return ConnectionError(f"{address} does not answer like a WebSocket server: {error}")
+        return ConnectionError(f"{address} does not answer like a WebSocket server: {visible(str(error))}")
     code = int(status[1])
     hints = {
         401: "something in front of it wants a login",

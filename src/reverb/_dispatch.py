@@ -22,6 +22,7 @@ from ._binding import ERROR_EVENT, Binding, Handler, PlainHandler
 from ._payload import MisfitError
 from ._protocol import DECODE_ERRORS, PROTOCOL_PREFIXES, Message, decode_json, parse_data
 from ._tasks import runs_for, spawn
+from ._visible import event_fields, quoted, visible
 from .events import Events
 from .exceptions import PayloadError, ReverbError
 
@@ -624,8 +625,9 @@ class Lane:
                 message.data = await self._unseal(message.event, message.data)
             except Exception as error:
                 if self._unsealing:
-                    fields = {"reverb_channel": self.name, "reverb_event": message.event}
-                    log.error("skipped %r on %s: %s", message.event, self.name, error, extra=fields)
+                    what, where = quoted(message.event), visible(self.name or "the client")
+                    fields = event_fields(message.event, self.name)
+                    log.error("skipped %s on %s: %s", what, where, visible(str(error), 1_000), extra=fields)
                     self.tell(str(error), error)
                 return
             if not self._unsealing:
@@ -702,16 +704,16 @@ class Lane:
         self._start((self._finish(event, binding, result), result))
 
     def report(self, event: str, binding: Binding, error: BaseException) -> None:
-        where = self.name or "the client"
-        fields = {"reverb_channel": self.name, "reverb_event": event}
+        where, what = visible(self.name or "the client"), quoted(event)
+        fields = event_fields(event, self.name)
         if isinstance(error, MisfitError):
-            error = PayloadError(f"{event!r} on {where} does not fit {error}", path=error.path)
+            error = PayloadError(f"{what} on {where} does not fit {error}", path=error.path)
             log.error("handler %s is not called: %s", binding.handler_name, error, extra=fields)
             message = str(error)
         else:
             name = binding.handler_name
-            log.error("handler %s of %r on %s raised", name, event, where, exc_info=error, extra=fields)
-            message = f"handler {name} of {event!r} raised {error!r}"
+            log.error("handler %s of %s on %s raised", name, what, where, exc_info=error, extra=fields)
+            message = f"handler {name} of {what} raised {visible(repr(error), 1_000)}"
         if event != ERROR_EVENT:
             self.tell(message, error)
 

@@ -16,6 +16,7 @@ from . import _protocol, crypto
 from ._authorizations import Authenticate
 from ._dispatch import Dispatcher, Lane, Unseal
 from ._protocol import Message
+from ._visible import quoted
 from .auth import ChannelAuth
 from .events import Events
 from .exceptions import ProtocolError, ReverbError, SubscriptionError, TimeoutError, again
@@ -212,7 +213,7 @@ class EncryptedInbox(Inbox):
             except ReverbError as error:
                 reason = error
                 self._no_key_before = monotonic() + _USELESS_KEY_INTERVAL
-        raise ProtocolError(f"{event!r} on {self.name!r} could not be decrypted: {reason}") from reason
+        raise ProtocolError(f"{quoted(event)} on {self.name!r} could not be decrypted: {reason}") from reason
 
     def _decrypt(self, data: Any) -> str:
         *first, last = self._keys

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 
+from ._visible import visible
 from .exceptions import ProtocolError, SubscriptionError
 
 PROTOCOL_VERSION = 7
@@ -251,7 +252,8 @@ class ServerError(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        return self.message if self.code is None else f"{self.message} ({self.code})"
+        message = visible(self.message)
+        return message if self.code is None else f"{message} ({self.code})"
 
 
 def parse_error(data: Any) -> ServerError:

@@ -19,6 +19,7 @@ from ._pace import Pace
 from ._protocol import Action, Message, ServerError
 from ._subscriptions import Question, Subscription, Subscriptions
 from ._tasks import settle, spawn
+from ._visible import event_fields, quoted
 from .auth import ChannelAuth, SecretAuthorizer
 from .config import ReverbConfig
 from .events import Events
@@ -376,8 +377,9 @@ class Session:
     def _take(self, message: Message, size: int) -> None:
         """Take what did not go the fast way (:meth:`Connection._receiver`)."""
         if message.event.startswith("reverb:"):
-            fields = {"reverb_channel": message.channel, "reverb_event": message.event}
-            log.warning("skipped %r: events with this prefix are the client's own", message.event, extra=fields)
+            fields = event_fields(message.event, message.channel)
+            what = quoted(message.event)
+            log.warning("skipped %s: events with this prefix are the client's own", what, extra=fields)
             return
         lane = self._dispatcher.lanes.get(message.channel)
         if lane is not None and not message.event.startswith("pusher"):
@@ -426,11 +428,7 @@ class Session:
         self._lane.put(event, message.data, message.user_id, size)
 
     def _log_error(self, message: Message, error: ServerError) -> None:
-        fields = {
-            "reverb_address": self._address,
-            "reverb_channel": message.channel,
-            "reverb_event": message.event,
-        }
+        fields = {"reverb_address": self._address, **event_fields(message.event, message.channel)}
         log.warning("%s says: %s", self._address, error, extra=fields)
 
 

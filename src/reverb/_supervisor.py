@@ -19,6 +19,7 @@ from ._dispatch import Dispatcher
 from ._protocol import Action, action_after
 from ._session import Session
 from ._tasks import spawn
+from ._visible import visible
 from .config import ReverbConfig
 from .events import ConnectionState
 from .exceptions import ConnectionError, ReverbError, TimeoutError, again
@@ -282,7 +283,7 @@ class Supervisor:
             if connection.is_open:  # its end may have come right behind the greeting
                 if self._outage is not None:
                     self.reconnects += 1
-                address, socket_id = self._config.address, connection.socket_id
+                address, socket_id = self._config.address, visible(connection.socket_id)
                 log.info("connected to %s as %s", address, socket_id, extra=self._log_fields)
                 self._host.connected()
                 self._set_state(ConnectionState.CONNECTED)

@@ -15,7 +15,8 @@
 
 The builtins' names are meant: ``except ConnectionError`` catches ours with or without importing it from
 ``reverb``. Messages name the host, the channel, the server's code, or the ``REVERB_…`` variable to look at; they
-never hold a secret, a token, or a signature.
+never hold a secret, a token, or a signature. Characters that are not printable stand as escapes in them, as what a
+server says may be part of a message.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from __future__ import annotations
 import builtins
 from functools import partial
 from typing import Any
+
+from ._visible import visible
 
 __all__ = [
     "APIError",
@@ -38,6 +41,10 @@ __all__ = [
 ]
 
 
+_MOST = 4_000
+"""Characters of a message."""
+
+
 class ReverbError(Exception):
     """Base of all errors raised by this package.
 
@@ -46,12 +53,16 @@ class ReverbError(Exception):
     """
 
     def __init__(self, message: str, *, code: int | None = None) -> None:
-        super().__init__(message)
+        super().__init__(visible(str(message), _MOST))
         self.code = code
 
 
 class ConfigurationError(ReverbError, ValueError):
     """Settings are missing or invalid; the message lists each ``REVERB_…`` variable and what it lacks."""
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message, code=code)
+        self.args = ("\n".join(visible(line, None) for line in message.split("\n")),)
 
 
 class ConnectionError(ReverbError, builtins.ConnectionError):

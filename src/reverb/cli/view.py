@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from .._protocol import is_presence, needs_auth
+from .._visible import visible
 
 __all__ = ["JsonLines", "OutputConsole", "View", "channel_style", "fill", "plural", "print_json", "printable"]
 
@@ -21,8 +22,6 @@ _GAP = "  "
 _TIME_WIDTH = len("12:34:56")
 _MIN_PAYLOAD_WIDTH = 40
 """Cells; a payload that has less than that, and does not fit, goes below its event."""
-_JOINERS = "\u200c\u200d"
-"""Not printable by themselves, but part of words and emoji."""
 
 _highlight_json = JSONHighlighter()
 
@@ -109,14 +108,7 @@ def print_json(fields: Mapping[str, Any], on_unread: Callable[[], None]) -> None
 
 def printable(text: str) -> str:
     """Write control characters as escapes: what comes from others must not steer our terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character
-        if character.isprintable() or character in _JOINERS
-        else character.encode("unicode_escape").decode()
-        for character in text
-    )
+    return visible(text, None)
 
 
 def plural(number: float, what: str) -> str:
