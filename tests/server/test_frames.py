@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import pytest
 
 from reverb.server._frames import (
@@ -100,3 +103,41 @@ def test_reader_limits_the_size() -> None:
 
 def test_reader_answers_an_empty_close_with_1000() -> None:
     assert list(FrameReader(100).feed(sent(b"", CLOSE))) == violation(1000, "")
+
+
+def pings(count: int) -> bytes:
+    return sent(b"", PING) * count
+
+
+def messages(count: int) -> bytes:
+    return sent(b"x") * count
+
+
+def empty_fragments(count: int) -> bytes:
+    return sent(b"", fin=False) + sent(b"", CONTINUATION, fin=False) * count
+
+
+def fragments(count: int) -> bytes:
+    return sent(b"", fin=False) + sent(b"x", CONTINUATION, fin=False) * count
+
+
+def one_message(count: int) -> bytes:
+    return b"\x81\xff" + (6 * count).to_bytes(8, "big") + b"mask" + b"x" * 6 * count
+
+
+@pytest.mark.parametrize("step", [6, 4_096, 10_000_000])
+@pytest.mark.parametrize("stream", [pings, messages, empty_fragments, fragments, one_message])
+def test_time_grows_with_the_size_and_not_with_its_square(stream: Callable[[int], bytes], step: int) -> None:
+    def measure(count: int) -> float:
+        data, reader = stream(count), FrameReader(10_000_000)
+        begin = time.process_time()
+        for at in range(0, len(data), step):
+            for _ in reader.feed(data[at : at + step]):
+                pass
+        return time.process_time() - begin
+
+    def is_linear() -> bool:
+        # 8 times as long is right, 64 would be the square; what takes no time at all is right, too.
+        return measure(160_000) < 20 * min(measure(20_000) for _ in range(3)) + 0.02
+
+    assert is_linear() or is_linear(), "even at the second measurement, for a machine that was busy"

@@ -63,3 +63,11 @@ def test_php_false(value: Any) -> None:
 @pytest.mark.parametrize("value", [True, -1, "00", " ", [0], {"a": 0}])
 def test_php_true(value: Any) -> None:
     assert php_true(value)
+
+
+def test_depth() -> None:
+    deepest = decode("[" * 512 + "]" * 512)
+    assert php_array(deepest) == deepest
+    assert php_array(decode('{"a":' * 511 + "{}" + "}" * 511))
+    with pytest.raises(ValueError, match="nested more than 512 deep"):
+        decode("[" * 513 + "]" * 513)

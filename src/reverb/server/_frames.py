@@ -51,40 +51,44 @@ class FrameReader:
 
     def __init__(self, max_message_size: int) -> None:
         self._max_size = max_message_size
-        self._buffer = b""
+        self._buffer = bytearray()
         self._opcode: int | None = None
-        self._message = b""
+        self._message = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Yield the opcode and payload of each message and control frame that is complete by now.
 
         Nothing follows a close frame.
         """
-        self._buffer += data
-        while len(self._buffer) >= 2:
-            size, mask_at = self._buffer[1] & 0x7F, 2
-            masked = bool(self._buffer[1] & 0x80)
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        while len(buffer) - start >= 2:
+            first, size, mask_at = buffer[start], buffer[start + 1] & 0x7F, start + 2
+            masked = bool(buffer[start + 1] & 0x80)
             if size > _LONG:
-                mask_at = 4 if size == 126 else 10
+                mask_at += 2 if size == 126 else 8
                 # Ratchet looks at the length when that much is there, and not before.
-                if len(self._buffer) < 2 + 4 * masked + _LONG:
-                    return
-                size = int.from_bytes(self._buffer[2:mask_at], "big")
+                if len(buffer) - start < 2 + 4 * masked + _LONG:
+                    break
+                size = int.from_bytes(buffer[start + 2 : mask_at], "big")
             if size + len(self._message) > self._max_size:
                 yield _violation("Maximum message size exceeded", 1009)
                 return
-            start = mask_at + 4 * masked
-            if len(self._buffer) < start + size:
-                return
-            first, payload = self._buffer[0], self._buffer[start : start + size]
+            payload_at = mask_at + 4 * masked
+            if len(buffer) < payload_at + size:
+                break
+            start = payload_at + size
+            payload = bytes(buffer[payload_at:start])
             if masked:
-                payload = _unmask(payload, self._buffer[mask_at:start])
-            self._buffer = self._buffer[start + size :]
+                payload = _unmask(payload, bytes(buffer[mask_at:payload_at]))
             complete = self._check(first, payload, masked=masked) or self._accept(first, payload)
             if complete is not None:
                 yield complete
                 if complete[0] == CLOSE:
                     return
+        # Once for all frames, or many small ones would take a time that grows with the square of their number.
+        del buffer[:start]
 
     def _check(self, first: int, payload: bytes, *, masked: bool) -> tuple[int, bytes] | None:
         """Return the close frame for what is wrong with a frame."""
@@ -110,8 +114,9 @@ class FrameReader:
         self._message += payload
         if not first & 0x80:
             return None
-        opcode, message = self._opcode, self._message
-        self._opcode, self._message = None, b""
+        opcode, message = self._opcode, bytes(self._message)
+        self._opcode = None
+        self._message.clear()
         if opcode == TEXT and not _is_utf8(message):
             return _violation("Ratchet detected an invalid UTF-8 payload", 1007)
         return opcode, message

@@ -17,16 +17,20 @@ def decode(text: str | bytes) -> Any:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
-    _check_depth(value, _MAX_DEPTH)
+    _check_depth(value)
     return value
 
 
-def _check_depth(value: Any, allowed: int) -> None:
-    if isinstance(value, dict | list):
-        if allowed == 0:
-            raise ValueError(f"nested more than {_MAX_DEPTH} deep")
-        for item in value.values() if isinstance(value, dict) else value:
-            _check_depth(item, allowed - 1)
+def _check_depth(value: Any) -> None:
+    """Raise ValueError for what is nested too deep."""
+    # Level by level: how deep a recursion may go depends on the caller.
+    level = [value]
+    for _ in range(_MAX_DEPTH + 1):
+        containers = [each for each in level if isinstance(each, dict | list)]
+        if not containers:
+            return
+        level = [item for each in containers for item in (each.values() if isinstance(each, dict) else each)]
+    raise ValueError(f"nested more than {_MAX_DEPTH} deep")
 
 
 def encode(value: Any) -> str:
@@ -39,11 +43,17 @@ def php_array(value: Any) -> Any:
 
     An empty object is written as ``[]``, one with the keys 0, 1, 2… in this order as a list, ``1.0`` as ``1``.
     """
+    # Loops, as a comprehension is a frame of its own in older Pythons: too many for the depth that PHP takes.
     if isinstance(value, dict):
-        items = {key: php_array(item) for key, item in value.items()}
+        items = {}
+        for key, item in value.items():
+            items[key] = php_array(item)
         return list(items.values()) if list(items) == [str(n) for n in range(len(items))] else items
     if isinstance(value, list):
-        return [php_array(item) for item in value]
+        made = []
+        for item in value:
+            made.append(php_array(item))
+        return made
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return int(value)
     return value
