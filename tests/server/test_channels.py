@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -274,3 +275,22 @@ def test_info(channels: Channels) -> None:
     assert channels.info("presence-x", wanted) == {"occupied": True, "user_count": 2}
     assert channels.info("presence-x", ["user_count"]) == {"user_count": 2}
     assert channels.info("none", wanted) == {"occupied": False}
+
+
+def test_leaving_does_not_look_at_the_channels_of_others() -> None:
+    def measure(others: int) -> float:
+        channels = Channels(App(), Journal())
+        for number in range(others):
+            channels.subscribe(Listener(), f"channel-{number}", "", "")
+        leaving = [Listener() for _ in range(500)]
+        for listener in leaving:
+            channels.subscribe(listener, "x", "", "")
+        begin = time.process_time()
+        for listener in leaving:
+            channels.unsubscribe_from_all(listener)
+        took = time.process_time() - begin
+        assert len(channels.subscribers()) == others
+        return took
+
+    few = min(measure(1) for _ in range(3))
+    assert measure(20_000) < 10 * few + 0.05

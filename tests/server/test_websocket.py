@@ -97,6 +97,9 @@ class TestOpening:
             (["example.com"], "https://example.com"),
             (["other.com", "example.com"], "http://example.com:8080/path"),
             (["*.example.com"], "https://www.example.com"),
+            (["www.*.com"], "https://www.example.com"),
+            (["*.*.example.*"], "https://a.b.example.com"),
+            (["*ab*ba*"], "https://abba"),
         ],
     )
     async def test_allowed_origin(self, clients: Clients, allowed: Sequence[str], origin: str | None) -> None:
@@ -113,6 +116,10 @@ class TestOpening:
             (["example.com"], "https://exampleXcom"),
             (["example.com"], "example.com"),
             (["*.example.com"], "https://example.com"),
+            (["example.*.example.com"], "https://example.com"),
+            (["www.*.com"], "https://www.com"),
+            (["*aba*aba*"], "https://ababa"),
+            (["*a*a*a*a*a*b"], "https://" + "a" * 9_000),
             ([], "https://example.com"),
         ],
     )

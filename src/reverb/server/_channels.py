@@ -52,8 +52,8 @@ class Channel:
             self._send(self._internal("member_added", added), except_for=subscriber)
 
     def leave(self, subscriber: Subscriber) -> None:
-        """Remove a connection if it is there; tell the others when a user's last one has left."""
-        user = self.members.pop(subscriber, {})
+        """Remove a connection; tell the others when a user's last one has left."""
+        user = self.members.pop(subscriber)
         user_id = user.get("user_id")
         # Reverb takes the user "0" for none: nobody is told that it left.
         if self.is_presence and php_true(user_id) and not self._has_user(user_id):
@@ -122,6 +122,7 @@ class Channels:
         self.strict = strict
         self._denied = denied
         self._channels: dict[str, Channel] = {}
+        self._joined: dict[Subscriber, dict[str, None]] = {}
 
     def __iter__(self) -> Iterator[Channel]:
         return iter(self._channels.values())
@@ -131,7 +132,11 @@ class Channels:
 
     def subscribers(self) -> list[Subscriber]:
         """Return every connection that is subscribed to something, once."""
-        return list(dict.fromkeys(subscriber for channel in self for subscriber in channel.members))
+        return list(self._joined)
+
+    def of(self, subscriber: Subscriber) -> list[str]:
+        """Return the names of the channels that a connection is subscribed to."""
+        return list(self._joined.get(subscriber, ()))
 
     def subscribe(self, subscriber: Subscriber, name: str, auth: str, channel_data: str) -> None:
         """Subscribe and answer; raise ValueError for data that PHP chokes on, AuthenticationError for a bad
@@ -151,22 +156,27 @@ class Channels:
             raise ValueError("channel_data is not an object")
         php_string(user.get("user_id"))
         channel = self._channels.setdefault(name, Channel(name, strict=self.strict))
+        self._joined.setdefault(subscriber, {})[name] = None
         channel.join(subscriber, user)
         as_whom = f" as {user['user_id']!r}" if channel.is_presence and "user_id" in user else ""
         self.journal.note(f"subscribed to {name}{as_whom}", subscriber.socket_id)
         channel.welcome(subscriber)
 
     def unsubscribe(self, subscriber: Subscriber, name: str) -> None:
-        channel = self._channels.get(name)
-        if channel is not None:
-            if subscriber in channel.members:
-                self.journal.note(f"left {name}", subscriber.socket_id)
-            channel.leave(subscriber)
-            if not channel.members:
-                del self._channels[name]
+        joined = self._joined.get(subscriber, {})
+        if name not in joined:
+            return
+        del joined[name]
+        if not joined:
+            del self._joined[subscriber]
+        self.journal.note(f"left {name}", subscriber.socket_id)
+        channel = self._channels[name]
+        channel.leave(subscriber)
+        if not channel.members:
+            del self._channels[name]
 
     def unsubscribe_from_all(self, subscriber: Subscriber) -> None:
-        for name in list(self._channels):
+        for name in self.of(subscriber):
             self.unsubscribe(subscriber, name)
 
     def publish(

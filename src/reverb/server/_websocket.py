@@ -46,7 +46,7 @@ class Connection:
     @property
     def channels(self) -> list[str]:
         """Names of the channels that it is subscribed to."""
-        return [channel.name for channel in list(self._channels) if self in channel.members]
+        return self._channels.of(self)
 
     def send(self, encoded: bytes) -> None:
         if not self._ended:
@@ -256,4 +256,24 @@ def _is_allowed(origin: str | None, allowed: Sequence[str]) -> bool:
         return True
     url = re.match(r"[^:/]+://(\[.*?\]|[^:/?#]+)", origin or "")
     host = url[1] if url else ""
-    return any(re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), host, re.DOTALL) for pattern in allowed)
+    return any(_matches(pattern, host) for pattern in allowed)
+
+
+def _matches(pattern: str, host: str) -> bool:
+    """Whether ``host`` fits ``pattern``, in which ``*`` stands for anything.
+
+    A regular expression with several stars would take very long for some long hosts.
+    """
+    start, *parts = pattern.split("*")
+    if not parts:
+        return host == start
+    end = parts.pop()
+    if len(host) < len(start) + len(end) or not host.startswith(start) or not host.endswith(end):
+        return False
+    at, last = len(start), len(host) - len(end)
+    for part in parts:
+        found = host.find(part, at, last)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
