@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from base64 import b64encode
 from collections.abc import AsyncIterator
+from math import inf
 from time import monotonic
 from typing import Any
 
+import msgspec
 import pytest
 
 from reverb import Channel, ConnectionState, Events, ReverbClient
@@ -237,3 +241,89 @@ async def test_with_max_pending_the_oldest_are_dropped_and_every_event_is_counte
         (Events.EVENTS_DROPPED, {"count": 190}, "stock"),
         *(("e", number, "stock") for number in range(96, 101)),
     ]
+
+
+# --- JSON that is unusual --------------------------------------------------------------------------------------
+
+INNER = r'{"name":"half \ud83d","n":1e999,"big":%s}' % ("9" * 30)
+"""Half an emoji, as JavaScript's ``slice()`` leaves it, and numbers beyond those of JavaScript."""
+VALUE: dict[str, Any] = {"name": "half \N{REPLACEMENT CHARACTER}", "n": inf, "big": int("9" * 30)}
+
+
+class Unusual(msgspec.Struct):
+    name: str
+    n: float
+
+
+@pytest.mark.parametrize("kind", ["text", "value"])
+@pytest.mark.parametrize("handlers", ["plain", "async", "two", "once", "user_id", "stream", "client's"])
+async def test_unusual_json_reaches_all_kinds_of_handlers(
+    client: ReverbClient, reverb_server: ReverbServer, kind: str, handlers: str
+) -> None:
+    """What is published comes as a text that holds JSON, and what clients trigger as a value."""
+    heard, channel = Recorder(), await client.subscribe("private-x")
+
+    async def awaits(event: str, data: Any, channel: str | None) -> None:
+        heard(event, data, channel)
+
+    def takes_sender(event: str, data: Any, channel: str | None, *, user_id: str | None) -> None:
+        heard(event, data, channel)
+
+    stream = channel.events("e") if handlers == "stream" else None
+    if handlers == "client's":
+        client.bind("e", heard)
+    elif handlers == "once":
+        channel.bind("e", heard, once=True)
+    elif handlers != "stream":
+        one: Any = {"async": awaits, "user_id": takes_sender}.get(handlers, heard)
+        for _ in range(2 if handlers == "two" else 1):
+            channel.bind("e", one)
+    data = json.dumps(INNER) if kind == "text" else INNER
+    reverb_server.send_raw(f'{{"event":"e","channel":"private-x","data":{data}}}')
+    if stream is not None:
+        assert (await asyncio.wait_for(stream.__anext__(), 5)).data == VALUE
+    else:
+        await heard.wait_for(2 if handlers == "two" else 1)
+        assert all(call == ("e", VALUE, "private-x") for call in heard.calls)
+
+
+@pytest.mark.parametrize("kind", ["text", "value"])
+async def test_unusual_json_is_read_into_types(
+    client: ReverbClient, reverb_server: ReverbServer, kind: str
+) -> None:
+    heard, channel = Recorder(), await client.subscribe("private-x")
+    channel.bind("e", heard, type=Unusual)
+    data = json.dumps(INNER) if kind == "text" else INNER
+    reverb_server.send_raw(f'{{"event":"e","channel":"private-x","data":{data}}}')
+    assert await heard.wait_for(1) == [("e", Unusual(VALUE["name"], inf), "private-x")]
+
+
+async def test_unusual_json_on_an_encrypted_channel(reverb_server: ReverbServer) -> None:
+    heard, settings = Recorder(), {"encryption_master_key": b64encode(32 * b"m").decode()}
+    async with ReverbClient(**{**reverb_server.settings, **settings}) as client:
+        (await client.subscribe("private-encrypted-x")).bind("e", heard)
+        await client.api.trigger("private-encrypted-x", "e", INNER)
+        assert await heard.wait_for(1) == [("e", VALUE, "private-encrypted-x")]
+
+
+async def test_unusual_names_of_members(client: ReverbClient, reverb_server: ReverbServer) -> None:
+    room = await client.subscribe("presence-x", {"user_id": "1"})
+    heard = Recorder()
+    room.bind(Events.MEMBER_ADDED, heard)
+    member = json.dumps(r'{"user_id":"2","user_info":{"name":"\ud83d"}}')
+    reverb_server.send_raw(f'{{"event":"pusher_internal:member_added","channel":"presence-x","data":{member}}}')
+    await heard.wait_for(1)
+    assert room.members["2"] == {"name": "\N{REPLACEMENT CHARACTER}"}
+
+
+async def test_json_that_is_too_deep_is_a_text_or_skipped_and_the_connection_lives(
+    client: ReverbClient, reverb_server: ReverbServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard, channel = Recorder(), await client.subscribe("private-x")
+    channel.bind("e", heard)
+    deep = "[" * 100_000 + "]" * 100_000
+    reverb_server.send_raw(f'{{"event":"e","channel":"private-x","data":{deep}}}')
+    reverb_server.send_raw(f'{{"event":"e","channel":"private-x","data":"{deep}"}}')
+    assert await heard.wait_for(1) == [("e", deep, "private-x")]
+    assert len([record for record in caplog.records if "skipped a message" in record.message]) == 1
+    assert client.stats.reconnects == 0

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from datetime import date
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
@@ -49,6 +50,11 @@ class Model(pydantic.BaseModel):
     on: date | None = None
 
 
+class Named(pydantic.BaseModel):
+    id: int
+    name: str
+
+
 @pydantic.dataclasses.dataclass
 class Checked:
     id: int
@@ -80,6 +86,22 @@ def test_data_is_read_into_its_type(type_: Any, text: str, value: Any) -> None:
     assert read(parse_data(text)) == value
 
 
+@pytest.mark.parametrize(
+    ("type_", "text", "value"),
+    [
+        (Item, r'{"id":1,"name":"\ud83d"}', Item(1)),
+        (dict[str, str], r'{"\ud83d":"\ude00"}', {"�": "�"}),
+        (dict[str, float], '{"a":1e999}', {"a": inf}),
+        (list[Named], r'[{"id":1,"name":"x\ud83d"}]', [Named(id=1, name="x�")]),
+        (dict[int, float], '{"7":-%s}' % ("9" * 5000), {7: -inf}),
+        (Named, r'{"id":1,"name":"x\ud83d"}', Named(id=1, name="x�")),
+        (list[float], "[1e999]", [inf]),
+    ],
+)
+def test_unusual_json_is_read_into_its_type(type_: Any, text: str, value: Any) -> None:
+    assert reader(type_)(text) == value
+
+
 def test_json_as_it_comes() -> None:
     for anything in (None, Any):
         read = reader(anything)
@@ -94,6 +116,9 @@ def test_json_as_it_comes() -> None:
         (Item, "{}", "$", "missing required field `id`"),
         (Item, "[]", "$", "Expected `object`"),
         (Item, "text", "$", "Expected `object`, got `str`"),
+        (Item, '{"id":1e999}', "$.id", "Expected `int`, got `float`"),
+        (Item, '{"id":"\\ud83d"}', "$.id", "Expected `int`, got `str`"),
+        (Model, '{"id":"\\ud83d"}', "$.id", "valid integer"),
         (Item, "null", "$", "Expected `object`, got `null`"),
         (Model, '{"id":"x"}', "$.id", "valid integer"),
         (list[Model], '[{"id":1},{}]', "$[1].id", "required"),

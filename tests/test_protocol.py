@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from math import inf, isnan
 from typing import Any
 
 import pytest
@@ -87,7 +88,6 @@ def test_decodes_what_servers_send(frame: bytes, message: Message, data: Any) ->
         b'{"event":"e","channel":7}',
         b'{"event":"e","user_id":{}}',
         b'{"event":"\xff"}',
-        b'{"event":"e","data":"\\ud800"}',
         b'{"event":"e"} trailing',
         b'{"event":"e","data":' + b"[" * 100_000,
     ],
@@ -125,6 +125,68 @@ def test_any_json_object_gives_a_message_or_a_protocol_error(value: dict[str, An
 def test_data_nested_too_deeply_stays_a_string() -> None:
     deep = "[" * 100_000
     assert parse_data(deep) == deep
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r'{"a":"x\ud83d"}', {"a": "x�"}),
+        (r'{"a":"\ude00x","n":1}', {"a": "�x", "n": 1}),
+        (r'{"a":"\uD83D\ud83D\uDE00\ude00\n\ud83d"}', {"a": "�😀�\n�"}),
+        (r'{"a":"\ud83dA\u00e9"}', {"a": "�Aé"}),
+        (r'{"\ud83d":{"a":["\ud83d"]}}', {"�": {"a": ["�"]}}),
+        (r'"\ud83d"', "�"),
+        # What only looks like it: an escaped backslash, and what stands behind it.
+        (r'["\\ud83d","\\\ud83d"]', [r"\ud83d", "\\�"]),
+        (r'["\\ud83d\ude00"]', [r"\ud83d�"]),
+        (r'{"a":1e999,"b":-1e999,"c":1e-999}', {"a": inf, "b": -inf, "c": 0.0}),
+        ("1e999", inf),
+        ("-1e999", -inf),
+        ('{"a":%s}' % ("9" * 100), {"a": int("9" * 100)}),
+        ('{"a":%s}' % ("9" * 4300), {"a": int("9" * 4300)}),
+        ('{"a":-%s}' % ("9" * 4301), {"a": -inf}),
+        (' [Infinity,-Infinity,"\\u0000"]', [inf, -inf, "\0"]),
+        ('{"a":1,"a":2}', {"a": 2}),
+        ('{"a":1,"a":"\\ud83d"}', {"a": "�"}),
+        # No JSON, so it is a text.
+        ("Infinity", "Infinity"),
+        ("-Infinity", "-Infinity"),
+        ("NaN", "NaN"),
+        ('{"a":1,}', '{"a":1,}'),
+        ('{"a":"\x01"}', '{"a":"\x01"}'),
+        ('\ufeff{"a":1}', '\ufeff{"a":1}'),
+        ("12 apples", "12 apples"),
+        (r'"\ud83', r'"\ud83'),
+    ],
+)
+def test_json_that_is_unusual(text: str, value: Any) -> None:
+    assert parse_data(text) == value
+    assert decode(json.dumps({"event": "e", "data": text}).encode()).data == text
+    if value != text:
+        outer = decode(b'{"event":"client-e","channel":"private-c","data":%b,"user_id":7}' % text.encode())
+        assert outer == Message("client-e", "private-c", value, 7)
+
+
+def test_not_a_number_inside_of_json() -> None:
+    assert isnan(parse_data('{"a":NaN}')["a"])
+
+
+def test_unusual_names_and_ids() -> None:
+    message = decode(rb'{"event":"client-\ud83d","channel":"presence-\ud83d","user_id":"\ude00","data":null}')
+    assert message == Message("client-�", "presence-�", None, "�")
+
+
+@given(st.text(st.sampled_from('\\u"d83deE00DfFx\n'), max_size=30), st.text(st.characters(), max_size=5))
+def test_whatever_json_says_comes_as_text_that_can_be_written(escapes: str, text: str) -> None:
+    try:
+        expected = json.loads(f'["{escapes}",{json.dumps(text)}]', strict=False)
+    except ValueError:
+        return
+    # UTF-16 knows which halves make a pair, and which have none.
+    mended = [each.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for each in expected]
+    parsed = parse_data(f'["{escapes}",{json.dumps(text)}]')
+    assert parsed == mended or not isinstance(parsed, list)  # raw control characters are no JSON
+    str(parsed).encode()
 
 
 # --- encoding --------------------------------------------------------------------------------------------------

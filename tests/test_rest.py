@@ -269,6 +269,12 @@ def test_users_are_named_once_and_by_strings() -> None:
         make_server().read(GET, 404, b"{}")
 
 
+def test_users_with_half_an_emoji_in_their_names() -> None:
+    """As soketi lists them: JavaScript writes such halves as escapes."""
+    answer = make_server().read(GET, 200, rb'{"users":[{"id":"\ud83d"},{"id":"b"}]}')
+    assert make_server().convert(GET, answer, Users).ids() == ["\N{REPLACEMENT CHARACTER}", "b"]
+
+
 def test_json_that_means_something_else() -> None:
     with pytest.raises(APIError, match=r"JSON that means something else .*REVERB_HOST"):
         make_server().convert(GET, {"users": {"a": 1}}, Users)

@@ -287,9 +287,10 @@ class Connection(picows.WSListener):
         unknown, and messages of the protocol, go the long way, ``deliver``.
         """
         lanes, regulate = self._dispatcher.lanes, self._dispatcher.regulate
-        decode, decode_json, decode_errors = (
+        decode, decode_json, parse_unusual, decode_errors = (
             _protocol.decode_unchecked,
             _protocol.decode_json,
+            _protocol.parse_unusual,
             _protocol.DECODE_ERRORS,
         )
         on_any_frame, deliver = self._on_any_frame, self._on_message
@@ -324,10 +325,10 @@ class Connection(picows.WSListener):
                 else:
                     data = message.data
                     if type(data) is str:
-                        try:  # noqa: SIM105 - a context manager takes longer than that
+                        try:
                             data = decode_json(data)
                         except decode_errors:
-                            pass
+                            data = parse_unusual(data)
                     try:
                         result = plain(message.event, data, message.channel)
                     except HANDLER_ERRORS as error:

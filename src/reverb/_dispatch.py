@@ -20,7 +20,7 @@ from weakref import WeakSet
 
 from ._binding import ERROR_EVENT, Binding, Handler, PlainHandler
 from ._payload import MisfitError
-from ._protocol import DECODE_ERRORS, PROTOCOL_PREFIXES, Message, decode_json, parse_data
+from ._protocol import DECODE_ERRORS, PROTOCOL_PREFIXES, Message, decode_json, parse_data, parse_unusual
 from ._tasks import runs_for, spawn
 from ._visible import event_fields, quoted, visible
 from .events import Events
@@ -596,10 +596,10 @@ class Lane:
                         continue
                     data = message.data
                     if type(data) is str:
-                        try:  # noqa: SIM105 - a context manager takes longer than that
+                        try:
                             data = decode_json(data)
                         except DECODE_ERRORS:
-                            pass
+                            data = parse_unusual(data)
                     try:
                         await awaited(event, data, name)
                     except Exception as error:

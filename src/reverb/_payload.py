@@ -61,10 +61,8 @@ def _reader(type_: Any) -> Read:
         if type(data) is str:
             try:
                 return decode(data)
-            except msgspec.ValidationError as error:
-                raise _misfit(type_, error) from None
             except DECODE_ERRORS:
-                pass  # it is no JSON, but the text itself
+                data = parse_data(data)  # which may be unusual JSON, or no JSON, but the text itself
         try:
             return msgspec.convert(data, type_, str_keys=True)
         except msgspec.ValidationError as error:
@@ -92,7 +90,7 @@ def _pydantic_reader(type_: Any) -> Read:
                     what, path, _ = first_of(error)
                     if what != "json_invalid" or path != "$":
                         raise
-                    # It is no JSON, but the text itself.
+                    data = parse_data(data)  # which may be unusual JSON, or no JSON, but the text itself
             return adapter.validate_python(data)
         except ValidationError as error:
             _, path, reason = first_of(error)

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from ._protocol import DECODE_ERRORS, decode_unusual
 from .auth import sign_request
 from .exceptions import APIError, ProtocolError
 
@@ -327,7 +328,11 @@ def _batch(empty: Request, encoded: Sequence[bytes]) -> Batch:
 def _parse(body: bytes) -> Any:
     try:
         return _decode_json(body)
-    except (ValueError, RecursionError):
+    except DECODE_ERRORS:
+        pass
+    try:
+        return decode_unusual(body.decode())
+    except DECODE_ERRORS:
         return None
 
 
