@@ -17,6 +17,7 @@ from reverb import Channel, ConnectionState, Events, ReverbClient
 from reverb.server import ReverbServer
 
 from .loops import every_loop
+from .scripted import TEXT, encode_frame
 from .test_client import make_client
 from .test_dispatch import Recorder
 from .watching import client_tasks, until
@@ -327,3 +328,87 @@ async def test_json_that_is_too_deep_is_a_text_or_skipped_and_the_connection_liv
     assert await heard.wait_for(1) == [("e", deep, "private-x")]
     assert len([record for record in caplog.records if "skipped a message" in record.message]) == 1
     assert client.stats.reconnects == 0
+
+
+# --- tracebacks ------------------------------------------------------------------------------------------------
+
+
+def explode(event: str, data: Any, channel: str | None) -> None:
+    raise LookupError("the program's own")
+
+
+async def explode_later(event: str, data: Any, channel: str | None) -> None:
+    explode(event, data, channel)
+
+
+@pytest.mark.parametrize("handler", [explode, explode_later])
+@pytest.mark.parametrize("event", ['"e"', r'"\ud83d"'])
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_the_traceback_of_a_handler_is_its_own(
+    client: ReverbClient,
+    reverb_server: ReverbServer,
+    caplog: pytest.LogCaptureFixture,
+    handler: Any,
+    event: str,
+    is_cut: bool,
+) -> None:
+    """For the first event of a name and the second, in one frame or two, whatever it takes to read it."""
+    channel = await client.subscribe("private-x")
+    channel.bind(json.loads(event).replace("\ud83d", "\N{REPLACEMENT CHARACTER}"), handler)
+    payload = f'{{"event":{event},"channel":"private-x","data":"{{}}"}}'.encode()
+    frames = encode_frame(TEXT, payload)
+    if is_cut:
+        frames = encode_frame(TEXT, payload[:9], fin=False) + encode_frame(0, payload[9:])
+    await client.ping()  # from now on nothing has to wait
+    reverb_server.send_raw(frames)
+    await until(lambda: len(raised_in(caplog)) == 1)
+    reverb_server.send_raw(frames)
+    await until(lambda: len(raised_in(caplog)) == 2)
+    for error in raised_in(caplog):
+        assert isinstance(error, LookupError)
+        assert error.__context__ is None
+
+
+async def test_the_traceback_of_an_error_handler_is_its_own(
+    client: ReverbClient, reverb_server: ReverbServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel, told = await client.subscribe("private-x"), Recorder()
+
+    def explode_again(event: str, data: Any, channel: str | None) -> None:
+        told(event, data, channel)
+        raise OSError("the error handler's own")
+
+    channel.bind("e", explode).bind("e2", explode).bind("e2", explode_later).bind("error", explode_again)
+    for name, count in (("e", 1), ("e", 2), ("e2", 4)):
+        await reverb_server.publish("private-x", name)
+        await told.wait_for(count)
+    await until(lambda: len(raised_in(caplog)) == 8)
+    assert {type(error) for error in raised_in(caplog)} == {LookupError, OSError}
+    assert [error.__context__ for error in raised_in(caplog)] == [None] * 8
+
+
+async def test_the_traceback_of_a_handler_of_states_is_its_own(
+    reverb_server: ReverbServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = make_client(reverb_server, app_key="unknown")
+    client.bind(Events.STATE_CHANGE, explode)
+    with pytest.raises(ConnectionError):
+        await client.connect()
+    async with ReverbClient(**{**reverb_server.settings, "reconnect_delay_min": 0.01}) as client:
+        await client.subscribe("private-x")
+        client.bind("*", explode).bind("*", explode_later)
+        reverb_server.drop()
+        await until(lambda: client.stats.reconnects == 1)
+        reverb_server.deny("private-x")
+        reverb_server.drop()
+        await until(lambda: client.stats.reconnects == 2)
+        await until(lambda: client.stats.missing == 1)
+    errors = raised_in(caplog)
+    assert len(errors) > 10
+    assert [error.__context__ for error in errors] == [None] * len(errors)
+
+
+def raised_in(caplog: pytest.LogCaptureFixture) -> list[BaseException]:
+    """What handlers have raised, as the log has it."""
+    infos = [record.exc_info for record in caplog.records if "raised" in record.message]
+    return [info[1] for info in infos if info is not None and info[1] is not None]

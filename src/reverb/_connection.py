@@ -301,45 +301,50 @@ class Connection(picows.WSListener):
             nonlocal sizes
             payload = frame.get_payload_as_bytes()
             size = len(payload)
-            if size <= _MAX_CONTROL_SIZE and frame.msg_type is not _TEXT:
-                on_any_frame(transport, frame)
-                return
-            try:
-                message = decode(payload)
-            except decode_errors:
-                on_any_frame(transport, frame)
-                return
-            is_last_of_read = frame.last_in_buffer
-            if is_last_of_read:
-                self._last_received = monotonic()
-            try:
-                lane = lanes[message.channel]
-                route = lane.routes[message.event]
-            except KeyError:
-                deliver(message, size)
-            else:
-                sizes.append(size)
-                plain = route.plain
-                if plain is None or lane.is_busy:
-                    lane.take(route, message, size)
+            if size > _MAX_CONTROL_SIZE or frame.msg_type is _TEXT:
+                try:
+                    message = decode(payload)
+                except decode_errors:
+                    pass
                 else:
-                    data = message.data
-                    if type(data) is str:
-                        try:
-                            data = decode_json(data)
-                        except decode_errors:
-                            data = parse_unusual(data)
+                    is_last_of_read = frame.last_in_buffer
+                    if is_last_of_read:
+                        self._last_received = monotonic()
                     try:
-                        result = plain(message.event, data, message.channel)
-                    except HANDLER_ERRORS as error:
-                        lane.report(message.event, route.bindings[0], error)
+                        lane = lanes[message.channel]
+                        route = lane.routes[message.event]
+                    except KeyError:
+                        pass
                     else:
-                        if result is not None and isawaitable(result):
-                            lane.wait_for(result, message.event, route.bindings[0])
-            if is_last_of_read:
-                if len(sizes) > _SIZES_KEPT:
-                    sizes = sum_up()
-                regulate()
+                        sizes.append(size)
+                        plain = route.plain
+                        if plain is None or lane.is_busy:
+                            lane.take(route, message, size)
+                        else:
+                            data = message.data
+                            if type(data) is str:
+                                try:
+                                    data = decode_json(data)
+                                except decode_errors:
+                                    data = parse_unusual(data)
+                            try:
+                                result = plain(message.event, data, message.channel)
+                            except HANDLER_ERRORS as error:
+                                lane.report(message.event, route.bindings[0], error)
+                            else:
+                                if result is not None and isawaitable(result):
+                                    lane.wait_for(result, message.event, route.bindings[0])
+                        if is_last_of_read:
+                            if len(sizes) > _SIZES_KEPT:
+                                sizes = sum_up()
+                            regulate()
+                        return
+                    # Not where the error is caught: it would be the context of what handlers raise.
+                    deliver(message, size)
+                    if is_last_of_read:
+                        regulate()
+                    return
+            on_any_frame(transport, frame)
 
         return on_ws_frame
 

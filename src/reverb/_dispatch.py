@@ -438,12 +438,27 @@ class Lane:
 
     # --- events ------------------------------------------------------------------------------------------------
 
-    def put(self, event: str, data: Any, user_id: str | int | None = None, size: int = 0) -> None:
-        """Deliver an event of ours, or one that was looked into; ``size`` is that of its message, in bytes."""
+    def put(
+        self,
+        event: str,
+        data: Any,
+        user_id: str | int | None = None,
+        size: int = 0,
+        *,
+        is_failure: bool = False,
+    ) -> None:
+        """Deliver an event of ours, or one that was looked into; ``size`` is that of its message, in bytes.
+
+        That of a failure is always left to a worker: where the failure is caught, it would be the context of what
+        handlers raise.
+        """
         if self._is_closed or self._dispatcher.closed:
             return
         self._dispatcher.taken += 1
-        self.take(self._find_route(event), Message(event, self.name, data, user_id), size)
+        route = self._find_route(event)
+        if is_failure and route.bindings:
+            route.immediate = False
+        self.take(route, Message(event, self.name, data, user_id), size)
         self._dispatcher.regulate()
 
     def take(self, route: Route, message: Message, size: int) -> None:
@@ -722,7 +737,7 @@ class Lane:
         code = error.code if isinstance(error, ReverbError) else None
         # Who left the channel hears of it no more; the client does.
         lane = self._parent if self._is_closed and self._parent is not None else self
-        lane.put(ERROR_EVENT, {"message": message, "code": code, "exception": error})
+        lane.put(ERROR_EVENT, {"message": message, "code": code, "exception": error}, is_failure=True)
 
 
 def _call_special(binding: Binding, message: Message, data: Any) -> Any:
