@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from reverb.cli import diagnosis
 from reverb.cli.examination import Examination, Step
 from reverb.cli.process import ExitCode
 from reverb.server import App, RateLimiting, ReverbServer
+from reverb.server._channels import Channels
 from reverb.server._websocket import Connection
 from tests.certificates import make_certificates
 from tests.integration.servers import free_ports
@@ -331,6 +333,10 @@ def dated(offset: float) -> bytes:
 
 
 NGINX = "Server: nginx/1.24.0"
+CHUNKED = (
+    "HTTP/1.1 502 Bad Gateway\r\nTransfer-Encoding: chunked\r\n\r\n"
+    "10;x=y\r\n<html><head><tit\r\n20\r\nle>502 Bad Gateway</title></head>\r\n0\r\n\r\n"
+)
 NOT_FOUND = answer(404, "Not found.")
 
 
@@ -388,6 +394,71 @@ def scripted(script: Callable[[Peer], Any]) -> Broken:
         async with ScriptedServer(play) as server:
             settings = {name: value for name, value in SETTINGS.items() if name != "app_id"}
             yield {**settings, "host": server.host, "port": server.port}
+
+    return broken
+
+
+@asynccontextmanager
+async def balancer(*order: ReverbServer, cut: bytes = b"") -> AsyncIterator[int]:
+    """A proxy: leads each connection to a server, in this order, from the beginning again behind the last. Passes
+    on paths below ``cut`` without it."""
+    turns = itertools.cycle(order)
+    pumps: set[asyncio.Task[None]] = set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server = next(turns)
+        their_reader, their_writer = await asyncio.open_connection(server.host, server.port)
+        with suppress(asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            their_writer.write(head.replace(b" " + cut + b"/", b" /", 1))
+        for ends in ((reader, their_writer), (their_reader, writer)):
+            pumps.add(asyncio.create_task(pump(*ends)))
+
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield listener.sockets[0].getsockname()[1]
+    finally:
+        listener.close()
+        await asyncio.gather(*pumps)
+        await listener.wait_closed()
+
+
+@asynccontextmanager
+async def strips_app(monkeypatch: pytest.MonkeyPatch, directory: Path) -> AsyncIterator[dict[str, Any]]:
+    """An nginx with ``location /app/ { proxy_pass http://127.0.0.1:8080/; }``."""
+    async with ReverbServer() as server, balancer(server, cut=b"/app") as port:
+        yield {**server.settings, "port": port}
+
+
+async def answers_4200(peer: Peer) -> None:
+    """As a Reverb does whose ``REVERB_APP_RATE_LIMIT_DECAY_SECONDS`` is a text, with Carbon 3."""
+    await peer.establish()
+    while True:
+        await peer.receive()
+        await peer.send("pusher:error", '{"code":4200,"message":"Invalid message format"}')
+
+
+def odd_101(**headers: str) -> Broken:
+    """A proxy that makes another 101 of the server's."""
+
+    @asynccontextmanager
+    async def broken(monkeypatch: pytest.MonkeyPatch, directory: Path) -> AsyncIterator[dict[str, Any]]:
+        async def play(peer: Peer) -> None:
+            if peer.number <= 2:  # what comes then asks for the time
+                await peer.upgrade(headers)
+                greeting = '{"socket_id":"1.1","activity_timeout":30}'
+                await peer.send("pusher:connection_established", greeting)
+                await peer.wait_closed()
+
+        async with ScriptedServer(play) as server:
+            settings = {name: value for name, value in SETTINGS.items() if name not in ("app_id", "app_secret")}
+            yield {**settings, "host": server.host, "port": server.port, "pong_timeout": 0.3}
 
     return broken
 
@@ -555,6 +626,33 @@ BROKEN = [
         ["HTTP upgrade", "HTTP API"],
         "REVERB_PATH must be empty: without it the server answers",
     ),
+    row(
+        "proxy-that-strips-app",
+        strips_app,
+        "HTTP upgrade",
+        "The proxy cuts /app off before it passes the request on. nginx's proxy_pass must end behind the port",
+    ),
+    row(
+        "other-path-behind-a-proxy",
+        only_upgrade(answer(404, "Not found.", NGINX)),
+        "HTTP upgrade",
+        "REVERB_PATH must be the server's REVERB_SERVER_PATH; it is not set",
+        detail="“Not found.”, which is Reverb's own answer",
+    ),
+    row(
+        "chunked",
+        only_upgrade(raw(CHUNKED)),
+        "HTTP upgrade",
+        "php artisan reverb:start",
+        detail="HTTP status 502 for /app/…: a page, “502 Bad Gateway”",
+    ),
+    row(
+        "connection-close",
+        odd_101(Connection="close"),
+        "HTTP upgrade",
+        "A proxy between here and the server changes",
+        detail="wrong headers for a WebSocket: Connection: close",
+    ),
     row("bad-101", only_upgrade(answer(101, "")), "HTTP upgrade", "changes or caches answers"),
     row("ssh", only_upgrade(raw("SSH-2.0-OpenSSH_9.6\r\n")), "HTTP upgrade", "another service's"),
     row("tls-alert", only_upgrade(raw("\x15\x03\x01")), "HTTP upgrade", "REVERB_SCHEME=wss"),
@@ -589,6 +687,14 @@ BROKEN = [
         detail="does not allow the Origin https://other.example (4009)",
     ),
     row("quota", app(max_connections=0), "greeting", "REVERB_APP_MAX_CONNECTIONS"),
+    row(
+        "quota-of-one",
+        app(max_connections=1),
+        "client events",
+        "REVERB_APP_MAX_CONNECTIONS",
+        detail="not tried, because it needs a second connection: ",
+    ),
+    row("4200-to-everything", scripted(answers_4200), "ping", "(int) env('REVERB_APP_RATE_LIMIT_DECAY_SECONDS'"),
     row("no-greeting", over(IMPATIENT, scripted(silent_upgrade)), "greeting", "no Pusher-protocol server"),
     row(
         "no-pong",
@@ -619,7 +725,7 @@ BROKEN = [
     row(
         "no-client-events", app(accept_client_events_from="none"), "client events", "accept_client_events_from in"
     ),
-    row("lost-client-events", swallowed_client_events, "client events", "accept_client_events_from in"),
+    row("lost-client-events", swallowed_client_events, "client events", "There are several servers"),
     row(
         "rate-limit",
         app(rate_limiting=RateLimiting(enabled=True, max_attempts=2)),
@@ -667,6 +773,42 @@ BROKEN = [
     row("app-id", app(settings={"app_id": "nope"}), "HTTP API", "REVERB_APP_ID=nope must be the id"),
     row("id-of-another-application", other_app_id, "delivery", "REVERB_APP_ID=other-id is another application's"),
 ]
+
+
+async def test_a_101_with_more_tokens_is_no_matter_of_the_greeting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """RFC 6455 allows them; where the client doesn't, the proxy is named, and not Redis."""
+    async with odd_101(Connection="keep-alive, Upgrade")(monkeypatch, tmp_path) as settings:
+        steps = await examine(settings)
+    assert failures(steps) in (["HTTP upgrade"], ["ping"])
+    if failures(steps) == ["HTTP upgrade"]:
+        assert "Connection: keep-alive, Upgrade" in steps["HTTP upgrade"].detail
+
+
+async def test_two_servers_that_know_nothing_of_each_other() -> None:
+    async with ReverbServer() as one, ReverbServer() as other:
+        # The line below, the session, the second connection; then /up, what is published, and questions.
+        async with balancer(one, one, other, other) as port:
+            steps = await examine({**one.settings, "port": port, "subscribe_timeout": 0.5})
+        assert failures(steps)[0] == "client events"
+        assert steps["client events"].causes[0].startswith("There are several servers that know nothing")
+
+        async with balancer(one, one, one, other, other) as port:
+            steps = await examine({**one.settings, "port": port, "subscribe_timeout": 0.5})
+        assert failures(steps) == ["delivery"]
+        (cause,) = steps["delivery"].causes
+        assert cause.startswith("There are several servers that know nothing of each other")
+        assert cause.endswith("Only some of them know our subscription.")
+
+
+async def test_events_that_are_lost_behind_the_http_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with Redis out of reach: the server knows our subscription, and delivers nothing."""
+    async with ReverbServer() as server:
+        monkeypatch.setattr(Channels, "publish", lambda *_, **__: None)
+        steps = await examine({**server.settings, "subscribe_timeout": 0.5})
+    assert failures(steps) == ["delivery"]
+    assert "does not reach Redis" in steps["delivery"].causes[0]
 
 
 # Python 3.10 forgets to close the transport of a TLS connection whose handshake fails.
@@ -721,6 +863,7 @@ async def test_what_is_broken(
             "/apps/app-id/events",
         ),
         (answer(200, PAGE), {"path": "/ws"}, "passes on /ws/app, but not /ws/apps", "HTTP status 200"),
+        (answer(404, "Not found."), {}, "The proxy changes what is below /apps. nginx's proxy_pass", "own answer"),
         (answer(301, "", "Location: https://example.com/"), {}, "check REVERB_SCHEME", "301"),
         (answer(403, ""), {}, "a firewall", "403"),
         (answer(413, ""), {}, "REVERB_MAX_REQUEST_SIZE", "413"),
@@ -734,7 +877,7 @@ async def test_the_http_api(
     published: Answer, settings: dict[str, Any], cause: str, detail: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reverb.http._RETRY_DELAYS", (0.01,))
-    upgrades = [NOT_FOUND, NOT_FOUND] if "path" in settings else [NOT_FOUND]
+    upgrades = [NOT_FOUND, NOT_FOUND, NOT_FOUND] if "path" in settings else [NOT_FOUND, NOT_FOUND]
     async with ScriptedHTTPServer(*upgrades, dated(0), published) as server:
         steps = await examine({**SETTINGS, "host": server.host, "port": server.port, **settings})
     assert failures(steps) == ["HTTP upgrade", "HTTP API"]
@@ -755,7 +898,7 @@ async def test_the_http_api(
 )
 async def test_the_clock(offset: float, fails: bool, detail: str) -> None:
     refused = answer(401, "Timestamp expired: Given timestamp not within 600s of server time")
-    async with ScriptedHTTPServer(NOT_FOUND, dated(offset), refused) as server:
+    async with ScriptedHTTPServer(NOT_FOUND, NOT_FOUND, dated(offset), refused) as server:
         steps = await examine({**SETTINGS, "host": server.host, "port": server.port})
     assert re.match(detail, steps["clock"].detail)
     assert failures(steps) == ["HTTP upgrade", *(["clock"] if fails else []), "HTTP API"]

@@ -10,7 +10,7 @@ import errno
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
@@ -29,7 +29,15 @@ _UPGRADE_HEADERS = (
     "The proxy does not pass the upgrade on; in nginx's location: proxy_http_version 1.1; "
     'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "Upgrade";'
 )
+_STRIPS = "nginx's proxy_pass must end behind the port: a path there, or a slash alone,"
+_SEVERAL = (
+    "There are several servers that know nothing of each other: REVERB_SCALING_ENABLED=true on all of them, and "
+    "one Redis for all."
+)
+_REDIS = "With REVERB_SCALING_ENABLED=true, the server does not reach Redis: REDIS_URL, REDIS_HOST."
 _GUARD = "Broadcast::routes(['middleware' => ['auth:sanctum']])"
+_REVERB_NOT_FOUND = "Not found."
+"""What Reverb says to a path that it does not have. Proxies and websites say other things."""
 _SIGNATURE_LIFETIME = 600
 """Seconds that a signed request of the HTTP API is valid."""
 _EXPIRES_SOON = 14
@@ -250,8 +258,8 @@ def _days(span: timedelta) -> str:
 # --- the upgrade -----------------------------------------------------------------------------------------------
 
 
-def upgrade_refused(place: Place, answer: Answer, works_without_path: bool) -> Problem:
-    """An HTTP answer that is not 101."""
+def upgrade_refused(place: Place, answer: Answer, working_path: str | None) -> Problem:
+    """An HTTP answer that is not 101. ``working_path`` is a ``REVERB_PATH`` with which it is."""
     status, server = answer.status, answer.headers.get("server", "")
     by = f" by {server}" if server else ""
     path = f"{place.config.path}/app/…"
@@ -282,21 +290,39 @@ def upgrade_refused(place: Place, answer: Answer, works_without_path: bool) -> P
             f"Make an exception for {place.config.path}/app/ there.",
         )
     if status == 404 or status < 300 or status == 405:
-        set_path = place.server_path is not None and place.server_path.strip("/") != place.config.path.strip("/")
-        return Problem(
-            detail,
-            "REVERB_PATH must be empty: without it the server answers." if works_without_path else None,
-            f"REVERB_SERVER_PATH is {place.server_path} here, so try REVERB_PATH={place.server_path}."
-            if set_path and not works_without_path
-            else None,
-            None
-            if works_without_path
-            else f"REVERB_PATH must be the server's REVERB_SERVER_PATH; it is {place.config.path or 'not set'}.",
-            "The proxy has no location for it, so the website answers: in nginx, location "
-            f"{place.config.path}/app with proxy_pass to Reverb.",
-            f"REVERB_HOST or REVERB_PORT={place.config.port} is the website's, not Reverb's (usually 8080).",
-        )
+        return _not_found(place, answer, detail, working_path)
     return Problem(detail, "The server, or the proxy in front of it, has failed: see its log.", _UPGRADE_HEADERS)
+
+
+def is_reverbs_not_found(answer: Answer) -> bool:
+    return answer.status == 404 and answer.body.strip() == _REVERB_NOT_FOUND
+
+
+def _not_found(place: Place, answer: Answer, detail: str, working_path: str | None) -> Problem:
+    path, set_path = place.config.path, None
+    if place.server_path is not None and place.server_path.strip("/") != path.strip("/"):
+        set_path = f"REVERB_SERVER_PATH is {place.server_path} here, so try REVERB_PATH={place.server_path}."
+    strips = f"The proxy cuts {path}/app off before it passes the request on. {_STRIPS} replaces it."
+    if working_path == "":
+        return Problem(detail, "REVERB_PATH must be empty: without it the server answers.")
+    if working_path is not None:
+        return Problem(detail, strips, f"Until that is mended, REVERB_PATH={working_path} works.")
+    other_path = f"REVERB_PATH must be the server's REVERB_SERVER_PATH; it is {path or 'not set'}."
+    if is_reverbs_not_found(answer):
+        return Problem(
+            f"{detail}, which is Reverb's own answer",
+            set_path,
+            other_path,
+            strips if "server" in answer.headers else None,
+        )
+    return Problem(
+        detail,
+        set_path,
+        other_path,
+        f"The proxy has no location for it, so the website answers: in nginx, location {path}/app with proxy_pass "
+        "to Reverb.",
+        f"REVERB_HOST or REVERB_PORT={place.config.port} is the website's, not Reverb's (usually 8080).",
+    )
 
 
 def _redirected(place: Place, answer: Answer) -> Problem:
@@ -316,11 +342,22 @@ def _redirected(place: Place, answer: Answer) -> Problem:
     )
 
 
+def unusual_headers(answer: Answer) -> str:
+    """What a 101 has other than servers send it: WebSocket libraries may refuse that."""
+    wanted = {"Upgrade": "websocket", "Connection": "upgrade"}
+    return " and ".join(
+        f"{name}: {answer.headers[name.lower()]}" if name.lower() in answer.headers else f"no {name}"
+        for name, value in wanted.items()
+        if answer.headers.get(name.lower(), "").lower() != value
+    )
+
+
 def not_websocket(answer: Answer) -> Problem:
     return Problem(
-        "HTTP status 101, but with the wrong headers for a WebSocket",
-        "Something between here and the server changes or caches answers: Upgrade, Connection and "
-        "Sec-WebSocket-Accept must come through.",
+        "HTTP status 101, but with the wrong headers for a WebSocket: "
+        f"{unusual_headers(answer) or 'a Sec-WebSocket-Accept that is not for our key'}",
+        "A proxy between here and the server changes or caches answers: Upgrade, Connection and "
+        "Sec-WebSocket-Accept must come through as the server sends them.",
         f"What listens there is no WebSocket server: {answer.headers.get('server', 'REVERB_HOST, REVERB_PORT')}.",
     )
 
@@ -433,13 +470,27 @@ def no_pong(seconds: float) -> Problem:
     )
 
 
+def ping_refused(error: ServerError) -> Problem:
+    """There is nothing in a ping that could be wrong."""
+    if error.code != 4200:
+        return refused(error)
+    return Problem(
+        f"the server answers even a ping with an error: {error}",
+        "The rate limit of the application does not work: decay_seconds below rate_limiting in the server's "
+        "config/reverb.php must be a number, but a variable is a text. Write "
+        "(int) env('REVERB_APP_RATE_LIMIT_DECAY_SECONDS', 60) there, or take the variable out of its .env.",
+        "The server fails at each message: see its log (storage/logs/laravel.log).",
+        _RESTART,
+    )
+
+
 # --- channels --------------------------------------------------------------------------------------------------
 
 
-def refused_signature(place: Place, error: ServerError) -> Problem:
+def refused_signature(place: Place, error: ServerError, *, is_named: bool) -> Problem:
     """Our own signature, made with the secret, was refused."""
     if not is_auth_refusal(error):
-        return refused(error)
+        return refused(error, is_named=is_named)
     return Problem(
         f"the server does not accept the signature: {error}",
         place.check("app_secret", "app_key"),
@@ -449,10 +500,10 @@ def refused_signature(place: Place, error: ServerError) -> Problem:
     )
 
 
-def refused_endpoint(error: ServerError, *, is_other_key: bool) -> Problem:
+def refused_endpoint(error: ServerError, *, is_other_key: bool, is_named: bool) -> Problem:
     """What the endpoint signed was refused."""
     if not is_auth_refusal(error):
-        return refused(error)
+        return refused(error, is_named=is_named)
     return Problem(
         f"the server does not accept what the endpoint has signed: {error}",
         "The endpoint signs for another application: REVERB_APP_KEY must be the same here and there."
@@ -464,7 +515,8 @@ def refused_endpoint(error: ServerError, *, is_other_key: bool) -> Problem:
     )
 
 
-def refused(error: ServerError) -> Problem:
+def refused(error: ServerError, *, is_named: bool = False) -> Problem:
+    """``is_named`` is whether it is about a channel whose name is not our own."""
     if error.code == 4301 and "rate" in error.message.lower():
         return Problem(
             f"the server takes no more messages for now: {error}",
@@ -473,7 +525,9 @@ def refused(error: ServerError) -> Problem:
         )
     return Problem(
         f"the server refuses: {error}",
-        "The channel's name is not one that the server takes: letters, digits and _ - = @ , . ; only.",
+        "The channel's name is not one that the server takes: letters, digits and _ - = @ , . ; only."
+        if is_named
+        else None,
         "See what the server's log says.",
         code=ExitCode.REFUSED,
     )
@@ -512,12 +566,27 @@ def no_client_events(error: ServerError) -> Problem:
     )
 
 
+def no_second_connection(error: ReverbError) -> Problem:
+    """Without one nobody sees whether client events arrive."""
+    detail = f"not tried, because it needs a second connection: {error}"
+    if error.code == 4004:
+        return Problem(detail, *over_quota(error).causes, code=ExitCode.REFUSED)
+    return Problem(
+        detail,
+        "The server, or the proxy in front of it, allows one connection for each address: nginx's limit_conn.",
+        "It was restarted, or has crashed: see its log.",
+        code=ExitCode.REFUSED,
+    )
+
+
 def client_event_lost(seconds: float) -> Problem:
+    """It got lost without an error, with which servers tell that they don't allow any."""
     return Problem(
         f"a client event did not arrive at another connection within {plural(seconds, 'second')}",
+        _SEVERAL,
+        _REDIS,
         "Client events are not allowed on the server: accept_client_events_from in config/reverb.php "
         "(REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=members).",
-        "There are several servers that know nothing of each other: REVERB_SCALING_ENABLED=true on all of them.",
         code=ExitCode.REFUSED,
     )
 
@@ -640,6 +709,10 @@ def api(place: Place, error: ReverbError, *, is_clock_off: bool) -> Problem:
             f"The proxy passes on {config.path}/app, but not {config.path}/apps: in nginx, "
             f"location ~ ^{config.path}/apps? with proxy_pass to Reverb.",
         )
+        if _REVERB_NOT_FOUND in text:
+            strips = f"The proxy changes what is below {config.path}/apps. {_STRIPS} replaces the location's."
+            other_path = f"REVERB_PATH must be the server's REVERB_SERVER_PATH; it is {config.path or 'not set'}."
+            return Problem(f"{detail}, which is Reverb's own answer", strips, other_path, code=code)
         is_from_server = "application" in text.lower() or re.search(r"\bapp\b", text.lower())
         return Problem(detail, *(app_id + proxy if is_from_server else proxy + app_id), code=code)
     if 300 <= status < 400:
@@ -671,10 +744,16 @@ def api(place: Place, error: ReverbError, *, is_clock_off: bool) -> Problem:
     return Problem(detail, "The server has failed: see its log (storage/logs/laravel.log).", code=code)
 
 
-def not_delivered(place: Place, seconds: float) -> Problem:
+def not_delivered(place: Place, seconds: float, seen: Set[bool]) -> Problem:
+    """``seen`` is whether the HTTP API knows our subscription: all the answers that it gave."""
+    other_app = f"REVERB_APP_ID={place.config.app_id} is another application's than REVERB_APP_KEY."
+    causes = [other_app, _SEVERAL, _REDIS]
+    if seen == {True}:
+        causes = [_REDIS, _SEVERAL]
+    elif len(seen) > 1:
+        causes = [f"{_SEVERAL} Only some of them know our subscription."]
     return Problem(
         f"what was published over the HTTP API did not arrive within {plural(seconds, 'second')}",
-        f"REVERB_APP_ID={place.config.app_id} is another application's than REVERB_APP_KEY.",
-        "There are several servers that know nothing of each other: REVERB_SCALING_ENABLED=true on all of them.",
+        *causes,
         code=ExitCode.REFUSED,
     )

@@ -53,6 +53,8 @@ _LOOK_TIMEOUT = 3.0
 """Seconds at most for another look at what went wrong, behind a step."""
 _PATIENCE = 2.0
 """Seconds for a TLS handshake before we look whether the other end speaks TLS at all."""
+_QUESTIONS = 6
+"""About the same thing, where a balancer may lead to one server or another."""
 _EVENT = "client-reverb-doctor"
 _DATE_PRECISION = 2.0
 """Seconds: a ``Date`` header is cut to whole ones, and was on its way."""
@@ -280,9 +282,15 @@ class Examination:
             raise diagnosis.hung_up(self._place) from None
         self._note_date(answer)
         if answer.status != 101:
-            raise diagnosis.upgrade_refused(self._place, answer, await self._works_without_path(answer))
+            raise diagnosis.upgrade_refused(self._place, answer, await self._find_path(answer))
         if answer.headers.get("sec-websocket-accept") != accept:
             raise diagnosis.not_websocket(answer)
+        if diagnosis.unusual_headers(answer):
+            took = self._took
+            refusal = await self._open_session()
+            self._took = took
+            if refusal is not None and refusal.code is None:
+                raise diagnosis.not_websocket(answer)
         by = answer.headers.get("server") or answer.headers.get("x-powered-by")
         return f"{self._config.path}/app/… is a WebSocket" + (f", by {by}" if by else "")
 
@@ -299,19 +307,24 @@ class Examination:
             headers["Origin"] = config.origin
         return await line.request(f"{url.path}?{url.query}", headers)
 
-    async def _works_without_path(self, answer: Answer) -> bool:
-        if not self._config.path or answer.status != 404:
-            return False
+    async def _find_path(self, answer: Answer) -> str | None:
+        """Try paths with which servers are found behind proxies that change them; return the first that works."""
+        if answer.status != 404:
+            return None
+        ours = self._config.path
+        paths = [""] if ours else []
+        if diagnosis.is_reverbs_not_found(answer):
+            paths.append(f"{ours}/app")
+        for path in paths:
+            with suppress(asyncio.TimeoutError, OSError, EOFError, NotHTTPError):
+                if await asyncio.wait_for(self._try_path(path), self._look_timeout) == 101:
+                    return path
+        return None
 
-        async def attempt() -> int:
-            async with self._another_line() as line:
-                config = replace(self._config, path="")
-                return (await self._ask_for_upgrade(line, config, upgrade_key()[0])).status
-
-        try:
-            return await asyncio.wait_for(attempt(), self._look_timeout) == 101
-        except (asyncio.TimeoutError, OSError, EOFError, NotHTTPError):
-            return False
+    async def _try_path(self, path: str) -> int:
+        async with self._another_line() as line:
+            config = replace(self._config, path=path)
+            return (await self._ask_for_upgrade(line, config, upgrade_key()[0])).status
 
     async def _upgrade_by_proxy(self) -> str:
         """Through a proxy the layers can't be looked at one by one: they are tried at once."""
@@ -348,7 +361,9 @@ class Examination:
         return self._refusal
 
     async def _check_key(self) -> str:
-        error = self._refusal if self._proxy is not None else await self._open_session()
+        if self._session is None and self._refusal is None:
+            await self._open_session()
+        error = self._refusal
         self._took = self._greeted_in
         if error is None or error.code in (4004, 4009):
             return f"the server knows the application {self._config.app_key}"
@@ -395,7 +410,7 @@ class Examination:
         except ReverbError as error:
             raise diagnosis.lost(error) from None
         except Refused as refused:
-            raise diagnosis.refused(refused.error) from None
+            raise diagnosis.ping_refused(refused.error) from None
         return "answered with a pong"
 
     # --- channels ----------------------------------------------------------------------------------------------
@@ -414,7 +429,7 @@ class Examination:
 
     async def _join(self, channel: str, auth: ChannelAuth | None, *, by_endpoint: bool = False) -> Message:
         assert self._session is not None
-        seconds = self._config.subscribe_timeout
+        seconds, is_named = self._config.subscribe_timeout, channel != self._channel
         try:
             return await self._within(seconds, self._session.subscribe(channel, auth))
         except asyncio.TimeoutError:
@@ -425,8 +440,10 @@ class Examination:
             if by_endpoint:
                 assert auth is not None
                 is_other_key = not auth.auth.startswith(f"{self._config.app_key}:")
-                raise diagnosis.refused_endpoint(refused.error, is_other_key=is_other_key) from None
-            raise diagnosis.refused_signature(self._place, refused.error) from None
+                raise diagnosis.refused_endpoint(
+                    refused.error, is_other_key=is_other_key, is_named=is_named
+                ) from None
+            raise diagnosis.refused_signature(self._place, refused.error, is_named=is_named) from None
 
     async def _trigger(self) -> str:
         """A client event goes to all but its sender, so there has to be another connection to see it."""
@@ -443,7 +460,10 @@ class Examination:
         return "one went to another connection"
 
     async def _trigger_to_another(self, session: _Session) -> None:
-        other = await _Session.open(self._config, self._ssl_context)
+        try:
+            other = await _Session.open(self._config, self._ssl_context)
+        except ReverbError as error:
+            raise diagnosis.no_second_connection(error) from None
         try:
             signer = SecretAuthorizer.from_credentials(self._config)
             await other.subscribe(self._channel, signer.authorize(other.connection.socket_id, self._channel))
@@ -562,13 +582,24 @@ class Examination:
         try:
             await self._within(seconds, self._session.expect(_EVENT, self._channel))
         except asyncio.TimeoutError:
-            raise diagnosis.not_delivered(self._place, seconds) from None
+            raise diagnosis.not_delivered(self._place, seconds, await self._ask_who_knows_us()) from None
         except ReverbError as error:
             raise diagnosis.lost(error) from None
         except Refused as refused:
             raise diagnosis.refused(refused.error) from None
         self._took = monotonic() - self._published_at
         return "what was published has arrived on the private channel"
+
+    async def _ask_who_knows_us(self) -> set[bool]:
+        """Ask several times whether our channel is occupied: each time another server may answer."""
+        seen: set[bool] = set()
+        with suppress(asyncio.TimeoutError, ReverbError):
+            async with ReverbAPI(self._config, ssl_context=self._ssl_context) as api:
+                for _ in range(_QUESTIONS):
+                    info = await asyncio.wait_for(api.channel(self._channel), self._look_timeout)
+                    seen.add(bool(info.occupied))
+                    await api.close()  # a connection that is kept leads to the same server
+        return seen
 
 
 class _Session:

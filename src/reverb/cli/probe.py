@@ -34,6 +34,7 @@ AddressInfo: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 
 _MAX_HEAD = 65_536
 """Bytes of an answer that are read at most."""
+_LAST_CHUNK = b"0\r\n\r\n"
 _BODY_TIMEOUT = 1.0
 """Seconds that the body of an answer gets to come: it is only quoted."""
 _NO_CHECK_TIME = 0x200000
@@ -157,17 +158,34 @@ async def _read_answer(reader: asyncio.StreamReader) -> Answer:
     headers = {name.strip().lower(): value.strip() for name, _, value in fields}
     status = int(match[1])
     if status != 101:
+        is_chunked = headers.get("transfer-encoding", "").lower().endswith("chunked")
         length = headers.get("content-length", "")
-        wanted = min(int(length), _MAX_HEAD) if length.isdecimal() else _MAX_HEAD
+        wanted = min(int(length), _MAX_HEAD) if length.isdecimal() and not is_chunked else _MAX_HEAD
+        end = _LAST_CHUNK if is_chunked else None
         with suppress(asyncio.TimeoutError, OSError):
-            await asyncio.wait_for(_read_more(reader, buffer := bytearray(body), wanted), _BODY_TIMEOUT)
-        body = bytes(buffer)
+            await asyncio.wait_for(_read_more(reader, buffer := bytearray(body), wanted, end), _BODY_TIMEOUT)
+        body = _join_chunks(bytes(buffer)) if is_chunked else bytes(buffer)
     return Answer(status, headers, body.decode(errors="replace"))
 
 
-async def _read_more(reader: asyncio.StreamReader, buffer: bytearray, wanted: int) -> None:
-    while len(buffer) < wanted and (chunk := await reader.read(_MAX_HEAD)):
+async def _read_more(reader: asyncio.StreamReader, buffer: bytearray, wanted: int, end: bytes | None) -> None:
+    while len(buffer) < wanted and not (end is not None and buffer.endswith(end)):
+        chunk = await reader.read(_MAX_HEAD)
+        if not chunk:
+            return
         buffer += chunk
+
+
+def _join_chunks(body: bytes) -> bytes:
+    """Return what is in the chunks of a body (RFC 9112, 7.1), as far as it goes."""
+    content = b""
+    while (match := re.match(rb"([0-9a-fA-F]{1,8})[^\r\n]*\r\n", body)) is not None and (
+        size := int(match[1], 16)
+    ):
+        start = match.end()
+        content += body[start : start + size]
+        body = body[start + size :].removeprefix(b"\r\n")
+    return content
 
 
 def upgrade_key() -> tuple[str, str]:
