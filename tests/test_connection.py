@@ -15,15 +15,7 @@ from typing import Any
 
 import pytest
 
-from reverb import (
-    ConfigurationError,
-    ConnectionError,
-    ProtocolError,
-    ReverbConfig,
-    ReverbError,
-    TimeoutError,
-    _connection,
-)
+from reverb import ConnectionError, ProtocolError, ReverbConfig, ReverbError, TimeoutError, _connection
 from reverb._connection import Connection, Traffic
 from reverb._dispatch import Dispatcher, Lane
 from reverb._protocol import MAX_INCOMING_SIZE, Message, parse_data, parse_error
@@ -138,28 +130,6 @@ async def test_no_origin_is_sent_unless_set(inbox: Inbox) -> None:
 
     async with ScriptedServer(script) as server, opened(server, inbox):
         assert "origin" not in server.peers[0].request.headers
-
-
-class Altered:
-    """A configuration with values that its own check may refuse."""
-
-    def __init__(self, config: ReverbConfig, **values: Any) -> None:
-        self._config = config
-        vars(self).update(values)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._config, name)
-
-
-@pytest.mark.parametrize("name", ["host", "path", "app_key", "origin"])
-@pytest.mark.parametrize("what", ["\r\nX-Forged: 1", "\n", "\r", "\0", "\t", "\x7f", "\x85", "\u2028"])
-async def test_nothing_can_add_a_line_to_the_request(inbox: Inbox, name: str, what: str) -> None:
-    async with ScriptedServer(at_once) as server:
-        config: Any = Altered(config_for(server), **{name: f"a{what}b"})
-        with pytest.raises(ConfigurationError, match=f"REVERB_{name.upper()} must not have control characters"):
-            await Connection(config, Dispatcher(1_000_000, nothing), Traffic(), inbox, nothing).open(None)
-        assert client_tasks() == set()
-        assert server.connections == 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import logging
 import re
 import socket
 import ssl
-import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
@@ -23,9 +22,9 @@ from ._dispatch import HANDLER_ERRORS, Dispatcher
 from ._protocol import Message, ServerError
 from ._subscriptions import Answers, Question
 from ._tasks import spawn
-from ._visible import quoted, visible
+from ._visible import visible
 from .config import ReverbConfig
-from .exceptions import ConfigurationError, ConnectionError, ProtocolError, ReverbError, TimeoutError
+from .exceptions import ConnectionError, ProtocolError, ReverbError, TimeoutError
 
 log = logging.getLogger("reverb.connection")
 # picows reports every connect and disconnect at INFO; what matters of it is said here.
@@ -151,12 +150,10 @@ class Connection(picows.WSListener):
     async def open(self, ssl_context: ssl.SSLContext | None) -> None:
         """Connect, and wait for ``pusher:connection_established``.
 
-        Raises :class:`ConnectionError`, :class:`TimeoutError` or :class:`ProtocolError`, and
-        :class:`ConfigurationError` where a setting can't be part of a request. However it ends without a
+        Raises :class:`ConnectionError`, :class:`TimeoutError` or :class:`ProtocolError`. However it ends without a
         connection, cancellation included, its socket is closed by then, or about to be.
         """
         config = self._config
-        _check_request(config)
         connecting = spawn(
             picows.ws_connect(
                 lambda: self,
@@ -709,14 +706,6 @@ def url_of(config: ReverbConfig) -> str:
         }
     )
     return f"{config.scheme}://{config.address}{quote(config.path)}/app/{quote(config.app_key, safe='')}?{query}"
-
-
-def _check_request(config: ReverbConfig) -> None:
-    """Raise :class:`ConfigurationError` where a setting would become another line of the request than it is for."""
-    for name in ("host", "path", "app_key", "origin"):
-        value = getattr(config, name)
-        if value is not None and any(unicodedata.category(each) in ("Cc", "Zl", "Zp") for each in value):
-            raise ConfigurationError(f"REVERB_{name.upper()} must not have control characters: {quoted(value)}")
 
 
 def _explain_handshake(address: str, error: picows.WSHandshakeError) -> ConnectionError:
