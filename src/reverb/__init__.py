@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
+
 if TYPE_CHECKING:
     from ._binding import Binding, Handler
     from .auth import Authorizer, ChannelAuth, EndpointAuthorizer, SecretAuthorizer, UserAuth
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from .stats import Stats
     from .stream import Event, EventStream, Gap
     from .user import User
-
-    __version__: str
 
 __all__ = [
     "APIError",
@@ -70,36 +70,56 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = (
-    "exceptions",
-    "events",
-    "stats",
-    "config",
-    "auth",
-    "_binding",
-    "stream",
-    "channel",
-    "user",
-    "http",
-    "client",
-    "echo",
-)
-"""Where the names above are from, what imports least first."""
+_HOMES = {
+    "APIError": "exceptions",
+    "AuthenticationError": "exceptions",
+    "Authorizer": "auth",
+    "BatchError": "exceptions",
+    "BatchEvent": "http",
+    "BatchResult": "http",
+    "Binding": "_binding",
+    "Channel": "channel",
+    "ChannelAuth": "auth",
+    "ChannelInfo": "http",
+    "ConfigurationError": "exceptions",
+    "ConnectionError": "exceptions",
+    "ConnectionState": "events",
+    "Credentials": "config",
+    "Echo": "echo",
+    "EncryptedChannel": "channel",
+    "EndpointAuthorizer": "auth",
+    "Event": "stream",
+    "EventStream": "stream",
+    "Events": "events",
+    "Gap": "stream",
+    "Handler": "_binding",
+    "PayloadError": "exceptions",
+    "PresenceChannel": "channel",
+    "ProtocolError": "exceptions",
+    "ReverbAPI": "http",
+    "ReverbClient": "client",
+    "ReverbConfig": "config",
+    "ReverbError": "exceptions",
+    "SecretAuthorizer": "auth",
+    "Stats": "stats",
+    "SubscriptionError": "exceptions",
+    "TimeoutError": "exceptions",
+    "User": "user",
+    "UserAuth": "auth",
+}
+"""The modules that the names above are from."""
 
 # Imported when first used: where this package is installed, pytest imports it in every run, for its plugin.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        from importlib import import_module, metadata
+        from importlib import import_module
 
-        if name == "__version__":
-            return metadata.version("python-reverb")
-        for home in _HOMES if name in __all__ else ():
-            module = import_module(f".{home}", __name__)
-            if hasattr(module, name):
-                globals()[name] = getattr(module, name)
-                return globals()[name]
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        globals()[name] = found
+        return found
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

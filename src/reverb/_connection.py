@@ -9,7 +9,6 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.metadata import version
 from inspect import isawaitable
 from time import monotonic
 from urllib.parse import quote, urlencode
@@ -22,6 +21,7 @@ from ._dispatch import HANDLER_ERRORS, Dispatcher
 from ._protocol import Message, ServerError
 from ._subscriptions import Answers, Question
 from ._tasks import spawn
+from ._version import __version__
 from ._visible import visible
 from .config import ReverbConfig
 from .exceptions import ConnectionError, ProtocolError, ReverbError, TimeoutError
@@ -284,10 +284,10 @@ class Connection(picows.WSListener):
         unknown, and messages of the protocol, go the long way, ``deliver``.
         """
         lanes, regulate = self._dispatcher.lanes, self._dispatcher.regulate
-        decode, decode_json, parse_unusual, decode_errors = (
+        decode, decode_json, parse_data, decode_errors = (
             _protocol.decode_unchecked,
             _protocol.decode_json,
-            _protocol.parse_unusual,
+            _protocol.parse_data,
             _protocol.DECODE_ERRORS,
         )
         on_any_frame, deliver = self._on_any_frame, self._on_message
@@ -323,7 +323,7 @@ class Connection(picows.WSListener):
                                 try:
                                     data = decode_json(data)
                                 except decode_errors:
-                                    data = parse_unusual(data)
+                                    data = parse_data(data)
                             try:
                                 result = plain(message.event, data, message.channel)
                             except HANDLER_ERRORS as error:
@@ -702,7 +702,7 @@ def url_of(config: ReverbConfig) -> str:
         {
             "protocol": _protocol.PROTOCOL_VERSION,
             "client": "python-reverb",
-            "version": version("python-reverb"),
+            "version": __version__,
         }
     )
     return f"{config.scheme}://{config.address}{quote(config.path)}/app/{quote(config.app_key, safe='')}?{query}"

@@ -20,7 +20,7 @@ from weakref import WeakSet
 
 from ._binding import ERROR_EVENT, Binding, Handler, PlainHandler
 from ._payload import MisfitError
-from ._protocol import DECODE_ERRORS, PROTOCOL_PREFIXES, Message, decode_json, parse_data, parse_unusual
+from ._protocol import DECODE_ERRORS, PROTOCOL_PREFIXES, Message, decode_json, parse_data
 from ._tasks import runs_for, spawn
 from ._visible import event_fields, quoted, visible
 from .events import Events
@@ -614,7 +614,7 @@ class Lane:
                         try:
                             data = decode_json(data)
                         except DECODE_ERRORS:
-                            data = parse_unusual(data)
+                            data = parse_data(data)
                     try:
                         await awaited(event, data, name)
                     except Exception as error:

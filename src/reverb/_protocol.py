@@ -6,7 +6,6 @@ documentation differ, Reverb's behaviour (seen on 1.10) is followed, and soketi'
 
 from __future__ import annotations
 
-import json
 import re
 from enum import Enum
 from typing import Any, NamedTuple, TypeGuard
@@ -52,6 +51,8 @@ def decode(payload: bytes | bytearray) -> Message:
     try:
         return decode_unchecked(payload)
     except DECODE_ERRORS as error:
+        from ._unusual import decode_unusual
+
         try:
             return msgspec.convert(decode_unusual(payload.decode()), Message)
         except DECODE_ERRORS:
@@ -64,51 +65,10 @@ def parse_data(data: Any) -> Any:
         try:
             return decode_json(data)
         except DECODE_ERRORS:
+            from ._unusual import parse_unusual
+
             return parse_unusual(data)
     return data
-
-
-def parse_unusual(text: str) -> Any:
-    """As :func:`parse_data`, for a string that :func:`decode_json` has refused."""
-    if not _JSON_START.match(text):
-        return text
-    try:
-        return decode_unusual(text)
-    except DECODE_ERRORS:
-        return text
-
-
-def decode_unusual(text: str) -> Any:
-    """Decode JSON, also what :func:`decode_json` refuses of it; raise one of DECODE_ERRORS for what is none.
-
-    Half a surrogate pair (``"\\ud83d"``: JavaScript's ``slice()`` cuts emojis in two) becomes U+FFFD, as in a
-    browser that encodes it; in a ``str`` it would be an error of whoever writes it to a file or a socket. A float
-    out of range is ``inf``, as is an integer that is longer than Python reads. ``NaN`` and ``Infinity``, which
-    are no JSON, are what Python's json writes for them.
-    """
-    return _decode_unusual(_SURROGATES.sub(_mend, text))
-
-
-_JSON_START = re.compile(r'\s*(?:[{\["]|-?[0-9])')
-"""How JSON begins that can hold what :func:`decode_unusual` is for."""
-_SURROGATES = re.compile(
-    r"(?<!\\)((?:\\\\)*)(\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\ud[89a-f][0-9a-f]{2})", re.IGNORECASE
-)
-"""A pair of surrogates, or half of one, behind any number of escaped backslashes."""
-_PAIR = len(r"\ud83d\ude00")
-_MAX_DIGITS = 4300
-"""Python reads no longer integers, since that takes long: see :func:`sys.set_int_max_str_digits`."""
-
-
-def _mend(found: re.Match[str]) -> str:
-    return found[0] if len(found[2]) == _PAIR else f"{found[1]}\N{REPLACEMENT CHARACTER}"
-
-
-def _parse_int(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
-
-
-_decode_unusual = json.JSONDecoder(parse_int=_parse_int).decode
 
 
 def encode(event: str, data: Any = msgspec.UNSET) -> bytes:

@@ -13,7 +13,8 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from ._protocol import DECODE_ERRORS, decode_unusual
+from ._protocol import DECODE_ERRORS
+from ._unusual import decode_unusual
 from .auth import sign_request
 from .exceptions import APIError, ProtocolError
 

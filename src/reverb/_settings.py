@@ -15,7 +15,6 @@ from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from . import _dotenv
 from ._checks import Check
 from .exceptions import ConfigurationError
 
@@ -216,7 +215,11 @@ def look_up(
     text = "" if dotenv is None else _read(Path(dotenv))  # first: what raises has no environment in its frame
     passed = _arguments(cls, arguments)
     environment = os.environ if env is None else env
-    entries = _dotenv.parse(text, environment) if text else {}
+    entries = {}
+    if text:
+        from ._dotenv import parse  # most services have their settings in the environment
+
+        entries = parse(text, environment)
     found = {}
     for name, known in _known(cls).items():
         variable = variable_of(name)

@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -491,6 +490,8 @@ def _parse_retry_after(value: str) -> float:
     """Seconds in a ``Retry-After`` header, which holds seconds or a date; 0 if it is neither."""
     if re.fullmatch(r"[0-9]+", value.strip()):
         return float(value)
+    from email.utils import parsedate_to_datetime  # which takes its time, and most answers have no date
+
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds())
     except (TypeError, ValueError):

@@ -22,7 +22,6 @@ from .channel import Channel, EncryptedChannel, PresenceChannel
 from .config import ReverbConfig, config_of
 from .events import ConnectionState
 from .exceptions import ConfigurationError, ConnectionError, ReverbError, SubscriptionError
-from .http import ReverbAPI
 from .stats import Stats
 from .stream import Buffer
 from .user import User
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from .config import Settings
+    from .http import ReverbAPI
 
 __all__ = ["ReverbClient"]
 
@@ -219,6 +219,8 @@ class ReverbClient(Bindable):
         Raises :class:`ConfigurationError` without ``REVERB_APP_ID`` or ``REVERB_APP_SECRET``.
         """
         if self._api is None:
+            from .http import ReverbAPI  # not all programs publish
+
             self._api = ReverbAPI(self._config, ssl_context=self._ssl_context)
             self._core.closers.append(self._api.close)
         return self._api

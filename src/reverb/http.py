@@ -12,12 +12,12 @@ import ssl
 import time
 from base64 import b64decode
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _protocol, _rest
 from ._rest import BatchEvent, BatchResult, ChannelInfo, Request, Server
+from ._version import __version__
 from .auth import require_aiohttp
 from .config import ReverbConfig, config_of
 from .crypto import derive_shared_secret, seal
@@ -320,7 +320,7 @@ def _server(config: ReverbConfig) -> Server:
         key=config.app_key,
         secret=config.app_secret.get_secret_value(),
         max_request_size=config.max_request_size,
-        headers={"Content-Type": "application/json", "User-Agent": f"python-reverb/{version('python-reverb')}"},
+        headers={"Content-Type": "application/json", "User-Agent": f"python-reverb/{__version__}"},
     )
 
 
