@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import typer.main
 from typer.testing import CliRunner
 
 import reverb
@@ -41,7 +40,7 @@ from reverb import (
 )
 from reverb._settings import variables_of
 from reverb.bindable import Bindable, lane_of
-from reverb.cli.app import app
+from reverb.cli.app import COMMANDS, app, load
 from reverb.crypto import derive_shared_secret, seal
 from reverb.server import App, ReverbServer
 from tests.cli.processes import reverb as run_module
@@ -540,7 +539,7 @@ async def test_the_answers_of_reverb(block: Block, target: Target, tmp_path: Pat
 
 
 def test_the_commands_and_options_of_reverb() -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = {name: load(name) for name in COMMANDS}
     assert set(re.findall(r"`(?:\$ )?reverb (\w+)", README)) == commands.keys()
     parameters = [parameter for command in commands.values() for parameter in command.params]
     options = {option for parameter in parameters for option in parameter.opts}

@@ -10,12 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
 import reverb as package
 from reverb import ReverbConfig
 from reverb._settings import variables_of
-from reverb.cli.app import app
+from reverb.cli.app import COMMANDS, load
 from reverb.cli.process import ExitCode
 from reverb.server import ReverbServer
 from tests.cli.in_process import invoke
@@ -93,7 +92,7 @@ def test_names_the_extra_that_is_missing(missing: str, arguments: list[str], tmp
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("command", typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+@pytest.mark.parametrize("command", COMMANDS)
 def test_exit_codes_are_the_same_everywhere(command: str) -> None:
     """What is documented, what each ``--help`` says, and what there is in the code are the same."""
     documented = re.findall(r"^\| (\d+) \| ([^|.]+?) *\|", DOCUMENTATION, re.MULTILINE)
@@ -104,10 +103,28 @@ def test_exit_codes_are_the_same_everywhere(command: str) -> None:
     assert told == "; ".join(meanings) + "."
 
 
-@pytest.mark.parametrize("command", typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_the_help_of_all_says_of_a_command_is_how_its_own_begins(command: str) -> None:
+    assert COMMANDS[command] == " ".join((load(command).help or "").partition("\n\n")[0].split())
+
+
+def test_only_the_command_that_runs_is_imported() -> None:
+    program = (
+        "import sys\nfrom reverb.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print(sorted(name for name in sys.modules if name.startswith('reverb.cli.')), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, "systemd", "--help"], capture_output=True, text=True)
+    assert "'reverb.cli.systemd'" in done.stderr
+    assert "'reverb.cli.listen'" not in done.stderr
+    done = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True)
+    assert done.stderr.strip() == "['reverb.cli.app', 'reverb.cli.process', 'reverb.cli.view']"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_and_option_is_documented(command: str) -> None:
     """With the same placeholder for its value as in ``--help``."""
-    found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    found = load(command)
     (section,) = re.findall(rf"^## `reverb {command}\b.*?$(.*?)(?=^## |\Z)", DOCUMENTATION, re.M | re.S)
     options = {
         f"{option} {parameter.metavar or ''}".rstrip()
