@@ -22,7 +22,14 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from reverb import AuthenticationError, ConfigurationError, ProtocolError, SubscriptionError
+from reverb import (
+    AuthenticationError,
+    ConfigurationError,
+    ProtocolError,
+    ReverbAPI,
+    ReverbClient,
+    SubscriptionError,
+)
 from reverb.auth import (
     ChannelAuth,
     EndpointAuthorizer,
@@ -35,6 +42,7 @@ from reverb.auth import (
     sign_user,
 )
 from reverb.config import Credentials
+from reverb.server import App, ReverbServer
 from tests.certificates import make_certificates
 from tests.integration.servers import free_ports
 from tests.laravel import PAGE, Laravel
@@ -219,8 +227,34 @@ def test_a_master_key_gives_each_encrypted_channel_a_secret() -> None:
     assert secret == b64encode(hashlib.sha256(b"private-encrypted-a" + 32 * b"m").digest()).decode()
     assert secret != authorizer.authorize("1.2", "private-encrypted-b").shared_secret
     assert authorizer.authorize("1.2", "private-a").shared_secret is None
-    with pytest.raises(ConfigurationError, match="32 bytes"):
-        SecretAuthorizer(KEY, SECRET, "c2hvcnQ=")
+    for wrong in (
+        "c2hvcnQ=",
+        "",
+        "!",
+        43 * "m",
+        "é",
+        b64encode(32 * b"m").decode() + "!",
+        b64encode(33 * b"m").decode(),
+    ):
+        with pytest.raises(ConfigurationError, match="32 bytes"):
+            SecretAuthorizer(KEY, SECRET, wrong)
+
+
+@pytest.mark.parametrize(("key", "secret"), [("", SECRET), (KEY, ""), ("", ""), (KEY, "\udcff")])
+def test_nothing_is_signed_with_an_empty_key_or_secret(key: Any, secret: Any) -> None:
+    for sign in (
+        lambda: SecretAuthorizer(key, secret),
+        lambda: sign_channel(key, secret, "1.2", "private-x"),
+        lambda: sign_user(key, secret, "1.2", '{"id":"7"}'),
+        lambda: sign_request(key, secret, "GET", "/apps/3/channels", {}, b"", 1),
+        lambda: authorize_channel("1.2", "private-x", credentials=Credentials(app_key=key, app_secret=secret)),
+        lambda: authenticate_user("1.2", {"id": 7}, credentials=Credentials(app_key=key, app_secret=secret)),
+        lambda: ReverbClient(app_key=key, app_secret=secret, host="localhost"),
+        lambda: ReverbAPI(app_id="3", app_key=key, app_secret=secret, host="localhost"),
+        lambda: ReverbServer(apps=[App(key=key, secret=secret)]),
+    ):
+        with pytest.raises(ConfigurationError):
+            sign()
 
 
 # --- backends --------------------------------------------------------------------------------------------------

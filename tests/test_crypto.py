@@ -114,3 +114,9 @@ def test_without_pynacl_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "nacl.secret", None)
     with pytest.raises(ConfigurationError, match=r"python-reverb\[encryption\]"):
         require_nacl()
+
+
+@pytest.mark.parametrize("master_key", [b"", b"short", bytes(33)])
+def test_no_key_is_derived_from_what_is_no_master_key(master_key: bytes) -> None:
+    with pytest.raises(ConfigurationError, match="32 bytes"):
+        derive_shared_secret("private-encrypted-x", master_key)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reverb import AuthenticationError, ProtocolError
+from reverb import AuthenticationError, ConfigurationError, ProtocolError
 from reverb.webhooks import (
     CacheMiss,
     ChannelOccupied,
@@ -40,8 +40,8 @@ def make_body(*events: dict[str, Any], time_ms: int = 1_700_000_000_123) -> byte
 @pytest.mark.parametrize("vector", VECTORS["webhooks"])
 def test_the_signature_of_pushers_library(vector: dict[str, str]) -> None:
     headers = {"x-pusher-key": KEY, "X-PUSHER-SIGNATURE": vector["signature"]}
-    webhook = Webhook.parse(vector["body"], headers, KEY, SECRET)
-    assert webhook == Webhook.parse(vector["body"].encode(), headers, KEY, SECRET)
+    webhook = Webhook.parse(vector["body"], headers, key=KEY, secret=SECRET, max_age=None)
+    assert webhook == Webhook.parse(vector["body"].encode(), headers, key=KEY, secret=SECRET, max_age=None)
     assert webhook == Webhook(1_700_000_000.123, (ChannelOccupied("é"),))
 
 
@@ -75,7 +75,7 @@ def test_the_signature_of_pushers_library(vector: dict[str, str]) -> None:
 )
 def test_events(fields: dict[str, Any], event: Any) -> None:
     body = make_body(fields, fields)
-    assert Webhook.parse(body, headers_for(body), KEY, SECRET).events == (event, event)
+    assert Webhook.parse(body, headers_for(body), key=KEY, secret=SECRET, max_age=None).events == (event, event)
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,14 @@ def test_events(fields: dict[str, Any], event: Any) -> None:
 def test_headers_that_are_wrong(change: dict[str, str], says: str) -> None:
     body = make_body()
     with pytest.raises(AuthenticationError, match=says):
-        Webhook.parse(body, headers_for(body) | change, KEY, SECRET)
+        Webhook.parse(body, headers_for(body) | change, key=KEY, secret=SECRET, max_age=None)
 
 
 def test_headers_that_are_missing() -> None:
     with pytest.raises(AuthenticationError, match="X-Pusher-Key"):
-        Webhook.parse(make_body(), {}, KEY, SECRET)
+        Webhook.parse(make_body(), {}, key=KEY, secret=SECRET, max_age=None)
     with pytest.raises(AuthenticationError, match="X-Pusher-Signature"):
-        Webhook.parse(make_body(), {"X-Pusher-Key": KEY}, KEY, SECRET)
+        Webhook.parse(make_body(), {"X-Pusher-Key": KEY}, key=KEY, secret=SECRET, max_age=None)
 
 
 def test_neither_another_secret_nor_another_body() -> None:
@@ -107,18 +107,70 @@ def test_neither_another_secret_nor_another_body() -> None:
     for signed, secret in ((body, "wrong"), (body + b" ", SECRET)):
         headers = headers_for(signed, secret)
         with pytest.raises(AuthenticationError, match="X-Pusher-Signature") as caught:
-            Webhook.parse(body, headers, KEY, SECRET)
+            Webhook.parse(body, headers, key=KEY, secret=SECRET, max_age=None)
         assert SECRET not in str(caught.value)
         assert headers_for(body)["X-Pusher-Signature"] not in str(caught.value)
 
 
+def sent_at(age: float) -> tuple[bytes, dict[str, str]]:
+    body = make_body(time_ms=int((time.time() - age) * 1000))
+    return body, headers_for(body)
+
+
 def test_age() -> None:
-    body = make_body(time_ms=int(time.time() * 1000) - 60_000)
-    headers = headers_for(body)
-    assert Webhook.parse(body, headers, KEY, SECRET)
-    assert Webhook.parse(body, headers, KEY, SECRET, max_age=120)
+    assert Webhook.parse(*sent_at(60), key=KEY, secret=SECRET, max_age=120)
     with pytest.raises(AuthenticationError, match="is 60 seconds old, and 30 are allowed"):
-        Webhook.parse(body, headers, KEY, SECRET, max_age=30)
+        Webhook.parse(*sent_at(60), key=KEY, secret=SECRET, max_age=30)
+
+
+def test_age_by_default() -> None:
+    for age in (0, 5 * 60, 9 * 60):  # Pusher tries for five minutes
+        assert Webhook.parse(*sent_at(age), key=KEY, secret=SECRET)
+    with pytest.raises(AuthenticationError, match="is 660 seconds old, and 600 are allowed"):
+        Webhook.parse(*sent_at(11 * 60), key=KEY, secret=SECRET)
+    assert Webhook.parse(*sent_at(10**9), key=KEY, secret=SECRET, max_age=None)
+
+
+def test_webhooks_from_the_future() -> None:
+    assert Webhook.parse(*sent_at(-50), key=KEY, secret=SECRET, max_age=30)  # the clocks differ
+    for max_age in (30, 600, float("inf")):
+        with pytest.raises(AuthenticationError, match=r"from (119|120) seconds in the future.*clock"):
+            Webhook.parse(*sent_at(-120), key=KEY, secret=SECRET, max_age=max_age)
+    assert Webhook.parse(*sent_at(-120), key=KEY, secret=SECRET, max_age=None)
+
+
+def test_a_limit_that_is_no_number_lets_nothing_through() -> None:
+    with pytest.raises(AuthenticationError, match="seconds old"):
+        Webhook.parse(*sent_at(1), key=KEY, secret=SECRET, max_age=float("nan"))
+
+
+@pytest.mark.parametrize(("key", "secret"), [("", SECRET), (KEY, ""), ("", ""), (KEY, None), (None, None)])
+def test_with_an_empty_key_or_secret_nothing_is_believed(key: Any, secret: Any) -> None:
+    body = make_body()
+    forged = {"X-Pusher-Key": key or "", "X-Pusher-Signature": hmac.new(b"", body, hashlib.sha256).hexdigest()}
+    with pytest.raises(ConfigurationError, match="must not be empty"):
+        Webhook.parse(body, forged, key=key, secret=secret)
+    with pytest.raises(ConfigurationError, match="must not be empty"):
+        Webhook.parse(body, {}, key=key, secret=secret)
+
+
+def test_key_and_secret_are_not_to_be_confused() -> None:
+    parse: Any = Webhook.parse
+    body = make_body()
+    with pytest.raises(TypeError):
+        parse(body, headers_for(body), KEY, SECRET)
+
+
+@pytest.mark.parametrize("body", ['{"time_ms":1,"events":[]}\udcff', {"time_ms": 1, "events": []}, None])
+def test_bodies_that_are_not_as_they_were_sent(body: Any) -> None:
+    with pytest.raises(ProtocolError, match="must be the request's own, as bytes"):
+        Webhook.parse(body, headers_for(b""), key=KEY, secret=SECRET)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_of_any_kind(kind: Any) -> None:
+    body, headers = sent_at(0)
+    assert Webhook.parse(kind(body), headers, key=KEY, secret=SECRET)
 
 
 @pytest.mark.parametrize(
@@ -131,10 +183,12 @@ def test_age() -> None:
         b"[" * 100_000,
         b'{"time_ms": 1}',
         b'{"time_ms": "x", "events": []}',
+        b'{"time_ms": -1, "events": []}',
+        b'{"time_ms": 1%s, "events": []}' % (400 * b"0"),
         make_body({"name": "member_added", "channel": "a"}),
         make_body({"name": "channel_occupied", "channel": 1}),
     ],
 )
 def test_bodies_that_mean_nothing(body: bytes) -> None:
     with pytest.raises(ProtocolError, match="the webhook's body"):
-        Webhook.parse(body, headers_for(body), KEY, SECRET)
+        Webhook.parse(body, headers_for(body), key=KEY, secret=SECRET, max_age=None)

@@ -13,7 +13,7 @@ import hmac
 import inspect
 import random
 import re
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -92,15 +92,20 @@ class SecretAuthorizer:
     """Signs with the application's secret; what :class:`ReverbClient` does with ``REVERB_APP_SECRET``.
 
     ``encryption_master_key``, 32 bytes in base64, is for encrypted channels. Whoever has the secret can do
-    anything on all channels of the application.
+    anything on all channels of the application. Raises :class:`ConfigurationError` for an empty key or secret, as
+    everything here does that signs, and for a master key that is none.
     """
 
     def __init__(self, app_key: str, app_secret: str, encryption_master_key: str | None = None) -> None:
+        lack = lack_of(app_key, app_secret)
         self._key = app_key
         self._secret = app_secret
-        self._master_key = None if encryption_master_key is None else b64decode(encryption_master_key)
-        if self._master_key is not None and len(self._master_key) != crypto.KEY_SIZE:
-            raise ConfigurationError("encryption_master_key must be 32 bytes in base64")
+        self._master_key = crypto.decode_key(encryption_master_key)
+        if self._master_key is None and encryption_master_key is not None:
+            lack = lack or "encryption_master_key must be 32 bytes in base64: openssl rand -base64 32"
+        del app_secret, encryption_master_key  # error reporters send the locals of frames
+        if lack is not None:
+            raise ConfigurationError(lack)
 
     async def __call__(self, socket_id: str, channel_name: str) -> ChannelAuth:
         return self.authorize(socket_id, channel_name)
@@ -111,7 +116,8 @@ class SecretAuthorizer:
         Raises :class:`ProtocolError` for a ``socket_id`` or a name that must not be signed; see
         :func:`sign_channel`.
         """
-        auth = sign_channel(self._key, self._secret, socket_id, channel_name, channel_data)
+        content = _channel_content(socket_id, channel_name, channel_data)
+        auth = f"{self._key}:{hmac_hex(self._secret, content)}"
         if self._master_key is None or not _protocol.is_encrypted(channel_name):
             return ChannelAuth(auth, channel_data)
         shared_secret = crypto.derive_shared_secret(channel_name, self._master_key)
@@ -119,7 +125,8 @@ class SecretAuthorizer:
 
     def authenticate(self, socket_id: str, user_data: str) -> UserAuth:
         """Sign for the user of a connection, whom the JSON text ``user_data`` describes."""
-        return UserAuth(sign_user(self._key, self._secret, socket_id, user_data), user_data)
+        content = _encode(f"{_checked(socket_id)}::user::{user_data}")
+        return UserAuth(f"{self._key}:{hmac_hex(self._secret, content)}", user_data)
 
     @classmethod
     def from_credentials(cls, credentials: Credentials) -> SecretAuthorizer:
@@ -152,7 +159,7 @@ def authorize_channel(
     Raises :class:`ProtocolError` for a socket id or a channel name that is malformed or needs no authorisation,
     and :class:`SubscriptionError` for ``user_data`` that does not go with the channel.
     """
-    _check_socket_id(socket_id)
+    _checked(socket_id)
     if not isinstance(channel, str) or not _PUBLIC_NAME.fullmatch(channel):
         raise ProtocolError("not the name of a private or presence channel")
     signer = SecretAuthorizer.from_credentials(Credentials.from_env() if credentials is None else credentials)
@@ -176,7 +183,7 @@ def authenticate_user(
     ``user_data`` is ``{"id": "…"}`` and may have ``user_info`` and a ``watchlist`` of other users' ids. Raises
     :class:`ProtocolError` for a malformed socket id, or ``user_data`` without an id.
     """
-    _check_socket_id(socket_id)
+    _checked(socket_id)
     signer = SecretAuthorizer.from_credentials(Credentials.from_env() if credentials is None else credentials)
     answer = signer.authenticate(socket_id, _protocol.encode_user_data(user_data))
     return {"auth": answer.auth, "user_data": answer.user_data}
@@ -509,7 +516,9 @@ def sign_channel(key: str, secret: str, socket_id: str, channel: str, channel_da
     Raises :class:`ProtocolError` where the signature could be one for something else: a ``socket_id`` that is not
     digits, a dot, digits; a name that is empty or has a colon or a control character in it.
     """
-    return f"{key}:{hmac_hex(secret, _channel_text(socket_id, channel, channel_data))}"
+    signer = SecretAuthorizer(key, secret)
+    del secret
+    return signer.authorize(socket_id, channel, channel_data).auth
 
 
 def sign_user(key: str, secret: str, socket_id: str, user_data: str) -> str:
@@ -517,7 +526,9 @@ def sign_user(key: str, secret: str, socket_id: str, user_data: str) -> str:
 
     Raises :class:`ProtocolError` for a ``socket_id`` that is not digits, a dot, digits.
     """
-    return f"{key}:{hmac_hex(secret, _user_text(socket_id, user_data))}"
+    signer = SecretAuthorizer(key, secret)
+    del secret
+    return signer.authenticate(socket_id, user_data).auth
 
 
 def sign_request(
@@ -528,42 +539,50 @@ def sign_request(
     ``path`` is the request's path without the server's path prefix, because Reverb checks it so. ``timestamp`` is
     in seconds since the epoch.
     """
+    lack = lack_of(key, secret)
+    if lack is not None:
+        del secret
+        raise ConfigurationError(lack)
     signed = {**query, "auth_key": key, "auth_timestamp": str(timestamp), "auth_version": "1.0"}
     if body:
         signed["body_md5"] = hashlib.md5(body, usedforsecurity=False).hexdigest()
     text = "&".join(f"{name}={signed[name]}" for name in sorted(signed))
-    signed["auth_signature"] = hmac_hex(secret, f"{method}\n{path}\n{text}")
+    signed["auth_signature"] = hmac_hex(secret, f"{method}\n{path}\n{text}".encode())
     return signed
 
 
-def _channel_text(socket_id: str, channel: str, channel_data: str | None) -> str:
-    _check_socket_id(socket_id)
+def lack_of(key: str, secret: str) -> str | None:
+    """What speaks against signing with these; None for nothing."""
+    if not key or not secret:  # of a variable that is not set, most likely
+        return "the application's key and secret must not be empty: with those, everybody could sign"
+    try:
+        (key + secret).encode()
+    except UnicodeEncodeError:
+        return "the application's key and secret must be text that can be encoded"
+    return None
+
+
+def hmac_hex(secret: str, content: bytes) -> str:
+    return hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
+
+
+def _channel_content(socket_id: str, channel: str, channel_data: str | None) -> bytes:
+    _checked(socket_id)
     if not _protocol.is_signable(channel):
         raise ProtocolError(
             "not a channel's name that can be signed: it is empty, or has a colon or a control character"
         )
-    if channel_data is None:
-        return f"{socket_id}:{channel}"
-    return f"{socket_id}:{channel}:{_encodable(channel_data)}"
+    return _encode(f"{socket_id}:{channel}" if channel_data is None else f"{socket_id}:{channel}:{channel_data}")
 
 
-def _user_text(socket_id: str, user_data: str) -> str:
-    _check_socket_id(socket_id)
-    return f"{socket_id}::user::{_encodable(user_data)}"
-
-
-def _check_socket_id(socket_id: str) -> None:
+def _checked(socket_id: str) -> str:
     if not _protocol.is_socket_id(socket_id):
         raise ProtocolError("not a socket id: digits, a dot, digits")
+    return socket_id
 
 
-def _encodable(text: str) -> str:
+def _encode(text: str) -> bytes:
     try:
-        text.encode()
+        return text.encode()
     except UnicodeEncodeError:
         raise ProtocolError("half of a surrogate pair cannot be sent, and so not be signed") from None
-    return text
-
-
-def hmac_hex(secret: str, text: str) -> str:
-    return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()

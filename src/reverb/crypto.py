@@ -36,18 +36,26 @@ class Sealed(msgspec.Struct, gc=False):
 _decode_sealed = msgspec.json.Decoder(Sealed).decode
 
 
+def decode_key(text: str | None) -> bytes | None:
+    """Return a master key or a shared secret, which are 32 bytes in base64; None for what is not."""
+    try:
+        key = b64decode(text or "", validate=True)
+    except ValueError:
+        return None
+    return key if len(key) == KEY_SIZE else None
+
+
 def derive_shared_secret(channel: str, master_key: bytes) -> bytes:
     """Return the key of ``channel``, as all of Pusher's server libraries derive it from the application's own."""
+    if len(master_key) != KEY_SIZE:
+        raise ConfigurationError("a master key has 32 bytes")
     return hashlib.sha256(channel.encode() + master_key).digest()
 
 
 def parse_shared_secret(channel: str, shared_secret: str | None) -> bytes:
     """Return the key in an answer that authorises ``channel``; raise AuthenticationError if there is none."""
-    try:
-        key = b64decode(shared_secret or "", validate=True)
-    except ValueError:
-        key = b""
-    if len(key) != KEY_SIZE:
+    key = decode_key(shared_secret)
+    if key is None:
         lack = "no shared_secret" if shared_secret is None else "a shared_secret that is not 32 bytes in base64"
         raise AuthenticationError(
             f"{channel!r} is encrypted, and its authorisation has {lack}: the one who signs needs the "

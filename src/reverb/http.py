@@ -10,7 +10,6 @@ import logging
 import random
 import ssl
 import time
-from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import _protocol, _rest
 from ._rest import BatchEvent, BatchResult, ChannelInfo, Request, Server
 from ._version import __version__
-from .auth import require_aiohttp
+from .auth import lack_of, require_aiohttp
 from .config import ReverbConfig, config_of
-from .crypto import derive_shared_secret, seal
+from .crypto import decode_key, derive_shared_secret, seal
 from .exceptions import (
     APIError,
     BatchError,
@@ -211,7 +210,8 @@ class ReverbAPI:
             )
         if self._config.encryption_master_key is None:
             raise ConfigurationError(f"REVERB_ENCRYPTION_MASTER_KEY is missing: {encrypted!r} needs it")
-        master_key = b64decode(self._config.encryption_master_key.get_secret_value())
+        master_key = decode_key(self._config.encryption_master_key.get_secret_value())
+        assert master_key is not None  # the settings are checked
         return seal(text, derive_shared_secret(encrypted, master_key))
 
     # --- requests ----------------------------------------------------------------------------------------------
@@ -306,12 +306,15 @@ def _server(config: ReverbConfig) -> Server:
     missing = [
         f"  REVERB_{name.upper()} is missing: the HTTP API needs it"
         for name in ("app_id", "app_secret")
-        if getattr(config, name) is None
+        if not getattr(config, name)
     ]
     if missing:
         raise ConfigurationError("\n".join(["invalid settings:", *missing]))
     assert config.app_id is not None
     assert config.app_secret is not None
+    lack = lack_of(config.app_key, config.app_secret.get_secret_value())
+    if lack is not None:
+        raise ConfigurationError(lack)
     return Server(
         scheme={"ws": "http", "wss": "https"}[config.scheme],
         address=config.address,

@@ -2,7 +2,7 @@
 
 ::
 
-    webhook = Webhook.parse(await request.read(), request.headers, app_key, app_secret, max_age=300)
+    webhook = Webhook.parse(await request.read(), request.headers, key=app_key, secret=app_secret)
     for event in webhook.events:
         match event:
             case ChannelOccupied(channel=channel):
@@ -11,16 +11,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from .exceptions import AuthenticationError, ProtocolError
+from .auth import hmac_hex, lack_of
+from .exceptions import AuthenticationError, ConfigurationError, ProtocolError, ReverbError
 
 __all__ = [
     "CacheMiss",
@@ -115,8 +115,12 @@ _TYPES: dict[str, type[Any]] = {
 }
 
 
+_CLOCK_DIFFERENCE = 60.0
+"""Seconds that the clock of who sent a webhook may be ahead of ours."""
+
+
 class _Body(msgspec.Struct):
-    time_ms: int
+    time_ms: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     events: list[dict[str, Any]]
 
 
@@ -133,29 +137,28 @@ class Webhook:
         cls,
         body: bytes | str,
         headers: Mapping[str, str],
+        *,
         key: str,
         secret: str,
-        *,
-        max_age: float | None = None,
+        max_age: float | None = 600.0,
     ) -> Webhook:
         """Verify a webhook and read it.
 
-        ``body`` is the request's, untouched; ``headers`` are the request's, in whatever case. ``max_age`` is in
-        seconds: a webhook that is older is refused as one that somebody has recorded and sends again.
+        ``body`` is the request's, untouched; ``headers`` are the request's, in whatever case; ``key`` and
+        ``secret`` are the application's. ``max_age`` is in seconds: a webhook that is older is refused as one that
+        somebody has recorded and sends again, and so is one from the future. The default leaves room for Pusher,
+        which tries for five minutes to get rid of one. None takes webhooks of any time.
 
         Raises :class:`AuthenticationError` where ``X-Pusher-Key`` or ``X-Pusher-Signature`` are missing or not
-        those of the application, or for age, and :class:`ProtocolError` where the body means nothing.
+        those of the application, or for age; :class:`ProtocolError` where the body means nothing; and
+        :class:`ConfigurationError` for an empty key or secret.
         """
-        content = body.encode() if isinstance(body, str) else body
-        # Web frameworks make surrogates of bytes that are not UTF-8; those are wrong in any case.
-        given = {name.lower(): value.encode(errors="replace") for name, value in headers.items()}
-        if not hmac.compare_digest(given.get("x-pusher-key", b""), key.encode()):
-            raise AuthenticationError("the webhook is not for this application: X-Pusher-Key is another key")
-        signature = hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
-        if not hmac.compare_digest(given.get("x-pusher-signature", b""), signature.encode()):
-            raise AuthenticationError(
-                "the webhook's X-Pusher-Signature is wrong: another secret, or a body that is not as it was sent"
-            )
+        content = _bytes_of(body)
+        refusal = _refusal(content, headers, key, secret)
+        del secret  # error reporters send the locals of frames
+        if refusal is not None:
+            raise refusal
+        assert content is not None
         try:
             decoded = msgspec.json.decode(content, type=_Body)
             events = tuple(map(_event, decoded.events))
@@ -163,9 +166,40 @@ class Webhook:
             raise ProtocolError(f"the webhook's body is not one of the Pusher protocol: {error}") from None
         seconds = decoded.time_ms / 1000
         age = time.time() - seconds
-        if max_age is not None and age > max_age:
+        if max_age is not None and age < -_CLOCK_DIFFERENCE:
+            ahead = f"the webhook is from {-age:.0f} seconds in the future"
+            raise AuthenticationError(f"{ahead}: is this machine's clock right?")
+        if max_age is not None and not age <= max_age:
             raise AuthenticationError(f"the webhook is {age:.0f} seconds old, and {max_age:g} are allowed")
         return cls(seconds, events)
+
+
+def _bytes_of(body: object) -> bytes | None:
+    """Return a body as it was sent; None for what can't have been."""
+    if isinstance(body, str):
+        try:
+            return body.encode()
+        except UnicodeEncodeError:  # of bytes that are not UTF-8
+            return None
+    return bytes(body) if isinstance(body, bytes | bytearray | memoryview) else None
+
+
+def _refusal(content: bytes | None, headers: Mapping[str, str], key: str, secret: str) -> ReverbError | None:
+    """Why a webhook is not believed. Returned, not raised: the secret is not to be in the frames of an error."""
+    lack = lack_of(key, secret)
+    if lack is not None:
+        return ConfigurationError(lack)
+    if content is None:
+        return ProtocolError("the webhook's body must be the request's own, as bytes: not parsed, and not as text")
+    # Web frameworks make surrogates of bytes that are not UTF-8; those are wrong in any case.
+    given = {name.lower(): value.encode(errors="replace") for name, value in headers.items()}
+    if not hmac.compare_digest(given.get("x-pusher-key", b""), key.encode()):
+        return AuthenticationError("the webhook is not for this application: X-Pusher-Key is another key")
+    if not hmac.compare_digest(given.get("x-pusher-signature", b""), hmac_hex(secret, content).encode()):
+        return AuthenticationError(
+            "the webhook's X-Pusher-Signature is wrong: another secret, or a body that is not as it was sent"
+        )
+    return None
 
 
 def _event(fields: dict[str, Any]) -> WebhookEvent:

@@ -268,7 +268,7 @@ async def test_a_user_who_is_signed_in_to_soketi(soketi: Target) -> None:
     user = json.dumps({"id": "7"})
     async with api_for(target) as api, connect(target) as websocket:
         socket_id = json.loads((await receive(websocket))["data"])["socket_id"]
-        auth = f"{target.key}:{hmac_hex(target.secret, f'{socket_id}::user::{user}')}"
+        auth = f"{target.key}:{hmac_hex(target.secret, f'{socket_id}::user::{user}'.encode())}"
         await websocket.send_json({"event": "pusher:signin", "data": {"auth": auth, "user_data": user}})
         assert (await receive(websocket))["event"] == "pusher:signin_success"
         await api.send_to_user("7", "greeting", {"text": "hello"})

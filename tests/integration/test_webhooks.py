@@ -50,7 +50,9 @@ class Receiver:
     async def wait_for(self, target: Target, count: int) -> list[WebhookEvent]:
         """Wait for so many events; return all that came."""
         while True:
-            webhooks = [Webhook.parse(*each, target.key, target.secret, max_age=60) for each in self.received]
+            webhooks = [
+                Webhook.parse(*each, key=target.key, secret=target.secret, max_age=60) for each in self.received
+            ]
             events = [event for webhook in webhooks for event in webhook.events]
             if len(events) >= count:
                 return events
@@ -118,8 +120,8 @@ async def test_one_that_was_changed_on_the_way(target: Target, receiver: Receive
     body, headers = receiver.received[0]
     for changed, secret in ((body.replace(b"news", b"olds"), target.secret), (body, "wrong")):
         with pytest.raises(AuthenticationError, match="X-Pusher-Signature"):
-            Webhook.parse(changed, headers, target.key, secret)
+            Webhook.parse(changed, headers, key=target.key, secret=secret)
     with pytest.raises(AuthenticationError, match="X-Pusher-Key"):
-        Webhook.parse(body, headers, "another", target.secret)
+        Webhook.parse(body, headers, key="another", secret=target.secret)
     with pytest.raises(AuthenticationError, match="seconds old"):
-        Webhook.parse(body, headers, target.key, target.secret, max_age=-1)
+        Webhook.parse(body, headers, key=target.key, secret=target.secret, max_age=-1)

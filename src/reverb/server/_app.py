@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..auth import lack_of
+from ..exceptions import ConfigurationError
+
 __all__ = ["App", "RateLimiting"]
 
 
@@ -40,3 +43,8 @@ class App:
     allowed_origins: Sequence[str] = ("*",)
     accept_client_events_from: Literal["all", "members", "none"] = "members"
     rate_limiting: RateLimiting = RateLimiting()
+
+    def __post_init__(self) -> None:
+        lack = lack_of(self.key, self.secret) or (None if self.id else "the application's id must not be empty")
+        if lack is not None:
+            raise ConfigurationError(lack)

@@ -201,5 +201,5 @@ class Channels:
         # Reverb checks what follows the first colon and leaves the key before it alone.
         given = auth.partition(":")[2] if ":" in auth else auth
         signed = f"{subscriber.socket_id}:{name}" + (f":{channel_data}" if php_true(channel_data) else "")
-        if not hmac.compare_digest(hmac_hex(self.app.secret, signed).encode(), given.encode()):
+        if not hmac.compare_digest(hmac_hex(self.app.secret, signed.encode()).encode(), given.encode()):
             raise AuthenticationError(f"wrong signature for {name!r}")

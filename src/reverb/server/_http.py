@@ -148,7 +148,7 @@ def _check(request: Request, params: Mapping[str, str], channels: Mapping[str, C
     path = request.target.partition("?")[0].removeprefix(prefix)
     parameters = "&".join(f"{name}={signed[name]}" for name in sorted(signed))
     # Neither the key nor the timestamp is looked at.
-    right = hmac_hex(channels[app_id].app.secret, f"{request.method}\n{path}\n{parameters}")
+    right = hmac_hex(channels[app_id].app.secret, f"{request.method}\n{path}\n{parameters}".encode())
     if not hmac.compare_digest(right.encode(), given.encode()):
         raise RequestError(401, "Authentication signature invalid.")
     return Call(channels[app_id], params, query, request.body)
