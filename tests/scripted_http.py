@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+import tracemalloc
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -28,9 +31,54 @@ class Received:
         return self.raw.partition(b"\r\n\r\n")[2]
 
 
-def answer(status: int, body: str = "{}", *headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body.encode())}", *headers, "", body]
-    return "\r\n".join(lines).encode()
+def answer(status: int, body: str | bytes = "{}", *headers: str) -> bytes:
+    content = body.encode() if isinstance(body, str) else body
+    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(content)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + content
+
+
+MB = 1024 * 1024
+
+
+def _make_bomb() -> bytes:
+    packer = zlib.compressobj(9, wbits=31)
+    return b"".join([*(packer.compress(bytes(MB)) for _ in range(40)), packer.flush()])
+
+
+BOMB = _make_bomb()
+"""40 KB of gzip that unpacked are 40 MB."""
+
+
+class Flood:
+    """Answers without end, until the client has closed the connection."""
+
+    def __init__(self, status: int, head: str) -> None:
+        self.most_sent = 0
+        self._head = f"HTTP/1.1 {status} Whatever\r\n{head}\r\n\r\n".encode()
+        self._chunk = b"10000\r\n%b\r\n" % bytes(0x10000) if "chunked" in head else bytes(0x10000)
+
+    async def __call__(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(self._head)
+        sent = 0
+        try:
+            while sent < 100 * MB:
+                writer.write(self._chunk)
+                await writer.drain()
+                sent += len(self._chunk)
+        finally:
+            self.most_sent = max(self.most_sent, sent)
+
+
+@contextmanager
+def bounded_memory(most: int) -> Iterator[None]:
+    """Check how many bytes are allocated meanwhile, by us and by the test together."""
+    tracemalloc.start()
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < most, f"{peak} bytes"
 
 
 async def hang_up(writer: asyncio.StreamWriter) -> None:

@@ -46,6 +46,7 @@ from reverb.server import App, ReverbServer
 from tests.certificates import make_certificates
 from tests.integration.servers import free_ports
 from tests.laravel import PAGE, Laravel
+from tests.scripted_http import BOMB, MB, Flood, ScriptedHTTPServer, answer, bounded_memory
 from tests.watching import open_descriptors, until
 
 KEY, SECRET = "278d425bdf160c739803", "7ad3773142a6692b25b8"
@@ -592,6 +593,41 @@ async def test_nobody_waits_for_an_hour(laravel: Laravel) -> None:
     with pytest.raises(AuthenticationError, match="429, too many requests"):
         await EndpointAuthorizer(laravel.url, token=laravel.token)("1.2", "private-x")
     assert len(laravel.asked) == 1
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", "deflate", "br", "zstd", "gzip, gzip"])
+async def test_what_an_endpoint_compresses_is_not_unpacked(encoding: str) -> None:
+    async with ScriptedHTTPServer(answer(200, BOMB, f"Content-Encoding: {encoding}")) as server:
+        authorizer = EndpointAuthorizer(f"http://{server.host}:{server.port}/broadcasting/auth")
+        with bounded_memory(8 * MB), pytest.raises(AuthenticationError, match="with a compressed body") as caught:
+            await authorizer("1.2", "private-x")
+    assert caught.value.code == 200
+    assert not caught.value.is_temporary
+    assert b"\r\nAccept-Encoding: identity\r\n" in server.requests[0].raw
+    assert len(server.requests) == 1
+
+
+async def test_a_session_that_unpacks_does_not_unpack_for_us() -> None:
+    async with (
+        ScriptedHTTPServer(answer(200, BOMB, "Content-Encoding: gzip")) as server,
+        aiohttp.ClientSession(headers={"Accept-Encoding": "gzip, br"}) as session,
+    ):
+        url = f"http://{server.host}:{server.port}/broadcasting/auth"
+        with bounded_memory(8 * MB), pytest.raises(AuthenticationError, match="with a compressed body"):
+            await EndpointAuthorizer(url, session=session, csrf_cookie_url=url)("1.2", "private-x")
+        assert b"\r\nAccept-Encoding: identity\r\n" in server.requests[0].raw
+
+
+@pytest.mark.parametrize("status", [200, 201, 403, 500])
+@pytest.mark.parametrize("head", ["Content-Length: 1000000000", "Connection: close", "Transfer-Encoding: chunked"])
+async def test_an_endpoint_that_does_not_end(status: int, head: str) -> None:
+    flood = Flood(status, head)
+    async with ScriptedHTTPServer(flood) as server:
+        authorizer = EndpointAuthorizer(f"http://{server.host}:{server.port}/broadcasting/auth")
+        reason = r"more than 1048576 bytes" if status < 300 else f"HTTP status {status}"
+        with bounded_memory(8 * MB), pytest.raises(AuthenticationError, match=reason):
+            await authorizer("1.2", "private-x")
+    assert 0 < flood.most_sent < 16 * MB
 
 
 async def log_in(laravel: Laravel, session: aiohttp.ClientSession) -> None:

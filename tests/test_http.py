@@ -38,7 +38,17 @@ from reverb.crypto import derive_shared_secret, unseal
 from reverb.server import ReverbServer
 from tests.certificates import make_certificates
 from tests.integration.servers import free_ports
-from tests.scripted_http import Answer, ScriptedHTTPServer, answer, hang_up, never
+from tests.scripted_http import (
+    BOMB,
+    MB,
+    Answer,
+    Flood,
+    ScriptedHTTPServer,
+    answer,
+    bounded_memory,
+    hang_up,
+    never,
+)
 from tests.test_rest import VECTORS
 from tests.watching import until
 
@@ -59,6 +69,37 @@ def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 async def cut_short(writer: asyncio.StreamWriter) -> None:
     """End in the middle of an answer."""
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")
+
+
+# --- answers without bounds ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+@pytest.mark.parametrize("status", [200, 400])
+async def test_what_is_compressed_is_not_unpacked(status: int, encoding: str) -> None:
+    async with (
+        ScriptedHTTPServer(answer(status, BOMB, f"Content-Encoding: {encoding}")) as server,
+        api_for(server) as api,
+    ):
+        with bounded_memory(8 * MB), pytest.raises(APIError, match="a compressed body") as caught:
+            await api.channels()
+        assert b"Accept-Encoding" not in server.requests[0].raw
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize("head", ["Content-Length: 1000000000", "Connection: close", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("status", [200, 400])
+async def test_a_body_that_does_not_end(status: int, head: str) -> None:
+    flood = Flood(status, head)
+    async with ScriptedHTTPServer(flood) as server, api_for(server) as api:
+        reason = (
+            r"with 200 and more than 16777216 bytes \(a prefix makes it less\)" if status == 200 else "with 400: "
+        )
+        with bounded_memory(64 * MB), pytest.raises(APIError, match=reason):
+            await api.channels()
+        with pytest.raises(APIError, match="more than" if status == 200 else "with 400: "):
+            await api.trigger("news", "e", 1)
+    assert 0 < flood.most_sent < 32 * MB
 
 
 # --- the request -----------------------------------------------------------------------------------------------

@@ -24,6 +24,10 @@ MAX_BATCH = 10
 """Events that servers take in one batch (Pusher, soketi)."""
 _NAME_CHARACTERS = "_-=@,.;"
 """What Pusher allows in channel names beside letters and digits. soketi does not decode paths."""
+_MAX_ANSWER_SIZE = 16 * 1024 * 1024
+"""Bytes of a good answer: those about some hundred thousand channels, …"""
+_MAX_ERROR_SIZE = 64 * 1024
+"""… and of an error that are read."""
 _MAX_EXCERPT = 200
 """Characters of an answer that are quoted in an error."""
 
@@ -192,8 +196,14 @@ class Server:
 
     # --- answers -----------------------------------------------------------------------------------------------
 
-    def read(self, request: Request, status: int, body: bytes) -> Any:
-        """Return the JSON of a good answer; raise :class:`APIError` for any other."""
+    def read(self, request: Request, status: int, body: bytes, flaw: str | None = None) -> Any:
+        """Return the JSON of a good answer; raise :class:`APIError` for any other.
+
+        ``flaw`` says why the body is not there, or not all of it.
+        """
+        if flaw is not None and 200 <= status < 300:
+            what = f"{flaw} (a prefix makes it less)" if request.path.endswith("/channels") else flaw
+            raise self._unexpected(request, status, what)
         answer = _parse(body)
         # soketi answers with 200 whatever it has to say.
         if isinstance(answer, dict) and "error" in answer and 200 <= status < 300:
@@ -206,7 +216,8 @@ class Server:
         if answer == {} and status == 404 and request.path.endswith("/users"):
             return answer  # Reverb: nobody is on the channel
         hint = self._hint(request, status)
-        text = f"{self.address} answered {request} with {status}: {_reason(answer, body)}"
+        reason = flaw if flaw and not body else _reason(answer, body)
+        text = f"{self.address} answered {request} with {status}: {reason}"
         raise APIError(status, f"{text}; {hint}" if hint else text)
 
     def convert(self, request: Request, answer: Any, into: type[T]) -> T:
@@ -240,6 +251,11 @@ class Server:
         if status in (502, 503, 504):
             return "the server is starting, overloaded, or out of reach for the proxy in front of it"
         return None
+
+
+def max_answer_size(status: int) -> int:
+    """Return how many bytes of an answer are read."""
+    return _MAX_ANSWER_SIZE if 200 <= status < 300 else _MAX_ERROR_SIZE
 
 
 _LENGTH_GROWTH = 10

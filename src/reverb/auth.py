@@ -53,6 +53,8 @@ _RETRY_DELAYS = (0.25, 0.5, 1.0, 2.0)
 """Seconds before an endpoint that failed is asked again; half of each is random."""
 _MAX_RETRY_AFTER = 60.0
 """Longest ``Retry-After`` that is waited for, in seconds."""
+_MAX_ANSWER_SIZE = 1024 * 1024
+"""Bytes of an endpoint's answer. An authorisation has some hundred, and what is known of a member."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +282,11 @@ class EndpointAuthorizer:
     async def _post(
         self, session: aiohttp.ClientSession, url: str, subject: str, fields: dict[str, str]
     ) -> _Answer:
-        headers = {"Accept": "application/json", "X-Requested-With": "XMLHttpRequest"}
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "X-Requested-With": "XMLHttpRequest",
+        }
         if self._csrf_cookie_url is not None:
             headers |= self._csrf_headers(session, url)
         if self._token is not None:
@@ -323,11 +329,15 @@ class EndpointAuthorizer:
                 method,
                 url,
                 allow_redirects=False,  # would make a GET of it, and take headers to places they are not for
+                auto_decompress=False,  # see read_body()
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
                 **options,
             ) as response:
                 if 200 <= response.status < 300:
-                    return response.status, await response.read()
+                    body, flaw = await read_body(response, _MAX_ANSWER_SIZE)
+                    if flaw is None:
+                        return response.status, body
+                    raise AuthenticationError(f"{failed}: it answered with {flaw}", code=response.status)
                 status, retry_after = response.status, response.headers.get("Retry-After", "")
         except asyncio.TimeoutError:
             raise _Unanswered(f"{failed}: no answer within {self._timeout:g} seconds") from None
@@ -372,7 +382,8 @@ class EndpointAuthorizer:
     async def _fetch_csrf_cookie(self, shared: _Shared, url: str, subject: str) -> None:
         async with shared.csrf_lock:
             if not shared.has_csrf_cookie:
-                await self._request(shared.session, "GET", url, subject, {}, headers=_origin(url))
+                headers = {"Accept-Encoding": "identity", **_origin(url)}
+                await self._request(shared.session, "GET", url, subject, {}, headers=headers)
                 shared.has_csrf_cookie = True
 
     def _csrf_headers(self, session: aiohttp.ClientSession, url: str) -> dict[str, str]:
@@ -417,6 +428,22 @@ def require_aiohttp(purpose: str = "EndpointAuthorizer") -> Any:
             f'{purpose} needs aiohttp, which is not installed: pip install "python-reverb[http]"'
         ) from None
     return aiohttp
+
+
+async def read_body(response: aiohttp.ClientResponse, most: int) -> tuple[bytes, str | None]:
+    """Return the body of an answer, and in words what is wrong with it.
+
+    Of a body with more than ``most`` bytes that is the beginning. One that is compressed is not unpacked, as some
+    KB may become GB: requests don't ask for that, and go with ``auto_decompress=False``.
+    """
+    if response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity"):
+        return b"", "a compressed body, which was not asked for"
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > most:
+            return bytes(body[:most]), f"more than {most} bytes"
+    return bytes(body), None
 
 
 async def _provide(provider: Provider[T]) -> T:

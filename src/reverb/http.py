@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import _protocol, _rest
 from ._rest import BatchEvent, BatchResult, ChannelInfo, Request, Server
 from ._version import __version__
-from .auth import lack_of, require_aiohttp
+from .auth import lack_of, read_body, require_aiohttp
 from .config import ReverbConfig, config_of
 from .crypto import decode_key, derive_shared_secret, seal
 from .exceptions import (
@@ -248,10 +248,12 @@ class ReverbAPI:
                 yarl.URL(url, encoded=True),  # what is signed must arrive as it is
                 data=request.body or None,
                 allow_redirects=False,
+                auto_decompress=False,  # see read_body()
                 proxy=self._proxy,
                 timeout=aiohttp.ClientTimeout(total=max(seconds, 0.001)),  # 0 would be for ever
             ) as response:
-                status, body = response.status, await response.read()
+                status = response.status
+                body, flaw = await read_body(response, _rest.max_answer_size(status))
         except asyncio.TimeoutError:
             limit = f"{self._config.request_timeout:g} seconds (REVERB_REQUEST_TIMEOUT)"
             return _Failure(TimeoutError(f"{address} did not answer {request} within {limit}"))
@@ -269,7 +271,7 @@ class ReverbAPI:
             kind = type(error).__name__
             return _lost(f"{address} hung up before it had answered {request}: {kind}", is_temporary=True)
         try:
-            return self._server.read(request, status, body)
+            return self._server.read(request, status, body, flaw)
         except APIError as error:
             return _Failure(error, is_temporary=error.status in (502, 503, 504), is_unexecuted=error.status == 503)
 
