@@ -8,13 +8,30 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
-from reverb import AuthenticationError, ConfigurationError, ConnectionError, ReverbClient, SubscriptionError
+import reverb
+from reverb import (
+    APIError,
+    AuthenticationError,
+    BatchError,
+    ChannelAuth,
+    ConfigurationError,
+    ConnectionError,
+    ReverbClient,
+    ReverbConfig,
+    SecretAuthorizer,
+    SubscriptionError,
+    TimeoutError,
+)
 from reverb._run import ExitCode, exit_code_for, run
 from reverb.server import BlockingServer, ReverbServer
+from tests.certificates import make_certificates
+from tests.integration.servers import free_ports
 
 PROGRAM = """
 import sys
@@ -41,9 +58,24 @@ def server() -> Iterator[BlockingServer]:
         yield server
 
 
-def start(server: BlockingServer, channel: str, **environment: str) -> subprocess.Popen[str]:
+SETTINGS_OF_ITS_OWN = """
+import sys
+
+import reverb
+
+async def setup(client):
+    await client.subscribe(sys.argv[1])
+    print("ready", flush=True)
+
+sys.exit(reverb.run(setup))
+"""
+
+
+def start(
+    server: BlockingServer, channel: str, *, program: str = PROGRAM, **environment: str
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, channel],
+        [sys.executable, "-c", program, channel],
         env={**os.environ, **server.env, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -70,6 +102,95 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(server: BlockingServer) ->
     assert (process.returncode, output) == (4, "")
     assert errors.count("\n") == 1
     assert "refused the signature for 'private-orders'" in errors
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"REVERB_HOST": ""}, "REVERB_HOST is missing"),
+        ({"REVERB_HOST": "", "REVERB_APP_KEY": ""}, "REVERB_APP_KEY is missing"),
+        ({"REVERB_PORT": "http"}, "REVERB_PORT"),
+        ({"REVERB_SCHEME": "ftp"}, "REVERB_SCHEME"),
+        ({"REVERB_AUTH_ENDPOINT": "laravel"}, "REVERB_AUTH_ENDPOINT"),
+        ({"REVERB_ENCRYPTION_MASTER_KEY": "short"}, "REVERB_ENCRYPTION_MASTER_KEY"),
+        ({"REVERB_APP_SECRET": ""}, "REVERB_APP_SECRET is missing: 'private-orders' needs it"),
+    ],
+)
+def test_settings_that_are_missing_or_wrong(
+    server: BlockingServer, tmp_path: Path, environment: dict[str, str], named: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SETTINGS_OF_ITS_OWN, "private-orders"],
+        env={**os.environ, **server.env, **environment},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_program_without_a_client_of_its_own(server: BlockingServer) -> None:
+    with start(server, "orders", program=SETTINGS_OF_ITS_OWN) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_run_takes_what_the_client_takes(server: BlockingServer) -> None:
+    signed = []
+
+    async def authorizer(socket_id: str, channel: str) -> ChannelAuth:
+        signed.append(channel)
+        return await SecretAuthorizer(config.app_key, server.settings["app_secret"])(socket_id, channel)
+
+    async def setup(client: ReverbClient) -> None:
+        await client.subscribe("private-orders")
+        asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(client.disconnect()))
+
+    config = ReverbConfig(**server.settings)
+    assert reverb.run(setup, config, authorizer=authorizer) == 0
+    assert reverb.run(setup, **server.settings, authorizer=authorizer) == 0
+    assert signed == 2 * ["private-orders"]
+    with pytest.raises(TypeError, match="not both"):
+        reverb.run(setup, config, **server.settings)
+
+
+@pytest.mark.parametrize("outage", ["down", "failing", "untrusted"])
+def test_an_endpoint_that_cannot_be_asked_is_an_outage(
+    server: BlockingServer, outage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("reverb.auth._RETRY_DELAYS", (0.01,))
+
+    async def fail(request: web.Request) -> web.Response:
+        return web.Response(status=503)
+
+    async def setup(client: ReverbClient) -> None:
+        application, context = web.Application(), None
+        application.router.add_post("/broadcasting/auth", fail)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        if outage == "untrusted":
+            context = make_certificates(tmp_path).server
+        (port,) = free_ports(1)
+        if outage != "down":
+            await web.TCPSite(runner, "localhost", port, ssl_context=context).start()
+        urls.append(f"http{'s' * (outage == 'untrusted')}://localhost:{port}/broadcasting/auth")
+        try:
+            await client.subscribe("private-orders")
+        finally:
+            await runner.cleanup()
+
+    async def authorize(socket_id: str, channel: str) -> ChannelAuth:
+        return await reverb.EndpointAuthorizer(urls[0])(socket_id, channel)
+
+    urls: list[str] = []
+    assert reverb.run(setup, **server.settings, authorizer=authorize) == 3
 
 
 def test_ctrl_c_where_the_event_loop_has_no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,11 +235,21 @@ async def test_within_an_event_loop_it_says_what_to_do_instead(reverb_server: Re
     with pytest.raises(RuntimeError, match="use 'async with client'"):
         ReverbClient(**reverb_server.settings).run()
 
+    async def setup(client: ReverbClient) -> None: ...
+
+    with pytest.raises(RuntimeError, match="use 'async with client'"):
+        reverb.run(setup, **reverb_server.settings)
+
 
 def test_without_a_server(caplog: pytest.LogCaptureFixture) -> None:
     client = ReverbClient(app_key="key", app_secret="secret", host="127.0.0.1", port=1, scheme="ws")
     assert client.run() == ExitCode.CONNECTION
     assert "cannot connect to 127.0.0.1:1" in caplog.text
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
@@ -127,6 +258,15 @@ def test_without_a_server(caplog: pytest.LogCaptureFixture) -> None:
         (ConfigurationError("x"), 2),
         (ConnectionError("x"), 3),
         (AuthenticationError("x"), 4),
+        (AuthenticationError("x", code=403), 4),
+        (AuthenticationError("x", is_temporary=True), 3),
+        (AuthenticationError("x", code=503, is_temporary=True), 3),
+        (TimeoutError("x"), 3),
+        (APIError(422, "x"), 4),
+        (BatchError("x", accepted=1), 3),
+        (caused(BatchError("x", accepted=1), TimeoutError("x")), 3),
+        (caused(BatchError("x", accepted=1, code=422), APIError(422, "x")), 4),
+        (caused(BatchError("x", accepted=1), ConfigurationError("x")), 2),
         (SubscriptionError("x"), 4),
     ],
 )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ._binding import Binding, Handler
     from .auth import Authorizer, ChannelAuth, EndpointAuthorizer, SecretAuthorizer, UserAuth
     from .channel import Channel, EncryptedChannel, PresenceChannel
-    from .client import ReverbClient
+    from .client import ReverbClient, run
     from .config import Credentials, ReverbConfig
     from .echo import Echo
     from .events import ConnectionState, Events
@@ -68,6 +68,7 @@ __all__ = [
     "User",
     "UserAuth",
     "__version__",
+    "run",
 ]
 
 _HOMES = {

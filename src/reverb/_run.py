@@ -9,11 +9,18 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import Any
 
-from .exceptions import APIError, AuthenticationError, ConfigurationError, ReverbError, SubscriptionError
+from .exceptions import (
+    APIError,
+    AuthenticationError,
+    BatchError,
+    ConfigurationError,
+    ReverbError,
+    SubscriptionError,
+)
 
 
 class ExitCode(IntEnum):
-    """What a program ends with, whether ``client.run()`` or a command."""
+    """What a program ends with, whether ``reverb.run()`` or a command."""
 
     OK = 0
     FAILED = 1
@@ -24,8 +31,13 @@ class ExitCode(IntEnum):
 
 
 def exit_code_for(error: ReverbError) -> ExitCode:
+    """What a program ends with that ``error`` ends."""
+    if isinstance(error, BatchError) and isinstance(error.__cause__, ReverbError):
+        return exit_code_for(error.__cause__)
     if isinstance(error, ConfigurationError):
         return ExitCode.USAGE
+    if isinstance(error, AuthenticationError) and error.is_temporary:  # who signs could not be asked, or failed
+        return ExitCode.CONNECTION
     if isinstance(error, (AuthenticationError, SubscriptionError, APIError)):
         return ExitCode.REFUSED
     return ExitCode.CONNECTION

@@ -343,7 +343,7 @@ class EndpointAuthorizer:
             raise _Unanswered(f"{failed}: no answer within {self._timeout:g} seconds") from None
         except aiohttp.ClientConnectorCertificateError as error:
             raise AuthenticationError(
-                f"{failed}: its certificate is not trusted: {error.certificate_error}"
+                f"{failed}: its certificate is not trusted: {error.certificate_error}", is_temporary=True
             ) from None
         except (aiohttp.ClientError, OSError) as error:
             # "from None": the causes of some of these hold headers, the token among them.

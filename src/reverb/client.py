@@ -9,12 +9,11 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, overload
 
-from . import _protocol, _systemd
+from . import _protocol, _run, _systemd
 from ._authorizations import authenticator
 from ._binding import Binding, Handler
 from ._core import Core
 from ._inbox import EncryptedInbox, Inbox, PresenceInbox
-from ._run import ExitCode, exit_code_for, run
 from ._subscriptions import Subscription
 from .auth import Authorizer, EndpointAuthorizer, SecretAuthorizer
 from .bindable import Bindable
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from .config import Settings
     from .http import ReverbAPI
 
-__all__ = ["ReverbClient"]
+__all__ = ["ReverbClient", "run"]
 
 log = logging.getLogger("reverb.client")
 
@@ -117,12 +116,13 @@ class ReverbClient(Bindable):
         (Ctrl-C) or SIGTERM; then disconnect.
 
         Returns the exit code, for ``sys.exit(client.run(setup))``: 0 after a signal or :meth:`disconnect`, 2 for
-        settings that are missing, 3 without a connection or when it was lost for good, 4 when a channel is
-        refused. What went wrong is logged. Other exceptions of ``setup`` are raised. Raises :class:`RuntimeError`
-        within an event loop, where ``async with`` and :meth:`listen` do the same.
+        settings that are missing, 3 without a connection or when it was lost for good, or when who signs can't be
+        asked, 4 when a channel is refused. What went wrong is logged. Other exceptions of ``setup`` are raised.
+        Raises :class:`RuntimeError` within an event loop, where ``async with`` and :meth:`listen` do the same.
+
+        Settings that the client itself misses are an exception where it is made. :func:`reverb.run` makes it, too.
         """
-        if asyncio._get_running_loop() is not None:
-            raise RuntimeError("run() makes an event loop, and there is one: use 'async with client' and listen()")
+        _refuse_event_loop()
 
         async def live() -> None:
             async with self:
@@ -131,11 +131,11 @@ class ReverbClient(Bindable):
                 await self.listen()
 
         try:
-            run(live())
+            _run.run(live())
         except ReverbError as error:
             log.error("%s", error, extra={"reverb_address": self._config.address})
-            return exit_code_for(error)
-        return ExitCode.OK
+            return _run.exit_code_for(error)
+        return _run.ExitCode.OK
 
     async def wait_connected(self, timeout: float | None = None) -> None:
         """Wait until connected, for ``timeout`` seconds at most (None: without end).
@@ -365,6 +365,33 @@ class ReverbClient(Bindable):
             inbox.channel = kind(self._core, subscription)
         channel: Channel = inbox.channel
         return channel
+
+
+def run(
+    setup: Callable[[ReverbClient], Awaitable[object]],
+    config: ReverbConfig | None = None,
+    *,
+    authorizer: Authorizer | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    **settings: Unpack[Settings],
+) -> int:
+    """Be a program: make a :class:`ReverbClient` of these arguments, and :meth:`~ReverbClient.run` it.
+
+    Returns the exit code, for ``sys.exit(reverb.run(setup))``. Settings that are missing or wrong are logged like
+    anything else that goes wrong, and the exit code is 2.
+    """
+    _refuse_event_loop()
+    try:
+        client = ReverbClient(config, authorizer=authorizer, ssl_context=ssl_context, **settings)
+    except ConfigurationError as error:
+        log.error("%s", error)
+        return _run.exit_code_for(error)
+    return client.run(setup)
+
+
+def _refuse_event_loop() -> None:
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("run() makes an event loop, and there is one: use 'async with client' and listen()")
 
 
 _KINDS: dict[type[Inbox], type[Channel]] = {

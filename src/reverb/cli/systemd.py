@@ -32,7 +32,7 @@ After=network-online.target
 Wants=network-online.target
 
 [Service]
-# client.listen(), which is in client.run() too, tells systemd when it is
+# client.listen(), which is in reverb.run() too, tells systemd when it is
 # connected, and that it is alive. For a program without, write Type=simple and
 # take out the next two lines.
 Type=notify
