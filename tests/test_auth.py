@@ -567,6 +567,21 @@ def test_an_endpoint_that_is_no_url(url: str) -> None:
             EndpointAuthorizer(**options)
 
 
+@pytest.mark.parametrize(
+    "host", ["a..b", 70 * "x", ".", "half-\ud83d.test", "münchen..test", 300 * "a"], ids=ascii
+)
+def test_an_endpoint_whose_host_cannot_be_one(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="an endpoint is a URL"):
+        EndpointAuthorizer(f"https://{host}/broadcasting/auth")
+
+
+@pytest.mark.parametrize("host", ["192.168.1.300", "127.0.0.1."])
+async def test_an_endpoint_whose_host_is_no_ip_address(host: str) -> None:
+    with pytest.raises(AuthenticationError, match="neither a name nor an IP address") as caught:
+        await EndpointAuthorizer(f"http://{host}:1/broadcasting/auth")("1.2", "private-x")
+    assert not caught.value.is_temporary
+
+
 async def test_an_endpoint_that_is_slow(laravel: Laravel) -> None:
     laravel.delay = 5
     with pytest.raises(AuthenticationError, match=r"no answer within 0\.05 seconds"):

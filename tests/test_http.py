@@ -242,6 +242,19 @@ async def test_a_name_that_does_not_exist() -> None:
             await api.trigger("news", "e", 1)
 
 
+@pytest.mark.parametrize("host", ["192.168.1.300", "127.0.0.1."])
+async def test_a_host_that_is_no_ip_address(host: str) -> None:
+    settings: dict[str, Any] = {"app_id": "app", "app_key": "key", "app_secret": "secret"}
+    async with ReverbAPI(host=host, **settings) as api:
+        with pytest.raises(ConnectionError, match=r"neither a name nor an IP address \(REVERB_HOST\)"):
+            await api.connections()
+    async with ReverbAPI(host="reverb.invalid", proxy=f"http://{host}:1", **settings) as api:
+        with pytest.raises(
+            ConnectionError, match=r"neither a name nor an IP address \(REVERB_HOST, REVERB_PROXY\)"
+        ):
+            await api.connections()
+
+
 async def test_answers_that_are_no_http() -> None:
     async with ScriptedHTTPServer(b"SSH-2.0-OpenSSH\r\n\r\n") as server, api_for(server) as api:
         with pytest.raises(ConnectionError, match=r"did not answer POST /apps/42/events in HTTP"):

@@ -345,6 +345,8 @@ class EndpointAuthorizer:
             raise AuthenticationError(
                 f"{failed}: its certificate is not trusted: {error.certificate_error}", is_temporary=True
             ) from None
+        except aiohttp.InvalidURL:
+            raise AuthenticationError(f"{failed}: its host is neither a name nor an IP address") from None
         except (aiohttp.ClientError, OSError) as error:
             # "from None": the causes of some of these hold headers, the token among them.
             raise _Unanswered(f"{failed}: {_explain_network(error)}") from None

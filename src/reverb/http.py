@@ -267,6 +267,9 @@ class ReverbAPI:
             return _lost(f"the proxy refused {address} with {error.status} (REVERB_PROXY)")
         except aiohttp.ClientResponseError as error:
             return _lost(f"{address} did not answer {request} in HTTP: {error.message}")
+        except aiohttp.InvalidURL:
+            setting = "REVERB_HOST" if self._proxy is None else "REVERB_HOST, REVERB_PROXY"
+            return _lost(f"cannot connect to {address}: that is neither a name nor an IP address ({setting})")
         except (aiohttp.ClientError, OSError) as error:
             kind = type(error).__name__
             return _lost(f"{address} hung up before it had answered {request}: {kind}", is_temporary=True)
