@@ -6,7 +6,7 @@ import asyncio
 import gc
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -1615,6 +1615,29 @@ async def test_a_ping_at_each_turn_of_connecting_is_answered_and_so_are_later_on
             await client.disconnect()
             if was_done:
                 break
+
+
+async def test_one_second_is_not_seconds() -> None:
+    async def script(peer: Peer) -> None:
+        await (peer.establish() if peer.number == 1 else peer.upgrade())
+        await peer.wait_closed()
+
+    async def reason(work: Coroutine[Any, Any, Any]) -> str:
+        with pytest.raises(TimeoutError) as caught:
+            await work
+        return str(caught.value)
+
+    options = {"connect_timeout": 1, "subscribe_timeout": 1, "pong_timeout": 1}
+    async with ScriptedServer(script) as server, connected(server, **options) as client:
+        other = make_client(server, **options)
+        reasons = await asyncio.gather(
+            reason(client.ping()),
+            reason(client.subscribe("news")),
+            reason(client.signin({"id": "7"})),
+            reason(client.wait_for("e", timeout=1)),
+            reason(other.connect()),
+        )
+    assert [each for each in reasons if "within 1 second" not in each or "1 seconds" in each] == []
 
 
 async def test_a_ping_without_an_answer() -> None:

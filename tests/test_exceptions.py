@@ -12,7 +12,7 @@ import pytest
 
 import reverb
 from reverb import ReverbError
-from reverb.exceptions import again
+from reverb.exceptions import again, plural
 
 
 @pytest.mark.parametrize(
@@ -125,3 +125,11 @@ def test_it_can_be_copied_and_sent_to_another_process_as_before() -> None:
     for error in KEPT[:10]:
         same = pickle.loads(pickle.dumps(again(error)))
         assert (type(same), str(same), vars(same)) == (type(error), str(error), vars(error))
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(1, "1 second"), (1.0, "1 second"), (0.5, "0.5 seconds"), (0, "0 seconds"), (2, "2 seconds")],
+)
+def test_how_many(number: float, said: str) -> None:
+    assert plural(number, "second") == said

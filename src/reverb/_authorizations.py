@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from . import _protocol
 from ._tasks import spawn
 from .auth import Authorizer, ChannelAuth, SecretAuthorizer, UserAuth
-from .exceptions import AuthenticationError, ConfigurationError, ReverbError, TimeoutError
+from .exceptions import AuthenticationError, ConfigurationError, ReverbError, TimeoutError, plural
 
 T = TypeVar("T", ChannelAuth, UserAuth)
 
@@ -82,7 +82,9 @@ class Authorizations:
         try:
             await asyncio.wait({asking}, timeout=self._timeout)
             if not asking.done():
-                raise TimeoutError(f"{no_answer} within {self._timeout:g} seconds (REVERB_SUBSCRIBE_TIMEOUT)")
+                raise TimeoutError(
+                    f"{no_answer} within {plural(self._timeout, 'second')} (REVERB_SUBSCRIBE_TIMEOUT)"
+                )
             if asking.cancelled():
                 raise AuthenticationError(f"the authorizer failed {subject}: it was cancelled", is_temporary=True)
             return asking.result()

@@ -24,7 +24,7 @@ from ._tasks import spawn
 from ._version import __version__
 from ._visible import visible
 from .config import ReverbConfig
-from .exceptions import ConnectionError, ProtocolError, ReverbError, TimeoutError
+from .exceptions import ConnectionError, ProtocolError, ReverbError, TimeoutError, plural
 
 log = logging.getLogger("reverb.connection")
 # picows reports every connect and disconnect at INFO; what matters of it is said here.
@@ -242,7 +242,7 @@ class Connection(picows.WSListener):
     def _timeout(self) -> TimeoutError:
         return TimeoutError(
             f"{self._config.address} did not complete the handshake within "
-            f"{self._config.connect_timeout:g} seconds (REVERB_CONNECT_TIMEOUT)"
+            f"{plural(self._config.connect_timeout, 'second')} (REVERB_CONNECT_TIMEOUT)"
         )
 
     def _on_handshake_message(self, message: Message) -> None:
@@ -569,7 +569,7 @@ class Connection(picows.WSListener):
                 # We are late, so the answer may be waiting to be read: blocked loop, suspended machine.
                 self._timer = call_later(pong_timeout, check, silent_since + waited)
             else:
-                self._abandon(f"no answer to a ping within {pong_timeout:g} seconds (REVERB_PONG_TIMEOUT)")
+                self._abandon(f"no answer to a ping within {plural(pong_timeout, 'second')} (REVERB_PONG_TIMEOUT)")
 
         watch()
 

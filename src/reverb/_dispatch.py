@@ -24,7 +24,7 @@ from ._protocol import DECODE_ERRORS, PROTOCOL_PREFIXES, Message, decode_json, p
 from ._tasks import runs_for, spawn
 from ._visible import event_fields, quoted, visible
 from .events import Events
-from .exceptions import PayloadError, ReverbError
+from .exceptions import PayloadError, ReverbError, plural
 
 log = logging.getLogger("reverb.dispatch")
 
@@ -249,14 +249,16 @@ class Dispatcher:
         try:
             slow = await self._settle(timeout, lambda: self._is_hurried)
             if slow:
-                reason = "in a hurry" if self._is_hurried else f"that did not finish in {timeout:g} seconds"
-                log.warning("cancelling %d handlers %s", slow, reason)
+                reason = (
+                    "in a hurry" if self._is_hurried else f"that did not finish in {plural(timeout, 'second')}"
+                )
+                log.warning("cancelling %s %s", plural(slow, "handler"), reason)
         finally:
             cancelled = self._close()
             if cancelled:
                 _, deaf = await asyncio.wait(cancelled, timeout=_CANCEL_TIMEOUT)
                 if deaf:
-                    log.error("%d handlers still run although they were cancelled", len(deaf))
+                    log.error("%s did not end when cancelled", plural(len(deaf), "handler"))
 
     def _close(self) -> list[asyncio.Task[None]]:
         """Have no more handlers called, and cancel those that run; return their tasks."""

@@ -19,7 +19,7 @@ from ._protocol import Message
 from ._visible import quoted
 from .auth import ChannelAuth
 from .events import Events
-from .exceptions import ProtocolError, ReverbError, SubscriptionError, TimeoutError, again
+from .exceptions import ProtocolError, ReverbError, SubscriptionError, TimeoutError, again, plural
 
 _GRACE = 1.0
 """Seconds that the first events of a channel wait for its first handler, …"""
@@ -124,8 +124,8 @@ class PresenceInbox(Inbox):
         self._expected[expected] = user_id
         try:
             await asyncio.wait({expected}, timeout=timeout)
-            if not expected.done():
-                raise TimeoutError(f"{user_id!r} did not come to {self.name!r} within {timeout:g} seconds")
+            if timeout is not None and not expected.done():
+                raise TimeoutError(f"{user_id!r} did not come to {self.name!r} within {plural(timeout, 'second')}")
             return expected.result()
         finally:
             del self._expected[expected]

@@ -23,7 +23,7 @@ from ._visible import event_fields, quoted
 from .auth import ChannelAuth, SecretAuthorizer
 from .config import ReverbConfig
 from .events import Events
-from .exceptions import AuthenticationError, ConnectionError, ProtocolError, ReverbError, TimeoutError
+from .exceptions import AuthenticationError, ConnectionError, ProtocolError, ReverbError, TimeoutError, plural
 
 log = logging.getLogger("reverb.session")
 
@@ -297,7 +297,7 @@ class Session:
             self._waiting.pop(question, None)
         if not answer.done():
             raise TimeoutError(
-                f"{self._address} did not answer a ping within {timeout:g} seconds (REVERB_PONG_TIMEOUT)"
+                f"{self._address} did not answer a ping within {plural(timeout, 'second')} (REVERB_PONG_TIMEOUT)"
             )
         answer.result()
         return monotonic() - started
@@ -336,7 +336,7 @@ class Session:
             question.is_overdue = True
             self.fence()
             raise TimeoutError(
-                f"{self._address} did not answer to signing in within {timeout:g} seconds "
+                f"{self._address} did not answer to signing in within {plural(timeout, 'second')} "
                 "(REVERB_SUBSCRIBE_TIMEOUT): is user authentication enabled for the application?"
             )
         answer.result()
@@ -454,6 +454,6 @@ class _Ask:
 
 def no_answer(name: str, timeout: float) -> str:
     return (
-        f"no answer of the server to the subscription to {name!r} within {timeout:g} seconds "
+        f"no answer of the server to the subscription to {name!r} within {plural(timeout, 'second')} "
         "(REVERB_SUBSCRIBE_TIMEOUT)"
     )

@@ -22,7 +22,7 @@ from ._tasks import spawn
 from ._visible import visible
 from .config import ReverbConfig
 from .events import ConnectionState
-from .exceptions import ConnectionError, ReverbError, TimeoutError, again
+from .exceptions import ConnectionError, ReverbError, TimeoutError, again, plural
 
 log = logging.getLogger("reverb.supervisor")
 
@@ -161,8 +161,8 @@ class Supervisor:
             if not self.is_running:
                 raise self.why_not_running()
             remaining = None if deadline is None else deadline - monotonic()
-            if remaining is not None and remaining <= 0:
-                raise TimeoutError(f"not connected to {self._config.address} within {timeout:g} seconds")
+            if timeout is not None and remaining is not None and remaining <= 0:
+                raise TimeoutError(f"not connected to {self._config.address} within {plural(timeout, 'second')}")
             await self.wait_changed(remaining)
 
     async def wait_changed(self, timeout: float | None) -> bool:

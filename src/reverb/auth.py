@@ -27,7 +27,7 @@ import msgspec
 from . import _protocol, crypto
 from ._checks import is_url
 from .config import Credentials
-from .exceptions import AuthenticationError, ConfigurationError, ProtocolError, SubscriptionError
+from .exceptions import AuthenticationError, ConfigurationError, ProtocolError, SubscriptionError, plural
 
 if TYPE_CHECKING:
     import aiohttp
@@ -340,7 +340,7 @@ class EndpointAuthorizer:
                     raise AuthenticationError(f"{failed}: it answered with {flaw}", code=response.status)
                 status, retry_after = response.status, response.headers.get("Retry-After", "")
         except asyncio.TimeoutError:
-            raise _Unanswered(f"{failed}: no answer within {self._timeout:g} seconds") from None
+            raise _Unanswered(f"{failed}: no answer within {plural(self._timeout, 'second')}") from None
         except aiohttp.ClientConnectorCertificateError as error:
             raise AuthenticationError(
                 f"{failed}: its certificate is not trusted: {error.certificate_error}", is_temporary=True

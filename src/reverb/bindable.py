@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
 from ._binding import Binding, Handler
 from .events import Events
-from .exceptions import ConnectionError, ReverbError, TimeoutError
+from .exceptions import ConnectionError, ReverbError, TimeoutError, plural
 from .stream import Buffer, Event, EventStream, Gap
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Bindable:
         except asyncio.TimeoutError as error:
             if timeout is None or isinstance(error, ReverbError):  # what ended the stream, or of "where"
                 raise
-            raise TimeoutError(f"no {event!r} on {self!r} within {timeout:g} seconds") from None
+            raise TimeoutError(f"no {event!r} on {self!r} within {plural(timeout, 'second')}") from None
         finally:
             collected.close()
 

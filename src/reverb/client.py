@@ -20,7 +20,7 @@ from .bindable import Bindable
 from .channel import Channel, EncryptedChannel, PresenceChannel
 from .config import ReverbConfig, config_of
 from .events import ConnectionState
-from .exceptions import ConfigurationError, ConnectionError, ReverbError, SubscriptionError
+from .exceptions import ConfigurationError, ConnectionError, ReverbError, SubscriptionError, plural
 from .stats import Stats
 from .stream import Buffer
 from .user import User
@@ -317,7 +317,7 @@ class ReverbClient(Bindable):
 
     def __repr__(self) -> str:
         state = f"connected as {self.socket_id}" if self.is_connected else "not connected"
-        return f"<ReverbClient {self._config.address} {state}, {len(self.channels)} channels>"
+        return f"<ReverbClient {self._config.address} {state}, {plural(len(self.channels), 'channel')}>"
 
     def _maker_of(self, name: str, user_data: dict[str, Any] | None) -> Callable[[], Inbox]:
         """Return what makes the inbox of a channel; raise what speaks against subscribing to it."""

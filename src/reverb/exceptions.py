@@ -135,6 +135,11 @@ class BatchError(ReverbError):
         return partial(type(self), accepted=self.accepted, code=self.code), (str(self),)
 
 
+def plural(number: float, what: str) -> str:
+    """Say how many, in a message: ``1 second``, ``0.5 seconds``."""
+    return f"{number:g} {what}{'s' * (number != 1)}"
+
+
 def again(error: ReverbError) -> ReverbError:
     """Return a new exception that says the same, with the same cause.
 

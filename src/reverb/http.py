@@ -28,6 +28,7 @@ from .exceptions import (
     ProtocolError,
     ReverbError,
     TimeoutError,
+    plural,
 )
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ class ReverbAPI:
                 answer = await self._call(request, idempotent=idempotent)
                 infos += self._server.convert(request, answer, _rest.Infos).in_order(size)
             except ReverbError as error:
-                message = f"{len(infos)} events were accepted, then: {error}"
+                message = f"accepted {plural(len(infos), 'event')}, then: {error}"
                 raise BatchError(message, accepted=len(infos), code=error.code) from error
         return BatchResult(len(infos), infos)
 
@@ -255,7 +256,7 @@ class ReverbAPI:
                 status = response.status
                 body, flaw = await read_body(response, _rest.max_answer_size(status))
         except asyncio.TimeoutError:
-            limit = f"{self._config.request_timeout:g} seconds (REVERB_REQUEST_TIMEOUT)"
+            limit = f"{plural(self._config.request_timeout, 'second')} (REVERB_REQUEST_TIMEOUT)"
             return _Failure(TimeoutError(f"{address} did not answer {request} within {limit}"))
         # Of aiohttp's errors only the texts are taken: some hold the URL, and so the signature.
         except aiohttp.ClientSSLError as error:

@@ -19,7 +19,7 @@ from .. import Events, ReverbClient, ReverbConfig, TimeoutError
 from .options import Given, configure, takes_server
 from .output import progress_bar
 from .process import ExitCode, complete, ends_this_task, exit_on_error, fail
-from .view import OutputConsole, print_json, printable
+from .view import OutputConsole, plural, print_json, printable
 
 __all__ = ["bench"]
 
@@ -191,7 +191,7 @@ class _Track:
         # Before Python 3.12, wait_for() can swallow the cancellation that Ctrl-C is.
         await asyncio.wait({self._news}, timeout=_DEADLINE)
         if not self._news.done():
-            raise TimeoutError(f"an event did not arrive within {_DEADLINE:g} seconds")
+            raise TimeoutError(f"an event did not arrive within {plural(_DEADLINE, 'second')}")
         self._news = asyncio.get_running_loop().create_future()
         if self._refusal is not None:
             raise _RefusedError(f"the server refused: {self._refusal}")

@@ -17,7 +17,7 @@ from rich.text import Text
 from .. import Events, ReverbClient, ReverbConfig, ReverbError, __version__
 from ..auth import sign_request
 from .process import ExitCode, complete, ends_this_task, fail
-from .view import OutputConsole, View
+from .view import OutputConsole, View, plural
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -189,7 +189,7 @@ class Story:
         )  # before Python 3.12, wait_for() can swallow a cancellation
         if not arrival.done():
             where = "" if channel is None else f" on {channel}"
-            raise DemoError(f"{event}{where} did not arrive within {DEADLINE:g} seconds")
+            raise DemoError(f"{event}{where} did not arrive within {plural(DEADLINE, 'second')}")
 
     def title(self, address: str) -> None:
         self._print(

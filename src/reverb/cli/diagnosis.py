@@ -675,7 +675,7 @@ def describe_offset(offset: float) -> str:
     for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit} {where}"
-    return f"{seconds:.0f} seconds {where}"
+    return f"{plural(round(seconds), 'second')} {where}"
 
 
 def api(place: Place, error: ReverbError, *, is_clock_off: bool) -> Problem:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from .._protocol import is_presence, needs_auth
 from .._visible import visible
+from ..exceptions import plural
 
 __all__ = ["JsonLines", "OutputConsole", "View", "channel_style", "fill", "plural", "print_json", "printable"]
 
@@ -109,10 +110,6 @@ def print_json(fields: Mapping[str, Any], on_unread: Callable[[], None]) -> None
 def printable(text: str) -> str:
     """Write control characters as escapes: what comes from others must not steer our terminal."""
     return visible(text, None)
-
-
-def plural(number: float, what: str) -> str:
-    return f"{number:g} {what}{'s' * (number != 1)}"
 
 
 def fill(text: str, width: int) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from ..exceptions import plural
 from ._wire import decode
 
 __all__ = ["Entry", "Event", "Journal"]
@@ -101,7 +102,7 @@ class Journal:
             await asyncio.wait({change}, timeout=end - loop.time())
             if not change.done():
                 self._waiting.remove(change)
-                raise TimeoutError(f"{wanted} within {timeout:g} seconds. {self.report()}")
+                raise TimeoutError(f"{wanted} within {plural(timeout, 'second')}. {self.report()}")
         return result
 
     def report(self) -> str:
