@@ -8,12 +8,14 @@ import struct
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from reverb import (
     AuthenticationError,
     ChannelAuth,
     ConfigurationError,
     ConnectionError,
+    EndpointAuthorizer,
     Events,
     ProtocolError,
     TimeoutError,
@@ -21,6 +23,7 @@ from reverb import (
 )
 from reverb.auth import sign_user
 
+from .laravel import Laravel
 from .scripted import CLOSE, TEXT, Peer, ScriptedServer, encode_frame, encode_message
 from .test_client import INVALID, confirm_all, connected
 from .test_dispatch import Recorder
@@ -113,6 +116,55 @@ async def test_reverb_knows_no_users_and_nothing_else_breaks() -> None:
         assert caught.value.code == 4200
         assert (await client.subscribe("news")).is_subscribed
         assert not client.user.is_signed_in
+
+
+@pytest.mark.parametrize("trouble", ["no route", "403", "503", "hang", "not answered", "rate limit"])
+async def test_on_reverb_it_is_not_the_endpoints_fault(trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reverb.auth._RETRY_DELAYS", (0.01,))
+
+    async def script(peer: Peer) -> None:
+        await peer.upgrade({"X-Powered-By": "Laravel Reverb"})
+        await peer.send("pusher:connection_established", '{"socket_id":"1.2","activity_timeout":30}')
+        if trouble in ("not answered", "rate limit"):
+            await peer.expect("pusher:signin")
+            if trouble == "rate limit":
+                await peer.send("pusher:error", r'{"code":4301,"message":"Rate limit exceeded"}')
+            else:
+                await peer.expect("pusher:ping")
+                await peer.send("pusher:pong")
+        await peer.expect("pusher:subscribe", channel="private-x")
+        await peer.confirm("private-x")
+        await peer.wait_closed()
+
+    laravel = Laravel()
+    laravel.user_routes = trouble != "no route"
+    async with laravel, ScriptedServer(script) as server:
+        authorizer = EndpointAuthorizer(laravel.url, token=laravel.token)
+        async with connected(server, authorizer=authorizer, subscribe_timeout=0.5) as client:
+            if trouble.isdigit():
+                laravel.answers.extend(web.Response(status=int(trouble)) for _ in range(2))
+            laravel.delay = 5 if trouble == "hang" else 0
+            with pytest.raises(ProtocolError, match="does not support signing users in: Laravel Reverb") as caught:
+                await client.signin()
+            assert isinstance(caught.value.__cause__, (AuthenticationError, TimeoutError))
+            assert str(caught.value.__cause__) in str(caught.value)
+            laravel.delay = 0
+            laravel.answers.clear()
+            assert (await client.subscribe("private-x")).is_subscribed
+            assert not client.user.is_signed_in
+
+
+async def test_an_endpoint_without_a_route_for_users_on_another_server() -> None:
+    laravel = Laravel()
+    laravel.user_routes = False
+    async with laravel, ScriptedServer(confirm_all) as server:
+        authorizer = EndpointAuthorizer(laravel.url, token=laravel.token)
+        async with connected(server, authorizer=authorizer) as client:
+            with pytest.raises(
+                AuthenticationError, match=r"user-auth .*404, .*Broadcast::userRoutes\(\)"
+            ) as caught:
+                await client.signin()
+            assert caught.value.code == 404
 
 
 async def test_a_refusal_by_soketi_names_the_reason() -> None:

@@ -267,6 +267,12 @@ class Connection(picows.WSListener):
         if not self._established.done():
             self._established.set_result(refusal)
 
+    @property
+    def is_laravel_reverb(self) -> bool:
+        """Whether the server says in the handshake that it is Laravel Reverb."""
+        response = None if self._transport is None else self._transport.response
+        return response is not None and "Laravel Reverb" in response.headers.get("X-Powered-By", "")
+
     # --- what picows calls -------------------------------------------------------------------------------------
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:

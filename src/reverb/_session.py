@@ -316,6 +316,18 @@ class Session:
         task.result()
 
     async def _sign_in(self, authenticate: Authenticate) -> None:
+        try:
+            await self._try_to_sign_in(authenticate)
+        except (AuthenticationError, TimeoutError) as error:
+            # Laravel has no route that signs for users, unless somebody made one for another server.
+            if not self.connection.is_laravel_reverb:
+                raise
+            raise ProtocolError(
+                f"{self._address} does not support signing users in: Laravel Reverb doesn't. Besides, {error}"
+            ) from error
+        self._user.authenticate = authenticate
+
+    async def _try_to_sign_in(self, authenticate: Authenticate) -> None:
         auth = await self._authorizations.ask_for_user(authenticate, self.connection.socket_id)
         if self.connection.answers.is_open(_protocol.SIGNIN):
             raise ProtocolError("signing in was never answered on this connection")
@@ -340,7 +352,6 @@ class Session:
                 "(REVERB_SUBSCRIBE_TIMEOUT): is user authentication enabled for the application?"
             )
         answer.result()
-        self._user.authenticate = authenticate
 
     def _signed_in(self, task: asyncio.Task[None]) -> None:
         self._signing_in = None

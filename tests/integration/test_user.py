@@ -61,3 +61,16 @@ async def test_reverb_has_no_users() -> None:
         with pytest.raises(ProtocolError, match="does not support"):
             await client.signin({"id": "u1"})
         assert (await client.subscribe(unique("private-"))).is_subscribed
+
+
+@pytest.mark.parametrize("has_route", [False, True])
+async def test_reverb_has_no_users_even_if_the_endpoint_has(has_route: bool) -> None:
+    laravel = Laravel("app-key", "app-secret")
+    laravel.user_routes = has_route
+    async with ReverbServer() as server, laravel:
+        authorizer = EndpointAuthorizer(laravel.url, token=laravel.token)
+        async with ReverbClient(**server.settings, authorizer=authorizer) as client:
+            with pytest.raises(ProtocolError, match="does not support signing users in") as caught:
+                await client.signin()
+            assert caught.value.code == (4200 if has_route else None)
+            assert (await client.subscribe(unique("private-"))).is_subscribed
