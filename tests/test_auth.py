@@ -550,10 +550,38 @@ async def test_an_endpoint_with_a_certificate_that_nobody_trusts(tmp_path: Path)
             with pytest.raises(AuthenticationError, match="404"):
                 await EndpointAuthorizer(url, session=session)("1.2", "private-x")
         plain = EndpointAuthorizer(url.replace("https", "http"))
-        with pytest.raises(AuthenticationError, match="the connection failed"):
+        with pytest.raises(AuthenticationError, match=r"hung up without an answer \(http:// for a port with TLS"):
             await plain("1.2", "private-x")
     finally:
         await runner.cleanup()
+
+
+async def test_an_endpoint_without_tls(laravel: Laravel) -> None:
+    with pytest.raises(AuthenticationError, match=r"cannot connect: .*\(https:// for a port without TLS\?\)"):
+        await EndpointAuthorizer(laravel.url.replace("http:", "https:"))("1.2", "private-x")
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (b"", "it hung up without an answer"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "its answer is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "it hung up in the middle of its answer"),
+    ],
+)
+async def test_what_is_no_answer_is_said_in_words(answer: bytes, cause: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"private-x")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/broadcasting/auth"
+        with pytest.raises(AuthenticationError) as caught:
+            await EndpointAuthorizer(url)("1.2", "private-x")
+    assert str(caught.value).partition("'private-x': ")[2].startswith(cause)
+    assert caught.value.is_temporary
 
 
 @pytest.mark.parametrize("url", ["https://", "example.com/auth", "https://exa mple.com/auth", "https://[::1/auth"])

@@ -470,7 +470,14 @@ def _origin(url: str) -> dict[str, str]:
 def _explain_network(error: Exception) -> str:
     aiohttp = require_aiohttp()
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"cannot connect: {error.os_error.strerror or type(error.os_error).__name__}"
+        hint = " (https:// for a port without TLS?)" if isinstance(error, aiohttp.ClientSSLError) else ""
+        return f"cannot connect: {error.os_error.strerror or type(error.os_error).__name__}{hint}"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "it hung up in the middle of its answer"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "its answer is not HTTP"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it hung up without an answer (http:// for a port with TLS?)"
     return f"the connection failed: {type(error).__name__}"
 
 
