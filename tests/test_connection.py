@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import ssl
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
@@ -20,6 +21,7 @@ from reverb._connection import Connection, Traffic
 from reverb._dispatch import Dispatcher, Lane
 from reverb._protocol import MAX_INCOMING_SIZE, Message, parse_data, parse_error
 from reverb.config import Settings
+from reverb.server import ReverbServer
 
 from .certificates import make_certificates
 from .faults.proxy import FaultProxy, Link
@@ -168,19 +170,99 @@ async def test_reverbs_refusal_of_a_key_is_the_reason_and_not_the_end_of_stream_
         assert (await refusal(server, inbox)).code == 4001
 
 
+PAGE = "<!doctype html><html><head><title>Welcome</title></head></html>"
+
+
 @pytest.mark.parametrize(
-    ("status", "hint"),
-    [(301, "REVERB_SCHEME"), (401, "login"), (403, "firewall"), (404, "REVERB_PATH"), (503, "not ready")],
+    ("status", "body", "headers", "hint"),
+    [
+        (
+            200,
+            PAGE,
+            {"Server": "nginx"},
+            "by nginx for /app/…: a page, “Welcome”; likely: The proxy has no location",
+        ),
+        (204, "", {}, "the website answers"),
+        (
+            301,
+            "no",
+            {"Location": "https://elsewhere.example.com/"},
+            "REVERB_SCHEME=wss (or https) and REVERB_PORT=443",
+        ),
+        (302, "", {"Location": "http://www.example.com/"}, "REVERB_HOST=www.example.com"),
+        (302, "", {"Location": "/login"}, "is the website's"),
+        (307, "", {}, "it redirects to nowhere"),
+        (400, "", {}, "proxy_set_header Upgrade $http_upgrade"),
+        (400, "<html>The plain HTTP request was sent to HTTPS port</html>", {}, "likely: REVERB_SCHEME=wss"),
+        (400, "Client sent an HTTP request to an HTTPS server.", {}, "likely: REVERB_SCHEME=wss"),
+        (
+            400,
+            "Reason: You're speaking plain HTTP to an SSL-enabled server port.",
+            {},
+            "likely: REVERB_SCHEME=wss",
+        ),
+        (401, "", {}, "a proxy that wants a login"),
+        (403, "", {}, "a firewall"),
+        (404, "Not found.", {}, "REVERB_PATH must be the server's REVERB_SERVER_PATH"),
+        (405, "", {}, "REVERB_PATH"),
+        (426, "", {}, 'proxy_set_header Connection "Upgrade"'),
+        (429, "slow down", {}, "“slow down”; likely: A proxy in front of the server limits"),
+        (500, "Internal server error.", {}, "The proxy does not pass the upgrade on"),
+        (500, "oops", {}, "see its log"),
+        (502, "", {}, "Reverb does not run behind the proxy: php artisan reverb:start"),
+        (503, "", {}, "Reverb does not run behind the proxy"),
+        (504, "", {}, "proxy_pass must have the server's REVERB_SERVER_PORT"),
+    ],
 )
-async def test_http_refusals_say_what_to_check(inbox: Inbox, status: int, hint: str) -> None:
+async def test_http_refusals_say_what_to_check(
+    inbox: Inbox, status: int, body: str, headers: dict[str, str], hint: str
+) -> None:
     async def script(peer: Peer) -> None:
-        await peer.refuse(status, "no", {"Location": "https://elsewhere.example.com/"})
+        await peer.refuse(status, body, headers)
 
     async with ScriptedServer(script) as server:
         error = await refusal(server, inbox)
         assert isinstance(error, ConnectionError)
         assert error.code == status
         assert hint in str(error)
+
+
+@pytest.mark.parametrize(
+    ("headers", "hint"),
+    [
+        (
+            {"Connection": "keep-alive, Upgrade"},
+            "with “Connection: keep-alive, Upgrade”; only “Connection: Upgrade” is",
+        ),
+        ({"Connection": "upgrade,close"}, "A proxy in front of the server has added to the header"),
+        ({"Connection": "close"}, "with “Connection: close”, which is wrong for a WebSocket"),
+        ({"Upgrade": "h2c"}, "with “Upgrade: h2c”, which is wrong for a WebSocket"),
+        ({"Sec-WebSocket-Accept": "of-another"}, "with “Sec-WebSocket-Accept: of-another”"),
+        ({"Transfer-Encoding": "chunked"}, "with “Transfer-Encoding: chunked”"),
+        ({"Content-Length": "10"}, "with “Content-Length: 10”"),
+    ],
+)
+async def test_a_101_that_was_changed_on_its_way(inbox: Inbox, headers: dict[str, str], hint: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.upgrade(headers)
+        await peer.wait_closed()
+
+    async with ScriptedServer(script) as server:
+        error = await refusal(server, inbox)
+        assert isinstance(error, ConnectionError)
+        assert error.code is None  # which a proxy may not do the next time
+        assert "HTTP status 101" in str(error)
+        assert hint in str(error)
+
+
+async def test_a_body_in_chunks_is_read(inbox: Inbox) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.read_request()
+        head = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await peer.send_raw(head + b"5\r\nno su\r\n7\r\nch page\r\n0\r\n\r\n")
+
+    async with ScriptedServer(script) as server:
+        assert "“no such page”" in str(await refusal(server, inbox))
 
 
 async def test_a_status_of_http_1_0_is_understood(inbox: Inbox) -> None:
@@ -223,7 +305,9 @@ async def test_garbage_instead_of_http(inbox: Inbox) -> None:
         await peer.send_raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
 
     async with ScriptedServer(script) as server:
-        assert "does not answer like a WebSocket server" in str(await refusal(server, inbox))
+        error = await refusal(server, inbox)
+        assert "does not speak HTTP; it says 'SSH-2.0-OpenSSH_'" in str(error)
+        assert "REVERB_PORT" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -289,17 +373,24 @@ async def silent_after_the_upgrade(peer: Peer) -> None:
     await peer.wait_closed()
 
 
-@pytest.mark.parametrize("script", [silent_after_the_request, silent_after_the_upgrade])
+@pytest.mark.parametrize(
+    ("script", "seen"),
+    [
+        (silent_after_the_request, "no answer to the HTTP request within"),
+        (silent_after_the_upgrade, "the WebSocket opened, but the server did not greet within"),
+    ],
+)
 async def test_silence_in_the_handshake_times_out_and_the_socket_is_closed(
-    inbox: Inbox, script: Callable[[Peer], Any]
+    inbox: Inbox, script: Callable[[Peer], Any], seen: str
 ) -> None:
     async with ScriptedServer(script) as server:
         error = await refusal(server, inbox, connect_timeout=0.2)
         assert isinstance(error, TimeoutError)
-        assert "0.2 seconds (REVERB_CONNECT_TIMEOUT)" in str(error)
+        assert f"{seen} 0.2 seconds (REVERB_CONNECT_TIMEOUT); likely: " in str(error)
 
 
-async def test_silence_where_tls_should_be_times_out(inbox: Inbox) -> None:
+async def test_silence_where_tls_should_be_times_out_and_names_the_scheme(inbox: Inbox) -> None:
+    """Reverb says nothing to TLS, and waits for more."""
     done = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -308,7 +399,32 @@ async def test_silence_where_tls_should_be_times_out(inbox: Inbox) -> None:
     async with ScriptedServer(script) as server:
         error = await refusal(server, inbox, scheme="wss", connect_timeout=0.2)
         assert isinstance(error, TimeoutError)
+        assert "no answer to TLS within 0.2 seconds" in str(error)
+        assert f"likely: REVERB_SCHEME=ws (or http) for port {server.port}" in str(error)
         done.set()
+
+
+async def test_a_server_that_is_out_of_reach(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def connect(*_: Any, **__: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("aiohappyeyeballs.start_connection", connect)
+    async with ScriptedServer(at_once) as server:
+        error = await refusal(server, inbox, connect_timeout=0.1)
+        assert isinstance(error, TimeoutError)
+        assert "no answer within 0.1 seconds (REVERB_CONNECT_TIMEOUT); likely: A firewall drops" in str(error)
+
+
+async def test_a_resolver_that_does_not_answer(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look_up(*_: Any, **__: Any) -> None:
+        await asyncio.Event().wait()
+
+    async with ScriptedServer(at_once) as server:
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
+        error = await refusal(server, inbox, connect_timeout=0.1)
+        assert isinstance(error, TimeoutError)
+        assert "the name 127.0.0.1 was not looked up within 0.1 seconds" in str(error)
+        assert "DNS server" in str(error)
 
 
 @pytest.mark.parametrize("script", [silent_after_the_request, silent_after_the_upgrade])
@@ -358,20 +474,70 @@ async def test_tls_with_a_private_authority(inbox: Inbox, tmp_path: Path) -> Non
         assert await inbox.next() == Message("e", "c", "1")
 
 
-async def test_a_certificate_nobody_vouches_for_is_refused(inbox: Inbox, tmp_path: Path) -> None:
-    certificates = make_certificates(tmp_path)
+@pytest.mark.parametrize("whole_chain", [False, True])
+async def test_a_certificate_nobody_vouches_for_is_refused(
+    inbox: Inbox, tmp_path: Path, whole_chain: bool
+) -> None:
+    certificates = make_certificates(tmp_path, whole_chain=whole_chain)
     async with ScriptedServer(at_once, ssl_context=certificates.server) as server:
         error = await refusal(server, inbox, scheme="wss", ssl_context=ssl.create_default_context())
         assert isinstance(error, ConnectionError)
-        assert "certificate" in str(error)
+        assert "the certificate is not trusted: " in str(error)
+        assert ("SSL_CERT_FILE" if whole_chain else "fullchain.pem") in str(error)
 
 
-async def test_tls_spoken_to_a_plain_port(inbox: Inbox) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+@pytest.mark.parametrize(
+    ("names", "days", "hint"),
+    [
+        ((), (-30, -4), "the certificate expired; likely: The server's certificate must be renewed"),
+        ((), (-30, -4), "This machine's clock is wrong: it says 20"),
+        ((), (3, 30), "the certificate is not valid yet; likely: This machine's clock is wrong: it says 20"),
+        (("other.example",), (-1, 30), "the certificate is not for 127.0.0.1; likely: REVERB_HOST"),
+    ],
+)
+async def test_a_certificate_that_is_not_valid(
+    inbox: Inbox, tmp_path: Path, names: tuple[str, ...], days: tuple[int, int], hint: str
+) -> None:
+    certificates = make_certificates(tmp_path, *names, days=days)
+    async with ScriptedServer(at_once, ssl_context=certificates.server) as server:
+        error = await refusal(server, inbox, scheme="wss", ssl_context=certificates.client)
+        assert isinstance(error, ConnectionError)
+        assert hint in str(error)
 
+
+async def bad_request(peer: Peer) -> None:
+    await peer.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+async def reset(peer: Peer) -> None:
+    peer.reset()
+
+
+async def banner(peer: Peer) -> None:
+    await peer.send_raw(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+
+@pytest.mark.parametrize("script", [bad_request, banner, at_once, reset])
+async def test_tls_spoken_to_a_plain_port(inbox: Inbox, script: Callable[[Peer], Any]) -> None:
     async with ScriptedServer(script) as server:
-        assert "REVERB_SCHEME" in str(await refusal(server, inbox, scheme="wss"))
+        error = await refusal(server, inbox, scheme="wss")
+        assert isinstance(error, ConnectionError)
+        assert "REVERB_SCHEME" in str(error).partition("; or: ")[0]
+
+
+async def test_tls_spoken_to_the_embedded_server_in_plain(inbox: Inbox) -> None:
+    async with ReverbServer() as server:
+        config = ReverbConfig(app_key="key", host=server.host, port=server.port, connect_timeout=0.5)
+        with pytest.raises(ReverbError, match="REVERB_SCHEME=ws"):
+            await Connection(config, Dispatcher(1_000_000, nothing), Traffic(), inbox, nothing).open(None)
+
+
+async def test_plain_spoken_to_a_tls_port(inbox: Inbox, tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    async with ScriptedServer(at_once, ssl_context=certificates.server) as server:
+        error = await refusal(server, inbox)
+        assert isinstance(error, ConnectionError)
+        assert f"likely: REVERB_SCHEME=wss (or https) for port {server.port}" in str(error)
 
 
 @asynccontextmanager
@@ -427,16 +593,81 @@ async def test_proxies(inbox: Inbox, kind: str) -> None:
         assert len(asked) == 1
 
 
-async def test_a_proxy_that_refuses(inbox: Inbox) -> None:
+def refusing(status: int) -> Callable[[Peer], Any]:
     async def script(peer: Peer) -> None:
-        await peer.refuse(407)
+        await peer.refuse(status)
 
+    return script
+
+
+async def socks_error(peer: Peer) -> None:
+    await peer.send_raw(b"\x05\xff")  # no way to log in that we know
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+@pytest.mark.parametrize(
+    ("kind", "script", "hint"),
+    [
+        ("http", refusing(407), "the proxy wants a login: "),
+        ("http", refusing(407), "likely: REVERB_PROXY must have the user and password"),
+        ("http", refusing(403), "status 403; likely: REVERB_PROXY is wrong, or that proxy lets nobody through to"),
+        ("http", refusing(502), "REVERB_PROXY"),
+        ("http", at_once, "REVERB_PROXY"),
+        ("http", banner, "REVERB_PROXY"),
+        (
+            "http",
+            silent_after_the_request,
+            "no answer within 0.3 seconds (REVERB_CONNECT_TIMEOUT); likely: REVERB_PROXY",
+        ),
+        ("socks5", socks_error, "REVERB_PROXY"),
+        ("socks5", at_once, "REVERB_PROXY"),
+        ("https", refusing(407), "REVERB_PROXY"),
+    ],
+)
+async def test_a_proxy_that_refuses(
+    inbox: Inbox, scheme: str, kind: str, script: Callable[[Peer], Any], hint: str
+) -> None:
     async with ScriptedServer(script) as server:
-        url = f"http://user:P4SS@127.0.0.1:{server.port}"
-        error = await refusal(server, inbox, proxy=url)
-        assert isinstance(error, ConnectionError)
-        assert "407" in str(error)
+        url = f"{kind}://user:P4SS@127.0.0.1:{server.port}"
+        patience = 0.3 if script is silent_after_the_request or kind == "https" else 5.0
+        error = await refusal(server, inbox, proxy=url, scheme=scheme, connect_timeout=patience)
+        assert hint in str(error)
         assert "P4SS" not in str(error) + str(error.__cause__)
+
+
+async def test_the_password_of_a_proxy_is_in_no_frame_that_an_error_keeps(inbox: Inbox) -> None:
+    async with ScriptedServer(refusing(407)) as server:
+        error: BaseException | None = await refusal(server, inbox, proxy=f"http://u:P4SS@127.0.0.1:{server.port}")
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_globals["__name__"] != __name__:
+                assert "P4SS" not in repr(frame.f_locals)
+        error = error.__cause__ or error.__context__
+
+
+async def test_a_proxy_that_is_not_there(inbox: Inbox) -> None:
+    async with ScriptedServer(at_once) as server:
+        pass
+    url = f"http://user:P4SS@127.0.0.1:{server.port}"
+    error = await refusal(server, inbox, proxy=url)
+    assert "no connection to the proxy: connection refused" in str(error)
+    assert f"likely: REVERB_PROXY=http://127.0.0.1:{server.port} is wrong, or the proxy is down" in str(error)
+
+
+async def test_a_proxy_without_an_address(inbox: Inbox) -> None:
+    async with ScriptedServer(at_once) as server:
+        error = await refusal(server, inbox, proxy="http://no-such-proxy.invalid:3128")
+        assert "likely: REVERB_PROXY=http://no-such-proxy.invalid:3128 is wrong" in str(error)
+
+
+async def test_a_certificate_behind_a_proxy(inbox: Inbox, tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path, days=(3, 30))
+    async with (
+        ScriptedServer(at_once, ssl_context=certificates.server) as server,
+        proxy("http") as (url, _),
+    ):
+        error = await refusal(server, inbox, scheme="wss", proxy=url, ssl_context=certificates.client)
+        assert "the certificate is not valid yet" in str(error)
 
 
 # --- receiving -------------------------------------------------------------------------------------------------

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from reverb import ReverbConfig
+from reverb import ReverbConfig, _failures
 from reverb._settings import variables_of
-from reverb.cli import diagnosis
 from reverb.cli.app import app
 from reverb.cli.serve import ServerSettings
 from reverb.server import ReverbServer
@@ -46,5 +45,5 @@ def test_the_line_of_json() -> None:
 def test_the_doctor_asks_for_what_the_nginx_configuration_has() -> None:
     (block,) = re.findall(r"^```nginx\n(.*?)^```", TEXT, re.M | re.S)
     directives = [line.strip() for line in block.splitlines()]
-    for directive in re.findall(r"proxy_(?:http_version|set_header) [^;]+;", diagnosis._UPGRADE_HEADERS):
+    for directive in re.findall(r"proxy_(?:http_version|set_header) [^;]+;", _failures.UPGRADE_HEADERS):
         assert directive in directives

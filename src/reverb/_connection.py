@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from enum import Enum
 from inspect import isawaitable
 from time import monotonic
 from urllib.parse import quote, urlencode
@@ -16,13 +16,15 @@ from urllib.parse import quote, urlencode
 import aiohappyeyeballs
 import picows
 
-from . import _protocol
+from . import _failures, _protocol
 from ._dispatch import HANDLER_ERRORS, Dispatcher
+from ._failures import Failure
 from ._protocol import Message, ServerError
 from ._subscriptions import Answers, Question
 from ._tasks import spawn
 from ._version import __version__
 from ._visible import visible
+from .auth import bare
 from .config import ReverbConfig
 from .exceptions import ConnectionError, ProtocolError, ReverbError, TimeoutError, plural
 
@@ -54,6 +56,17 @@ _BINARY = picows.WSMsgType.BINARY
 _CONTINUATION = picows.WSMsgType.CONTINUATION
 _PING = picows.WSMsgType.PING
 _CLOSE = picows.WSMsgType.CLOSE
+
+
+class _Stage(Enum):
+    """How far the opening of a connection has come."""
+
+    NAME = "looking up the host, or the proxy"
+    TCP = "connecting to that"
+    PROXY = "asking the proxy; TLS, if there is any, behind it"
+    TLS = "TLS"
+    UPGRADE = "asking for a WebSocket"
+    GREETING = "waiting for the server's greeting"
 
 
 class Traffic:
@@ -124,6 +137,9 @@ class Connection(picows.WSListener):
         self._transport: picows.WSTransport | None = None
         self._socket: socket.socket | None = None
         self._established: asyncio.Future[ReverbError | None] = asyncio.get_running_loop().create_future()
+        self.failure: Failure | None = None
+        """Why there is no connection, where :meth:`open` has found that out."""
+        self._stage = _Stage.NAME
         self._timed_out = False
         self.is_open = False
         """Whether messages can be sent: from the server's greeting until an end is in sight."""
@@ -160,7 +176,7 @@ class Connection(picows.WSListener):
                 url_of(config),
                 ssl_context=ssl_context,
                 websocket_handshake_timeout=None,  # the timer below covers all of it
-                extra_headers={} if config.origin is None else {"Origin": config.origin},
+                extra_headers=self._headers(),
                 max_redirects=0,
                 max_frame_size=_protocol.MAX_INCOMING_SIZE,
                 disconnect_on_exception=False,
@@ -208,42 +224,87 @@ class Connection(picows.WSListener):
             self._keep_alive()
 
     async def _open_socket(self, url: picows.WSParsedURL) -> socket.socket:
+        """``url`` is that of the proxy, where there is one."""
         addresses = await asyncio.get_running_loop().getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+        self._stage = _Stage.TCP
         self._socket = await aiohappyeyeballs.start_connection(
             addresses, happy_eyeballs_delay=_ATTEMPT_DELAY, socket_factory=lambda address: _Socket(*address[:3])
         )
+        self._stage = _Stage.TLS if self._config.proxy is None else _Stage.PROXY
         return self._socket
+
+    def _headers(self) -> Iterator[tuple[str, str]]:
+        """Headers of our own. picows asks for them when it writes the request; TLS is up by then."""
+        self._stage = _Stage.UPGRADE
+        if self._config.origin is not None:
+            yield "Origin", self._config.origin
 
     def _refusal(
         self, connecting: asyncio.Future[tuple[picows.WSTransport, picows.WSListener]]
     ) -> ReverbError | None:
         """Why there is no WebSocket, or None when there is one."""
-        address = self._config.address
         if self._timed_out:
             return self._timeout()
         try:
             _, listener = connecting.result()
         except picows.WSHandshakeError as error:
-            return _explain_handshake(address, error)
+            self.failure, code = _explain_handshake(self._config, error)
+            return ConnectionError(f"{self._config.address} refused the WebSocket: {self.failure.line}", code=code)
         except Exception as error:  # whatever the resolver, the socket, TLS, or a proxy came up with
-            reason = str(error) or type(error).__name__
-            refusal = ConnectionError(
-                f"cannot connect to {address}: {reason} (REVERB_HOST, REVERB_PORT, REVERB_SCHEME)"
-            )
-            refusal.__cause__ = error
+            self.failure = self._explain(error)
+            refusal = ConnectionError(f"cannot connect to {self._config.address}: {self.failure.line}")
+            refusal.__cause__ = _without_frames(error)
             return refusal
         if listener is None:
-            return ConnectionError(
-                f"{address} closed the connection during the WebSocket handshake "
-                "(TLS port spoken to in plain? see REVERB_SCHEME and REVERB_PORT)"
-            )
+            self.failure = _failures.hung_up(self._config, may_be_tls=self._config.scheme == "ws")
+            return ConnectionError(f"cannot connect to {self._config.address}: {self.failure.line}")
         return None
 
+    def _explain(self, error: Exception) -> Failure:
+        """What an error, at the stage that we have come to, means."""
+        config, stage = self._config, self._stage
+        if stage in (_Stage.NAME, _Stage.TCP):
+            if not isinstance(error, OSError | UnicodeError):
+                return Failure(str(error) or type(error).__name__, ())
+            if config.proxy is not None:
+                return _failures.no_proxy(self._proxy, _failures.reason_of(error))
+            if stage is _Stage.TCP and isinstance(error, OSError):
+                return _failures.no_connection(config, error)
+            return _failures.no_name(config.host, "REVERB_HOST", error)
+        if stage is _Stage.PROXY and (self._proxy.startswith("https:") or not isinstance(error, ssl.SSLError)):
+            return _failures.not_through_proxy(config, visible(_failures.reason_of(error)))
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return _failures.bad_certificate(config.host, error)
+        if isinstance(error, ssl.SSLError) or stage is _Stage.TLS:
+            return _failures.no_tls(config, error)
+        return _failures.hung_up(config, may_be_tls=config.scheme == "ws")
+
     def _timeout(self) -> TimeoutError:
-        return TimeoutError(
-            f"{self._config.address} did not complete the handshake within "
-            f"{plural(self._config.connect_timeout, 'second')} (REVERB_CONNECT_TIMEOUT)"
-        )
+        config, seconds = self._config, self._config.connect_timeout
+        if self._stage is _Stage.GREETING:
+            failure = _failures.not_greeted_in_time(seconds)
+        elif self._stage is _Stage.UPGRADE:
+            failure = _failures.upgrade_unanswered(config, seconds)
+        elif self._stage is _Stage.TLS:
+            failure = _failures.silent_on_tls(config, seconds, may_be_plain=True)
+        elif config.proxy is not None:
+            why = f"no answer {_failures.within(seconds)}"
+            is_there = self._stage is _Stage.PROXY
+            failure = (
+                _failures.not_through_proxy(config, why) if is_there else _failures.no_proxy(self._proxy, why)
+            )
+        elif self._stage is _Stage.TCP:
+            failure = _failures.black_hole(config, seconds)
+        else:
+            failure = _failures.slow_name(config.host, seconds)
+        self.failure = failure
+        return TimeoutError(f"cannot connect to {config.address}: {failure.line}")
+
+    @property
+    def _proxy(self) -> str:
+        """The proxy's URL as it may be shown."""
+        assert self._config.proxy is not None
+        return bare(self._config.proxy.get_secret_value())
 
     def _on_handshake_message(self, message: Message) -> None:
         data = _protocol.parse_data(message.data)
@@ -277,6 +338,7 @@ class Connection(picows.WSListener):
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport
+        self._stage = _Stage.GREETING
 
     # on_ws_frame is what fits the moment: any frame until the greeting, then the fast way, and little at the end.
 
@@ -714,22 +776,30 @@ def url_of(config: ReverbConfig) -> str:
     return f"{config.scheme}://{config.address}{quote(config.path)}/app/{quote(config.app_key, safe='')}?{query}"
 
 
-def _explain_handshake(address: str, error: picows.WSHandshakeError) -> ConnectionError:
-    status = re.match(rb"HTTP/\d\.\d (\d{3})", error.raw_header or b"")
-    if status is None or status[1] == b"101":
-        return ConnectionError(f"{address} does not answer like a WebSocket server: {visible(str(error))}")
-    code = int(status[1])
-    hints = {
-        401: "something in front of it wants a login",
-        403: "something in front of it refuses: a proxy or a firewall",
-        404: "check REVERB_PATH (the server's REVERB_SERVER_PATH), REVERB_PORT, and any proxy in front of it",
-        426: "a proxy in front of it does not pass the Upgrade header on",
-    }
-    if 300 <= code < 400:
-        hint = "it redirects; check REVERB_SCHEME and REVERB_PORT"
-    else:
-        hint = hints.get(code, "the server, or a proxy in front of it, is not ready")
-    return ConnectionError(f"{address} refused the WebSocket with HTTP status {code}: {hint}", code=code)
+def _without_frames(error: BaseException) -> BaseException:
+    """Drop the frames that an error keeps, and those behind it: in picows' own stands the password of a proxy."""
+    each: BaseException | None = error
+    while each is not None:
+        each = each.with_traceback(None)
+        each = each.__cause__ or each.__context__
+    return error
+
+
+def _explain_handshake(config: ReverbConfig, error: picows.WSHandshakeError) -> tuple[Failure, int | None]:
+    """What an answer that is no good 101 means, and its status unless that is 101."""
+    raw = error.raw_header or b""
+    answer = _failures.parse_head(raw)
+    if answer is None:
+        return _failures.not_http(config, raw), None
+    status, headers = answer
+    if status != 101:
+        body = error.raw_body or b""
+        if headers.get("transfer-encoding", "").lower().endswith("chunked"):
+            body = _failures.join_chunks(body)
+        return _failures.upgrade_refused(config, status, headers, body.decode(errors="replace")), status
+    if isinstance(error, picows.WSInvalidHeaderError):
+        return _failures.not_websocket(error.name, headers), None
+    return Failure(visible(str(error)), ()), None
 
 
 def _explain_refusal(config: ReverbConfig, error: ServerError) -> str:

@@ -21,7 +21,6 @@ from aiohttp import web
 
 from reverb import ReverbConfig
 from reverb._settings import look_up
-from reverb.cli import diagnosis
 from reverb.cli.examination import Examination, Step
 from reverb.cli.process import ExitCode
 from reverb.server import App, RateLimiting, ReverbServer
@@ -551,9 +550,7 @@ BROKEN = [
         "not-tls", over({"scheme": "wss", **IMPATIENT}, http(never)), "TLS", "check REVERB_PORT and REVERB_SCHEME"
     ),
     row("tls-port", over({"scheme": "ws"}, tls("127.0.0.1")), ["HTTP upgrade", "HTTP API"], "REVERB_SCHEME=wss"),
-    row(
-        "expired", tls("127.0.0.1", days=(-30, -4)), "TLS", "Renew the server's", detail=", 4 days ago (issued by"
-    ),
+    row("expired", tls("127.0.0.1", days=(-30, -4)), "TLS", "must be renewed", detail=", 4 days ago (issued by"),
     row("not-yet-valid", tls("127.0.0.1", days=(3, 30)), "TLS", "This machine's clock", detail="not valid before"),
     row(
         "other-host",
@@ -606,7 +603,7 @@ BROKEN = [
         "REVERB_SCHEME=wss",
     ),
     row("firewall", only_upgrade(answer(403, "")), "HTTP upgrade", "Make an exception for /app/"),
-    row("website", only_upgrade(answer(200, PAGE)), "HTTP upgrade", "REVERB_SERVER_PATH; it is not set"),
+    row("website", only_upgrade(answer(200, PAGE)), "HTTP upgrade", "so the website answers"),
     row(
         "path",
         only_upgrade(NOT_FOUND, path="/wrong"),
@@ -651,9 +648,16 @@ BROKEN = [
         odd_101(Connection="close"),
         "HTTP upgrade",
         "A proxy between here and the server changes",
-        detail="wrong headers for a WebSocket: Connection: close",
+        detail="with “Connection: close”, which is wrong for a WebSocket",
     ),
     row("bad-101", only_upgrade(answer(101, "")), "HTTP upgrade", "changes or caches answers"),
+    row(
+        "changed-101",
+        only_upgrade(answer(101, "", "Upgrade: websocket", "Connection: keep-alive, Upgrade")),
+        "HTTP upgrade",
+        "A proxy in front of the server has added to the header",
+        detail="with “Connection: keep-alive, Upgrade”",
+    ),
     row("ssh", only_upgrade(raw("SSH-2.0-OpenSSH_9.6\r\n")), "HTTP upgrade", "another service's"),
     row("tls-alert", only_upgrade(raw("\x15\x03\x01")), "HTTP upgrade", "REVERB_SCHEME=wss"),
     row("hang-up", over(IMPATIENT, only_upgrade(hang_up)), "HTTP upgrade", "is no web server: REVERB_PORT"),
@@ -916,21 +920,6 @@ async def test_the_clock_is_read_from_the_upgrade_where_it_is_there() -> None:
             "/app/app-key",
             "/apps/app-id/events",
         ]
-
-
-# --- what only some versions of Python find ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "found", ["Missing Authority Key Identifier", "Basic Constraints of CA cert not marked critical"]
-)
-def test_certificates_that_python_has_become_strict_about(found: str) -> None:
-    error = ssl.SSLCertVerificationError("certificate verify failed")
-    error.verify_message = found
-    settings: Any = {**SETTINGS, "host": "reverb.example.com", "scheme": "wss"}
-    problem = diagnosis.certificate(diagnosis.Place(ReverbConfig(**settings), {}), error, None)
-    assert problem.detail == f"the certificate is not trusted: {found}"
-    assert "since 3.13" in problem.causes[0]
 
 
 # --- the channels that are named -------------------------------------------------------------------------------

@@ -8,36 +8,34 @@ from __future__ import annotations
 
 import errno
 import re
-import socket
-import ssl
+import sys
 from collections.abc import Mapping, Set
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import NamedTuple
 
-from .. import ReverbConfig
+from .. import ReverbConfig, _failures
+from .._failures import Certificate, Failure, count_days
 from .._protocol import ServerError, is_auth_refusal
 from .._settings import Found, where
 from ..exceptions import APIError, AuthenticationError, ReverbError
-from .probe import Answer, Certificate
+from .probe import Answer
 from .process import ExitCode
 from .view import plural
+
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
+    from typing_extensions import Self
 
 __all__ = ["Place", "Problem", "Refused"]
 
 _RESTART = "After changes of the server's .env: php artisan config:clear, then php artisan reverb:restart."
-_UPGRADE_HEADERS = (
-    "The proxy does not pass the upgrade on; in nginx's location: proxy_http_version 1.1; "
-    'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "Upgrade";'
-)
-_STRIPS = "nginx's proxy_pass must end behind the port: a path there, or a slash alone,"
 _SEVERAL = (
     "There are several servers that know nothing of each other: REVERB_SCALING_ENABLED=true on all of them, and "
     "one Redis for all."
 )
 _REDIS = "With REVERB_SCALING_ENABLED=true, the server does not reach Redis: REDIS_URL, REDIS_HOST."
 _GUARD = "Broadcast::routes(['middleware' => ['auth:sanctum']])"
-_REVERB_NOT_FOUND = "Not found."
-"""What Reverb says to a path that it does not have. Proxies and websites say other things."""
 _SIGNATURE_LIFETIME = 600
 """Seconds that a signed request of the HTTP API is valid."""
 _EXPIRES_SOON = 14
@@ -60,6 +58,11 @@ class Problem(Exception):  # noqa: N818 - a finding, and nothing that went wrong
         self.code = code
         self.status = status
         """The HTTP status that it is about."""
+
+    @classmethod
+    def of(cls, failure: Failure, *first: str | None) -> Self:
+        """What the client knows, too; ``first`` are causes that only we know to look for."""
+        return cls(failure.seen, *first, *failure.causes)
 
 
 class Refused(Exception):  # noqa: N818
@@ -112,134 +115,17 @@ def _name_source(source: str) -> str:
 # --- to the server ---------------------------------------------------------------------------------------------
 
 
-def no_name(host: str, variable: str, error: OSError | UnicodeError) -> Problem:
-    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
-        return Problem(
-            f"the name {host} can't be looked up at the moment",
-            "This machine is offline, or its DNS server does not answer: see /etc/resolv.conf.",
-            f"{variable}={host} is a name that only another network knows, such as a container's.",
-        )
-    return Problem(
-        f"there is no address for {host}",
-        f"{variable} is misspelt, or the name is not in the DNS (yet).",
-        "Names of containers and services are known inside their own network only; from outside use the host's.",
-    )
-
-
-def slow_name(host: str, seconds: float) -> Problem:
-    return Problem(
-        f"the name {host} was not looked up within {plural(seconds, 'second')}",
-        "This machine's DNS server does not answer: see /etc/resolv.conf.",
-    )
-
-
 def no_answer(what: str, seconds: float, *causes: str | None) -> Problem:
     return Problem(f"no {what} within {plural(seconds, 'second')}", *causes)
 
 
-def black_hole(place: Place, seconds: float) -> Problem:
-    host, port = place.config.host, place.config.port
-    return no_answer(
-        "answer",
-        seconds,
-        f"A firewall drops what is for port {port} of {host}: on the server, or a cloud's security group.",
-        "REVERB_HOST or REVERB_PORT is another machine's.",
-    )
-
-
 def no_connection(place: Place, error: OSError) -> Problem:
-    host, port = place.config.host, place.config.port
-    if error.errno == errno.ECONNREFUSED:
-        return Problem(
-            f"nothing listens on port {port} of {host}: connection refused",
-            f"REVERB_SERVER_PORT is {place.server_port} here, so try REVERB_PORT={place.server_port}."
-            if place.server_port not in (None, str(port))
-            else None,
-            f"REVERB_PORT={port} is wrong: without a proxy it is the server's REVERB_SERVER_PORT, usually 8080.",
-            "The server does not run: php artisan reverb:start.",
-            "It listens elsewhere: REVERB_SERVER_HOST on the server, 0.0.0.0 for all networks.",
-        )
-    if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL):
-        return Problem(
-            f"there is no way to {host}: {error.strerror or error}",
-            "This machine is offline, or has no route there: a VPN, or IPv6.",
-            f"REVERB_HOST={host} is not the server's address.",
-        )
-    return Problem(f"{error.strerror or error}", f"REVERB_HOST={host} or REVERB_PORT={port} is wrong.")
-
-
-def no_proxy(proxy: str, why: str) -> Problem:
-    return Problem(f"no connection to the proxy: {why}", f"REVERB_PROXY={proxy} is wrong, or the proxy is down.")
-
-
-def plain_on_tls(place: Place, is_plain: bool, detail: str) -> Problem:
-    """A TLS handshake that failed; ``is_plain`` is whether the port answers in plain HTTP."""
-    if is_plain:
-        return Problem(
-            f"port {place.config.port} answers in plain HTTP, not in TLS",
-            f"REVERB_SCHEME=ws (or http) for port {place.config.port}.",
-            "Or the port of the proxy that speaks TLS: REVERB_PORT=443, usually.",
-            "Or have Reverb speak TLS itself: 'tls' below 'options' in config/reverb.php.",
-        )
-    return Problem(
-        detail,
-        f"What listens on port {place.config.port} does not speak TLS: check REVERB_PORT and REVERB_SCHEME.",
-        "The server has no certificate for this name, wants one from its clients, or speaks old TLS only.",
-    )
-
-
-def tls_on_plain(place: Place) -> Problem:
-    return Problem(
-        f"port {place.config.port} speaks TLS, and was spoken to in plain",
-        "REVERB_SCHEME=wss (or https).",
-        "Or the port at which Reverb itself listens, in plain: REVERB_PORT=8080, usually.",
-    )
-
-
-def certificate(place: Place, error: ssl.SSLCertVerificationError, seen: Certificate | None) -> Problem:
-    host, now = place.config.host, datetime.now(timezone.utc)
-    issuer = "" if seen is None else f" (issued by {seen.issuer})"
-    reason = error.verify_message.lower()
-    if "expired" in reason:
-        when = "" if seen is None else f" on {seen.not_after:%Y-%m-%d}, {_days(now - seen.not_after)} ago"
-        return Problem(
-            f"the certificate expired{when}{issuer}",
-            "Renew the server's certificate, and reload what serves it: certbot renew, systemctl reload nginx.",
-            f"This machine's clock is wrong: it says {now:%Y-%m-%d %H:%M} UTC.",
-        )
-    if "not yet valid" in reason:
-        when = "" if seen is None else f" before {seen.not_before:%Y-%m-%d %H:%M} UTC"
-        return Problem(
-            f"the certificate is not valid{when}",
-            f"This machine's clock is wrong: it says {now:%Y-%m-%d %H:%M} UTC. Have it set by NTP (timedatectl).",
-            "The server's certificate was made with a wrong clock.",
-        )
-    if "mismatch" in reason or "not valid for" in reason:
-        names = "" if seen is None else f", but for {', '.join(seen.names[:4]) or 'no name at all'}"
-        return Problem(
-            f"the certificate is not for {host}{names}",
-            "REVERB_HOST must be a name that is in the certificate."
-            + (f" Is it {seen.names[0]}?" if seen is not None and seen.names else ""),
-            f"The server must have a certificate for {host}: nginx's server_name and ssl_certificate.",
-        )
-    if any(part in reason for part in ("key identifier", "basic constraints", "key usage")):
-        return Problem(
-            f"the certificate is not trusted{issuer}: {error.verify_message}",
-            "Python checks since 3.13 that certificates follow RFC 5280. Make those of your own authority anew, "
-            "with mkcert or step-ca for instance.",
-        )
-    own_ca = (
-        "If the authority is your own, have this machine trust it: SSL_CERT_FILE=/path/to/ca.pem in the "
-        "environment (or ssl_context=… in the program)."
-    )
-    chain = (
-        "The server leaves out the intermediate certificate: nginx's ssl_certificate must be the fullchain.pem."
-    )
-    is_self_signed = "self-signed" in reason or "self signed" in reason
-    return Problem(
-        f"the certificate is not trusted{issuer}: {error.verify_message}",
-        *((own_ca, None) if is_self_signed else (chain, own_ca)),
-        "This machine's list of authorities is missing or old: the package ca-certificates.",
+    is_elsewhere = error.errno == errno.ECONNREFUSED and place.server_port not in (None, str(place.config.port))
+    return Problem.of(
+        _failures.no_connection(place.config, error),
+        f"REVERB_SERVER_PORT is {place.server_port} here, so try REVERB_PORT={place.server_port}."
+        if is_elsewhere
+        else None,
     )
 
 
@@ -247,12 +133,8 @@ def describe_certificate(version: str | None, seen: Certificate) -> str:
     left = seen.not_after - datetime.now(timezone.utc)
     until = f"valid until {seen.not_after:%Y-%m-%d}"
     if left.days < _EXPIRES_SOON:
-        until += f", only {_days(left)} more"
+        until += f", only {count_days(left)} more"
     return f"{version}, certificate by {seen.issuer}, {until}"
-
-
-def _days(span: timedelta) -> str:
-    return plural(span.days, "day") if span.days else plural(span.seconds // 3600, "hour")
 
 
 # --- the upgrade -----------------------------------------------------------------------------------------------
@@ -260,150 +142,29 @@ def _days(span: timedelta) -> str:
 
 def upgrade_refused(place: Place, answer: Answer, working_path: str | None) -> Problem:
     """An HTTP answer that is not 101. ``working_path`` is a ``REVERB_PATH`` with which it is."""
-    status, server = answer.status, answer.headers.get("server", "")
-    by = f" by {server}" if server else ""
-    path = f"{place.config.path}/app/…"
-    detail = f"HTTP status {status}{by} for {path}"
-    excerpt = _excerpt(answer)
-    if excerpt:
-        detail += f": {excerpt}"
-    if "plain HTTP request was sent to HTTPS port" in answer.body:
-        return tls_on_plain(place)
-    if 300 <= status < 400:
-        return _redirected(place, answer)
-    # Reverb answers 500 to a request for /app/KEY that is no upgrade; ratchet's older handshake answers 426.
-    if status in (400, 426) or (status == 500 and "Internal server error" in answer.body):
-        return Problem(
-            detail, _UPGRADE_HEADERS, "Something else than Reverb listens there: REVERB_HOST, REVERB_PORT."
-        )
-    if status in (502, 503, 504):
-        return Problem(
-            detail,
-            "Reverb does not run behind the proxy: php artisan reverb:start, and Supervisor to start it again.",
-            "The proxy looks in the wrong place: nginx's proxy_pass must have the server's REVERB_SERVER_PORT, "
-            "such as http://127.0.0.1:8080.",
-        )
-    if status in (401, 403, 407):
-        return Problem(
-            detail,
-            "Something in front of the server refuses: a firewall, a proxy that wants a login, Cloudflare. "
-            f"Make an exception for {place.config.path}/app/ there.",
-        )
-    if status == 404 or status < 300 or status == 405:
-        return _not_found(place, answer, detail, working_path)
-    return Problem(detail, "The server, or the proxy in front of it, has failed: see its log.", _UPGRADE_HEADERS)
-
-
-def is_reverbs_not_found(answer: Answer) -> bool:
-    return answer.status == 404 and answer.body.strip() == _REVERB_NOT_FOUND
-
-
-def _not_found(place: Place, answer: Answer, detail: str, working_path: str | None) -> Problem:
-    path, set_path = place.config.path, None
-    if place.server_path is not None and place.server_path.strip("/") != path.strip("/"):
-        set_path = f"REVERB_SERVER_PATH is {place.server_path} here, so try REVERB_PATH={place.server_path}."
-    strips = f"The proxy cuts {path}/app off before it passes the request on. {_STRIPS} replaces it."
+    failure = _failures.upgrade_refused(place.config, answer.status, answer.headers, answer.body)
     if working_path == "":
-        return Problem(detail, "REVERB_PATH must be empty: without it the server answers.")
+        return Problem(failure.seen, "REVERB_PATH must be empty: without it the server answers.")
     if working_path is not None:
-        return Problem(detail, strips, f"Until that is mended, REVERB_PATH={working_path} works.")
-    other_path = f"REVERB_PATH must be the server's REVERB_SERVER_PATH; it is {path or 'not set'}."
-    if is_reverbs_not_found(answer):
         return Problem(
-            f"{detail}, which is Reverb's own answer",
-            set_path,
-            other_path,
-            strips if "server" in answer.headers else None,
+            failure.seen,
+            _failures.strips_path(place.config),
+            f"Until that is mended, REVERB_PATH={working_path} works.",
         )
-    return Problem(
-        detail,
-        set_path,
-        other_path,
-        f"The proxy has no location for it, so the website answers: in nginx, location {path}/app with proxy_pass "
-        "to Reverb.",
-        f"REVERB_HOST or REVERB_PORT={place.config.port} is the website's, not Reverb's (usually 8080).",
+    is_about_path = any(cause.startswith("REVERB_PATH") for cause in failure.causes)
+    is_other = place.server_path is not None and place.server_path.strip("/") != place.config.path.strip("/")
+    return Problem.of(
+        failure,
+        f"REVERB_SERVER_PATH is {place.server_path} here, so try REVERB_PATH={place.server_path}."
+        if is_about_path and is_other
+        else None,
     )
 
 
-def _redirected(place: Place, answer: Answer) -> Problem:
-    target = answer.headers.get("location", "").partition("?")[0]
-    detail = (
-        f"HTTP status {answer.status}: it redirects to {target.replace(place.config.app_key, '…') or 'nowhere'}"
-    )
-    match = re.match(r"(https?)://([^/:]+)(?::(\d+))?", target)
-    if match is not None and match[1] == "https" and not place.is_tls:
-        return Problem(detail, f"REVERB_SCHEME=wss (or https) and REVERB_PORT={match[3] or 443}.")
-    if match is not None and match[2] != place.config.host:
-        return Problem(detail, f"REVERB_HOST={match[2]}, if that is the server.")
-    return Problem(
-        detail,
-        "REVERB_HOST, REVERB_PORT or REVERB_SCHEME is the website's, not Reverb's.",
-        "The proxy redirects what it should pass on: it needs a location for /app.",
-    )
-
-
-def unusual_headers(answer: Answer) -> str:
-    """What a 101 has other than servers send it: WebSocket libraries may refuse that."""
-    wanted = {"Upgrade": "websocket", "Connection": "upgrade"}
-    return " and ".join(
-        f"{name}: {answer.headers[name.lower()]}" if name.lower() in answer.headers else f"no {name}"
-        for name, value in wanted.items()
-        if answer.headers.get(name.lower(), "").lower() != value
-    )
-
-
-def not_websocket(answer: Answer) -> Problem:
-    return Problem(
-        "HTTP status 101, but with the wrong headers for a WebSocket: "
-        f"{unusual_headers(answer) or 'a Sec-WebSocket-Accept that is not for our key'}",
-        "A proxy between here and the server changes or caches answers: Upgrade, Connection and "
-        "Sec-WebSocket-Accept must come through as the server sends them.",
-        f"What listens there is no WebSocket server: {answer.headers.get('server', 'REVERB_HOST, REVERB_PORT')}.",
-    )
-
-
-def not_http(place: Place, start: bytes) -> Problem:
-    if start[:2] == b"\x15\x03":  # a TLS alert
-        return tls_on_plain(place)
-    shown = ascii(start.decode(errors="replace"))
-    return Problem(
-        f"what listens there does not speak HTTP; it says {shown}",
-        f"REVERB_PORT={place.config.port} is another service's.",
-    )
-
-
-def hung_up(place: Place) -> Problem:
-    return Problem(
-        "the connection was closed without an answer",
-        f"What listens on port {place.config.port} is no web server: REVERB_PORT.",
-        "The server, or the proxy in front of it, has failed or refuses this machine: see its log.",
-    )
-
-
-def upgrade_unanswered(place: Place, seconds: float) -> Problem:
-    return no_answer(
-        "answer to the HTTP request",
-        seconds,
-        "The server hangs: see whether it is busy, and restart it (php artisan reverb:restart).",
-        f"What listens on port {place.config.port} is no web server: REVERB_PORT.",
-    )
-
-
-def not_through_proxy(place: Place, error: ReverbError) -> Problem:
-    return Problem(
-        str(error),
-        "REVERB_PROXY is wrong, or that proxy lets nobody through to "
-        f"{place.address}: see its log, and what it allows for CONNECT.",
-        "REVERB_HOST, REVERB_PORT, REVERB_SCHEME or REVERB_PATH is wrong; without REVERB_PROXY more can be seen.",
-    )
-
-
-def _excerpt(answer: Answer) -> str:
-    text = " ".join(answer.body.split())
-    if text.startswith("<"):
-        title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE)
-        return f"a page, “{title[1].strip()[:60]}”" if title else "a page of HTML"
-    return f"“{text[:60]}”" if text else ""
+def not_through_proxy(error: ReverbError, failure: Failure | None) -> Problem:
+    """``failure`` is what the client knows of ``error``."""
+    more = "Without REVERB_PROXY, where that is possible, more can be seen."
+    return Problem(str(error), more) if failure is None else Problem(failure.seen, *failure.causes, more)
 
 
 # --- the application -------------------------------------------------------------------------------------------
@@ -442,15 +203,11 @@ def over_quota(error: ReverbError) -> Problem:
     )
 
 
-def not_greeted(place: Place, error: ReverbError) -> Problem:
+def not_greeted(error: ReverbError, failure: Failure | None) -> Problem:
+    """``failure`` is what the client knows of ``error``."""
     if error.code is not None and 4000 <= error.code < 4100:
         return Problem(str(error), "See what the server's log says.")
-    return Problem(
-        f"the WebSocket opened, but the server did not greet: {error}",
-        "What answers is no Pusher-protocol server, or hangs: REVERB_HOST, REVERB_PORT, REVERB_PATH.",
-        "A proxy opens WebSockets by itself, and does not pass on what is in them.",
-        "The server uses scaling, and does not reach Redis: REVERB_SCALING_ENABLED, REDIS_URL.",
-    )
+    return Problem.of(failure or _failures.not_greeted(error))
 
 
 def lost(error: ReverbError) -> Problem:
@@ -709,8 +466,10 @@ def api(place: Place, error: ReverbError, *, is_clock_off: bool) -> Problem:
             f"The proxy passes on {config.path}/app, but not {config.path}/apps: in nginx, "
             f"location ~ ^{config.path}/apps? with proxy_pass to Reverb.",
         )
-        if _REVERB_NOT_FOUND in text:
-            strips = f"The proxy changes what is below {config.path}/apps. {_STRIPS} replaces the location's."
+        if _failures.NOT_FOUND in text:
+            strips = (
+                f"The proxy changes what is below {config.path}/apps. {_failures.STRIPS} replaces the location's."
+            )
             other_path = f"REVERB_PATH must be the server's REVERB_SERVER_PATH; it is {config.path or 'not set'}."
             return Problem(f"{detail}, which is Reverb's own answer", strips, other_path, code=code)
         is_from_server = "application" in text.lower() or re.search(r"\bapp\b", text.lower())

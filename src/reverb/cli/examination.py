@@ -13,9 +13,10 @@ from time import monotonic, time
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from .. import EndpointAuthorizer, ReverbAPI, ReverbConfig, SecretAuthorizer
+from .. import EndpointAuthorizer, ReverbAPI, ReverbConfig, SecretAuthorizer, _failures
 from .._connection import Connection, Traffic, url_of
 from .._dispatch import Dispatcher
+from .._failures import Certificate, Failure
 from .._protocol import (
     Message,
     encode_channel_data,
@@ -36,7 +37,6 @@ from .diagnosis import Place, Problem, Refused
 from .probe import (
     AddressInfo,
     Answer,
-    Certificate,
     Line,
     NotHTTPError,
     present_certificate,
@@ -123,6 +123,8 @@ class Examination:
         self._line: Line | None = None
         self._session: _Session | None = None
         self._refusal: ReverbError | None = None
+        self._failure: Failure | None = None
+        """What the connection knows of that."""
         self._greeted_in = 0.0
         self._published_at = 0.0
         self._offset: float | None = None
@@ -198,9 +200,9 @@ class Examination:
         try:
             self._addresses = await self._within(seconds, resolve(host, port))
         except asyncio.TimeoutError:
-            raise diagnosis.slow_name(host, seconds) from None
+            raise Problem.of(_failures.slow_name(host, seconds)) from None
         except (OSError, UnicodeError) as error:
-            raise diagnosis.no_name(host, variable, error) from None
+            raise Problem.of(_failures.no_name(host, variable, error)) from None
         found = list(dict.fromkeys(str(address[0]) for *_, address in self._addresses))
         of = "the proxy " if self._proxy is not None else ""
         return f"{of}{host} is {', '.join(found)}" if found != [host] else f"{of}{host} is an address"
@@ -211,11 +213,12 @@ class Examination:
             self._line = await self._within(seconds, Line.open(self._addresses))
         except asyncio.TimeoutError:
             if self._proxy is not None:
-                raise diagnosis.no_proxy(self._proxy, f"no answer within {seconds:g} s") from None
-            raise diagnosis.black_hole(self._place, seconds) from None
+                why = f"no answer {_failures.within(seconds)}"
+                raise Problem.of(_failures.no_proxy(self._proxy, why)) from None
+            raise Problem.of(_failures.black_hole(self._config, seconds)) from None
         except OSError as error:
             if self._proxy is not None:
-                raise diagnosis.no_proxy(self._proxy, error.strerror or str(error)) from None
+                raise Problem.of(_failures.no_proxy(self._proxy, _failures.reason_of(error))) from None
             raise diagnosis.no_connection(self._place, error) from None
         return f"connected to {self._line.peer}"
 
@@ -229,15 +232,18 @@ class Examination:
             context = self._ssl_context or ssl.create_default_context()
             is_plain = await self._within(seconds, self._shake_hands(self._line, context))
         except ssl.SSLCertVerificationError as error:
-            raise diagnosis.certificate(self._place, error, await self._look_at_certificate()) from None
+            found = await self._look_at_certificate()
+            raise Problem.of(_failures.bad_certificate(config.host, error, found)) from None
         except asyncio.TimeoutError:
-            detail = f"no answer to TLS within {seconds:g} s"
-            raise diagnosis.plain_on_tls(self._place, await self._speaks("ws"), detail) from None
+            is_plain = await self._speaks("ws")
+            failure = _failures.silent_on_tls(config, seconds, may_be_plain=False)
+            raise Problem.of(_failures.plain_on_tls(config) if is_plain else failure) from None
         except OSError as error:  # ssl.SSLError is one
-            detail = f"no TLS: {getattr(error, 'reason', None) or error.strerror or 'the connection was closed'}"
-            raise diagnosis.plain_on_tls(self._place, await self._speaks("ws"), detail) from None
+            is_plain = await self._speaks("ws")
+            failure = _failures.no_tls(config, error)
+            raise Problem.of(_failures.plain_on_tls(config) if is_plain else failure) from None
         if is_plain:
-            raise diagnosis.plain_on_tls(self._place, is_plain, "")
+            raise Problem.of(_failures.plain_on_tls(config))
         return diagnosis.describe_certificate(self._line.tls.version(), Certificate.of(self._line.tls))
 
     async def _shake_hands(self, line: Line, context: ssl.SSLContext) -> bool:
@@ -273,24 +279,26 @@ class Examination:
         try:
             answer = await self._within(seconds, self._ask_for_upgrade(self._line, self._config, key))
         except asyncio.TimeoutError:
-            raise diagnosis.upgrade_unanswered(self._place, seconds) from None
+            raise Problem.of(_failures.upgrade_unanswered(self._config, seconds)) from None
         except NotHTTPError as error:
-            raise diagnosis.not_http(self._place, error.start) from None
+            raise Problem.of(_failures.not_http(self._config, error.start)) from None
         except (EOFError, OSError):
             if not self._place.is_tls and await self._speaks("wss"):
-                raise diagnosis.tls_on_plain(self._place) from None
-            raise diagnosis.hung_up(self._place) from None
+                raise Problem.of(_failures.tls_on_plain(self._config)) from None
+            raise Problem.of(_failures.hung_up(self._config, may_be_tls=False)) from None
         self._note_date(answer)
         if answer.status != 101:
             raise diagnosis.upgrade_refused(self._place, answer, await self._find_path(answer))
         if answer.headers.get("sec-websocket-accept") != accept:
-            raise diagnosis.not_websocket(answer)
-        if diagnosis.unusual_headers(answer):
+            wrong = _failures.wrong_header(answer.headers) or "Sec-WebSocket-Accept"
+            raise Problem.of(_failures.not_websocket(wrong, answer.headers))
+        unusual = _failures.wrong_header(answer.headers)
+        if unusual is not None:
             took = self._took
             refusal = await self._open_session()
             self._took = took
             if refusal is not None and refusal.code is None:
-                raise diagnosis.not_websocket(answer)
+                raise Problem.of(_failures.not_websocket(unusual, answer.headers))
         by = answer.headers.get("server") or answer.headers.get("x-powered-by")
         return f"{self._config.path}/app/… is a WebSocket" + (f", by {by}" if by else "")
 
@@ -313,7 +321,7 @@ class Examination:
             return None
         ours = self._config.path
         paths = [""] if ours else []
-        if diagnosis.is_reverbs_not_found(answer):
+        if _failures.is_not_found(answer.status, answer.body):
             paths.append(f"{ours}/app")
         for path in paths:
             with suppress(asyncio.TimeoutError, OSError, EOFError, NotHTTPError):
@@ -330,7 +338,7 @@ class Examination:
         """Through a proxy the layers can't be looked at one by one: they are tried at once."""
         error = await self._open_session()
         if error is not None and not (error.code or 0) >= 4000:
-            raise diagnosis.not_through_proxy(self._place, error)
+            raise diagnosis.not_through_proxy(error, self._failure)
         return f"{self._config.path}/app/… is a WebSocket, through the proxy"
 
     @property
@@ -354,9 +362,11 @@ class Examination:
     async def _open_session(self) -> ReverbError | None:
         """Connect as the client does; return why that was not possible."""
         try:
-            self._session = await self._within(None, _Session.open(self._config, self._ssl_context))
+            session = _Session(self._config)
+            await self._within(None, session.open(self._ssl_context))
+            self._session = session
         except ReverbError as error:
-            self._refusal = error
+            self._refusal, self._failure = error, session.connection.failure
         self._greeted_in = self._took
         return self._refusal
 
@@ -384,7 +394,9 @@ class Examination:
         origin = f"{'https' if self._place.is_tls else 'http'}://{self._config.host}"
         try:
             config = replace(self._config, origin=origin, connect_timeout=self._look_timeout)
-            await (await _Session.open(config, self._ssl_context)).close()
+            session = _Session(config)
+            await session.open(self._ssl_context)
+            await session.close()
         except ReverbError:
             return None
         return origin
@@ -395,7 +407,7 @@ class Examination:
             assert self._refusal is not None
             if self._refusal.code == 4004:
                 raise diagnosis.over_quota(self._refusal)
-            raise diagnosis.not_greeted(self._place, self._refusal)
+            raise diagnosis.not_greeted(self._refusal, self._failure)
         theirs, ours = self._session.connection.activity_timeout, self._config.ping_interval
         if theirs is None:
             return f"no activity timeout; we ping after {ours:g} s of silence"
@@ -460,8 +472,9 @@ class Examination:
         return "one went to another connection"
 
     async def _trigger_to_another(self, session: _Session) -> None:
+        other = _Session(self._config)
         try:
-            other = await _Session.open(self._config, self._ssl_context)
+            await other.open(self._ssl_context)
         except ReverbError as error:
             raise diagnosis.no_second_connection(error) from None
         try:
@@ -616,12 +629,9 @@ class _Session:
         self._inbox: asyncio.Queue[Message | ConnectionError] = asyncio.Queue()
         self._end: asyncio.Task[None]
 
-    @classmethod
-    async def open(cls, config: ReverbConfig, ssl_context: ssl.SSLContext | None) -> _Session:
-        self = cls(config)
+    async def open(self, ssl_context: ssl.SSLContext | None) -> None:
         await self.connection.open(ssl_context)
         self._end = spawn(self._watch())
-        return self
 
     async def _watch(self) -> None:
         self._inbox.put_nowait(await self.connection.wait_lost())

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import hashlib
 import os
-import re
 import socket
 import ssl
 import threading
@@ -18,9 +17,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import aiohappyeyeballs
 
+from .._failures import Certificate, join_chunks, parse_head
+
 __all__ = [
     "Answer",
-    "Certificate",
     "Line",
     "NotHTTPError",
     "present_certificate",
@@ -150,13 +150,10 @@ async def _read_answer(reader: asyncio.StreamReader) -> Answer:
         if not chunk or len(received) > _MAX_HEAD:
             raise EOFError
     head, _, body = received.partition(b"\r\n\r\n")
-    first, *lines = head.decode("latin-1").split("\r\n")
-    match = re.match(r"HTTP/\d(?:\.\d)? (\d{3})", first)
-    if match is None:
+    parsed = parse_head(head)
+    if parsed is None:
         raise NotHTTPError(received[:16])
-    fields = (line.partition(":") for line in lines)
-    headers = {name.strip().lower(): value.strip() for name, _, value in fields}
-    status = int(match[1])
+    status, headers = parsed
     if status != 101:
         is_chunked = headers.get("transfer-encoding", "").lower().endswith("chunked")
         length = headers.get("content-length", "")
@@ -164,7 +161,7 @@ async def _read_answer(reader: asyncio.StreamReader) -> Answer:
         end = _LAST_CHUNK if is_chunked else None
         with suppress(asyncio.TimeoutError, OSError):
             await asyncio.wait_for(_read_more(reader, buffer := bytearray(body), wanted, end), _BODY_TIMEOUT)
-        body = _join_chunks(bytes(buffer)) if is_chunked else bytes(buffer)
+        body = join_chunks(bytes(buffer)) if is_chunked else bytes(buffer)
     return Answer(status, headers, body.decode(errors="replace"))
 
 
@@ -176,18 +173,6 @@ async def _read_more(reader: asyncio.StreamReader, buffer: bytearray, wanted: in
         buffer += chunk
 
 
-def _join_chunks(body: bytes) -> bytes:
-    """Return what is in the chunks of a body (RFC 9112, 7.1), as far as it goes."""
-    content = b""
-    while (match := re.match(rb"([0-9a-fA-F]{1,8})[^\r\n]*\r\n", body)) is not None and (
-        size := int(match[1], 16)
-    ):
-        start = match.end()
-        content += body[start : start + size]
-        body = body[start + size :].removeprefix(b"\r\n")
-    return content
-
-
 def upgrade_key() -> tuple[str, str]:
     """Make a handshake's key; return it and the answer that it wants (RFC 6455, 4.2.2)."""
     key = base64.b64encode(os.urandom(16)).decode()
@@ -196,26 +181,6 @@ def upgrade_key() -> tuple[str, str]:
 
 
 # --- certificates ----------------------------------------------------------------------------------------------
-
-
-class Certificate(NamedTuple):
-    names: tuple[str, ...]
-    """Host names and addresses that it is for."""
-    issuer: str
-    not_before: datetime
-    not_after: datetime
-
-    @classmethod
-    def of(cls, tls: ssl.SSLObject) -> Certificate:
-        """The server's, once it was verified."""
-        fields: Mapping[str, Any] = tls.getpeercert() or {}
-        issuer = {name: value for group in fields["issuer"] for name, value in group}
-        return cls(
-            tuple(value for _, value in fields.get("subjectAltName", ())),
-            issuer.get("organizationName") or issuer.get("commonName") or "an issuer without a name",
-            _time(fields["notBefore"]),
-            _time(fields["notAfter"]),
-        )
 
 
 async def present_certificate(addresses: Sequence[AddressInfo], host: str) -> Certificate:
@@ -242,10 +207,6 @@ async def _handshake(addresses: Sequence[AddressInfo], host: str, context: ssl.S
         return read(line.tls)
     finally:
         line.close()
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), timezone.utc)
 
 
 async def speaks(scheme: str, addresses: Sequence[AddressInfo], host: str, timeout: float = 3.0) -> bool:
