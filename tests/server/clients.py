@@ -115,6 +115,18 @@ class Client:
         """Return what comes until the server ends the connection; b"" is a bare TCP EOF."""
         return await soon(self._reader.read())
 
+    async def cut_off(self) -> None:
+        """Return when the connection is gone, without reading."""
+
+        async def write() -> None:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    self.send(b"", PONG)
+                    await self._writer.drain()
+                    await asyncio.sleep(0.01)
+
+        await soon(write())
+
     def drop(self) -> None:
         self._writer.close()
 
@@ -178,9 +190,10 @@ async def call(
     key: str = "app-key",
     secret: str = "app-secret",
 ) -> tuple[int, str]:
-    """Send a signed request to the HTTP API of the default app; ``body`` is text, or made into JSON."""
+    """Send a signed request to the HTTP API of the default app; ``body`` is text or bytes, or made into JSON."""
     path = f"/apps/app-id{path}"
-    raw = b"" if body is None else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    text = body if isinstance(body, str | bytes) else "" if body is None else json.dumps(body)
+    raw = text.encode() if isinstance(text, str) else text
     signed = sign_request(key, secret, method, path, query or {}, raw, 0)
     parameters = "&".join(f"{name}={value}" for name, value in signed.items())
     return await request(server, method, f"{prefix}{path}?{parameters}", raw)

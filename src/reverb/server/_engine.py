@@ -6,7 +6,7 @@ import asyncio
 import re
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 from . import _http
@@ -17,8 +17,16 @@ from ._frames import close_frame, error_frame
 from ._journal import Journal
 from ._websocket import Connection
 
+TIMEOUT: Final = 30.0
+"""Seconds that a client has to send its request, and at the end to read what was written for it."""
+MAX_UNREAD: Final = 64 * 1024 * 1024
+"""Bytes that may wait for clients that don't read, for all of them together. Real Reverb has no limit."""
 _LINGER: Final = 1.0
 """Seconds for a client to take note of an answer that came while it was still sending."""
+_READ_AT_ONCE: Final = 16 * 1024
+"""Bytes of one client that are looked at before it is the others' turn."""
+_CHUNK: Final = 64 * 1024
+"""Bytes that waiting frames are gathered to."""
 
 
 class Engine:
@@ -46,6 +54,7 @@ class Engine:
         self.faults = Faults()
         self.channels = [Channels(app, self.journal, self.faults.denied, strict=strict) for app in apps]
         self.peers: dict[Peer, None] = {}
+        self.unread = 0
         self.loop: asyncio.AbstractEventLoop | None = None
         self._ssl_context = ssl_context
         self._tick = tick
@@ -114,8 +123,12 @@ class Engine:
                 subscriber.look()
 
 
-class Peer(asyncio.Protocol):
-    """A TCP connection: a request to the HTTP API, or one that becomes a client's WebSocket."""
+class Peer(asyncio.BufferedProtocol):
+    """A TCP connection: a request to the HTTP API, or one that becomes a client's WebSocket.
+
+    asyncio lets a write buffer grow without bound, and some versions walk all of it at each write. So what the
+    client is not ready to read waits here.
+    """
 
     _transport: asyncio.Transport
 
@@ -123,32 +136,54 @@ class Peer(asyncio.Protocol):
         self.connection: Connection | None = None
         self.is_closed = False
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.unread = 0
         self._engine = engine
-        self._received = b""
+        self._buffer = bytearray(_READ_AT_ONCE)
+        self._reader = _http.RequestReader(engine.max_request_size)
         self._is_answered = False
         self._delayed: deque[tuple[asyncio.TimerHandle, bytes | None]] = deque()
-        self._linger: asyncio.TimerHandle | None = None
+        self._waiting: deque[bytearray] = deque()
+        self._may_write = True
+        self._closes_when_read = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # other event loops have classes of their own
         self._engine.peers[self] = None
+        self._set_timer(TIMEOUT, self._time_out)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self.is_closed:
             return
+        data = bytes(self._buffer[:nbytes])
         if self.connection is not None:
             self.connection.receive_data(data)
         elif not self._is_answered:
-            self._received += data
-            self._serve()
+            self._serve(data)
+
+    def pause_writing(self) -> None:
+        self._may_write = False
+
+    def resume_writing(self) -> None:
+        self._may_write = True
+        while self._waiting and self._may_write:
+            chunk = self._waiting.popleft()
+            self._count(-len(chunk))
+            self._transport.write(chunk)
+        if self._closes_when_read and not self._waiting:
+            self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
-        for timer in [self._linger, *(timer for timer, _ in self._delayed)]:
-            if timer is not None:
-                timer.cancel()
         if self.connection is not None:
             self.connection.end()
+        self._cancel_timer()
+        for timer, _ in self._delayed:
+            timer.cancel()
+        self._count(-self.unread)
         del self._engine.peers[self]
         self.lost.set_result(None)
 
@@ -163,33 +198,77 @@ class Peer(asyncio.Protocol):
     def abort(self) -> None:
         self._transport.abort()
 
+    def give_up(self) -> None:
+        """End the connection, and forget what its client has not read."""
+        who = None if self.connection is None else self.connection.socket_id
+        self._engine.journal.note(f"ended: {self.unread} bytes were not read", who, failed=True)
+        self.is_closed = True
+        self._count(-self.unread)
+        self._waiting.clear()
+        self.abort()
+
+    def _count(self, size: int) -> None:
+        """Count bytes that wait, and end the connection with the most of them if they are too many."""
+        self.unread += size
+        self._engine.unread += size
+        if self._engine.unread > MAX_UNREAD:
+            max(self._engine.peers, key=lambda peer: peer.unread).give_up()
+
     def _pass_on(self, data: bytes | None) -> None:
         """Send, or close if there are no data: at once, or behind what is being delayed."""
         delay = self._engine.faults.delay
+        if self._transport.is_closing():
+            return  # asyncio complains of what is written behind a reset
         if delay or self._delayed:
             # What comes later is not sent before it, even if the delay has been taken back.
             timer = asyncio.get_running_loop().call_later(delay, self._pass_on_delayed)
             self._delayed.append((timer, data))
+            self._count(len(data or b""))
         else:
             self._write_or_close(data)
 
     def _pass_on_delayed(self) -> None:
         _, data = self._delayed.popleft()
-        self._write_or_close(data)
+        self._count(-len(data or b""))
+        if not self._transport.is_closing():
+            self._write_or_close(data)
 
     def _write_or_close(self, data: bytes | None) -> None:
         if data is None:
-            self._transport.close()
-        elif not self._transport.is_closing():  # asyncio complains of what is written behind a reset
+            self._set_timer(TIMEOUT, self.abort)
+            self._closes_when_read = True
+            if not self._waiting:
+                self._transport.close()
+        elif self._may_write:
             self._transport.write(data)
+        else:
+            if not self._waiting or len(self._waiting[-1]) >= _CHUNK:
+                self._waiting.append(bytearray())
+            self._waiting[-1] += data
+            self._count(len(data))
 
-    def _serve(self) -> None:
+    def _set_timer(self, delay: float, action: Callable[[], None]) -> None:
+        self._cancel_timer()
+        self._timer = asyncio.get_running_loop().call_later(delay, action)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _time_out(self) -> None:
+        if self._reader.has_begun:
+            self._refuse(None, _http.RequestError(408, "Request timeout."))
+        else:
+            self.close()
+
+    def _serve(self, data: bytes) -> None:
         request = None
         try:
-            request = _http.read_request(self._received, self._engine.max_request_size)
+            request = self._reader.feed(data)
             if request is None:
                 return
             self._is_answered = True
+            self._cancel_timer()
             match = re.fullmatch(f"{re.escape(self._engine.prefix)}/app/([^/]+)", request.path)
             if match is not None and request.method == "GET":
                 self._open(request, match[1])
@@ -223,6 +302,6 @@ class Peer(asyncio.Protocol):
         if request is None and self._transport.can_write_eof():
             # It may be sending still; closing now could take the answer away from it.
             self._transport.write_eof()
-            self._linger = asyncio.get_running_loop().call_later(_LINGER, self.close)
+            self._set_timer(_LINGER, self.close)
         else:
             self.close()

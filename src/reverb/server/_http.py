@@ -56,27 +56,83 @@ class Request:
         return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
 
-def read_request(received: bytes, max_size: int) -> Request | None:
-    """Return the request that was received, None while it is not complete; raise RequestError if it is none.
+class RequestReader:
+    """Makes a request of the bytes that a client sends.
 
-    ``max_size`` is in bytes, of head and body together: Reverb's ``max_request_size``. As in Reverb, what follows
-    the head of a request without a length is its body: frames that come before the handshake's answer are lost.
+    ``max_size`` is in bytes, of head and body together: Reverb's ``max_request_size``.
     """
-    if len(received) > max_size:
-        raise RequestError(413, "Payload too large.")
-    head, separator, body = received.partition(b"\r\n\r\n")
-    if not separator:
-        return None
-    first, *lines = head.decode("latin-1").split("\r\n")
+
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size
+        self._received = bytearray()
+        self._head: _Head | None = None
+        self._body_at = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the client has sent anything."""
+        return bool(self._received)
+
+    def feed(self, data: bytes) -> Request | None:
+        """Return the request once it is complete; raise RequestError if it is none, or is refused for its head.
+
+        As in Reverb, what follows the head of a request without a length is its body: frames that come before the
+        handshake's answer are lost.
+        """
+        searched = max(len(self._received) - 3, 0)
+        self._received += data
+        if self._head is None:
+            end = self._received.find(b"\r\n\r\n", searched)
+            if end < 0:
+                self._check_size(len(self._received))
+                return None
+            self._check_size(end)
+            self._head, self._body_at = _parse_head(self._received[:end].decode("latin-1")), end + 4
+        # Reverb compares the announced length with the size of head and body together, and may be satisfied with
+        # part of a body. Here that would be a matter of luck, so this bug is not copied.
+        length = self._head.content_length
+        self._check_size(max(len(self._received), self._body_at + (length or 0)))
+        body = self._received[self._body_at :]
+        if length is not None and len(body) < length:
+            return None
+        return Request(self._head.method, self._head.target, self._head.headers, bytes(body[:length]))
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_size:
+            raise RequestError(413, "Payload too large.")
+
+
+@dataclass(frozen=True)
+class _Head:
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    content_length: int | None
+
+
+def _parse_head(text: str) -> _Head:
+    first, *lines = text.split("\r\n")
     match = re.fullmatch(r"(\S+) (\S+) HTTP/1\.[01]", first)
     if match is None:
         raise RequestError(400, "Bad request.")
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    # Reverb compares the length that is announced with the size of head and body together, and may be satisfied
-    # with part of a body. Here that would be a matter of luck, so this bug is not copied.
-    if len(body) < int(re.sub(r"\D", "", headers.get("content-length", "")) or 0):
+    split = [line.partition(":") for line in lines]
+    fields = [(name.strip(" \t").lower(), value.strip(" \t")) for name, _, value in split]
+    headers = dict(fields)
+    if "transfer-encoding" in headers:
+        raise RequestError(501, "Transfer-Encoding is not supported, send a Content-Length.")
+    lengths = {value for name, value in fields if name == "content-length"}
+    return _Head(match[1], match[2], headers, _content_length(lengths))
+
+
+def _content_length(values: set[str]) -> int | None:
+    """Return the length of a body as RFC 9112 has it: ASCII digits only, and the same if it is given twice."""
+    if not values:
         return None
-    return Request(match[1], match[2], headers, body)
+    value, *others = values
+    if others or re.fullmatch("[0-9]+", value) is None:
+        raise RequestError(400, "Bad request.")
+    # Python refuses to make a number of thousands of digits.
+    return int(value) if len(value) <= 18 else int("9" * 18)
 
 
 def upgrade(request: Request) -> bytes:

@@ -197,6 +197,8 @@ class Surface:
         names = [channels] if isinstance(channels, str) else list(channels)
         text = data if isinstance(data, str) else encode(data)
         self._engine.channels[0].publish(names, {"event": event, "data": text})
+        if self._engine.unread:
+            await asyncio.sleep(0)  # Who publishes in a loop leaves no turn for writing.
 
     async def _wait_for_subscription(self, channel: str, timeout: float) -> None:
         def found() -> bool | None:
