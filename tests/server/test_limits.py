@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import time
-from collections.abc import Iterator
+import urllib.parse
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,18 @@ from reverb.server import Entry, ReverbServer
 from reverb.server._http import RequestError, RequestReader
 from tests.certificates import make_certificates
 from tests.loops import every_loop
-from tests.server.clients import CLOSE, CONTINUATION, INVALID, PING, Clients, call, request, soon
+from tests.server.clients import (
+    CLOSE,
+    CONTINUATION,
+    INVALID,
+    PING,
+    UNAUTHORIZED,
+    Client,
+    Clients,
+    call,
+    request,
+    soon,
+)
 from tests.watching import until
 
 
@@ -370,3 +383,84 @@ class TestFloods:
         opcode, echoed = await client.frame()
         assert (opcode, int.from_bytes(echoed[:2], "big")) == (0x80 | CLOSE, code)
         assert await client.rest() == b""
+
+
+class TestMemory:
+    async def test_events_are_forgotten_when_they_are_too_many(self, server: ReverbServer) -> None:
+        for number in range(10_100):
+            await server.publish("x", "e", number)
+        assert [event.data for event in server.events] == list(range(100, 10_100))
+        assert (await server.wait_for_event("x", "e")).data == 100
+
+    async def test_events_are_forgotten_when_they_are_too_large(self, server: ReverbServer) -> None:
+        await publish(server, 3_000)
+        kept = sum(len(event.data) for event in server.events)
+        assert 15_000_000 < kept <= 16 * 1024 * 1024
+        assert await server.wait_for_event("x", "e") is server.events[0]
+
+    async def test_client_events_count(self, server: ReverbServer, clients: Clients) -> None:
+        client = await clients.open(server)
+        await client.joined("x")
+        for _ in range(2_000):
+            client.trigger("x", json.dumps({"text": "x" * 9_000}))
+        await client.quiet()
+        assert 16 * 1024 * 1024 / 9_100 - 10 < len(server.events) <= 16 * 1024 * 1024 / 9_000
+
+    async def test_channels_share_the_data_of_an_event(self, server: ReverbServer) -> None:
+        names = [f"{number}" for number in range(1_000)]
+        body = {"name": "e", "channels": names, "data": "[" + "{}," * 300 + "{}]"}
+        assert await call(server, "POST", "/events", body) == (200, "{}")
+        assert [event.channel for event in server.events] == names
+        assert len({id(event.data) for event in server.events}) == 1
+
+
+class TestReport:
+    """What clients write is visible in it, and does nothing to a terminal."""
+
+    NASTY = "a\r\n12:00:00  -  forged\x1b[2J\x07\u202e\x9b31m"
+    SHOWN = r"a\r\n12:00:00  -  forged\x1b[2J\x07\u202e\x9b31m"
+
+    @pytest.fixture
+    async def client(self, server: ReverbServer, clients: Clients) -> Client:
+        return await clients.open(server)
+
+    @pytest.fixture(autouse=True)
+    async def _report(self, server: ReverbServer) -> AsyncIterator[None]:
+        seen: list[Entry] = []
+        server.watch(seen.append)
+        yield
+        assert self.SHOWN in server.report()
+        for text in [*server.report().splitlines(), *(entry.text for entry in seen)]:
+            assert text.isprintable()
+            assert len(text) < 2_000
+
+    @pytest.mark.parametrize("path", ["/{}", "/app/{}", "/apps/{}/events"])
+    async def test_paths(self, server: ReverbServer, path: str) -> None:
+        quoted = path.format(urllib.parse.quote(self.NASTY))
+        await answer_to(server, f"GET {quoted}{'x' * 5_000} HTTP/1.1\r\nUpgrade: websocket\r\n\r\n".encode())
+
+    async def test_methods(self, server: ReverbServer) -> None:
+        await answer_to(server, b"A\x1b[2J\x07 /%s HTTP/1.1\r\n\r\n" % urllib.parse.quote(self.NASTY).encode())
+
+    @pytest.mark.parametrize("channel", [NASTY, NASTY + "x" * 5_000])
+    async def test_channels(self, client: Client, channel: str) -> None:
+        await client.joined(channel)
+        client.send({"event": "pusher:unsubscribe", "data": {"channel": channel}})
+        client.send({"event": "pusher:subscribe", "data": {"channel": f"private-{channel}"}})
+        assert await client.text() == UNAUTHORIZED
+
+    async def test_users(self, client: Client) -> None:
+        data = {"user_id": self.NASTY + "x" * 5_000, "user_info": {}}
+        await client.joined("presence-x", json.dumps(data))
+
+    async def test_client_events(self, client: Client) -> None:
+        await client.joined("x")
+        client.send({"event": f"client-{self.NASTY}", "channel": "x", "data": {self.NASTY: self.NASTY * 50}})
+        await client.quiet()
+
+    async def test_published_events(self, server: ReverbServer) -> None:
+        body = {"name": self.NASTY * 10, "channel": self.NASTY * 10, "data": self.NASTY * 50}
+        assert await call(server, "POST", "/events", body) == (200, "{}")
+        with pytest.raises(AssertionError) as raised:
+            server.assert_published("x", "e")
+        assert all(line.isprintable() for line in str(raised.value).splitlines())

@@ -10,7 +10,7 @@ from ..auth import hmac_hex
 from ..exceptions import AuthenticationError
 from ._app import App
 from ._frames import text_frame
-from ._journal import Journal
+from ._journal import Event, Journal, parsed
 from ._wire import decode, encode, php_array, php_string, php_true
 
 
@@ -183,8 +183,10 @@ class Channels:
         self, names: Iterable[str], message: dict[str, Any], *, except_for: Subscriber | None = None
     ) -> None:
         """Send an event to channels; ``message`` is sent with each channel's name in it."""
+        event, text = message["event"], message["data"]
+        data = parsed(text)
         for name in names:
-            self.journal.note_event(name, message["event"], message["data"], None)
+            self.journal.note_event(Event(name, event, data), len(name) + len(event) + len(text))
             channel = self._channels.get(name)
             if channel is not None:
                 channel.broadcast({**message, "channel": name}, except_for=except_for)

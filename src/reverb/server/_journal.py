@@ -9,15 +9,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from .._visible import visible
 from ..exceptions import plural
 from ._wire import decode
 
 __all__ = ["Entry", "Event", "Journal"]
 
 KEPT: Final = 10_000
-"""Entries and events; older ones are forgotten, so that a server may run for long."""
+"""Events; older ones are forgotten, so that a server may run for long."""
+KEPT_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of these events, as they were sent. Their data take several times as much when they are parsed."""
 SHOWN: Final = 20
 """Entries in a failure."""
+_LONGEST: Final = 600
+"""Characters of an entry's text."""
 
 T = TypeVar("T")
 
@@ -42,12 +47,15 @@ class Event:
         return self.socket_id is not None
 
     def __str__(self) -> str:
-        return f"{self.name} on {self.channel}: {_shortened(self.data)}"
+        return f"{visible(self.name)} on {visible(self.channel)}: {visible(repr(self.data))}"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that happened: when, to which connection (None for the server), and what."""
+    """One thing that happened: when, to which connection (None for the server), and what.
+
+    ``text`` is fit for a terminal: what clients sent is shortened in it, and control characters are escapes.
+    """
 
     time: datetime
     socket_id: str | None
@@ -64,21 +72,29 @@ class Journal:
     """Keeps what happened, tells watchers, and wakes those who wait."""
 
     def __init__(self) -> None:
-        self.entries: deque[Entry] = deque(maxlen=KEPT)
-        self.events: deque[Event] = deque(maxlen=KEPT)
         self.watchers: list[Callable[[Entry], None]] = []
-        self._untaken: deque[Event] = deque(maxlen=KEPT)
+        self._entries: deque[Entry] = deque(maxlen=SHOWN + 1)
+        self._events: deque[tuple[Event, int]] = deque()
+        self._bytes = 0
+        self._untaken: deque[Event] = deque()
         self._waiting: list[asyncio.Future[None]] = []
 
-    def note(self, text: str, socket_id: str | None = None, *, failed: bool = False) -> None:
-        self._add(Entry(datetime.now(), socket_id, text, failed=failed))
+    @property
+    def events(self) -> list[Event]:
+        return [event for event, _ in self._events]
 
-    def note_event(self, channel: str, name: str, data: Any, socket_id: str | None, user_id: Any = None) -> None:
-        event = Event(channel, name, _parsed(data), socket_id, user_id)
-        self.events.append(event)
+    def note(self, text: str, socket_id: str | None = None, *, failed: bool = False) -> None:
+        self._add(Entry(datetime.now(), socket_id, visible(text, _LONGEST), failed=failed))
+
+    def note_event(self, event: Event, size: int) -> None:
+        """Note an event that was sent in ``size`` bytes."""
+        self._events.append((event, size))
+        self._bytes += size
         self._untaken.append(event)
+        while len(self._events) > KEPT or self._bytes > KEPT_BYTES:
+            self._forget_oldest()
         verb = "triggered" if event.triggered else "published"
-        self._add(Entry(datetime.now(), socket_id, f"{verb} {event}", event))
+        self._add(Entry(datetime.now(), event.socket_id, f"{verb} {event}", event))
 
     def take_event(self, channel: str, name: str) -> Event | None:
         """Return the oldest such event that was not returned before."""
@@ -89,8 +105,9 @@ class Journal:
         return None
 
     def clear(self) -> None:
-        for kept in (self.entries, self.events, self._untaken):
+        for kept in (self._entries, self._events, self._untaken):
             kept.clear()
+        self._bytes = 0
 
     async def wait_for(self, found: Callable[[], T | None], wanted: str, timeout: float) -> T:
         """Wait until ``found`` returns something; raise TimeoutError, which tells what happened instead."""
@@ -107,13 +124,19 @@ class Journal:
 
     def report(self) -> str:
         """Say what happened last, an entry a line."""
-        if not self.entries:
+        if not self._entries:
             return "Nothing happened."
-        lines = [str(entry) for entry in self.entries][-SHOWN:]
-        return "\n".join(["What happened:" if len(lines) == len(self.entries) else "What happened last:", *lines])
+        lines = [str(entry) for entry in self._entries][-SHOWN:]
+        return "\n".join(["What happened:" if len(lines) == len(self._entries) else "What happened last:", *lines])
+
+    def _forget_oldest(self) -> None:
+        event, size = self._events.popleft()
+        self._bytes -= size
+        if self._untaken and self._untaken[0] is event:
+            self._untaken.popleft()
 
     def _add(self, entry: Entry) -> None:
-        self.entries.append(entry)
+        self._entries.append(entry)
         for watcher in self.watchers:
             watcher(entry)
         waiting, self._waiting = self._waiting, []
@@ -122,15 +145,9 @@ class Journal:
                 change.set_result(None)
 
 
-def _parsed(data: Any) -> Any:
-    if isinstance(data, str):
-        try:
-            return decode(data)
-        except ValueError:
-            return data
-    return data
-
-
-def _shortened(data: Any) -> str:
-    text = repr(data)
-    return text if len(text) <= 200 else f"{text[:200]}…"
+def parsed(text: str) -> Any:
+    """Return what an event's JSON says, or the text itself where it is none."""
+    try:
+        return decode(text)
+    except ValueError:
+        return text

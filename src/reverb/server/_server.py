@@ -71,8 +71,8 @@ class Surface:
 
     @property
     def events(self) -> list[Event]:
-        """The events that were published and triggered, the last 10,000 of them."""
-        return self._at_once(lambda: list(self._engine.journal.events))
+        """The events that were published and triggered: the last 10,000 of them, or the last 16 MB."""
+        return self._at_once(lambda: self._engine.journal.events)
 
     @property
     def connections(self) -> list[Connection]:

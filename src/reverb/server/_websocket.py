@@ -14,6 +14,7 @@ from ._app import RateLimiting
 from ._channels import Channels
 from ._faults import REFUSALS
 from ._frames import CLOSE, PING, PONG, FrameReader, close_frame, error_frame, frame, text_frame
+from ._journal import Event
 from ._wire import decode, encode, php_array, php_string, php_true
 
 
@@ -91,7 +92,7 @@ class Connection:
                 self._error(4301, "Rate limit exceeded")
             return
         try:
-            self._handle(decode(message))
+            self._handle(decode(message), len(message))
         # Whatever fails inside Reverb is answered so, nesting too deep for PHP included.
         except (ValueError, RecursionError):
             self._error(4200, "Invalid message format")
@@ -150,7 +151,7 @@ class Connection:
         self._journal.note(f"was told error {code}: {message}", self.socket_id, failed=True)
         self.send(error_frame(code, message, strict=self._strict))
 
-    def _handle(self, message: Any) -> None:
+    def _handle(self, message: Any, size: int) -> None:
         if not isinstance(message, dict):
             raise ValueError("the message is not an object")
         if isinstance(message.get("data"), str):
@@ -159,7 +160,7 @@ class Connection:
         event = _required_text(message, "event")
         data = message.get("data")
         if not event.startswith("pusher:"):
-            self._handle_client_event(event, message)
+            self._handle_client_event(event, message, size)
         elif data and not isinstance(data, dict | list):
             raise ValueError("data is a single value")
         else:
@@ -193,7 +194,7 @@ class Connection:
             else:
                 self.send(error_frame(4009, "Connection is unauthorized"))
 
-    def _handle_client_event(self, event: str, message: dict[str, Any]) -> None:
+    def _handle_client_event(self, event: str, message: dict[str, Any], size: int) -> None:
         name = _required_text(message, "channel")
         data = message.get("data")
         if data is not None and not isinstance(data, dict | list):
@@ -212,7 +213,8 @@ class Connection:
             user_id = channel.members[self].get("user_id")
             if php_true(user_id):
                 message["user_id"] = user_id
-        self._journal.note_event(name, event, data, self.socket_id, message.get("user_id"))
+        noted = Event(name, event, data, self.socket_id, message.get("user_id"))
+        self._journal.note_event(noted, size)
         if channel is not None:
             channel.broadcast(php_array(message), except_for=self)
 
