@@ -19,14 +19,49 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.M | re.S)
 FILES = {re.match(r"# (\S+\.py)\n", text)[1]: text for language, text in BLOCKS if language == "python"}  # type: ignore[index]
 
 
-def test_every_test_runs(pytester: pytest.Pytester) -> None:
+# Warnings are errors. Without the setting, pytest-asyncio itself warns.
+STRICTLY = ("-W", "error", "-o", "asyncio_default_fixture_loop_scope=function")
+# How people have pytest configured: not at all, as the document says, or strictly.
+AUTO = next(text for language, text in BLOCKS if language == "toml")
+CONFIGURATIONS = {"nothing": "", "auto": AUTO, "strict": AUTO.replace("auto", "strict")}
+
+
+def write_files(path: Path, pyproject: str = "") -> int:
+    """Write what the document has into an empty directory; return the number of tests."""
     for name, text in FILES.items():
-        pytester.path.joinpath(name).write_text(text)
-    options = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
-    result = pytester.runpytest_subprocess("-W", "error", *options)
-    count = sum(len(re.findall(r"^(?:async )?def test_", text, re.M)) for text in FILES.values())
+        path.joinpath(name).write_text(text, encoding="utf-8")
+    path.joinpath("pyproject.toml").write_text(pyproject, encoding="utf-8")
+    return sum(len(re.findall(r"^(?:async )?def test_", text, re.M)) for text in FILES.values())
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_every_test_runs(pytester: pytest.Pytester, configuration: str) -> None:
+    count = write_files(pytester.path, CONFIGURATIONS[configuration])
     assert count == 6
+    result = pytester.runpytest_subprocess(*STRICTLY)
     result.assert_outcomes(passed=count)
+
+
+def test_in_auto_mode_no_mark_is_needed(pytester: pytest.Pytester) -> None:
+    count = write_files(pytester.path, AUTO)
+    for path in pytester.path.glob("test_*.py"):
+        text = re.sub(
+            r"^(@pytest\.mark\.asyncio|pytestmark = .*)$", "", path.read_text(encoding="utf-8"), flags=re.M
+        )
+        path.write_text(text.replace("pytest_asyncio.fixture", "pytest.fixture"), encoding="utf-8")
+    pytester.runpytest_subprocess(*STRICTLY).assert_outcomes(passed=count)
+
+
+@pytest.mark.parametrize("options", [STRICTLY, ("-W", "error", "-p", "no:asyncio")])
+def test_with_anyio(pytester: pytest.Pytester, options: tuple[str, ...]) -> None:
+    """Changed as the document says."""
+    count = write_files(pytester.path)
+    for path in pytester.path.glob("test_*.py"):
+        text = path.read_text(encoding="utf-8").replace("pytest.mark.asyncio", "pytest.mark.anyio")
+        text = text.replace("pytest_asyncio.fixture", "pytest.fixture").replace("pytest, pytest_asyncio", "pytest")
+        path.write_text(text, encoding="utf-8")
+    pytester.makeconftest("import pytest\n\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n")
+    pytester.runpytest_subprocess(*options).assert_outcomes(passed=count)
 
 
 def test_the_program_and_its_test_are_short() -> None:
@@ -39,7 +74,7 @@ def test_the_program_and_its_test_are_short() -> None:
 
 
 def test_all_languages_are_known() -> None:
-    assert {language for language, _ in BLOCKS} == {"python", "text", "console"}
+    assert {language for language, _ in BLOCKS} == {"python", "toml", "text", "console"}
     assert TEXT.count("```") == 2 * len(BLOCKS)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -323,9 +323,34 @@ class TestBlocking:
             ReverbServer(port=server.port).__enter__()
         assert threading.enumerate() == before
 
-    async def test_in_the_servers_own_loop(self, server: ReverbServer) -> None:
-        with pytest.raises(RuntimeError, match="not running in a thread of its own"):
-            server.blocking.publish("x", "e")
+    @pytest.mark.parametrize("in_thread", [False, True])
+    @pytest.mark.parametrize(
+        "method",
+        [
+            lambda server: server.publish("x", "e"),
+            lambda server: server.wait_for_subscription("x"),
+            lambda server: server.wait_for_event("x", "e"),
+            lambda server: server.wait_for_connections(1),
+            lambda server: server.restart(),
+        ],
+    )
+    async def test_in_an_event_loop(
+        self, server: ReverbServer, in_thread: bool, method: Callable[[BlockingServer], object]
+    ) -> None:
+        """Its own, or that of an asynchronous test while the server is in a thread."""
+        with (
+            ReverbServer() as other,
+            pytest.raises(RuntimeError, match=r"stop the event loop.*, await the method"),
+        ):
+            method(other if in_thread else server.blocking)
+
+    async def test_in_a_thread_beside_an_event_loop(self, server: ReverbServer) -> None:
+        await asyncio.to_thread(server.blocking.publish, "x", "e", 1)
+        server.assert_published("x", "e", 1)
+
+    def test_of_a_server_that_does_not_run(self) -> None:
+        with pytest.raises(RuntimeError, match="the server is not running"):
+            ReverbServer().blocking.publish("x", "e")
 
     async def test_a_server_in_a_thread_can_be_awaited(self) -> None:
         server = ReverbServer()
@@ -345,14 +370,14 @@ class TestBlocking:
 
     async def test_a_server_in_a_thread_is_started_there_again(self) -> None:
         server = ReverbServer()
-        with server as blocking:
+        with server:
             await server.stop()
             with pytest.raises(ConnectionError):
                 await ReverbClient(**server.settings).connect()
             await server.start()
             async with ReverbClient(**server.settings) as client:
                 await client.subscribe("news")
-                blocking.wait_for_subscription("news")
+                await server.wait_for_subscription("news")
 
     def test_no_apps_given(self) -> None:
         assert ReverbServer().app == App()

@@ -26,6 +26,13 @@ TIMEOUT: Final = 5.0
 ANY: Final[Any] = object()
 """Stands for any data of an event."""
 
+# What BlockingServer waits for may have to happen in the event loop that it would stop.
+_IN_A_LOOP: Final = (
+    "this would stop the event loop that it is called in. In asynchronous code, await the method of ReverbServer "
+    "itself: the fixture reverb_server is one, and `async with ReverbServer()` gives one"
+)
+_NOT_RUNNING: Final = "the server is not running: use `with ReverbServer()`, or the fixture reverb_server"
+
 T = TypeVar("T")
 
 
@@ -342,7 +349,10 @@ class ReverbServer(Surface):
 
 
 class BlockingServer(Surface):
-    """A server that runs in another thread, for synchronous code: its methods return when they are done."""
+    """A server that runs in another thread, for synchronous code: its methods return when they are done.
+
+    Those that a ``ReverbServer`` has to be awaited for raise RuntimeError where an event loop is running.
+    """
 
     def restart(self, downtime: float = 0.0) -> None:
         """As :meth:`ReverbServer.restart`."""
@@ -366,11 +376,9 @@ class BlockingServer(Surface):
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         loop = self._engine.loop
-        if loop is None or loop is _running_loop():
+        if loop is None or _running_loop() is not None:
             work.close()
-            raise RuntimeError(
-                "the server is not running in a thread of its own: use `with`, or await ReverbServer's methods"
-            )
+            raise RuntimeError(_NOT_RUNNING if _running_loop() is None else _IN_A_LOOP)
         future = asyncio.run_coroutine_threadsafe(work, loop)
         try:
             return future.result()
