@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -17,6 +17,9 @@ from .scripted import Peer, ScriptedServer
 from .test_client import make_client
 from .test_dispatch import Recorder
 from .watching import until
+
+if TYPE_CHECKING:
+    from elsewhere import NotThere  # type: ignore[import-not-found]
 
 ROOM = {"presence": {"count": 1, "ids": ["7"], "hash": {"7": {}}}}
 
@@ -123,6 +126,18 @@ async def test_a_client_event_fits_its_type_and_says_who_sent_it(
 async def test_a_type_that_nothing_fits_is_refused_when_it_is_bound(channel: Channel) -> None:
     with pytest.raises(TypeError, match="Recorder"):
         channel.bind("item.updated", print, type=Recorder)
+
+
+async def test_an_annotation_that_can_not_be_used_is_a_hint(channel: Channel, reverb_server: ReverbServer) -> None:
+    seen: list[Any] = []
+
+    @channel.on("item.updated")
+    def on_item(event: str, data: NotThere, channel: str | None) -> None:
+        seen.append(data)
+
+    await reverb_server.publish("stock", "item.updated", {"id": 7})
+    await until(lambda: seen)
+    assert seen == [{"id": 7}]
 
 
 @pytest.mark.parametrize("alone", [True, False])

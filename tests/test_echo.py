@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -40,6 +40,9 @@ from .scripted import TEXT, Peer, ScriptedServer, encode_frame, encode_message
 from .test_client import UNAUTHORIZED, confirm_all, make_client
 from .test_dispatch import Recorder
 from .watching import client_tasks, until
+
+if TYPE_CHECKING:
+    from elsewhere import NotThere  # type: ignore[import-not-found]
 
 VECTORS_DIRECTORY = Path(__file__).parent / "vectors"
 VECTORS: dict[str, Any] = json.loads((VECTORS_DIRECTORY / "echo.json").read_text(encoding="utf-8"))
@@ -733,6 +736,12 @@ async def test_what_data_cant_be_read_into_is_told_at_once() -> None:
     news = Echo(reverb.ReverbClient(app_key="k", host="h")).channel("news")
     with pytest.raises(TypeError, match="Path"):
         news.listen("OrderShipped", print, type=Path)
+
+
+async def test_an_annotation_that_can_not_be_used_is_a_hint() -> None:
+    def handler(data: NotThere) -> None: ...
+
+    Echo(reverb.ReverbClient(app_key="k", host="h")).channel("news").listen("OrderShipped", handler)
 
 
 async def test_a_handler_must_be_callable() -> None:

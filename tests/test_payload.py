@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import sys
+import typing
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from math import inf
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NewType, Protocol, Union
 
 import attrs
 import msgspec
@@ -223,8 +225,100 @@ def test_an_optional_type_is_one() -> None:
     assert found(handler) == (Item | None)
 
 
-def test_an_annotation_that_is_not_there_at_run_time_is_an_error() -> None:
-    def handler(event: str, data: Unknown, channel: str | None) -> None: ...
+class Ordinary:
+    """What nothing can be read into."""
 
-    with pytest.raises(TypeError, match=r"'data' is not known .* pass it as type="):
-        found(handler)
+
+class Speaks(Protocol):
+    def speak(self) -> None: ...
+
+
+class Unresolved(msgspec.Struct):
+    later: Unknown
+
+
+Tree = Union[dict[str, "Tree"], list["Tree"], str]  # noqa: UP007 - which can't be made with "|"
+Identified = NewType("Identified", dict[str, Any])
+
+
+def not_there(event: str, data: Unknown, channel: str | None) -> None: ...
+def not_there_in_part(event: str, data: list[Unknown] | None, channel: str | None) -> None: ...
+def ordinary(event: str, data: Ordinary, channel: str | None) -> None: ...
+def ordinary_in_part(event: str, data: dict[str, Ordinary], channel: str | None) -> None: ...
+def protocol(event: str, data: Speaks, channel: str | None) -> None: ...
+def generator(event: str, data: Iterable[int], channel: str | None) -> None: ...
+def called(event: str, data: Callable[[], None], channel: str | None) -> None: ...
+def unresolved(event: str, data: Unresolved, channel: str | None) -> None: ...
+def recursive(event: str, data: Tree, channel: str | None) -> None: ...
+def ambiguous(event: str, data: Item | Line, channel: str | None) -> None: ...
+def prose(event: str, data: "what was ordered", channel: str | None) -> None: ...  # type: ignore # noqa: F722
+def number(event: str, data: 5, channel: str | None) -> None: ...  # type: ignore[valid-type]
+def fails(event: str, data: 1 / 0, channel: str | None) -> None: ...  # type: ignore[valid-type]
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        not_there,
+        not_there_in_part,
+        ordinary,
+        ordinary_in_part,
+        protocol,
+        generator,
+        called,
+        unresolved,
+        recursive,
+        ambiguous,
+        prose,
+        number,
+        fails,
+    ],
+)
+def test_annotations_that_can_not_be_used_change_nothing_and_the_log_says_so(
+    handler: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="reverb"):
+        assert found(handler) is None
+    (message,) = caplog.messages
+    assert message.startswith(f"the data of handler {handler.__name__} comes as JSON")
+
+
+def test_a_class_that_is_not_known_where_the_handler_is_defined() -> None:
+    class Local(msgspec.Struct):
+        id: int
+
+    def handler(event: str, data: Local, channel: str | None) -> None: ...
+
+    assert found(handler) in (None, Local)  # from Python 3.14 on, annotations know what is around them
+
+
+@pytest.mark.parametrize("quoted", ["Item", "'Item'", "typing.Optional['Item']", "Annotated[Item, 'x']"])
+def test_names_that_are_quoted(quoted: str) -> None:
+    def handler(event: str, data: Any, channel: str | None) -> None: ...
+
+    handler.__annotations__["data"] = quoted
+    assert found(handler) == typing.get_type_hints(handler, include_extras=True)["data"]
+    assert reader(found(handler))('{"id":1}') == Item(1)
+
+
+def identified(event: str, data: Identified, channel: str | None) -> None: ...
+
+
+def test_another_name_for_a_type_of_json_changes_nothing() -> None:
+    assert found(identified) is None
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.12 made the statement")
+@pytest.mark.parametrize(
+    ("alias", "is_read"), [("dict[str, int]", False), ("Item", True), ("dict[str, Alias]", False)]
+)
+def test_a_type_by_a_statement(alias: str, is_read: bool) -> None:
+    names: dict[str, Any] = {"Item": Item}
+    exec(f"type Alias = {alias}\ndef handler(event: str, data: Alias, channel: str): ...", names)
+    assert (found(names["handler"]) is not None) is is_read
+
+
+@pytest.mark.parametrize("type_", [Ordinary, list[Ordinary], Iterable[int], Callable[[], None], Speaks])
+def test_a_type_that_is_asked_for_has_to_be_one(type_: Any) -> None:
+    with pytest.raises(TypeError, match="can't be read into"):
+        reader(type_)

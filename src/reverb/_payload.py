@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
+import logging
 import sys
 import types
 import typing
@@ -18,7 +19,8 @@ from ._protocol import DECODE_ERRORS, parse_data
 Read = Callable[[Any], Any]
 """Turns the raw data of a message into what a handler gets; raises :class:`MisfitError`."""
 
-_JSON_TYPES = frozenset({Any, object, None, types.NoneType, bool, int, float, str, dict, list})
+log = logging.getLogger("reverb.payload")
+
 _JSON_CONTAINERS = frozenset(
     {
         dict,
@@ -30,6 +32,7 @@ _JSON_CONTAINERS = frozenset(
         types.UnionType,
     }
 )
+_JSON_TYPES = _JSON_CONTAINERS | {Any, object, None, types.NoneType, bool, int, float, str}
 
 
 class MisfitError(Exception):
@@ -54,7 +57,8 @@ def _reader(type_: Any) -> Read:
         return _pydantic_reader(type_)
     decode = msgspec.json.Decoder(type_).decode
     for each in _parts(type_):
-        if isinstance(each, type) and isinstance(msgspec.inspect.type_info(each), msgspec.inspect.CustomType):
+        is_type = isinstance(each, type) or typing.get_origin(each) is not None
+        if is_type and isinstance(msgspec.inspect.type_info(each), msgspec.inspect.CustomType):
             raise TypeError(f"events can't be read into {name_of(each)}")
 
     def read(data: Any) -> Any:
@@ -140,23 +144,32 @@ def annotated_type(handler: Callable[..., Any], parameters: list[inspect.Paramet
     gets it, by default the second.
 
     None where it has none, or one of JSON's own types: those have always been hints for the reader, and an event
-    without data reaches a handler with ``data: dict`` all the same. Raises TypeError where it can't be found out.
+    without data reaches a handler with ``data: dict`` all the same. None, too, where an annotation can't be found
+    out or read into, since it may be meant for type checkers only; the log says so.
     """
     positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     annotation = positional[place].annotation if len(positional) > place else inspect.Parameter.empty
     if annotation is inspect.Parameter.empty:
         return None
-    if isinstance(annotation, typing.ForwardRef):
-        annotation = annotation.__forward_arg__
-    if isinstance(annotation, str):
-        try:
-            annotation = eval(annotation, _globals_of(handler))  # noqa: S307 - the program's own annotation
-        except Exception as error:
-            raise TypeError(
-                f"the type of {positional[place].name!r} is not known where the handler is bound: {error}; "
-                "pass it as type=, or type=Any for JSON as it comes"
-            ) from None
-    return None if all(each in _JSON_TYPES for each in _leaves(annotation)) else annotation
+    try:
+        type_ = _resolved(annotation, _globals_of(handler))
+        if all(each in _JSON_TYPES for each in _leaves(type_)):
+            return None
+        reader(type_)
+    except Exception as error:  # whatever an annotation, or the library that is to read it, comes up with
+        name = getattr(handler, "__qualname__", repr(handler))
+        log.info("the data of handler %s comes as JSON, as its annotation can't be used: %s", name, error)
+        return None
+    return type_
+
+
+def _resolved(annotation: Any, names: dict[str, Any]) -> Any:
+    """Return an annotation with all that is quoted in it replaced by what that means."""
+
+    def annotated() -> None: ...
+
+    annotated.__annotations__ = {"data": annotation}
+    return typing.get_type_hints(annotated, names, include_extras=True)["data"]
 
 
 def _globals_of(handler: Any) -> dict[str, Any]:
@@ -168,6 +181,10 @@ def _globals_of(handler: Any) -> dict[str, Any]:
 
 
 def _leaves(annotation: Any) -> list[Any]:
+    """What an annotation is made of, but for the containers that JSON has, too."""
+    for alias in ("__supertype__", "__value__"):  # of a NewType, and of what a statement "type" has made
+        if hasattr(annotation, alias):
+            return _leaves(getattr(annotation, alias))
     if typing.get_origin(annotation) in _JSON_CONTAINERS:
         return [leaf for each in typing.get_args(annotation) for leaf in _leaves(each)]
     return [annotation]

@@ -45,8 +45,9 @@ class Bindable:
     ``type`` is what handlers get the data as: a :class:`msgspec.Struct`, a dataclass, a TypedDict, an attrs class,
     a pydantic model, or a generic of such, read straight from the JSON. A handler whose parameter for the data is
     annotated with such a type gets it without ``type``; annotations that say no more than JSON does, such as
-    ``dict``, change nothing. Where data does not fit, the handler is not called, and those of ``"error"`` get a
-    :class:`PayloadError` that names the field.
+    ``dict``, change nothing, and neither do those that can't be used, because they are not there at run time or
+    nothing can be read into them. (The log has those, at INFO.) Where data does not fit, the handler is not
+    called, and those of ``"error"`` get a :class:`PayloadError` that names the field.
     """
 
     __slots__ = ()
