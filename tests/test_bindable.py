@@ -128,6 +128,33 @@ async def test_a_type_that_nothing_fits_is_refused_when_it_is_bound(channel: Cha
         channel.bind("item.updated", print, type=Recorder)
 
 
+async def test_a_decorator_without_its_event(channel: Channel, reverb_client: ReverbClient) -> None:
+    for each in (reverb_client, channel, reverb_client.user):
+        on: Any = each.on
+        with pytest.raises(TypeError, match=r'must be a string, not function; .*@on\("order.shipped"\)'):
+
+            @on  # type: ignore[untyped-decorator]
+            def handler(event: str, data: Any, channel: str | None) -> None: ...
+
+
+async def test_mistakes_are_told_where_they_are_made(
+    channel: Channel, reverb_client: ReverbClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    bindable: Any
+    for bindable in (reverb_client, channel, reverb_client.user):
+        with pytest.raises(TypeError, match="too many positional arguments"):
+            bindable.bind("e", lambda data: print(data))
+        with pytest.raises(TypeError, match="must be callable, not str"):
+            bindable.bind(lambda event, data, channel: None, "e")
+        with pytest.raises(TypeError, match="must be a string, not NoneType"):
+            bindable.events("a", None)
+        with pytest.raises(TypeError, match="must be a string, not function"):
+            bindable.unbind(lambda *_: None)
+        bindable.bind(".order.shipped", Recorder())
+        bindable.events("App.Events.OrderShipped")
+    assert len([record for record in caplog.records if "Laravel sends" in record.message]) == 6
+
+
 async def test_an_annotation_that_can_not_be_used_is_a_hint(channel: Channel, reverb_server: ReverbServer) -> None:
     seen: list[Any] = []
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 import pytest
 
 from reverb import Binding
+from reverb._binding import check_name, warn_of_name
 
 
 def make(*names: str, handler: Any = print, once: bool = False) -> Binding:
@@ -68,6 +70,63 @@ def test_a_handler_that_is_called_once_is_unbound_before() -> None:
 def test_what_can_not_be_called_is_no_handler() -> None:
     with pytest.raises(TypeError, match="not int"):
         make("e", handler=7)
+
+
+@pytest.mark.parametrize("name", [None, 7, b"e", ("e",), print, lambda *_: None])
+def test_what_is_no_text_is_no_name(name: Any) -> None:
+    with pytest.raises(TypeError, match=f"must be a string, not {type(name).__name__}"):
+        make(name)
+
+
+class Names(str, Enum):
+    SHIPPED = "order.shipped"
+
+
+def test_members_of_enums_are_their_values() -> None:
+    binding = make(Names.SHIPPED)
+    assert binding.matches("order.shipped")
+    assert binding.is_of("order.shipped", None)
+    assert type(check_name(Names.SHIPPED)) is str
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        (".order.shipped", "order.shipped"),
+        ("\\App\\Events\\OrderShipped", "App\\Events\\OrderShipped"),
+        ("App.Events.OrderShipped", "App\\Events\\OrderShipped"),
+        ("App.Events.*", "App\\Events\\*"),
+    ],
+)
+def test_names_that_are_meant_for_echo(name: str, meant: str, caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_name(name)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.message.startswith(f"{name!r} is bound as it stands, and Laravel sends {meant!r}: ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "order.shipped",
+        "App\\Events\\OrderShipped",
+        "App\\Events\\*",
+        "App.Models.User",
+        "app.events.closed",
+        "Illuminate\\Notifications\\Events\\BroadcastNotificationCreated",
+        "client-typing",
+        "*",
+        "*.shipped",
+        "error",
+        "pusher:member_added",
+        "my.App.Events.Closed",
+        "a b/c:d é 😀",
+        "",
+    ],
+)
+def test_names_that_nothing_speaks_against(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_name(name)
+    assert not caplog.records
 
 
 def test_its_repr_names_handler_and_events() -> None:

@@ -16,6 +16,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -736,6 +737,40 @@ async def test_what_data_cant_be_read_into_is_told_at_once() -> None:
     news = Echo(reverb.ReverbClient(app_key="k", host="h")).channel("news")
     with pytest.raises(TypeError, match="Path"):
         news.listen("OrderShipped", print, type=Path)
+
+
+async def test_handlers_that_take_something_else() -> None:
+    room: Any = Echo(reverb.ReverbClient(app_key="k", app_secret="s", host="h")).join("room", {"user_id": "1"})
+
+    def takes_three(event: str, data: Any, channel: str | None) -> None: ...
+
+    def takes_none() -> None: ...
+
+    for bind, arguments in (
+        (partial(room.listen, "OrderShipped"), "data"),
+        (partial(room.listen_for_whisper, "typing"), "data"),
+        (room.notification, "data"),
+        (room.listen_to_all, "event, data"),
+        (room.subscribed, ""),
+        (room.error, "error"),
+        (room.here, "members"),
+        (room.joining, "member"),
+        (room.leaving, "member"),
+    ):
+        for handler in (takes_three, takes_none):
+            if arguments or handler is takes_three:
+                name = handler.__name__
+                with pytest.raises(TypeError, match=rf"is called with \({arguments}\), and .*{name} can't be"):
+                    bind(handler)
+    with pytest.raises(TypeError, match="the name of an event must be a string, not function"):
+        room.listen(takes_none, "OrderShipped")
+
+
+async def test_names_that_are_right_in_echo_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    news = Echo(reverb.ReverbClient(app_key="k", host="h")).channel("news")
+    for name in ("OrderShipped", ".order.shipped", "\\App\\Events\\OrderShipped", "Admin.OrderShipped"):
+        news.listen(name, print)
+    assert not caplog.records
 
 
 async def test_an_annotation_that_can_not_be_used_is_a_hint() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import sys
 import typing
+import unittest.mock
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from math import inf
@@ -17,7 +18,7 @@ import pydantic
 import pytest
 from typing_extensions import TypedDict
 
-from reverb._payload import MisfitError, annotated_type, parameters_of, reader
+from reverb._payload import MisfitError, annotated_type, check_handler, handler_name, reader, signature_of
 from reverb._protocol import parse_data
 
 if TYPE_CHECKING:
@@ -156,8 +157,103 @@ def test_types_that_nothing_can_be_read_into(type_: Any) -> None:
         reader(type_)
 
 
+# --- handlers --------------------------------------------------------------------------------------------------
+
+
+def three(event: str, data: Any, channel: str | None) -> None: ...
+def default(event: str, data: Any, channel: str | None, retries: int = 3) -> None: ...
+def sender(event: str, data: Any, channel: str | None, user_id: str | None) -> None: ...
+def sender_by_name(event: str, data: Any, channel: str | None, *, user_id: str | None) -> None: ...
+def any_number(*arguments: Any) -> None: ...
+def any_name(event: str, *rest: Any, **more: Any) -> None: ...
+def user_in_place(event: str, data: Any, channel: str | None, user_id: Any = None, /) -> None: ...
+
+
+def two(event: str, data: Any) -> None: ...
+def none() -> None: ...
+def four(event: str, data: Any, channel: str | None, more: Any) -> None: ...
+def sender_in_the_place_of_the_channel(event: str, data: Any, user_id: str | None) -> None: ...
+def by_name(event: str, data: Any, channel: str | None, *, more: Any) -> None: ...
+
+
+@functools.wraps(four)
+def adds_one(*arguments: Any) -> None: ...
+
+
+@functools.wraps(two)
+def takes_one_away(event: str, data: Any, channel: str | None) -> None:
+    two(event, data)
+
+
+@functools.wraps(four)
+def adds_nothing(event: str) -> None: ...
+
+
+class Methods:
+    def three(self, event: str, data: Any, channel: str | None) -> None: ...
+    def two(self, event: str, data: Any) -> None: ...
+    def __call__(self, event: str, data: Any, channel: str | None) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        three,
+        default,
+        sender,
+        sender_by_name,
+        any_number,
+        any_name,
+        user_in_place,
+        adds_one,
+        takes_one_away,
+        functools.partial(four, more=1),
+        functools.partial(adds_one),
+        Methods().three,
+        Methods(),
+        unittest.mock.Mock(),
+        unittest.mock.AsyncMock(),
+        lambda *_: None,
+        print,
+        max,  # which has no signature
+    ],
+)
+def test_handlers_that_can_be_called(handler: Any) -> None:
+    check_handler(handler, "event", "data", "channel")
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        two,
+        none,
+        four,
+        sender_in_the_place_of_the_channel,
+        by_name,
+        adds_nothing,
+        functools.partial(three, "e"),
+        Methods().two,
+        Methods.three,
+        [].append,
+        lambda data: None,
+    ],
+)
+def test_handlers_that_can_not_be_called_as_handlers_are(handler: Any) -> None:
+    name = handler_name(handler).replace(".", "[.]")
+    with pytest.raises(TypeError, match=rf"is called with \(event, data, channel.*{name} can't be: "):
+        check_handler(handler, "event", "data", "channel")
+
+
+def test_handlers_have_names_that_show_nothing_they_carry() -> None:
+    assert handler_name(three) == "three"
+    assert handler_name(Methods().three) == "Methods.three"
+    assert handler_name(functools.partial(functools.partial(four, "e"), more="hush-hush")) == "four"
+    assert "Methods" in handler_name(Methods())
+
+
 def found(handler: Any) -> Any:
-    return annotated_type(handler, parameters_of(handler))
+    signature = signature_of(handler)
+    return annotated_type(handler, [] if signature is None else list(signature.parameters.values()))
 
 
 class Handlers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
+import logging
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+log = logging.getLogger("reverb.binding")
 
 ERROR_EVENT = "reverb:error"
 WILDCARD = "*"
@@ -50,14 +53,23 @@ Handler = Union[PlainHandler[T_contra], UserHandler[T_contra]]  # noqa: UP007 - 
 """``(event, data, channel)``, plain or ``async def``; optionally with a keyword parameter ``user_id``."""
 
 
-def check_callable(handler: Any) -> None:
-    if not callable(handler):
-        raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
+def check_name(event: Any) -> str:
+    """Return the name of an event as a plain string; raise TypeError for what is none."""
+    if not isinstance(event, str):
+        hint = '; a decorator is given it first: @on("order.shipped")' if callable(event) else ""
+        raise TypeError(f"the name of an event must be a string, not {type(event).__name__}{hint}")
+    return str.__str__(event)  # str() of an enum's member may be another text
 
 
-def name_of(handler: Any) -> str:
-    """What a handler is called in the log."""
-    return getattr(handler, "__qualname__", repr(handler))
+def warn_of_name(event: str) -> None:
+    """Say so where a name was surely meant for Laravel Echo, which makes another one of it."""
+    if event.startswith((".", "\\")):
+        meant, how = event[1:], f"a leading {event[0]!r} says that a name is complete"
+    elif event.startswith("App.Events."):
+        meant, how = event.replace(".", "\\"), "dots stand for backslashes"
+    else:
+        return
+    log.warning("%r is bound as it stands, and Laravel sends %r: %s in Echo, or in reverb.Echo", event, meant, how)
 
 
 class _Facts:
@@ -66,7 +78,8 @@ class _Facts:
     __slots__ = ("_parameters", "_type", "is_async", "takes_user_id")
 
     def __init__(self, handler: Handler[Any]) -> None:
-        self._parameters: list[inspect.Parameter] | None = _payload.parameters_of(handler)
+        self._parameters: list[inspect.Parameter] | None
+        self._parameters = _payload.check_handler(handler, "event", "data", "channel")
         self._type: Any = None
         self.is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
         self.takes_user_id = _payload.takes_user_id(self._parameters)
@@ -120,9 +133,8 @@ class Binding:
         *,
         once: bool,
     ) -> None:
-        check_callable(handler)
         facts = _facts_about(handler)
-        self._names = tuple([_ALIASES.get(str(name), str(name)) for name in names])
+        self._names = tuple([_on_the_wire(name) for name in names])
         self._patterns = tuple([_pattern(name) for name in self._names if _GLOB.search(name)])
         self._remove = remove
         self.is_of_stream = False
@@ -155,7 +167,7 @@ class Binding:
 
     @property
     def handler_name(self) -> str:
-        return name_of(self.handler)
+        return _payload.handler_name(self.handler)
 
     def matches(self, event: str) -> bool:
         names = self._names
@@ -176,6 +188,11 @@ class Binding:
     def _call_once(self, *arguments: Any, **user_id: Any) -> Any:
         # Lanes run side by side, and each may have been about to call.
         return self.handler(*arguments, **user_id) if self._remove(self) else None
+
+
+def _on_the_wire(event: str) -> str:
+    name = check_name(event)
+    return _ALIASES.get(name, name)
 
 
 _GLOB = re.compile(r"[*?\[]")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
-from ._binding import ERROR_EVENT, Binding, Handler, PlainHandler
+from ._binding import ERROR_EVENT, Binding, Handler, PlainHandler, check_name
 from ._payload import MisfitError
 from ._protocol import DECODE_ERRORS, PROTOCOL_PREFIXES, Message, decode_json, parse_data
 from ._tasks import runs_for, spawn
@@ -392,7 +392,8 @@ class Lane:
         return binding
 
     def unbind(self, event: str, handler: Handler[Any] | None = None) -> None:
-        self._rebind(tuple(each for each in self._bound if not each.is_of(str(event), handler)))
+        name = check_name(event)
+        self._rebind(tuple(each for each in self._bound if not each.is_of(name, handler)))
 
     def _remove(self, binding: Binding) -> bool:
         """Undo a bind; return whether there was something to undo."""

@@ -128,15 +128,54 @@ else:
     _signature = inspect.signature
 
 
-def parameters_of(handler: Callable[..., Any]) -> list[inspect.Parameter]:
-    try:
-        return list(_signature(handler).parameters.values())
-    except (TypeError, ValueError):  # some builtins have no signature
+def check_handler(handler: Any, *arguments: str) -> list[inspect.Parameter]:
+    """Return the parameters of a handler, if they are known.
+
+    Raises TypeError for what can't be called, or not with these ``arguments``, as far as its signature says.
+    """
+    if not callable(handler):
+        raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
+    signature = signature_of(handler)
+    if signature is None:
         return []
+    parameters = list(signature.parameters.values())
+    user_id = {"user_id": None} if takes_user_id(parameters) else {}
+    try:
+        signature.bind(*arguments, **user_id)
+    except TypeError as error:
+        # A decorator may pass on more than it is called with. Then its own signature counts.
+        own = signature_of(handler, follow_wrapped=False)
+        if own is None or not _is_callable_with(own, *arguments, **user_id):
+            what = ", ".join([*arguments, *user_id])
+            name = handler_name(handler)
+            raise TypeError(f"a handler is called with ({what}), and {name} can't be: {error}") from None
+    return parameters
+
+
+def signature_of(handler: Callable[..., Any], *, follow_wrapped: bool = True) -> inspect.Signature | None:
+    try:
+        return _signature(handler, follow_wrapped=follow_wrapped)
+    except (TypeError, ValueError):  # some builtins have no signature
+        return None
+
+
+def _is_callable_with(signature: inspect.Signature, *arguments: Any, **keywords: Any) -> bool:
+    try:
+        signature.bind(*arguments, **keywords)
+    except TypeError:
+        return False
+    return True
+
+
+def handler_name(handler: Any) -> str:
+    """What a handler is called in the log."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    return getattr(handler, "__qualname__", repr(handler))
 
 
 def takes_user_id(parameters: list[inspect.Parameter]) -> bool:
-    return any(each.name == "user_id" for each in parameters)
+    return any(each.name == "user_id" and each.kind is not each.POSITIONAL_ONLY for each in parameters)
 
 
 def annotated_type(handler: Callable[..., Any], parameters: list[inspect.Parameter], place: int = 1) -> Any:
@@ -157,7 +196,7 @@ def annotated_type(handler: Callable[..., Any], parameters: list[inspect.Paramet
             return None
         reader(type_)
     except Exception as error:  # whatever an annotation, or the library that is to read it, comes up with
-        name = getattr(handler, "__qualname__", repr(handler))
+        name = handler_name(handler)
         log.info("the data of handler %s comes as JSON, as its annotation can't be used: %s", name, error)
         return None
     return type_

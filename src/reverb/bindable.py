@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
-from ._binding import Binding, Handler
+from ._binding import Binding, Handler, check_name, warn_of_name
 from .events import Events
 from .exceptions import ConnectionError, ReverbError, TimeoutError, plural
 from .stream import Buffer, Event, EventStream, Gap
@@ -72,7 +72,9 @@ class Bindable:
         channel are delivered one after another, in order: a slow handler delays this channel and nothing else.
         What a handler raises is logged and reported to the error handlers.
 
-        Raises :class:`TypeError` for a handler that can't be called and a type that nothing can be read into.
+        Raises :class:`TypeError` for a handler that can't be called, or not so, as far as its signature says, for
+        a name that is no string, and for a type that nothing can be read into. Names as Laravel Echo writes them
+        (``.order.shipped``, ``App.Events.OrderShipped``) are warned of in the log: see :class:`reverb.Echo`.
         """
         self._bind((event,), handler, type, once=once)
         return self
@@ -102,6 +104,7 @@ class Bindable:
 
     def on(self, event: str, *, type: Any = None, once: bool = False) -> Callable[[Any], Any]:
         """Decorate a handler: :meth:`bind` it, and leave it as it is."""
+        check_name(event)
 
         def bind(handler: Any) -> Any:
             self._bind((event,), handler, type, once=once)
@@ -204,7 +207,10 @@ class Bindable:
     def _bind(
         self, names: tuple[str, ...], handler: Handler[Any], type_: Any = None, *, once: bool = False
     ) -> Binding:
-        return self._lane.bind(names, handler, type_, once=once)
+        binding = self._lane.bind(names, handler, type_, once=once)
+        for name in names:
+            warn_of_name(name)
+        return binding
 
     def _new_buffer(self, size: int) -> Buffer:
         raise NotImplementedError

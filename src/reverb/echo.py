@@ -205,19 +205,21 @@ class EchoChannel:
     def listen(self, event: str, handler: Callable[..., Any], *, type: Any = None) -> Self:
         """Call ``handler(data)`` for each ``event``. ``type``, or else the annotation of the handler's parameter,
         is what the data is read into, as by :meth:`Channel.bind`."""
-        parameters = _payload.parameters_of(handler)
+        name = _format(_binding.check_name(event), self._namespace)
+        parameters = _payload.check_handler(handler, "data")
         if type is None:
             type = _payload.annotated_type(handler, parameters, 0)
         call = _with_sender(handler) if _payload.takes_user_id(parameters) else _data_only(handler)
-        return self._bind(_format(event, self._namespace), handler, call, type)
+        return self._bind(name, handler, call, type)
 
     def stop_listening(self, event: str, handler: Callable[..., Any] | None = None) -> Self:
         """Remove ``handler`` from ``event``, or all of this user's handlers."""
-        return self._unbind(_format(event, self._namespace), handler)
+        return self._unbind(_format(_binding.check_name(event), self._namespace), handler)
 
     def listen_to_all(self, handler: Callable[[str, Any], Any]) -> Self:
         """Call ``handler(event, data)`` for each event, except for those of the protocol. ``event`` is its name as
         :meth:`listen` takes it."""
+        _payload.check_handler(handler, "event", "data")
         namespace = self._namespace
 
         def call(event: str, data: Any, channel: str | None) -> Any:
@@ -248,11 +250,13 @@ class EchoChannel:
 
     def subscribed(self, handler: Callable[[], Any]) -> Self:
         """Call ``handler()`` when the channel is subscribed, and again after each reconnect."""
+        _payload.check_handler(handler)
         return self._bind_subscribed(handler, lambda data: handler())
 
     def error(self, handler: Callable[[Exception], Any]) -> Self:
         """Call ``handler(error)`` with what goes wrong on this channel: with the exception when it is refused, now
         or after a reconnect, or when a handler raises."""
+        _payload.check_handler(handler, "error")
         return self._bind(
             Events.CLIENT_ERROR.value, handler, lambda event, data, channel: handler(data["exception"])
         )
@@ -342,16 +346,19 @@ class EchoPresenceChannel(EchoPrivateChannel):
     def here(self, handler: Callable[[list[dict[str, Any]]], Any]) -> Self:
         """Call ``handler(members)`` when the channel is subscribed, and again after each reconnect, with everybody
         who is there, ourselves included."""
+        _payload.check_handler(handler, "members")
         return self._bind_subscribed(handler, lambda data: handler([*_protocol.parse_members(data).values()]))
 
     def joining(self, handler: Callable[[dict[str, Any]], Any]) -> Self:
         """Call ``handler(member)`` for everybody who comes."""
+        _payload.check_handler(handler, "member")
         return self._bind(
             Events.MEMBER_ADDED.value, handler, lambda event, data, channel: handler(data["user_info"])
         )
 
     def leaving(self, handler: Callable[[dict[str, Any]], Any]) -> Self:
         """Call ``handler(member)`` for everybody who leaves."""
+        _payload.check_handler(handler, "member")
         return self._bind(
             Events.MEMBER_REMOVED.value, handler, lambda event, data, channel: handler(data["user_info"])
         )
@@ -363,8 +370,7 @@ class _Binding:
     def __init__(
         self, event: str, handler: Callable[..., Any], call: Callable[..., Any], type_: Any = Any
     ) -> None:
-        _binding.check_callable(handler)
-        call.__qualname__ = _binding.name_of(handler)
+        call.__qualname__ = _payload.handler_name(handler)
         _payload.reader(type_)  # raises, here and not when the channel is subscribed, if there is none
         self.event = event
         self.handler = handler
