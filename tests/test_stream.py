@@ -90,13 +90,19 @@ async def test_one_event_that_fits_two_names_comes_once(channel: Channel, reverb
     assert [event.data for event in await take(stream, 3)] == [0, 1, 2]
 
 
-async def test_typed_events_and_what_does_not_fit(channel: Channel, reverb_server: ReverbServer) -> None:
+async def test_typed_events_and_what_does_not_fit(
+    channel: Channel, reverb_server: ReverbServer, caplog: pytest.LogCaptureFixture
+) -> None:
     stream, errors = channel.events("item.updated", type=Item), Recorder()
     channel.bind("error", errors)
     for number in ("1", 2):
         await reverb_server.publish("stock", "item.updated", {"id": number})
     assert [event.data for event in await take(stream, 1)] == [Item(2)]
     assert isinstance(errors.calls[0][1]["exception"], PayloadError)
+    (message,) = (record.message for record in caplog.records if record.levelname == "ERROR")
+    assert message.startswith(
+        "events() and wait_for() leave out an event: 'item.updated' on stock does not fit Item: "
+    )
 
 
 async def test_unbinding_the_handlers_of_an_event_leaves_streams_alone(

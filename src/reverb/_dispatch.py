@@ -726,7 +726,10 @@ class Lane:
         fields = event_fields(event, self.name)
         if isinstance(error, MisfitError):
             error = PayloadError(f"{what} on {where} does not fit {error}", path=error.path)
-            log.error("handler %s is not called: %s", binding.handler_name, error, extra=fields)
+            skipped = "events() and wait_for() leave out an event"
+            if not binding.is_of_stream:
+                skipped = f"handler {binding.handler_name} is not called"
+            log.error("%s: %s", skipped, error, extra=fields)
             message = str(error)
         else:
             name = binding.handler_name
