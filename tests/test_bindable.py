@@ -128,6 +128,53 @@ async def test_a_type_that_nothing_fits_is_refused_when_it_is_bound(channel: Cha
         channel.bind("item.updated", print, type=Recorder)
 
 
+async def test_handlers_of_an_event_share_its_data_and_types_have_their_own(
+    channel: Channel, reverb_client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    seen: list[Any] = []
+
+    def change(event: str, data: Any, channel: str | None) -> None:
+        data["id"] = 8
+        seen.append(data)
+
+    async def look(event: str, data: Any, channel: str | None) -> None:
+        seen.append(data)
+
+    channel.bind("e", change).bind("e", look)
+    channel.bind("e", lambda event, data, channel: seen.append(data), type=Item)
+    stream = channel.events("e")
+    reverb_client.bind("e", look)
+    await reverb_server.publish("stock", "e", {"id": 7})
+    await until(lambda: len(seen) == 4)
+    changed, second, typed, last = seen
+    assert changed == {"id": 8}
+    assert typed == Item(7)
+    assert second is last is changed is (await anext(stream)).data
+
+
+async def test_an_event_of_the_application_that_is_called_error(
+    channel: Channel, reverb_client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    """It reaches the handlers of what goes wrong, too, and each kind can be had alone."""
+
+    def fail(event: str, data: Any, channel: str | None) -> None:
+        raise LookupError
+
+    everything, ours, failures, servers, loop = Recorder(), Recorder(), Recorder(), Recorder(), channel.events()
+    channel.bind("e", fail).bind("error", everything).bind("[e]rror", ours)
+    channel.bind(Events.CLIENT_ERROR, failures)
+    reverb_client.bind(Events.ERROR, servers)
+    await reverb_server.publish("stock", "error", {"id": 7})
+    await reverb_server.publish("stock", "e")
+    reverb_server.send_raw('{"event":"pusher:error","data":{"code":null,"message":"no"}}')
+    await servers.wait_for(1)
+    await everything.wait_for(2)
+    assert everything.events == ["error", Events.CLIENT_ERROR]
+    assert ours.calls == [("error", {"id": 7}, "stock")]
+    assert failures.events == [Events.CLIENT_ERROR]
+    assert [(await anext(loop)).name for _ in range(2)] == ["error", "e"]
+
+
 async def test_a_decorator_without_its_event(channel: Channel, reverb_client: ReverbClient) -> None:
     for each in (reverb_client, channel, reverb_client.user):
         on: Any = each.on

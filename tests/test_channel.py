@@ -56,6 +56,7 @@ async def test_members_and_me() -> None:
         assert repr(room) == "<PresenceChannel 'presence-room' subscribed>"
         room.members.clear()  # a copy
         assert room.members.keys() == {"1", "7"}
+        assert room.members["1"] is room.members["1"]  # the infos are shared
 
 
 async def test_members_come_and_go_before_the_handlers_run() -> None:

@@ -739,6 +739,29 @@ async def test_what_data_cant_be_read_into_is_told_at_once() -> None:
         news.listen("OrderShipped", print, type=Path)
 
 
+@pytest.mark.parametrize(("namespace", "event"), [("App.Events", ".error"), (None, "error")])
+async def test_an_event_called_error_is_not_mixed_with_failures(namespace: str | None, event: str) -> None:
+    heard: list[Any] = []
+
+    def on_broken(data: Any) -> None:
+        raise KeyError(data)
+
+    async with ScriptedServer(confirm_and_publish) as server, connected(server) as echo:
+        other = Echo(echo.client, namespace=namespace)
+        errors: list[Exception] = []
+        news = other.channel("x").listen(".e", on_broken).listen(event, heard.append).error(errors.append)
+        await news
+        await until(lambda: errors)
+        await server.peers[0].send("error", '{"id":7}', "x")
+        await until(lambda: heard)
+        assert heard == [{"id": 7}]
+        news.stop_listening(event, heard.append)
+        await server.peers[0].send("error", '{"id":8}', "x")
+        await server.peers[0].send("e", "last", "x")
+        await until(lambda: str(errors[-1]) == "'last'")
+        assert heard == [{"id": 7}]
+
+
 async def test_handlers_that_take_something_else() -> None:
     room: Any = Echo(reverb.ReverbClient(app_key="k", app_secret="s", host="h")).join("room", {"user_id": "1"})
 

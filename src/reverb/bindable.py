@@ -64,13 +64,15 @@ class Bindable:
         """Call ``handler(event, data, channel)`` for each ``event``; return the object itself.
 
         ``event`` is a name, a glob pattern, one of :class:`Events`, ``"*"`` for every event, or ``"error"`` for
-        what goes wrong. ``once`` unbinds the handler when it is called.
+        what goes wrong: ``pusher:error``, ``reverb:error``, and an application's own event ``error``, which the
+        pattern ``[e]rror`` stands for alone. ``once`` unbinds the handler when it is called.
 
         ``handler`` is an ``async def`` or a plain function; ``data`` is parsed JSON, or the string itself when it
         isn't JSON, or None when the event has none; or ``type``. A handler with a parameter named ``user_id`` also
         gets the sender of a client event on a presence channel (a string; None for all other events). Events of a
         channel are delivered one after another, in order: a slow handler delays this channel and nothing else.
-        What a handler raises is logged and reported to the error handlers.
+        What a handler raises is logged and reported to the error handlers. All handlers of an event that take JSON
+        get the same object: one that changes it changes it for those behind.
 
         Raises :class:`TypeError` for a handler that can't be called, or not so, as far as its signature says, for
         a name that is no string, and for a type that nothing can be read into. Names as Laravel Echo writes them

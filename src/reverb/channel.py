@@ -119,10 +119,11 @@ class PresenceChannel(Channel):
 
     @property
     def members(self) -> dict[str, dict[str, Any]]:
-        """Who is here: ``user_info`` by ``user_id``, ourselves included. A copy.
+        """Who is here: ``user_info`` by ``user_id``, ourselves included.
 
         Ids are strings and infos are dicts, whatever their senders made them. Up to date before the handlers of
-        ``member_added`` and ``member_removed`` run.
+        ``member_added`` and ``member_removed`` run. Each time a new dict; the infos in it are not copied, and are
+        those that handlers get, so copy what you mean to change.
         """
         return dict(self._inbox.members)
 

@@ -205,7 +205,7 @@ class EchoChannel:
     def listen(self, event: str, handler: Callable[..., Any], *, type: Any = None) -> Self:
         """Call ``handler(data)`` for each ``event``. ``type``, or else the annotation of the handler's parameter,
         is what the data is read into, as by :meth:`Channel.bind`."""
-        name = _format(_binding.check_name(event), self._namespace)
+        name = self._name_of(event)
         parameters = _payload.check_handler(handler, "data")
         if type is None:
             type = _payload.annotated_type(handler, parameters, 0)
@@ -214,7 +214,7 @@ class EchoChannel:
 
     def stop_listening(self, event: str, handler: Callable[..., Any] | None = None) -> Self:
         """Remove ``handler`` from ``event``, or all of this user's handlers."""
-        return self._unbind(_format(_binding.check_name(event), self._namespace), handler)
+        return self._unbind(self._name_of(event), handler)
 
     def listen_to_all(self, handler: Callable[[str, Any], Any]) -> Self:
         """Call ``handler(event, data)`` for each event, except for those of the protocol. ``event`` is its name as
@@ -279,6 +279,11 @@ class EchoChannel:
         await self._client.subscribe(self.name)
         self._require_user()
         return self
+
+    def _name_of(self, event: str) -> str:
+        """Return what to bind for an event that Laravel Echo would call ``event``."""
+        name = _format(_binding.check_name(event), self._namespace)
+        return "[e]rror" if name == "error" else name  # which would stand for all that goes wrong, too
 
     def _require_user(self) -> None:
         if self._is_left:

@@ -29,6 +29,7 @@ class Events(str, Enum):
     WATCHLIST_OFFLINE = "reverb:watchlist_offline"
     """Users on the watchlist have left: ``{"user_ids"}``."""
     ERROR = "pusher:error"
+    """The server has something against what was sent: ``{"code", "message"}``."""
     CLIENT_ERROR = "reverb:error"
     """Something went wrong here: ``{"message", "code", "exception"}``; see :meth:`ReverbClient.bind`."""
     STATE_CHANGE = "reverb:state_change"
