@@ -134,6 +134,12 @@ async def test_a_healthy_endpoint(embedded: ReverbServer) -> None:
         assert failures(steps) == []
         assert "rightly refuses the made-up private-reverb-doctor-" in steps["auth endpoint"].detail
 
+        # Whether it would know a user can't be seen without one.
+        laravel.answers.append(web.json_response({"message": "no"}, status=403))
+        steps = await examine({**settings, "auth_token": None})
+        assert (failures(steps), steps["auth endpoint"].ok) == ([], None)
+        assert "as it should; name a channel" in steps["auth endpoint"].detail
+
 
 @pytest.mark.parametrize("kind", ["http", "socks5"])
 async def test_a_healthy_server_behind_a_proxy(kind: str, embedded: ReverbServer) -> None:
@@ -754,6 +760,30 @@ BROKEN = [
         detail="HTTP status 401",
     ),
     row("denied", endpoint(), ["auth endpoint", "private-denied"], "routes/channels.php", "private-denied"),
+    row(
+        "route-for-sessions",
+        endpoint((403, '{"message":"This action is unauthorized."}')),
+        ["auth endpoint", "private-a"],
+        "Laravel's own /broadcasting/auth, with its middleware web. Use one for tokens: /api/broadcasting/auth",
+        "private-a",
+    ),
+    row(
+        "route-for-sessions-and-no-channel",
+        endpoint((403, PAGE)),
+        "auth endpoint",
+        "The route looks at the session only, and not at REVERB_AUTH_TOKEN",
+    ),
+    row(
+        "no-token-at-all",
+        over({"auth_token": None}, endpoint((403, PAGE))),
+        ["auth endpoint", "private-a"],
+        "REVERB_AUTH_TOKEN is not set",
+        "private-a",
+    ),
+    row("empty-answer", endpoint((200, "")), "auth endpoint", "log and null answer with nothing"),
+    row("answer-204", endpoint((204, "")), "auth endpoint", "BROADCAST_CONNECTION"),
+    row("empty-text", endpoint((200, '""')), "auth endpoint", "BROADCAST_CONNECTION"),
+    row("answer-of-redis", endpoint((200, "true")), "auth endpoint", "redis with true"),
     row("wrong-endpoint", endpoint(url="{root}/nope"), "auth endpoint", "REVERB_AUTH_ENDPOINT is wrong"),
     row("get-endpoint", endpoint(url="{root}/sanctum/csrf-cookie"), "auth endpoint", "takes no POST"),
     row("csrf", endpoint((419, PAGE)), "auth endpoint", "a route with CSRF protection"),

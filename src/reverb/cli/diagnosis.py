@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Set
 from datetime import datetime, timezone
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from .. import ReverbConfig, _failures
 from .._failures import Certificate, Failure, count_days
@@ -36,6 +37,7 @@ _SEVERAL = (
 )
 _REDIS = "With REVERB_SCALING_ENABLED=true, the server does not reach Redis: REDIS_URL, REDIS_HOST."
 _GUARD = "Broadcast::routes(['middleware' => ['auth:sanctum']])"
+_TOKEN_ROUTE = f"/api/broadcasting/auth, made by {_GUARD} in routes/api.php"
 _SIGNATURE_LIFETIME = 600
 """Seconds that a signed request of the HTTP API is valid."""
 _EXPIRES_SOON = 14
@@ -348,8 +350,9 @@ def client_event_lost(seconds: float) -> Problem:
     )
 
 
-def endpoint(url: str, error: AuthenticationError) -> Problem:
-    """The endpoint did not authorise, ``error`` says why not."""
+def endpoint(url: str, error: AuthenticationError, *, has_token: bool, is_token_read: bool | None) -> Problem:
+    """The endpoint did not authorise, ``error`` says why not. ``is_token_read`` is whether it answers otherwise
+    without a token, where that is known."""
     code = error.code
     causes: tuple[str, ...]
     if code is None:
@@ -360,14 +363,22 @@ def endpoint(url: str, error: AuthenticationError) -> Problem:
             causes = (
                 "Its certificate must be one that this machine trusts, and for the host in REVERB_AUTH_ENDPOINT.",
             )
-    elif 200 <= code < 300:
-        detail = f"{url} answered with something else than an authorisation"
-        if "page" in str(error):
-            detail = f"{url} answered with a page, most likely to log in"
+    elif 200 <= code < 300 and "page" in str(error):
+        detail = f"{url} answered with a page, most likely to log in"
         causes = (
             "REVERB_AUTH_ENDPOINT must be the whole URL, with /broadcasting/auth or what is there instead.",
-            f"The route wants a login with cookies; one for tokens is {_GUARD}, with REVERB_AUTH_TOKEN.",
+            f"The route wants a login with cookies; one for tokens is {_TOKEN_ROUTE}.",
         )
+    elif 200 <= code < 300:
+        detail = f"{url} answered with HTTP status {code}, but not with an authorisation"
+        causes = (
+            "BROADCAST_CONNECTION (BROADCAST_DRIVER in older versions) must be reverb in the .env of the "
+            "application: log and null answer with nothing, redis with true. Then php artisan config:clear.",
+            "REVERB_AUTH_ENDPOINT must be the whole URL, with /broadcasting/auth or what is there instead.",
+        )
+    elif code == 403:
+        detail = f"{url} answered with HTTP status 403"
+        causes = _forbidden(url, has_token=has_token, is_token_read=is_token_read)
     else:
         detail = f"{url} answered with HTTP status {code}"
         causes = _ENDPOINT_CAUSES.get(code) or (
@@ -381,14 +392,27 @@ def endpoint(url: str, error: AuthenticationError) -> Problem:
     return Problem(detail, *causes, code=ExitCode.REFUSED, status=code)
 
 
+def _forbidden(url: str, *, has_token: bool, is_token_read: bool | None) -> tuple[str, ...]:
+    session_only = (
+        f"The route looks at the session only, and not at REVERB_AUTH_TOKEN: so does Laravel's own "
+        f"/broadcasting/auth, with its middleware web. Use one for tokens: {_TOKEN_ROUTE}."
+    )
+    no_token = f"REVERB_AUTH_TOKEN is not set, so nobody is logged in. A route for tokens is {_TOKEN_ROUTE}."
+    callback = (
+        "The callback of the channel in routes/channels.php says no to this user, or there is none for this name."
+    )
+    if not has_token:
+        return no_token, callback
+    if is_token_read is not None:
+        return (callback, "REVERB_AUTH_TOKEN is another user's.") if is_token_read else (session_only, callback)
+    is_stock = urlsplit(url).path.rstrip("/") == "/broadcasting/auth"
+    return (session_only, callback) if is_stock else (callback, session_only)
+
+
 _ENDPOINT_CAUSES = {
     401: (
         "REVERB_AUTH_TOKEN is missing, wrong, or has expired.",
-        f"The route has another guard; one for tokens is {_GUARD}.",
-    ),
-    403: (
-        "The callback of the channel in routes/channels.php says no to this user, or there is none for this name.",
-        "REVERB_AUTH_TOKEN is another user's.",
+        f"The route has another guard; one for tokens is {_TOKEN_ROUTE}.",
     ),
     404: (
         "REVERB_AUTH_ENDPOINT is wrong: php artisan route:list shows where broadcasting/auth is.",
@@ -397,7 +421,7 @@ _ENDPOINT_CAUSES = {
     405: ("REVERB_AUTH_ENDPOINT is another route, which takes no POST.",),
     419: (
         "REVERB_AUTH_ENDPOINT is a route with CSRF protection, of the group web. Programs need one of the group "
-        f"api, {_GUARD}, and REVERB_AUTH_TOKEN.",
+        f"api, {_TOKEN_ROUTE}, and REVERB_AUTH_TOKEN.",
     ),
     429: ("Too many requests: the route has a throttle.",),
 }

@@ -125,6 +125,7 @@ class Examination:
         self._refusal: ReverbError | None = None
         self._failure: Failure | None = None
         """What the connection knows of that."""
+        self._is_token_read: bool | None = None
         self._greeted_in = 0.0
         self._published_at = 0.0
         self._offset: float | None = None
@@ -502,9 +503,15 @@ class Examination:
             auth = await self._authorize_by_endpoint(channel)
         except Problem as problem:
             if channel is self._channel and problem.status == 403:
-                return (
-                    f"{url} knows us, and rightly refuses the made-up {channel}; name a channel to check its own"
-                )
+                if self._is_token_read:
+                    return (
+                        f"{url} knows us, and rightly refuses the made-up {channel}; name a channel to check its "
+                        "own"
+                    )
+                if self._config.auth_token is None:
+                    raise _PassedOver(
+                        f"{url} refuses the made-up {channel}, as it should; name a channel to check its own"
+                    ) from None
             raise
         if self._session is None:
             return f"{url} signs for {channel}; whether the server takes that is not known"
@@ -518,14 +525,29 @@ class Examination:
         assert config.auth_endpoint is not None
         url, seconds = config.auth_endpoint.get_secret_value(), config.subscribe_timeout
         token = None if config.auth_token is None else config.auth_token.get_secret_value()
-        authorizer = EndpointAuthorizer(url, token=token)
         socket_id = "1.1" if self._session is None else self._session.connection.socket_id
         try:
-            return await self._within(seconds, authorizer(socket_id, channel))
+            return await self._within(seconds, EndpointAuthorizer(url, token=token)(socket_id, channel))
         except asyncio.TimeoutError:
             raise diagnosis.slow_endpoint(bare(url), seconds) from None
         except AuthenticationError as error:
-            raise diagnosis.endpoint(bare(url), error) from None
+            self._is_token_read = None
+            if error.code == 403 and token is not None:
+                self._is_token_read = await self._reads_tokens(url, socket_id, channel)
+            raise diagnosis.endpoint(
+                bare(url), error, has_token=token is not None, is_token_read=self._is_token_read
+            ) from None
+
+    async def _reads_tokens(self, url: str, socket_id: str, channel: str) -> bool | None:
+        """Whether an endpoint that says 403 has looked at the token: without one, it then says something else."""
+        try:
+            await asyncio.wait_for(EndpointAuthorizer(url)(socket_id, channel), self._look_timeout)
+        except AuthenticationError as error:
+            if error.code in (401, 403) or 300 <= (error.code or 0) < 400:
+                return error.code != 403
+        except asyncio.TimeoutError:
+            pass
+        return None
 
     async def _subscribe(self, channel: str) -> str:
         config = self._config
