@@ -389,7 +389,9 @@ def endpoint(url: str, error: AuthenticationError, *, has_token: bool, is_token_
             if 300 <= code < 400
             else ("The application has failed: see storage/logs/laravel.log there.",)
         )
-    return Problem(detail, *causes, code=ExitCode.REFUSED, status=code)
+    is_outage = code is None or code >= 500
+    exit_code = ExitCode.CONNECTION if is_outage else ExitCode.REFUSED
+    return Problem(detail, *causes, code=exit_code, status=code)
 
 
 def _forbidden(url: str, *, has_token: bool, is_token_read: bool | None) -> tuple[str, ...]:
@@ -432,7 +434,6 @@ def slow_endpoint(url: str, seconds: float) -> Problem:
         f"{url} did not authorise within {plural(seconds, 'second')}",
         "The application is slow, or fails again and again: see storage/logs/laravel.log there.",
         "REVERB_AUTH_ENDPOINT is wrong.",
-        code=ExitCode.REFUSED,
     )
 
 
