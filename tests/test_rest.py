@@ -223,7 +223,7 @@ def test_a_prefix_is_suspected_too() -> None:
 
 def test_hints_for_single_calls() -> None:
     server = make_server()
-    with pytest.raises(APIError, match=r"Reverb 1\.10 answers so although it has ended the connections"):
+    with pytest.raises(APIError, match=r"Reverb 1\.10 answers so at the first connection without a user"):
         server.read(server.post("/users/7/terminate_connections", b"{}"), 500, b"Internal server error.")
     with pytest.raises(APIError, match="only presence channels know their users"):
         server.read(server.get("/channels/news/users"), 400, b"{}")

@@ -247,7 +247,7 @@ class Server:
         if status == 413:
             return "REVERB_MAX_REQUEST_SIZE must not be more than what the server takes, or a proxy in front of it"
         if status == 500 and request.path.endswith("/terminate_connections"):
-            return "Reverb 1.10 answers so although it has ended the connections"
+            return "Reverb 1.10 answers so at the first connection without a user: those behind it are not ended"
         if status in (502, 503, 504):
             return "the server is starting, overloaded, or out of reach for the proxy in front of it"
         return None

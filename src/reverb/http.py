@@ -194,7 +194,9 @@ class ReverbAPI:
     async def terminate_user(self, user_id: str) -> None:
         """End all connections of a user: of who has this id on a presence channel, or is signed in with it.
 
-        Reverb 1.10 ends them and then answers 500, which is an :class:`APIError` like any other.
+        Reverb 1.10 takes one connection after another, and answers 500 (:class:`APIError`) at the first that was
+        never on a presence channel: what comes behind that one stays. :meth:`users` tells who is still there.
+        With scaling (``REVERB_SCALING_ENABLED``), this request ends its process: don't use it there.
         """
         await self._call(self._server.post(f"/users/{_rest.quote_name(user_id)}/terminate_connections", b"{}"))
 
