@@ -31,8 +31,9 @@ class Told(list[str]):
         ("\ud800", "\\ud800\n"),
         ({"much": "x" * 200_000}, '{"much": "' + "x" * 200_000 + '"}\n'),
         (None, ""),
+        ({"a": [float("-inf"), 1.5]}, '{"a": [null, 1.5]}\n'),
     ],
-    ids=["object", "text", "number", "surrogate", "much", "nothing"],
+    ids=["object", "text", "number", "surrogate", "much", "nothing", "out-of-range"],
 )
 async def test_the_payload(data: Any, payload: str, tmp_path: Path) -> None:
     async with Commands(f"cat > {tmp_path}/payload", _unexpected) as commands:

@@ -84,4 +84,6 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", first.pop("time"))
     assert list(first.items()) == [("channel", "news"), ("event", "paid"), ("data", {"id": 1})]
     del second["time"]
+    lines.event("far", [float("inf"), {"a": float("nan"), "b": 1.5}], "news")
+    assert '"data": [null, {"a": null, "b": 1.5}]}' in capsys.readouterr().out
     assert second == {"channel": None, "event": "client-a", "data": "Zoë\n", "user_id": "7"}

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from .. import APIError, ReverbAPI
 from .options import Given, configure
 from .process import complete, exit_on_error, unsendable
+from .view import printable
 
 __all__ = ["ALL_INFO", "ask", "with_info"]
 
@@ -41,7 +42,7 @@ def ask(question: Callable[[ReverbAPI], Awaitable[T]], given: Given) -> T:
 
     async def work() -> None:
         console = Console(stderr=True)
-        waiting = console.status(f"Asking {escape(config.address)} …")
+        waiting = console.status(Text(f"Asking {printable(config.address)} …"))
         timer = asyncio.get_running_loop().call_later(_PATIENCE, waiting.start)
         try:
             async with ReverbAPI(config) as api:

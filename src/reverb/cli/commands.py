@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 from asyncio.subprocess import Process
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
+
+from .view import dump_json
 
 __all__ = ["VARIABLES", "Commands"]
 
@@ -121,7 +122,7 @@ def _send(process: Process, number: signal.Signals) -> None:
 def _payload(data: Any) -> bytes:
     if data is None:
         return b""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+    text = data if isinstance(data, str) else dump_json(data, ensure_ascii=False)
     return f"{text}\n".encode(errors="backslashreplace")
 
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.status import Status
 from rich.text import Text
 
@@ -171,7 +170,7 @@ class _View:
             self._status.stop()
 
     def begin(self, name: str) -> None:
-        text = f"[dim]{escape(printable(name))} …"
+        text = Text(f"{printable(name)} …", "dim")
         if self._status is not None:
             self._status.update(text)
         elif self._console.is_terminal:
@@ -240,7 +239,7 @@ class _View:
 
     def _print(self, head: Text, text: str = "", style: str = "", indent: int = 0) -> None:
         """Print a line: ``head``, and ``text``, which goes on in the column ``indent`` where it is too long."""
-        lines = [printable(line) for line in text.splitlines()] or [""]
+        lines = [printable(line) for line in text.split("\n")]
         if self._width is not None:
             width = max(self._width - indent, _MIN_TEXT_WIDTH)
             lines = [part for line in lines for part in textwrap.wrap(line, width, break_on_hyphens=False) or [""]]

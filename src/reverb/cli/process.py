@@ -35,7 +35,7 @@ EXIT_CODES = """Exit codes: 0 done; 1 failed; 2 wrong usage, settings or data; 3
 
 def fail(message: str, code: ExitCode) -> typer.Exit:
     """Print what went wrong; return the exit to raise."""
-    print("reverb:", "\n".join(map(printable, message.splitlines())), file=sys.stderr)
+    print("reverb:", "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     return typer.Exit(code)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from math import isfinite
 from typing import Any
 
 from rich.cells import cell_len
@@ -17,7 +18,17 @@ from .._protocol import is_presence, needs_auth
 from .._visible import visible
 from ..exceptions import plural
 
-__all__ = ["JsonLines", "OutputConsole", "View", "channel_style", "fill", "plural", "print_json", "printable"]
+__all__ = [
+    "JsonLines",
+    "OutputConsole",
+    "View",
+    "channel_style",
+    "dump_json",
+    "fill",
+    "plural",
+    "print_json",
+    "printable",
+]
 
 _GAP = "  "
 _TIME_WIDTH = len("12:34:56")
@@ -99,10 +110,26 @@ class JsonLines:
         print_json(fields, self._on_unread)
 
 
+def dump_json(value: Any, *, ensure_ascii: bool = True) -> str:
+    """Write JSON that others can read: a number out of range, which it can't say, is null, as in a browser."""
+    try:
+        return json.dumps(value, ensure_ascii=ensure_ascii, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=ensure_ascii)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list) else value
+
+
 def print_json(fields: Mapping[str, Any], on_unread: Callable[[], None]) -> None:
     """Print an object as a line, at once. Calls ``on_unread`` when nobody reads it any more."""
     try:
-        print(json.dumps(fields), flush=True)
+        print(dump_json(fields), flush=True)
     except BrokenPipeError:
         on_unread()
 
