@@ -1,71 +1,174 @@
 """A service that keeps its own copy of data, here an inventory in SQLite, up to date with a Laravel application.
 
-    pip install python-reverb
+    pip install "python-reverb[http]"
     export REVERB_APP_KEY=… REVERB_APP_SECRET=… REVERB_HOST=…
-    INVENTORY_URL=https://shop.example.com/api/inventory python data_sync.py
+    INVENTORY_URL=https://shop.example.com/api/inventory INVENTORY_TOKEN=… python data_sync.py
 
-Laravel broadcasts ``item.updated`` on ``private-sync.inventory`` with ``{"id": 7, "quantity": 3}``.
-``INVENTORY_URL`` answers with a JSON list of all items; without it the copy has gaps where the connection
-had some. The copy is ``inventory.db``, or ``DATABASE``. Ends on Ctrl-C and SIGTERM.
+Laravel numbers the changes of the inventory, and broadcasts each on ``private-sync.inventory`` with its number:
+``item.updated`` with ``{"id": 7, "quantity": 3, "version": 12}``, and ``item.deleted`` with ``{"id": 7,
+"version": 13}``. ``INVENTORY_URL`` answers with all items, and with the number of the last change that is in them:
+``{"version": 13, "items": [{"id": 8, "quantity": 1, "version": 9}]}``. Keep the last number in a row of its own
+and increment it in the transaction of the change; then numbers grow in the order of the commits.
+
+Events and answers may come late, twice, or in another order: what is older changes nothing. All items are fetched
+at the start, after each gap, after an event that could not be stored, and every hour, with retries until it works.
+The copy is ``inventory.db``, or ``DATABASE``; read its view ``inventory``. Ends on Ctrl-C and SIGTERM.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
+import random
 import sqlite3
 import sys
-import urllib.request
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
+
+import aiohttp
+import msgspec
 
 from reverb import Events, ReverbClient
 
 DATABASE = os.environ.get("DATABASE", "inventory.db")
-INVENTORY_URL = os.environ.get("INVENTORY_URL")
+INVENTORY_URL = os.environ.get("INVENTORY_URL", "")
+HEADERS = {"Accept": "application/json"}
+if TOKEN := os.environ.get("INVENTORY_TOKEN"):
+    HEADERS["Authorization"] = f"Bearer {TOKEN}"
+EVERY = float(os.environ.get("SYNC_INTERVAL", "3600"))
+LONGEST_DELAY = float(os.environ.get("SYNC_DELAY_MAX", "60"))
+
+log = logging.getLogger("data_sync")
 
 
 @dataclass
 class Item:
     id: int
     quantity: int
+    version: int
 
 
-def fetch_inventory(url: str) -> list[Item]:
-    with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - our own URL
-        return [Item(item["id"], item["quantity"]) for item in json.load(response)]
+@dataclass
+class Deletion:
+    id: int
+    version: int
 
 
-def save(database: sqlite3.Connection, items: list[Item]) -> None:
-    with database:
-        rows = [(item.id, item.quantity) for item in items]
-        database.executemany("REPLACE INTO item (id, quantity) VALUES (?, ?)", rows)
-    for item in items:
-        print(f"item {item.id}: {item.quantity} in stock", flush=True)
+@dataclass
+class Snapshot:
+    version: int
+    items: list[Item]
+
+
+SCHEMA = """
+PRAGMA journal_mode = WAL;  -- who reads the copy waits for no write
+CREATE TABLE IF NOT EXISTS snapshot (version INTEGER NOT NULL);
+INSERT INTO snapshot SELECT -1 WHERE NOT EXISTS (SELECT * FROM snapshot);
+-- A quantity of NULL is a deleted item, kept until a snapshot is newer: an event about it may come late.
+CREATE TABLE IF NOT EXISTS item (id INTEGER PRIMARY KEY, quantity INTEGER, version INTEGER NOT NULL);
+CREATE VIEW IF NOT EXISTS inventory AS SELECT id, quantity FROM item WHERE quantity IS NOT NULL;
+"""
+
+APPLY = """
+INSERT INTO item SELECT :id, :quantity, :version WHERE :version > (SELECT version FROM snapshot)
+ON CONFLICT (id) DO UPDATE SET quantity = :quantity, version = :version WHERE :version > version
+"""
+
+
+class Copy:
+    """The copy. Its thread does all that waits for the disk, one thing after another."""
+
+    def __init__(self, database: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+        self._database = database
+        self._thread = thread
+
+    async def apply(self, item: Item | Deletion) -> bool:
+        """Store what an event says. Returns whether that was new."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._apply, item)
+
+    async def replace(self, snapshot: Snapshot) -> None:
+        """Make the copy equal to the snapshot, and keep what events have said of later changes."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._replace, snapshot)
+
+    def _apply(self, item: Item | Deletion) -> bool:
+        row = {"id": item.id, "quantity": getattr(item, "quantity", None), "version": item.version}
+        with self._database:
+            return self._database.execute(APPLY, row).rowcount > 0
+
+    def _replace(self, snapshot: Snapshot) -> None:
+        with self._database:  # one transaction: all of it, or nothing
+            ((version,),) = self._database.execute("SELECT version FROM snapshot")
+            if snapshot.version < version:
+                raise ValueError(f"the answer is of version {snapshot.version}, and the copy of {version} already")
+            self._database.execute("UPDATE snapshot SET version = ?", [snapshot.version])
+            self._database.execute("DELETE FROM item WHERE version <= ?", [snapshot.version])
+            rows = [(item.id, item.quantity, item.version) for item in snapshot.items]
+            self._database.executemany("INSERT OR IGNORE INTO item VALUES (?, ?, ?)", rows)
+
+
+async def fetch(http: aiohttp.ClientSession) -> Snapshot:
+    async with http.get(INVENTORY_URL, headers=HEADERS, raise_for_status=True) as answer:
+        return msgspec.json.decode(await answer.read(), type=Snapshot)
+
+
+async def synchronise(copy: Copy, due: asyncio.Event) -> None:
+    """Fetch everything when it is due, and until that works. Events are stored meanwhile, too."""
+    failures = 0
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
+        while True:
+            due.clear()  # before the answer is made: a gap from now on may not be in it
+            try:
+                snapshot = await fetch(http)
+                await copy.replace(snapshot)
+            except Exception as error:  # whatever it was: without this task the copy would stay as it is
+                failures += 1
+                delay = random.uniform(0.5, 1) * min(LONGEST_DELAY, 2**failures)  # noqa: S311
+                what = f"{type(error).__name__}: {error}"  # not its repr(), which may have the token in it
+                log.warning("the inventory can't be fetched: %s; again in %.1f seconds", what, delay)
+                await asyncio.sleep(delay)
+            else:
+                failures = 0
+                print(f"{DATABASE} has all {len(snapshot.items)} items of version {snapshot.version}", flush=True)
+                await asyncio.sleep(1)  # however often it is due
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(due.wait(), EVERY)
 
 
 def main() -> int:
-    with closing(sqlite3.connect(DATABASE)) as database:
-        database.execute("CREATE TABLE IF NOT EXISTS item (id INTEGER PRIMARY KEY, quantity INTEGER NOT NULL)")
+    if not INVENTORY_URL:
+        print("INVENTORY_URL is missing: where all items come from", file=sys.stderr)
+        return 2
+    with (
+        closing(sqlite3.connect(DATABASE, check_same_thread=False)) as database,
+        ThreadPoolExecutor(max_workers=1) as thread,  # waits for what is being written
+    ):
+        database.executescript(SCHEMA)
+        copy, tasks = Copy(database, thread), []
 
-        # What was broadcast while there was no connection is not sent again, so every subscription, the first and
-        # those after a reconnect, starts from the whole. Updates that arrive meanwhile wait for this handler.
-        async def on_subscribed(event: str, data: Any, channel: str | None) -> None:
-            if INVENTORY_URL is not None:
-                save(database, await asyncio.to_thread(fetch_inventory, INVENTORY_URL))
+        # The annotations make it an Item or a Deletion. Data that is none is logged, and does not get here.
+        async def on_updated(event: str, data: Item, channel: str | None) -> None:
+            if await copy.apply(data):
+                print(f"item {data.id}: {data.quantity} in stock", flush=True)
 
-        # The annotation makes it an Item. Data that is none is logged, and does not get here.
-        def on_updated(event: str, data: Item, channel: str | None) -> None:
-            save(database, [data])
+        async def on_deleted(event: str, data: Deletion, channel: str | None) -> None:
+            if await copy.apply(data):
+                print(f"item {data.id}: deleted", flush=True)
 
         async def setup(client: ReverbClient) -> None:
+            due = asyncio.Event()
+
+            def on_gap(event: str, data: Any, channel: str | None) -> None:
+                due.set()
+
             inventory = await client.subscribe("private-sync.inventory")
-            inventory.bind(Events.SUBSCRIPTION_SUCCEEDED, on_subscribed)
             inventory.bind("item.updated", on_updated)
-            print(f"{DATABASE} follows the inventory", flush=True)
+            inventory.bind("item.deleted", on_deleted)
+            inventory.bind(Events.RESUBSCRIBED, on_gap)  # what was broadcast meanwhile is not sent again
+            inventory.bind("error", on_gap)  # nor is an event that is malformed, or was not stored
+            tasks.append(asyncio.create_task(synchronise(copy, due)))  # run() cancels it
 
         return ReverbClient().run(setup)
 

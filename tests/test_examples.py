@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
+import re
 import shlex
 import shutil
 import signal
 import sqlite3
 import sys
 from base64 import b64encode
+from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, closing, suppress
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from reverb import AuthenticationError, EndpointAuthorizer, PresenceChannel, ReverbClient
 from reverb.auth import sign_user
@@ -95,39 +102,276 @@ async def test_the_iot_device(target: Target, tmp_path: Path, number: signal.Sig
     assert "dance" in unknown["error"]
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-async def test_the_data_sync(server: ReverbServer, target: Target, tmp_path: Path, number: signal.Signals) -> None:
-    quantities = {1: 10, 2: 20}
+class Shop:
+    """The application whose inventory is copied. Each change has a number, in the order of the commits."""
 
-    async def list_items(request: web.Request) -> web.Response:
-        return web.json_response([{"id": id_, "quantity": quantity} for id_, quantity in quantities.items()])
+    def __init__(self) -> None:
+        self.version = 0
+        self.items: dict[int, dict[str, int]] = {}
+        self.answers: deque[web.Response | Literal["drop"]] = deque()
+        """What the next requests get in place of the inventory; ``"drop"`` ends the connection."""
+        self.asked: list[str | None] = []
+        """The header ``Authorization`` of each request."""
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
-    def copy() -> dict[int, int]:
-        with closing(sqlite3.connect(tmp_path / "copy.db")) as database:
-            return dict(database.execute("SELECT id, quantity FROM item"))
+    def set(self, id_: int, quantity: int) -> dict[str, int]:
+        """Change an item; return what is broadcast."""
+        self.version += 1
+        self.items[id_] = {"id": id_, "quantity": quantity, "version": self.version}
+        return self.items[id_]
 
-    shop = web.Application()
-    shop.router.add_get("/inventory", list_items)
-    runner = web.AppRunner(shop)
+    def delete(self, id_: int) -> dict[str, int]:
+        self.version += 1
+        del self.items[id_]
+        return {"id": id_, "version": self.version}
+
+    @property
+    def snapshot(self) -> dict[str, Any]:
+        return {"version": self.version, "items": list(self.items.values())}
+
+    @property
+    def quantities(self) -> dict[int, int]:
+        return {id_: item["quantity"] for id_, item in self.items.items()}
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked.append(request.headers.get("Authorization"))
+        answer = self.answers.popleft() if self.answers else web.json_response(self.snapshot)
+        await self.may_answer.wait()
+        if answer == "drop":
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        return answer
+
+
+class Sync(NamedTuple):
+    """``data_sync.py``, which follows a shop."""
+
+    shop: Shop
+    target: Target
+    directory: Path
+    url: str
+
+    def run(self) -> AbstractAsyncContextManager[Command]:
+        env = {"INVENTORY_URL": self.url, "INVENTORY_TOKEN": "token", "SYNC_DELAY_MAX": "0.1"}
+        return run("data_sync", self.target, self.directory, DATABASE="copy.db", **env)
+
+    async def publish(self, event: str, data: Any) -> None:
+        await self.target.publish("private-sync.inventory", event, data)
+
+    def copy(self) -> dict[int, int]:
+        with closing(sqlite3.connect(self.directory / "copy.db")) as database:
+            return dict(database.execute("SELECT id, quantity FROM inventory"))
+
+
+@pytest.fixture
+async def sync(target: Target, tmp_path: Path) -> AsyncIterator[Sync]:
+    shop, application = Shop(), web.Application()
+    application.router.add_get("/inventory", shop.answer)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/inventory"
-    try:
-        async with run("data_sync", target, tmp_path, DATABASE="copy.db", INVENTORY_URL=url) as command:
-            loaded = await command.out.expect("item 2: 20 in stock")
-            assert copy() == {1: 10, 2: 20}
-            await target.publish("private-sync.inventory", "item.updated", {"id": 2, "quantity": 19})
-            await command.out.expect("item 2: 19 in stock", loaded)
-            assert copy() == {1: 10, 2: 19}
-            # What changes while there is no server is not missed.
-            await server.stop()
-            quantities.update({2: 18, 3: 30})
-            await server.start()
-            await command.out.expect("item 3: 30 in stock", loaded)
-            assert copy() == {1: 10, 2: 18, 3: 30}
-            await end(command, number)
-    finally:
-        await runner.cleanup()
+    yield Sync(shop, target, tmp_path, f"http://127.0.0.1:{runner.addresses[0][1]}/inventory")
+    shop.may_answer.set()
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+async def test_the_data_sync(server: ReverbServer, sync: Sync, number: signal.Signals) -> None:
+    shop = sync.shop
+    for id_ in (1, 2, 3):
+        shop.set(id_, 10 * id_)
+    async with sync.run() as command:
+        loaded = await command.out.expect("^copy.db has all 3 items of version 3$")
+        assert sync.copy() == {1: 10, 2: 20, 3: 30}
+        assert shop.asked == ["Bearer token"]
+        await sync.publish("item.updated", shop.set(2, 19))
+        await command.out.expect("^item 2: 19 in stock$", loaded)
+        await sync.publish("item.deleted", shop.delete(1))
+        await command.out.expect("^item 1: deleted$", loaded)
+        assert sync.copy() == {2: 19, 3: 30}
+        # What changes while there is no server is not missed.
+        await server.stop()
+        shop.set(4, 40)
+        shop.delete(3)
+        await server.start()
+        await command.out.expect("^copy.db has all 2 items of version 7$", loaded)
+        assert sync.copy() == {2: 19, 4: 40}
+        await end(command, number)
+
+
+async def test_data_sync_tries_again(server: ReverbServer, sync: Sync) -> None:
+    shop = sync.shop
+    for id_ in (1, 2):
+        shop.set(id_, 10 * id_)
+    too_much = {"version": 9, "items": [{"id": 1, "quantity": 10**30, "version": 9}]}
+    failures: list[web.Response | Literal["drop"]] = [
+        *(web.Response(status=status, text="{}") for status in (401, 403, 404, 429, 500, 503)),
+        "drop",
+        *(
+            web.Response(text=text)
+            for text in (
+                "<!DOCTYPE html><title>Log in</title>",
+                "",
+                "null",
+                "[]",  # PHP's empty object
+                '{"version": 9, "items": {}}',  # an array of PHP with a gap in it
+                '{"version": 9, "items": [{"id": 1, "quantity": "3", "version": 9}]}',
+                '{"version": 9, "items": [{"id": 1, "quan',
+                json.dumps(too_much),
+                '{"version": 1, "items": []}',  # by a cache
+            )
+        ),
+    ]
+    async with sync.run() as command:
+        await command.out.expect("^copy.db has all 2 items of version 2$")
+        await server.stop()
+        shop.delete(1)
+        shop.answers.extend(failures)
+        await server.start()
+        await command.out.expect("^copy.db has all 1 items of version 3$")
+        assert sync.copy() == {2: 20}
+        warnings = re.findall(r"^WARNING:data_sync:the inventory can't be fetched: (.*)$", command.err.text, re.M)
+        assert len(warnings) in (len(failures), len(failures) - 1)  # aiohttp hides one that drops
+        assert all(re.search(r"Error: .+; again in 0\.[01] seconds$", each) for each in warnings), warnings
+        assert "oken" not in "".join(warnings)
+        await end(command, signal.SIGTERM)
+
+
+async def test_data_sync_stores_what_comes_while_it_fetches(sync: Sync) -> None:
+    shop = sync.shop
+    for id_ in (1, 2, 3):
+        shop.set(id_, 10 * id_)
+    first = dict(shop.items[1])
+    shop.may_answer.clear()
+    async with sync.run() as command:
+        await until(lambda: shop.asked, 15)  # the answer is made, and on its way
+        await sync.publish("item.updated", shop.set(1, 11))
+        await sync.publish("item.updated", first)  # comes late
+        await sync.publish("item.deleted", shop.delete(2))
+        await sync.publish("item.updated", shop.set(4, 40))
+        await command.out.expect("^item 4: 40 in stock$")
+        shop.may_answer.set()
+        await command.out.expect("^copy.db has all 3 items of version 3$")
+        assert sync.copy() == {1: 11, 3: 30, 4: 40}
+        assert "item 1: 10 in stock" not in command.out.text.partition("item 1: 11 in stock")[2]
+        await end(command, signal.SIGTERM)
+
+
+async def test_data_sync_fetches_what_an_event_should_have_said(sync: Sync) -> None:
+    too_much = {"id": 1, "quantity": 10**30, "version": 9}
+    bad: list[Any] = [[], "text", {"id": "1", "quantity": 3, "version": 9}, too_much]
+    sync.shop.set(1, 10)
+    async with sync.run() as command:
+        await command.out.expect("^copy.db has all 1 items of version 1$")
+        for data in bad:
+            sync.shop.set(1, 9)
+            await sync.publish("item.updated", data)
+            await command.out.expect(f"^copy.db has all 1 items of version {sync.shop.version}$")
+        assert sync.copy() == {1: 9}
+        command.send_signal(signal.SIGTERM)
+        assert await command.exit_code() == 0
+
+
+async def test_data_sync_may_be_killed(sync: Sync) -> None:
+    for id_ in (1, 2, 3):
+        sync.shop.set(id_, 10 * id_)
+    async with sync.run() as command:
+        await command.out.expect("^copy.db has all 3 items of version 3$")
+        await sync.publish("item.updated", sync.shop.set(3, 29))
+        command.send_signal(signal.SIGKILL)
+        await command.exit_code()
+    sync.shop.delete(1)
+    sync.shop.may_answer.clear()
+    async with sync.run() as command:
+        await until(lambda: len(sync.shop.asked) == 2, 15)
+        command.send_signal(signal.SIGKILL)
+        await command.exit_code()
+    assert sync.copy().keys() == {1, 2, 3}
+    sync.shop.may_answer.set()
+    async with sync.run() as command:
+        await command.out.expect("^copy.db has all 2 items of version 5$")
+        assert sync.copy() == {2: 20, 3: 29}
+        await end(command, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+async def test_data_sync_ends_while_it_waits_for_the_application(sync: Sync, number: signal.Signals) -> None:
+    sync.shop.may_answer.clear()
+    async with sync.run() as command:
+        await until(lambda: sync.shop.asked, 15)
+        await end(command, number)
+
+
+async def test_data_sync_says_what_is_missing(target: Target, tmp_path: Path) -> None:
+    async with run("data_sync", target, tmp_path) as command:
+        assert await command.exit_code() == 2
+        assert command.err.text == "INVENTORY_URL is missing: where all items come from\n"
+
+
+@pytest.fixture
+def data_sync(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module("data_sync")
+
+
+async def test_data_sync_does_not_wait_for_the_disk_in_the_event_loop(data_sync: Any, tmp_path: Path) -> None:
+    with (
+        closing(sqlite3.connect(tmp_path / "copy.db", check_same_thread=False)) as database,
+        closing(sqlite3.connect(tmp_path / "copy.db")) as other,
+        ThreadPoolExecutor(max_workers=1) as thread,
+    ):
+        database.executescript(data_sync.SCHEMA)
+        copy = data_sync.Copy(database, thread)
+        other.execute("BEGIN IMMEDIATE")
+        writes = [
+            asyncio.ensure_future(copy.apply(data_sync.Item(1, 10, 1))),
+            asyncio.ensure_future(copy.replace(data_sync.Snapshot(2, []))),
+        ]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not any(each.done() for each in writes)
+        other.rollback()
+        assert await asyncio.gather(*writes) == [True, None]
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_data_sync_is_right_whatever_comes_in_which_order(data_sync: Any, data: st.DataObject) -> None:
+    shop, events, snapshots = Shop(), [], []
+    for id_, is_deletion in data.draw(st.lists(st.tuples(st.integers(1, 3), st.booleans()), min_size=1)):
+        if not is_deletion:
+            events.append(data_sync.Item(**shop.set(id_, shop.version)))
+        elif id_ in shop.items:
+            events.append(data_sync.Deletion(**shop.delete(id_)))
+        snapshots.append(shop.snapshot)
+    taken = data.draw(st.lists(st.sampled_from(snapshots)))
+    again = data.draw(st.lists(st.sampled_from(events))) if events else []
+    # What was broadcast in a gap is missing, and the snapshot behind the gap has it.
+    latest = max((each["version"] for each in taken), default=0)
+    missing = data.draw(st.sets(st.integers(1, latest))) if latest else set()
+    told = [each for each in events if each.version not in missing]
+    with (
+        closing(sqlite3.connect(":memory:", check_same_thread=False)) as database,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        database.executescript(data_sync.SCHEMA)
+        copy = data_sync.Copy(database, thread)
+
+        async def take(each: Any) -> None:
+            if not isinstance(each, dict):
+                await copy.apply(each)
+                return
+            with suppress(ValueError):  # it is older than what is there
+                await copy.replace(msgspec.convert(each, data_sync.Snapshot))
+
+        async def take_all() -> None:
+            for each in data.draw(st.permutations([*told, *again, *taken])):
+                await take(each)
+
+        asyncio.run(take_all())
+        assert dict(database.execute("SELECT id, quantity FROM inventory")) == shop.quantities
 
 
 @pytest.mark.parametrize("number", SIGNALS)
