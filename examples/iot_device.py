@@ -1,42 +1,105 @@
 """A device that takes commands, on a Raspberry Pi for instance, and reports back what it did.
 
-    pip install python-reverb
-    export REVERB_APP_KEY=… REVERB_APP_SECRET=… REVERB_HOST=…
-    DEVICE_ID=rpi-001 python iot_device.py
+    pip install "python-reverb[http]"
+    export REVERB_APP_KEY=… REVERB_HOST=… REVERB_AUTH_ENDPOINT=https://example.com/api/broadcasting/auth
+    REVERB_AUTH_TOKEN=… DEVICE_ID=rpi-001 python iot_device.py
 
-Laravel broadcasts ``command`` on ``private-device.rpi-001`` with ``{"action": "status", "request_id": 1}``; the
-actions are ``status``, ``capture`` and ``reboot``. The answer is a client event on the same channel,
-``client-done`` or ``client-failed``, so the application has to accept client events. Ends on Ctrl-C and SIGTERM.
+A device must not have the application's secret: whoever opens it could read it, and listen and publish anywhere.
+It has a token of its own, and Laravel lets it into its own channel, ``private-device.rpi-001``, and no other.
+
+Laravel broadcasts ``command`` there with ``{"action": "status", "request_id": 1}``; the actions are ``status``,
+``capture`` and ``reboot``. The answer is a client event, ``client-done`` or ``client-failed``, so the application
+has to accept client events. What has no answer may be sent again with the same ``request_id``, at each
+``client-status`` for instance, which comes every minute and after each reconnect: a command is carried out once,
+and a repetition gets the same answer. ``iot_device.db`` has the last 1000.
+
+It ends on Ctrl-C and SIGTERM, and when there is no network, or the clock is not set and certificates are not valid
+yet, as when a device boots. Have systemd start it again: docs/systemd.md has the unit.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import shlex
+import shutil
+import sqlite3
 import sys
 import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from reverb import ReverbClient
+from reverb import Channel, Events, ReverbClient, ReverbError
 
 DEVICE_ID = os.environ.get("DEVICE_ID", "rpi-001")
 CAPTURE = os.environ.get("CAPTURE_COMMAND", "rpicam-still --nopreview --output")
 REBOOT = os.environ.get("REBOOT_COMMAND", "sudo reboot")
+TIMEOUT = float(os.environ.get("COMMAND_TIMEOUT", "60"))
+REPORT_EVERY = float(os.environ.get("REPORT_INTERVAL", "60"))
+KEPT_COMMANDS, KEPT_PICTURES = 1000, 50  # an SD card is small
+
+log = logging.getLogger("iot_device")
+
+
+@dataclass
+class Command:
+    action: str
+    request_id: int | str
+
+
+class Journal:
+    """The last commands and their answers, on disk: a device may be switched off at any moment."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        columns = "number INTEGER PRIMARY KEY, request_id UNIQUE, answer TEXT"
+        self._database.execute(f"CREATE TABLE IF NOT EXISTS command ({columns})")
+
+    def begin(self, request_id: int | str) -> int | None:
+        """Note a command before it is carried out. Returns its number, or None if it is there already."""
+        with self._database:
+            insert = "INSERT OR IGNORE INTO command (request_id) VALUES (?)"
+            cursor = self._database.execute(insert, [request_id])
+            if cursor.rowcount == 0:
+                return None
+            self._database.execute("DELETE FROM command WHERE number <= ?", [cursor.lastrowid - KEPT_COMMANDS])
+            return cursor.lastrowid
+
+    def end(self, number: int, event: str, result: dict[str, Any]) -> None:
+        with self._database:
+            answer = json.dumps([event, result])
+            self._database.execute("UPDATE command SET answer = ? WHERE number = ?", [answer, number])
+
+    def answer(self, request_id: int | str) -> tuple[str, dict[str, Any]]:
+        select = "SELECT answer FROM command WHERE request_id = ?"
+        ((answer,),) = self._database.execute(select, [request_id])
+        return json.loads(answer) if answer else ("failed", {"error": "the device was stopped meanwhile"})
 
 
 async def run(command: str, *arguments: str) -> None:
     process = await asyncio.create_subprocess_exec(*shlex.split(command), *arguments)
-    if await process.wait() != 0:
+    try:
+        await asyncio.wait_for(process.wait(), TIMEOUT)
+    except asyncio.TimeoutError:
+        raise RuntimeError(f"{command!r} took longer than {TIMEOUT:g} seconds") from None
+    finally:
+        if process.returncode is None:  # too slow, or the device's program ends
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
         raise RuntimeError(f"{command!r} ended with exit code {process.returncode}")
 
 
-async def perform(action: str) -> dict[str, Any]:
+async def perform(client: ReverbClient, action: str, number: int) -> dict[str, Any]:
     if action == "status":
-        return {"load": os.getloadavg()[0], "running_for": round(time.monotonic())}
+        return status(client)
     if action == "capture":
-        picture = f"capture-{time.time_ns()}.jpg"
+        await asyncio.to_thread(remove_old_pictures)
+        picture = f"capture-{number:08}.jpg"  # named without the clock, which may not be set
         await run(CAPTURE, picture)
         return {"picture": picture}
     if action == "reboot":
@@ -45,23 +108,70 @@ async def perform(action: str) -> dict[str, Any]:
     raise ValueError(f"unknown action {action!r}")
 
 
-async def setup(client: ReverbClient) -> None:
-    device = await client.subscribe(f"private-device.{DEVICE_ID}")
+def remove_old_pictures() -> None:
+    for picture in sorted(Path().glob("capture-*.jpg"))[: -KEPT_PICTURES + 1]:
+        picture.unlink()
 
-    # Commands are carried out one after another. One that takes long delays the next, but not the connection.
-    @device.on("command")
-    async def on_command(event: str, data: dict[str, Any], channel: str | None) -> None:
-        answer = {"request_id": data.get("request_id"), "action": data.get("action")}
+
+def status(client: ReverbClient) -> dict[str, Any]:
+    return {
+        "up_for": round(time.monotonic()),  # since it was switched on, whatever the clock says
+        "load": os.getloadavg()[0],
+        "disk_free": shutil.disk_usage(".").free,
+        "reconnects": client.stats.reconnects,
+    }
+
+
+async def tell(device: Channel, event: str, data: dict[str, Any]) -> None:
+    try:
+        await device.trigger(event, data)
+    except ReverbError as error:  # the connection is lost, for instance
+        log.warning("%s is not sent: %s", event, error)
+
+
+async def report(client: ReverbClient, device: Channel) -> None:
+    while True:
         try:
-            result = await perform(data["action"])
-        except (KeyError, ValueError, OSError, RuntimeError) as error:
-            await device.trigger("failed", {**answer, "error": str(error)})
-        else:
-            await device.trigger("done", {**answer, **result})
+            if device.is_subscribed:
+                await tell(device, "status", status(client))
+        except Exception:  # nobody awaits this task, so it must not end
+            log.exception("no status")
+        await asyncio.sleep(REPORT_EVERY)
 
-    print(f"{DEVICE_ID} takes commands", flush=True)
+
+def main() -> int:
+    with closing(sqlite3.connect("iot_device.db", check_same_thread=False)) as database:
+        journal, tasks = Journal(database), []
+
+        async def setup(client: ReverbClient) -> None:
+            device = await client.subscribe(f"private-device.{DEVICE_ID}")
+
+            # Commands are carried out one after another. One that takes long delays the next, but not the
+            # connection. Data that is no Command, such as [], which is PHP's {}, is logged, and does not get here.
+            @device.on("command")
+            async def on_command(event: str, data: Command, channel: str | None) -> None:
+                number = await asyncio.to_thread(journal.begin, data.request_id)
+                if number is None:
+                    answer, result = await asyncio.to_thread(journal.answer, data.request_id)
+                else:
+                    try:
+                        answer, result = "done", await perform(client, data.action, number)
+                    except Exception as error:  # whatever it was: who has sent the command wants to know
+                        log.error("%r failed: %s", data.action, error)
+                        answer, result = "failed", {"error": str(error)[:500]}
+                    await asyncio.to_thread(journal.end, number, answer, result)
+                await tell(device, answer, {"request_id": data.request_id, "action": data.action, **result})
+
+            @device.on(Events.RESUBSCRIBED)
+            async def on_resubscribed(event: str, data: Any, channel: str | None) -> None:
+                await tell(device, "status", status(client))
+
+            tasks.append(asyncio.create_task(report(client, device)))  # run() cancels it
+            print(f"{DEVICE_ID} takes commands", flush=True)
+
+        return ReverbClient().run(setup)
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    sys.exit(ReverbClient().run(setup))
+    sys.exit(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, closing, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, NamedTuple
@@ -27,13 +29,14 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reverb import AuthenticationError, EndpointAuthorizer, PresenceChannel, ReverbClient
+from reverb import AuthenticationError, Channel, EndpointAuthorizer, PresenceChannel, ReverbClient
 from reverb.auth import sign_user
 from reverb.crypto import derive_shared_secret, seal
 from reverb.server import ReverbServer
 from tests.cli.processes import Command
 from tests.cli.processes import reverb as run_module
 from tests.integration.servers import Target, free_ports
+from tests.laravel import Laravel
 from tests.test_dispatch import Recorder
 from tests.watching import until
 
@@ -73,33 +76,196 @@ def test_every_example_is_run_here() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
+TOUCH = shlex.join([sys.executable, "-c", "import sys; open(sys.argv[1], 'x').close()"])
+SLEEP = "sh -c 'echo $$ > pid; exec sleep 60'"
+
+
+class Device(NamedTuple):
+    """``iot_device.py`` as rpi-007, which has a token and no secret; and who commands it."""
+
+    target: Target
+    laravel: Laravel
+    directory: Path
+    channel: Channel
+    answers: Recorder
+    """``client-done`` and ``client-failed``."""
+    statuses: Recorder
+
+    def run(self, **env: str) -> AbstractAsyncContextManager[Command]:
+        defaults = {
+            "DEVICE_ID": "rpi-007",
+            "REVERB_AUTH_ENDPOINT": self.laravel.url,
+            "REVERB_AUTH_TOKEN": self.laravel.token,
+            "REVERB_APP_SECRET": "",
+            "CAPTURE_COMMAND": TOUCH,
+            "REBOOT_COMMAND": f"{TOUCH} rebooted",
+        }
+        return run("iot_device", self.target, self.directory, **{**defaults, **env})
+
+    async def command(self, data: Any) -> tuple[str, dict[str, Any]]:
+        """Send a command, and return the answer."""
+        seen = len(self.answers.calls)
+        await self.target.publish(self.channel.name, "command", data)
+        await until(lambda: len(self.answers.calls) > seen, 15)
+        event, answer, _ = self.answers.calls[seen]
+        return event, answer
+
+    def has_told(self, count: int) -> bool:
+        return len(self.statuses.calls) == count
+
+    @property
+    def pid(self) -> int:
+        """Of the command that sleeps."""
+        return int((self.directory / "pid").read_text())
+
+    def has_begun(self) -> bool:
+        file = self.directory / "pid"
+        return file.exists() and file.read_text().endswith("\n")
+
+
+@pytest.fixture
+async def device(target: Target, tmp_path: Path) -> AsyncIterator[Device]:
+    answers, statuses = Recorder(), Recorder()
+    settings = {**target.settings, "reconnect_delay_min": 0.01, "reconnect_delay_max": 0.02}
+    async with Laravel() as laravel, ReverbClient(**settings) as client:
+        channel = await client.subscribe("private-device.rpi-007")
+        channel.bind("client-done", answers).bind("client-failed", answers).bind("client-status", statuses)
+        yield Device(target, laravel, tmp_path, channel, answers, statuses)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
-async def test_the_iot_device(target: Target, tmp_path: Path, number: signal.Signals) -> None:
-    touch = shlex.join([sys.executable, "-c", "import sys; open(sys.argv[1], 'x').close()"])
-    commands = {"CAPTURE_COMMAND": touch, "REBOOT_COMMAND": f"{touch} rebooted"}
-    answers, name = Recorder(), "private-device.rpi-007"
-    async with ReverbClient(**target.settings) as client:
-        (await client.subscribe(name)).bind("client-done", answers).bind("client-failed", answers)
-        async with run("iot_device", target, tmp_path, DEVICE_ID="rpi-007", **commands) as command:
-            await command.out.expect("rpi-007 takes commands")
-            sent: list[dict[str, Any]] = [
-                {"action": "status", "request_id": 1},
-                {"action": "capture", "request_id": 2},
-                {"action": "reboot", "request_id": 3},
-                {"action": "dance", "request_id": 4},
-                {"request_id": 5},
-            ]
-            for data in sent:
-                await target.publish(name, "command", data)
-            await until(lambda: len(answers.calls) == len(sent), 15)
-            await end(command, number)
-    assert answers.events == ["client-done"] * 3 + ["client-failed"] * 2
-    assert [data["request_id"] for _, data, _ in answers.calls] == [1, 2, 3, 4, 5]
-    status, capture, _, unknown, _ = (data for _, data, _ in answers.calls)
-    assert status["load"] >= 0
-    assert (tmp_path / capture["picture"]).exists()
-    assert (tmp_path / "rebooted").exists()
-    assert "dance" in unknown["error"]
+async def test_the_iot_device(device: Device, number: signal.Signals) -> None:
+    async with device.run() as command:
+        await command.out.expect("^rpi-007 takes commands$")
+        await until(lambda: device.statuses.calls, 15)
+        (_, status, _) = device.statuses.calls[0]
+        assert status.keys() == {"up_for", "load", "disk_free", "reconnects"}
+        event, answer = await device.command({"action": "status", "request_id": 1})
+        assert event == "client-done"
+        assert answer.keys() == {"request_id", "action", *status}
+        event, answer = await device.command({"action": "capture", "request_id": "9b1c"})
+        assert event == "client-done"
+        assert (device.directory / answer["picture"]).exists()
+        reboot = {"action": "reboot", "request_id": 3}
+        done = ("client-done", reboot)
+        assert await device.command(reboot) == done
+        assert (device.directory / "rebooted").exists()
+        assert await device.command(reboot) == done  # "rebooted" can't be made twice
+        event, answer = await device.command({"action": "dance", "request_id": 4})
+        assert (event, answer["error"]) == ("client-failed", "unknown action 'dance'")
+        command.send_signal(number)
+        assert await command.exit_code() == 0
+        assert "Traceback" not in command.err.text, command.err.text
+    assert set(device.laravel.channels) == {"private-device.rpi-007"}
+
+
+async def test_iot_device_survives_what_is_no_command(device: Device) -> None:
+    async with device.run() as command:
+        await command.out.expect("^rpi-007 takes commands$")
+        no_commands: list[Any] = [
+            [],  # PHP's {}
+            None,
+            "reboot",
+            {"action": "reboot"},
+            {"action": "reboot", "request_id": None},
+            {"action": "reboot", "request_id": [1]},
+            {"action": ["reboot"], "request_id": 1},
+            {"action": "reboot", "request_id": 10**30},
+        ]
+        for data in no_commands:
+            await device.target.publish(device.channel.name, "command", data)
+        await device.command({"action": "status", "request_id": 1})
+        assert len(device.answers.calls) == 1
+        assert not (device.directory / "rebooted").exists()
+        assert "AttributeError" not in command.err.text
+        command.send_signal(signal.SIGTERM)
+        assert await command.exit_code() == 0
+
+
+async def test_iot_device_tells_its_status_after_each_reconnect(device: Device, server: ReverbServer) -> None:
+    delays = {"REVERB_RECONNECT_DELAY_MIN": "0.5", "REVERB_RECONNECT_DELAY_MAX": "0.6"}  # longer than ours
+    async with device.run(**delays) as command:
+        await until(lambda: device.statuses.calls, 15)
+        for count in (2, 3):
+            await server.stop()
+            await server.start()
+            await until(partial(device.has_told, count), 15)
+        assert [data["reconnects"] for _, data, _ in device.statuses.calls] == [0, 1, 2]
+        await end(command, signal.SIGTERM)
+
+
+async def test_iot_device_carries_a_command_out_once_whenever_it_is_killed(device: Device) -> None:
+    capture = {"action": "capture", "request_id": 1}
+    async with device.run(CAPTURE_COMMAND=SLEEP) as command:
+        await command.out.expect("^rpi-007 takes commands$")
+        await device.target.publish(device.channel.name, "command", capture)
+        await until(device.has_begun, 15)
+        command.send_signal(signal.SIGKILL)
+        os.kill(device.pid, signal.SIGKILL)
+        await command.exit_code()
+    async with device.run() as command:
+        await command.out.expect("^rpi-007 takes commands$")
+        answer = {**capture, "error": "the device was stopped meanwhile"}
+        assert await device.command(capture) == ("client-failed", answer)
+        assert (await device.command({**capture, "request_id": 2}))[0] == "client-done"
+        await end(command, signal.SIGTERM)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+async def test_iot_device_ends_what_it_has_started(device: Device, number: signal.Signals) -> None:
+    async with device.run(CAPTURE_COMMAND=SLEEP, REVERB_DRAIN_TIMEOUT="0.2") as command:
+        await command.out.expect("^rpi-007 takes commands$")
+        await device.target.publish(device.channel.name, "command", {"action": "capture", "request_id": 1})
+        await until(device.has_begun, 15)
+        command.send_signal(number)
+        assert await command.exit_code() == 0
+        assert is_gone(device.pid)
+
+
+async def test_iot_device_does_not_wait_for_ever(device: Device) -> None:
+    async with device.run(CAPTURE_COMMAND=SLEEP, COMMAND_TIMEOUT="2") as command:
+        await command.out.expect("^rpi-007 takes commands$")
+        event, answer = await device.command({"action": "capture", "request_id": 1})
+        assert event == "client-failed"
+        assert answer["error"].endswith("took longer than 2 seconds")
+        assert is_gone(device.pid)
+        command.send_signal(signal.SIGTERM)
+        assert await command.exit_code() == 0
+
+
+@pytest.mark.parametrize("missing", ["network", "application"])
+async def test_iot_device_ends_in_one_line_when_it_can_not_begin(
+    device: Device, server: ReverbServer, missing: str
+) -> None:
+    await (server.stop() if missing == "network" else device.laravel.stop())
+    async with device.run(REVERB_SUBSCRIBE_TIMEOUT="0.5") as command:
+        assert await command.exit_code() != 0
+        assert "Traceback" not in command.err.text, command.err.text
+        assert "ERROR:reverb.client:" in command.err.text
+    if missing == "application":
+        await device.laravel.start()
+
+
+def test_iot_device_remembers_the_last_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    iot_device = importlib.import_module("iot_device")
+    with closing(sqlite3.connect(":memory:")) as database:
+        journal = iot_device.Journal(database)
+        for request_id in range(iot_device.KEPT_COMMANDS + 5):
+            number = journal.begin(request_id)
+            assert journal.begin(request_id) is None
+            journal.end(number, "done", {"id": request_id})
+        assert database.execute("SELECT COUNT(*) FROM command").fetchone() == (iot_device.KEPT_COMMANDS,)
+        assert journal.answer(request_id) == ["done", {"id": request_id}]
+        assert journal.begin(str(request_id)) is not None  # another one
 
 
 class Shop:
