@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import pickle
 import sys
@@ -32,6 +33,21 @@ def test_bases_message_and_code(error: type[reverb.ReverbError], bases: tuple[ty
     assert str(error("what failed")) == "what failed"
     assert error("what failed").code is None
     assert error("what failed", code=4001).code == 4001
+
+
+async def test_what_the_names_of_python_catch() -> None:
+    own = [reverb.TimeoutError("what failed"), builtins.TimeoutError()]
+    if sys.version_info >= (3, 11):
+        with pytest.raises(builtins.TimeoutError) as caught:
+            async with asyncio.timeout(0):
+                await asyncio.sleep(60)
+        own.append(caught.value)
+    assert all(isinstance(each, builtins.TimeoutError) for each in own)
+    assert [isinstance(each, reverb.TimeoutError) for each in own] == [True] + [False] * (len(own) - 1)
+    with pytest.raises(asyncio.TimeoutError) as waited:
+        await asyncio.wait_for(asyncio.sleep(60), 0.001)
+    assert isinstance(waited.value, builtins.TimeoutError) == (sys.version_info >= (3, 11))
+    assert not isinstance(waited.value, reverb.ReverbError)
 
 
 def test_errors_of_the_http_api() -> None:

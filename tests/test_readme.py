@@ -452,6 +452,22 @@ async def test_errors(block: Block, target: Target, server: ReverbServer, monkey
     await fragment.run()
     assert len(fragment.printed) == 1
     assert fragment.printed[0].startswith(f"no connection: cannot connect to 127.0.0.1:{target.port}")
+    await server.start()
+    server.silence()
+    monkeypatch.setenv("REVERB_CONNECT_TIMEOUT", "0.2")
+    fragment = Fragment(block)
+    await fragment.run()
+    assert len(fragment.printed) == 1
+    assert fragment.printed[0].startswith("no answer: ")
+
+
+def test_no_document_hides_names_of_python() -> None:
+    documents = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.py")]
+    for document in documents:
+        text = document.read_text(encoding="utf-8")
+        imports = re.findall(r"^ *from reverb import (\([^)]*\)|[^\n]*)$", text, re.M)
+        names = {name for each in imports for name in re.findall(r"\w+", each)}
+        assert not names & set(dir(builtins)), document
 
 
 @block_of("A server for your tests")

@@ -13,9 +13,12 @@
     ├── APIError
     └── BatchError
 
-The builtins' names are meant: ``except ConnectionError`` catches ours with or without importing it from
-``reverb``. Messages name the host, the channel, the server's code, or the ``REVERB_…`` variable to look at; they
-never hold a secret, a token, or a signature. Characters that are not printable stand as escapes in them, as what a
+The builtins' names are meant: ``except TimeoutError`` without an import catches ours and Python's own, and
+``except reverb.TimeoutError`` catches ours alone. ``from reverb import TimeoutError`` works, but hides Python's
+own in that module, ``asyncio.timeout()``'s included.
+
+Messages name the host, the channel, the server's code, or the ``REVERB_…`` variable to look at; they never hold a
+secret, a token, or a signature. Characters that are not printable stand as escapes in them, as what a
 server says may be part of a message.
 """
 
