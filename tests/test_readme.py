@@ -13,6 +13,7 @@ import inspect
 import os
 import re
 import shlex
+import signal
 import sys
 import textwrap
 from asyncio.subprocess import PIPE
@@ -187,15 +188,52 @@ class Fragment:
             await result
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @block_of("Quick start 2")
-async def test_the_quick_start(block: Block, server: ReverbServer, target: Target, tmp_path: Path) -> None:
+async def test_the_quick_start(
+    block: Block, number: signal.Signals, server: ReverbServer, target: Target, tmp_path: Path
+) -> None:
     tmp_path.joinpath("program.py").write_text(block.text)
     env = {**variables(target), "PYTHONUNBUFFERED": "1"}
     async with run_module(module="program", env=env, cwd=tmp_path) as command:
         await server.wait_for_subscription("private-orders", 15)
         await target.publish("private-orders", "App\\Events\\OrderShipped", {"id": 7})
         await command.out.expect("^private-orders: order 7 is on its way$")
+        command.send_signal(number)
+        assert await command.exit_code() == 0
+        assert command.out.text == "private-orders: order 7 is on its way\n"
         assert command.err.text == ""
+    await until(lambda: not server.connections)
+
+
+@block_of("Quick start 2")
+async def test_ctrl_c_at_the_quick_start(
+    block: Block, server: ReverbServer, target: Target, tmp_path: Path
+) -> None:
+    tmp_path.joinpath("program.py").write_text(block.text)
+    async with run_module(module="program", env=variables(target), cwd=tmp_path, terminal=True) as command:
+        await server.wait_for_subscription("private-orders", 15)
+        command.press_ctrl_c()
+        assert await command.exit_code() == 0
+        assert command.out.text.replace("^C", "").strip() == ""
+
+
+@block_of("Quick start 3")
+async def test_the_quick_start_with_asyncio(
+    block: Block, server: ReverbServer, target: Target, tmp_path: Path
+) -> None:
+    handler = re.search(r"^async def on_shipped.*?\n\n", BLOCKS["Quick start 2"].text, re.M | re.S)
+    assert handler
+    tmp_path.joinpath("program.py").write_text(f"{handler[0]}\n{block.text}")
+    env = {**variables(target), "PYTHONUNBUFFERED": "1"}
+    async with run_module(module="program", env=env, cwd=tmp_path) as command:
+        await server.wait_for_subscription("private-orders", 15)
+        await target.publish("private-orders", "App\\Events\\OrderShipped", {"id": 7})
+        await command.out.expect("^private-orders: order 7 is on its way$")
+        assert command.err.text == ""
+        command.send_signal(signal.SIGINT)
+        assert await command.exit_code() != 0
+        assert "KeyboardInterrupt" in command.err.text  # as it says
 
 
 @block_of("Channels")
