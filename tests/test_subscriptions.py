@@ -342,6 +342,8 @@ def test_what_is_wanted_again_is_asked_for_when_the_first_answer_is_there(outcom
         life.subscriptions.overdue(left, LATE)
         life.fence()
         assert Unsubscribe("a") in life.commands()
+        life.ask()
+        life.subscriptions.succeeded("a", "which may be the first answer, from before the unsubscribe")
     assert second.results == []
     assert life.ask() is second.claim.subscription
     life.subscriptions.succeeded("a", None)
@@ -572,6 +574,43 @@ def test_a_subscribe_that_is_no_valid_message_is_unsubscribed_in_any_case() -> N
     assert life.kinds() == [Answered, Unsubscribe]
 
 
+@pytest.mark.parametrize("is_left", [False, True])
+def test_what_may_have_been_no_valid_message_is_unsubscribed(is_left: bool) -> None:
+    """The fence is refused, too: the next pong is taken for its own, and an error for a client event's."""
+    life = Life()
+    caller = life.claim("presence-a")
+    life.answers.sent_silent()
+    subscription = life.ask("presence-a")
+    life.subscriptions.errored(INVALID)
+    assert Fence() in life.commands()
+    life.answers.sent_ping()
+    life.subscriptions.errored(RATE_LIMIT)
+    if is_left:
+        caller.withdraw()
+    life.answers.sent_ping()
+    life.commands()
+    life.subscriptions.ponged()
+    assert life.commands()[1] == Unsubscribe("presence-a")
+    assert subscription.question is None
+
+
+def test_a_guess_does_not_last() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("private-a", "item")
+    life.answers.sent_silent()
+    life.ask("private-a")
+    for error in (INVALID, UNAUTHORIZED):
+        life.subscriptions.errored(error)
+    life.ping()
+    (report,) = [each for each in life.commands() if isinstance(each, Refused)]
+    assert not report.is_lasting
+    life.subscriptions.retry(subscription)
+    life.ask("private-a")
+    life.subscriptions.errored(UNAUTHORIZED)
+    (report,) = [each for each in life.commands() if isinstance(each, Refused)]
+    assert report.is_lasting
+
+
 def test_a_refusal_may_name_the_channel() -> None:
     life = Life()
     a, b = life.claim("private-a"), life.claim("private-b")
@@ -782,6 +821,66 @@ def test_a_success_that_comes_after_all_is_not_relied_on_when_it_may_be_older_th
     refuse_for_now(life)
     life.subscriptions.succeeded("a", "late")
     assert subscription.state is State.REFUSED
+
+
+def test_of_successes_as_many_as_may_be_older_than_an_unsubscribe_are_not_relied_on() -> None:
+    life = Life()
+    subscription = unanswered(life)
+    life.subscriptions.retry(subscription)
+    life.ask()
+    life.subscriptions.overdue(subscription, LATE)
+    life.fence()
+    life.subscriptions.leave("a", LEFT)
+    caller = life.claim()
+    for _ in range(2):
+        life.ask()
+        life.commands()
+        life.subscriptions.succeeded("a", "late, for all we know")
+        assert life.kinds() == [Answered]
+    subscription = life.ask()
+    life.subscriptions.succeeded("a", None)
+    assert caller.results == [None]
+    assert subscription.is_subscribed
+
+
+def test_an_answer_that_came_late_is_not_expected_again() -> None:
+    life = Life()
+    unanswered(life)
+    life.subscriptions.leave("a", LEFT)
+    for _ in range(2):  # the second is nobody's
+        life.subscriptions.succeeded("a", "late")
+    caller = life.claim()
+    life.ask()
+    life.subscriptions.succeeded("a", None)
+    assert caller.results == [None]
+
+
+def test_what_is_left_before_a_success_that_may_be_older_is_unsubscribed() -> None:
+    life = Life()
+    unanswered(life)
+    life.subscriptions.leave("a", LEFT)
+    life.claim()
+    life.ask()
+    life.subscriptions.leave("a", LEFT)
+    life.commands()
+    life.subscriptions.succeeded("a", None)
+    assert life.kinds() == [Answered, Unsubscribe]
+
+
+def test_a_refusal_by_name_that_may_be_an_older_questions_does_not_last() -> None:
+    life = Life()
+    subscription = unanswered(life, "private-a")
+    forbidden, overloaded = ServerError(403, "no"), ServerError(500, "oh")
+    for error, state in (
+        (overloaded, State.REFUSED),
+        (forbidden, State.REFUSED),
+        (overloaded, State.REFUSED),
+        (forbidden, State.REJECTED),
+    ):
+        life.subscriptions.retry(subscription)
+        life.ask("private-a")
+        life.subscriptions.rejected("private-a", error)
+        assert subscription.state is state
 
 
 def test_what_was_not_answered_may_be_subscribed_and_is_unsubscribed_when_nobody_wants_it() -> None:
@@ -1244,7 +1343,7 @@ def test_an_ambiguous_error_waits_for_the_fence_and_hits_the_subscribe() -> None
     assert answers.wants_fence
     fence = answers.sent_ping()
     assert not answers.wants_fence
-    assert answers.answered(None) == (fence, [(question, INVALID)], [])
+    assert answers.answered(None) == (fence, [(question, INVALID, True)], [])
 
 
 def test_an_ambiguous_error_that_was_a_client_events_leaves_the_subscribe_alone() -> None:
@@ -1281,7 +1380,7 @@ def test_errors_behind_one_that_waits_wait_as_well() -> None:
     assert answers.refused(INVALID) is None
     assert answers.refused(UNAUTHORIZED) is None
     fence = answers.sent_ping()
-    assert answers.answered(None) == (fence, [(first, INVALID), (second, UNAUTHORIZED)], [])
+    assert answers.answered(None) == (fence, [(first, INVALID, True), (second, UNAUTHORIZED, True)], [])
 
 
 def test_of_more_errors_than_questions_the_first_are_for_what_is_silent() -> None:
@@ -1291,7 +1390,85 @@ def test_of_more_errors_than_questions_the_first_are_for_what_is_silent() -> Non
     assert answers.refused(INVALID) is None
     assert answers.refused(RATE_LIMIT) is None
     fence = answers.sent_ping()
-    assert answers.answered(None) == (fence, [(question, RATE_LIMIT)], [])
+    assert answers.answered(None) == (fence, [(question, RATE_LIMIT, False)], [])
+
+
+@pytest.mark.parametrize(
+    ("errors", "is_sure"),
+    [
+        ([RATE_LIMIT], True),
+        ([RATE_LIMIT, RATE_LIMIT], True),
+        ([INVALID, RATE_LIMIT], False),
+        ([RATE_LIMIT, INVALID], False),
+    ],
+)
+def test_of_more_errors_than_questions_it_is_sure_what_they_agree_on(
+    errors: list[ServerError], is_sure: bool
+) -> None:
+    answers = Answers()
+    answers.sent_silent()
+    question = answers.sent_subscribe("a")
+    for error in errors:
+        assert answers.refused(error) is None
+    answers.sent_ping()
+    _, refusals, _ = answers.answered(None)
+    assert refusals == [(question, errors[-1], is_sure)]
+
+
+def test_of_fewer_errors_than_questions_it_is_not_sure_whose_they_are() -> None:
+    answers = Answers()
+    answers.sent_silent()
+    first, _ = answers.sent_subscribe("a"), answers.sent_subscribe("b")
+    answers.refused(RATE_LIMIT)
+    answers.sent_ping()
+    _, refusals, _ = answers.answered(None)
+    assert refusals == [(first, RATE_LIMIT, False)]
+
+
+@pytest.mark.parametrize("is_settled_by_ping", [False, True])
+def test_the_error_of_what_is_overdue_may_be_that_of_a_later_question(is_settled_by_ping: bool) -> None:
+    answers = Answers()
+    if is_settled_by_ping:
+        answers.sent_silent()
+    overdue = answers.sent_subscribe("a")
+    overdue.is_overdue = True
+    later = answers.sent_subscribe("private-b")
+    refusal = answers.refused(RATE_LIMIT)
+    if is_settled_by_ping:
+        answers.refused(UNAUTHORIZED)
+        answers.sent_ping()
+        _, refusals, _ = answers.answered(None)
+        assert refusals == [(overdue, RATE_LIMIT, False), (later, UNAUTHORIZED, False)]
+    else:
+        assert refusal == (overdue, RATE_LIMIT, False)
+        assert answers.refused(UNAUTHORIZED) == (later, UNAUTHORIZED, False)
+
+
+def test_after_a_guess_no_refusal_is_sure_until_nothing_is_open() -> None:
+    answers = Answers()
+    answers.sent_silent()
+    for name in ("private-a", "private-b", "private-c"):
+        answers.sent_subscribe(name)
+    for error in (INVALID, RATE_LIMIT):
+        assert answers.refused(error) is None
+    answers.answered("private-b")
+    refusal = answers.refused(UNAUTHORIZED)
+    assert refusal is not None
+    assert not refusal.is_sure
+    answers.sent_subscribe("private-a")
+    refusal = answers.refused(UNAUTHORIZED)
+    assert refusal is not None
+    assert refusal.is_sure
+
+
+def test_behind_a_ping_that_may_never_be_answered_an_error_may_be_a_client_events() -> None:
+    answers = Answers()
+    ping = answers.sent_ping()
+    answers.sent_silent()
+    question = answers.sent_subscribe("a")
+    assert answers.refused(INVALID) is None
+    assert answers.wants_fence
+    assert answers.answered("a") == (question, [], [ping])
 
 
 def test_a_refused_ping_that_was_taken_for_a_client_events_error_does_not_stay_open() -> None:

@@ -85,6 +85,7 @@ class Wire:
         self.to_client: deque[Received] = deque()
         self.subscribed: set[str] = set()
         self.truth: dict[Question, Truth] = {}
+        self.given_up: set[Question] = set()
         self.unsettled: set[Subscription[str]] = set()
         """What was wanted when the connection was made, and has not come to anything yet."""
         self.times_settled = 0
@@ -107,6 +108,10 @@ class Wire:
             self.answers.sent_silent()
         self.to_server.append(Sent(kind, name, question))
         return question
+
+
+class NotSignedError(AuthenticationError):
+    """An authorizer's, not the server's."""
 
 
 class Caller:
@@ -204,6 +209,8 @@ class Game(RuleBasedStateMachine):
             self.told.add(command.subscription)
             if command.is_lasting and wire is not None:
                 wire.told.add(command.subscription)
+                if not isinstance(command.error, NotSignedError):
+                    assert self.has_refused_for_good(wire, command.subscription.name), "rejected on a guess"
         elif isinstance(command, Forgotten):
             assert command.subscription not in self.forgotten
             self.forgotten.add(command.subscription)
@@ -212,6 +219,8 @@ class Game(RuleBasedStateMachine):
         elif isinstance(command, Answered):
             if command.question.subject is not None:
                 self.deadlines.pop(command.question.subject, None)
+            if command.error is not None and command.error.code is None:
+                wire.given_up.add(command.question)
             self.check_answer(wire, command.question, command.error)
         elif isinstance(command, Retry):
             self.retries[command.subscription] = None
@@ -230,6 +239,13 @@ class Game(RuleBasedStateMachine):
 
     def check_answer(self, wire: Wire, question: Question, error: ServerError | None) -> None:
         """The server did say this about this question."""
+
+    def has_refused_for_good(self, wire: Wire, name: str) -> bool:
+        """Whether the server has refused a signature for this channel, to a question that was not given up."""
+        return any(
+            question.channel == name and truth in (UNAUTHORIZED, FORBIDDEN) and question not in wire.given_up
+            for question, truth in wire.truth.items()
+        )
 
     # --- callers -----------------------------------------------------------------------------------------------
 
@@ -317,7 +333,7 @@ class Game(RuleBasedStateMachine):
     @rule(index=st.integers(0, 100), is_temporary=st.booleans())
     def fail_to_authorize(self, index: int, is_temporary: bool) -> None:
         subscription = self.authorizing.pop(index % len(self.authorizing))
-        self.subscriptions.refused(subscription, AuthenticationError("no", is_temporary=is_temporary))
+        self.subscriptions.refused(subscription, NotSignedError("no", is_temporary=is_temporary))
         self.drain()
 
     @precondition(lambda self: self.deadlines)
@@ -549,7 +565,7 @@ class InOrder(Game):
             assert truth == OK
         else:
             assert truth != OK, f"{question.channel} is taken for refused"
-            if truth == NEVER and error.code is not None:
+            if truth == NEVER and error.code is not None and not question.is_overdue:
                 # No client can see that it was a later one that was refused, nor that it is subscribed.
                 wire.ghosts.add(question.channel)
                 wire.is_shifted = True
@@ -561,6 +577,19 @@ class InOrder(Game):
     def serve(self, outcome: int) -> None:
         assert self.wire is not None
         self._serve(self.wire, outcome)
+
+    @precondition(lambda self: self.wire is not None and self.wire.to_server)
+    @rule(subscribes=st.integers(0, 11), others=st.integers(0, 11))
+    def serve_all(self, subscribes: int, others: int) -> None:
+        assert self.wire is not None
+        while self.wire.to_server:
+            self._serve(self.wire, subscribes if self.wire.to_server[0].kind == "subscribe" else others)
+
+    @precondition(lambda self: self.wire is not None and self.wire.to_client)
+    @rule()
+    def receive_all(self) -> None:
+        while self.wire is not None and self.wire.to_client:
+            self.receive()
 
     def _serve(self, wire: Wire, outcome: int) -> None:
         kind, name, question = wire.to_server.popleft()
@@ -616,7 +645,7 @@ class OutOfOrder(Game):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pending: list[tuple[Wire, str]] = []
+        self.pending: list[tuple[Wire, Question]] = []
         """Subscribes that the server is busy with."""
 
     @precondition(lambda self: self.wire is not None and self.wire.to_server)
@@ -624,9 +653,10 @@ class OutOfOrder(Game):
     def serve(self) -> None:
         wire = self.wire
         assert wire is not None
-        kind, name, _ = wire.to_server.popleft()
+        kind, name, question = wire.to_server.popleft()
         if kind == "subscribe":
-            self.pending.append((wire, name))
+            assert question is not None
+            self.pending.append((wire, question))
         elif kind == "ping":
             wire.to_client.append(Received("pong"))
         elif kind == "unsubscribe":
@@ -637,7 +667,10 @@ class OutOfOrder(Game):
     @precondition(lambda self: self.pending)
     @rule(index=st.integers(0, 100), outcome=st.sampled_from([OK, OK, OK, NEVER, FORBIDDEN, OVERLOADED]))
     def complete(self, index: int, outcome: Truth) -> None:
-        wire, name = self.pending.pop(index % len(self.pending))
+        wire, question = self.pending.pop(index % len(self.pending))
+        wire.truth[question] = outcome
+        name = question.channel
+        assert name is not None
         if outcome == OK:
             wire.subscribed.add(name)
             wire.to_client.append(Received("success", name))

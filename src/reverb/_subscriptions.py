@@ -16,6 +16,9 @@ It is kept for as long as somebody wants it: callers who wait (their claims), or
 channel. When the last of them is gone, a subscription in ASKED is LEAVING until the server's answer is there,
 because only then it is known what the server has to undo; and its name is not asked for again before that. In all
 other states it is GONE at once. A connection that ends takes everything back to WANTED.
+
+Where it is only guessed what the server has answered, that is done which is right in any case: what was refused is
+unsubscribed as well, and tried again; what was confirmed, maybe before it was unsubscribed, is asked for again.
 """
 
 from __future__ import annotations
@@ -107,6 +110,24 @@ class Claim(Generic[T]):
         """The one whose time is the caller's, too; None for who came after it was asked."""
 
 
+class _Unanswered:
+    """What is to be known of a name that the server left without an answer."""
+
+    __slots__ = ("open", "refusals", "void")
+
+    def __init__(self) -> None:
+        self.open = 0
+        """How many questions were given up whose answers may come yet."""
+        self.void = 0
+        """How many successes may come that say nothing, since we have unsubscribed after their questions."""
+        self.refusals = 0
+        """How many refusals have come that name it and would last."""
+
+    def answered(self) -> None:
+        """One of them has its answer."""
+        self.open = max(0, self.open - 1)
+
+
 # --- what is to be done ----------------------------------------------------------------------------------------
 
 
@@ -183,9 +204,8 @@ class Subscriptions(Generic[T]):
         self._was_held_up = False
         self._answers: Answers | None = None
         """Those of the present connection."""
-        self._unanswered: dict[str, bool] = {}
-        """Names that the server left without an answer, on this connection, though it may have subscribed us; and
-        whether we have not unsubscribed since."""
+        self._unanswered: dict[str, _Unanswered] = {}
+        """Names that the server left without an answer, on this connection, though it may have subscribed us."""
         self._left: dict[str, None] = {}
         """Names that were unsubscribed since all pings had their pongs, …"""
         self._left_before: dict[str, None] = {}
@@ -368,14 +388,21 @@ class Subscriptions(Generic[T]):
             self._succeeded_late(name, answer)
             return
         self.commands.append(Answered(question, None))
-        if question.subject is not None:
-            self._confirm(question.subject, answer)
+        subscription = question.subject
+        if subscription is None:
+            return
+        if self._may_predate_unsubscribe(name) and subscription.state is State.ASKED:
+            subscription.question = None
+            self._want(subscription)
+        else:
+            self._confirm(subscription, answer)
 
     def rejected(self, name: str, error: ServerError) -> bool:
         """It has refused a subscription by name; return whether one was asked for."""
         question = self._settle_question(name)
         if question is not None:
-            self._take_refusal(question, error)
+            may_last = self._may_last(name, error)
+            self._take_refusal(Refusal(question, error, is_sure=True), may_last=may_last)
         return question is not None
 
     def errored(self, error: ServerError) -> bool:
@@ -385,7 +412,7 @@ class Subscriptions(Generic[T]):
         self._is_limited |= is_rate_limit(*error)
         refusal = self._answers.refused(error)
         if refusal is not None:
-            self._take_refusal(refusal.question, refusal.error)
+            self._take_refusal(refusal, may_last=refusal.is_sure)
         elif self._answers.wants_fence:
             self.commands.append(Fence())
         return refusal is not None
@@ -403,24 +430,26 @@ class Subscriptions(Generic[T]):
             return None
         question, refusals, unanswered = self._answers.answered(name)
         for refusal in refusals:
-            self._take_refusal(refusal.question, refusal.error)
+            self._take_refusal(refusal, may_last=refusal.is_sure)
         for each in unanswered:
             self._give_up_question(each)
         return question
 
-    def _take_refusal(self, question: Question, error: ServerError) -> None:
+    def _take_refusal(self, refusal: Refusal, *, may_last: bool) -> None:
+        question, error, is_sure = refusal
         self.commands.append(Answered(question, error))
         subscription = question.subject
         if subscription is None:
             return
         is_leaving = subscription.state is State.LEAVING
-        if error.code == INVALID_MESSAGE or (is_leaving and subscription.name in self._unanswered):
+        if error.code == INVALID_MESSAGE or not is_sure or (is_leaving and subscription.name in self._unanswered):
             # Reverb says so, too, when another member lacks user_info, and counts us as a member all the same.
+            # What is not sure may have been that. Who is no member may unsubscribe, too.
             self._unsubscribe(subscription.name)
         if is_leaving:
             self._end_leaving(subscription)
         else:
-            self._refuse(subscription, self._explain(subscription.name, error))
+            self._refuse(subscription, self._explain(subscription.name, error), may_last=may_last)
 
     def _confirm(self, subscription: Subscription[T], answer: Any) -> None:
         subscription.question = None
@@ -439,11 +468,33 @@ class Subscriptions(Generic[T]):
         """Take the answer to a question that the server had left open for too long."""
         if name not in self._unanswered:
             return
+        is_void = self._may_predate_unsubscribe(name)
+        self._unanswered[name].answered()
         found = self._wanted.get(name)
         if found is None or found.state is State.REJECTED:
             self._unsubscribe(name)
-        elif found.state is State.REFUSED and self._unanswered[name]:
+        elif found.state is State.REFUSED and not is_void:
             self._confirm(found, answer)
+
+    def _may_predate_unsubscribe(self, name: str) -> bool:
+        """Whether a success may answer a question from before the last unsubscribe, and so mean nothing.
+
+        That can be on a server that answers out of order, when a question was given up. Of as many successes as
+        there are such questions each may be one of theirs; the next one can't be.
+        """
+        unanswered = self._unanswered.get(name)
+        if unanswered is None or not unanswered.void:
+            return False
+        unanswered.void -= 1
+        return True
+
+    def _may_last(self, name: str, error: ServerError) -> bool:
+        """Whether a refusal that names the channel surely answers a question that was not given up."""
+        unanswered = self._unanswered.get(name)
+        if unanswered is None:
+            return True
+        unanswered.refusals += is_lasting(self._explain(name, error))
+        return unanswered.refusals > unanswered.open
 
     def _give_up_question(self, question: Question) -> None:
         error = ServerError(None, "it did not answer")
@@ -451,7 +502,7 @@ class Subscriptions(Generic[T]):
         subscription = question.subject
         if subscription is None:
             return
-        self._unanswered[subscription.name] = True
+        self._unanswered.setdefault(subscription.name, _Unanswered()).open += 1
         if subscription.state is State.LEAVING:
             self._unsubscribe(subscription.name)
             self._end_leaving(subscription)
@@ -468,7 +519,7 @@ class Subscriptions(Generic[T]):
         self.commands.append(Unsubscribe(name))
         self._left[name] = None
         if name in self._unanswered:
-            self._unanswered[name] = False
+            self._unanswered[name].void = self._unanswered[name].open
 
     def _unsubscribe_again(self) -> None:
         """Unsubscribe again what the rate limit may have refused, but not what was left two times before."""
@@ -486,14 +537,14 @@ class Subscriptions(Generic[T]):
     def _enqueue(self, subscription: Subscription[T]) -> None:
         self._queue[subscription] = None
 
-    def _refuse(self, subscription: Subscription[T], error: ReverbError) -> None:
+    def _refuse(self, subscription: Subscription[T], error: ReverbError, *, may_last: bool = True) -> None:
         subscription.question = None
         subscription.state = State.REFUSED
         self._resolve_all(subscription, error)
         if not subscription.is_wanted:
             self._drop(subscription)
             return
-        if is_lasting(error):
+        if may_last and is_lasting(error):
             subscription.state = State.REJECTED
             self._report(subscription, error, State.REJECTED)
             if subscription.name in self._unanswered:
@@ -593,6 +644,8 @@ class Question:
 class Refusal(NamedTuple):
     question: Question
     error: ServerError
+    is_sure: bool
+    """Whether the error can be no other question's."""
 
 
 class Answers:
@@ -608,6 +661,11 @@ class Answers:
     Only one subscribe to the same channel may be open at a time (:meth:`is_open`), or a success could belong to
     either. soketi names the channel in its refusals and may confirm out of order. Both are harmless here: being
     passed over means nothing unless an error waits to be attributed.
+
+    What remains is guessed: which of several errors was for something silent, a ping that was refused included
+    (pongs have no number); and whether a question that is overdue was refused, or has no answer, so that the error
+    is a later one's. A wrong guess may shift those that follow: no refusal is sure from then on, until nothing is
+    open.
     """
 
     def __init__(self) -> None:
@@ -619,6 +677,8 @@ class Answers:
         """Channels whose answer may be that to an earlier question, which was given up."""
         self._waiting: list[ServerError] = []
         self._silent_sent = False
+        self._is_guessing = False
+        """Whether an error may have been attributed to the wrong question among those that are open, or before."""
         self.is_fenced = False
         """Whether a ping is on its way that was sent after all other questions, and after the last error came."""
 
@@ -665,7 +725,7 @@ class Answers:
             return None, [], []
         refusals: list[Refusal] = []
         if self._waiting:
-            refusals = _attribute(self._waiting, self._before(question))
+            refusals = self._attribute(self._before(question))
             self._waiting.clear()
             for refusal in refusals:
                 self._close(refusal.question)
@@ -690,19 +750,43 @@ class Answers:
             return None  # without a look at each open question: there may be thousands
         if not any(_may_refuse(error, question) for question in self._open):
             return None
-        oldest = next(iter(self._open))
-        if self._waiting or (oldest.after_silent and _may_be_silent(error) and _may_refuse(error, oldest)):
+        if self._waiting:
             self._waiting.append(error)
             return None
         # The oldest question may be one that can't be refused so: on a server that answers out of order, or a ping
         # that will have no answer.
         for question in self._open:
-            if _may_refuse(error, question):
-                self._close(question)
-                return Refusal(question, error)
+            is_possible = _may_refuse(error, question)
             if question.after_silent and _may_be_silent(error):
+                if is_possible:
+                    self._waiting.append(error)
                 break
+            if is_possible:
+                self._is_guessing |= question.is_overdue
+                refusal = Refusal(question, error, not self._is_guessing)
+                self._close(question)
+                return refusal
         return None
+
+    def _attribute(self, passed: Sequence[Question]) -> list[Refusal]:
+        """Share out the errors that wait, in order, among questions that were passed over.
+
+        Errors left over were for silent ones.
+        """
+        kinds = set(self._waiting)
+        passed = [each for each in passed if any(_may_refuse(error, each) for error in kinds)]
+        surplus = len(self._waiting) - len(passed)
+        kept: list[ServerError] = []
+        for error in self._waiting:
+            if surplus > 0 and _may_be_silent(error):
+                surplus -= 1
+            else:
+                kept.append(error)
+        is_sure = not (self._is_guessing or any(each.is_overdue for each in passed))
+        if len(passed) != len(self._waiting):
+            self._is_guessing = True
+            is_sure &= len(passed) < len(self._waiting) and len(kinds) == 1
+        return [Refusal(question, error, is_sure) for question, error in zip(passed, kept, strict=False)]
 
     def _before(self, question: Question) -> list[Question]:
         return list(takewhile(lambda each: each is not question, self._open))
@@ -721,6 +805,8 @@ class Answers:
             self.is_fenced = False
         elif self._subscribes.get(question.channel) is question:
             del self._subscribes[question.channel]
+        if not self._open:
+            self._is_guessing = False
 
 
 def _may_refuse(error: ServerError, question: Question) -> bool:
@@ -744,14 +830,3 @@ def _may_refuse_channels(error: ServerError) -> bool:
 
 def _may_be_silent(error: ServerError) -> bool:
     return not is_auth_refusal(error)
-
-
-def _attribute(errors: Sequence[ServerError], passed: Sequence[Question]) -> list[Refusal]:
-    """Share out errors, in order, among questions that were passed over; errors left over were for silent ones."""
-    surplus = len(errors) - len(passed)
-    kept = list(errors)
-    for error in errors:
-        if surplus > 0 and _may_be_silent(error):
-            kept.remove(error)
-            surplus -= 1
-    return [Refusal(question, error) for question, error in zip(passed, kept, strict=False)]
