@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import quantiles
-from time import perf_counter
 from typing import Any
 
+from .footprint import IDLE, START
 from .load import Load
 from .measure import PUSHER_JS, Bench, Figures, Group, Subject, Target, receiving
 from .worker import WorkerError
@@ -90,6 +88,7 @@ _LOADS: Sequence[tuple[str, str, str, str, Mapping[str, Any]]] = (
     ),
     ("wildcard", "floor", "reverb, plain, wildcard", "reverb, async, wildcard", {"share": 0.5}),
     ("encrypted", "floor, encrypted", "reverb, plain", "reverb, async", {"encrypted": True, "share": 0.25}),
+    ("not English", "floor", "reverb, plain", "reverb, async", {"size": 304, "escaped": True, "share": 0.5}),
 )
 
 LOADS = Group(
@@ -100,6 +99,11 @@ LOADS = Group(
         receiving(receiver, name=f"{load}: {name}", **differing)
         for load, floor, plain, with_async, differing in _LOADS
         for name, receiver in (("floor", floor), ("plain", plain), ("async", with_async))
+    ]
+    + [
+        receiving(
+            "floor, orjson", name="not English: floor, orjson", size=304, escaped=True, share=0.5, peer=True
+        ),
     ],
     [
         _near(f"{load}, {kind} handler", f"{load}: {kind}", f"{load}: floor")
@@ -274,16 +278,6 @@ SUBSCRIBE = Group(
 _MIB, _KIB = 1 << 20, 1 << 10
 
 
-def _resident(bench: Bench) -> Figures:
-    def size(*arguments: str) -> float:
-        return float(_run("-m", "bench.resident", *arguments)) / _MIB
-
-    return {
-        "process, dependencies imported": size(),
-        "process, client connected": size(str(bench.sender.port)),
-    }
-
-
 def _channels(traced: bool) -> Subject:
     name = "channel with one handler, " + ("traced" if traced else "resident")
 
@@ -326,19 +320,12 @@ MEMORY = Group(
     "Memory",
     "MiB",
     [
-        Subject("process", _resident),
         _channels(traced=True),
         _channels(traced=False),
         _events("plain"),
         _events("async"),
     ],
     [
-        Target(
-            "connected client",
-            lambda figures: figures["process, client connected"] - figures["process, dependencies imported"],
-            12,
-            "MiB over Python, asyncio and dependencies",
-        ),
         Target(
             "each channel with one handler",
             lambda figures: figures["channel with one handler, traced"] * _KIB,
@@ -363,47 +350,4 @@ MEMORY = Group(
 )
 
 
-# --- starting --------------------------------------------------------------------------------------------------
-
-_DEPENDENCIES = "import asyncio, aiohappyeyeballs, msgspec, picows"
-
-
-def _run(*arguments: str) -> str:
-    finished = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
-    if finished.returncode:
-        last = finished.stderr.strip().splitlines()[-1:] or ["no word why"]
-        raise WorkerError(f"python {' '.join(arguments)}: {last[0]}")
-    return finished.stdout
-
-
-def _starting(name: str, *arguments: str) -> Subject:
-    def measure(bench: Bench) -> Figures:
-        started = perf_counter()
-        _run(*arguments)
-        return {name: 1000 * (perf_counter() - started)}
-
-    return Subject(name, measure)
-
-
-START = Group(
-    "start",
-    "Starting, each in a new process",
-    "ms",
-    [
-        _starting("python, nothing imported", "-c", ""),
-        _starting("its dependencies imported", "-c", _DEPENDENCIES),
-        _starting("import ReverbClient", "-c", "from reverb import ReverbClient"),
-        _starting("reverb --help", "-m", "reverb", "--help"),
-    ],
-    [
-        Target(
-            "import ReverbClient",
-            lambda figures: figures["import ReverbClient"] - figures["its dependencies imported"],
-            60,
-            "ms over its dependencies",
-        ),
-        Target("reverb --help", lambda figures: figures["reverb --help"], 400, "ms"),
-    ],
-)
-
-GROUPS: Sequence[Group] = (EVENTS, LOADS, WSS, GROWTH, LATENCY, TRIGGER, SUBSCRIBE, MEMORY, START)
+GROUPS: Sequence[Group] = (EVENTS, LOADS, WSS, GROWTH, LATENCY, TRIGGER, SUBSCRIBE, MEMORY, START, IDLE)

@@ -20,7 +20,8 @@ class Load:
     """``messages`` events with the ids 0, 1, 2…, in messages of ``size`` bytes without the frame's header.
 
     They go round the ``channels``. Each of ``connections`` gets all of them. ``encrypted`` events are as large as
-    the others before they are encrypted.
+    the others before they are encrypted. The text of ``escaped`` ones is not English: PHP writes each letter of it
+    as ``\\uXXXX``, and ``data`` is JSON within JSON, so that there are two backslashes.
     """
 
     messages: int
@@ -28,6 +29,7 @@ class Load:
     channels: int = 1
     connections: int = 1
     encrypted: bool = False
+    escaped: bool = False
 
     def channel(self, number: int) -> str:
         name = "private-encrypted-orders" if self.encrypted else "orders"
@@ -41,7 +43,8 @@ class Load:
         name, channel = EVENT if number < self.messages - 1 else LAST_EVENT, self.channel(number)
         order = {"id": number, "total": "129.90", "currency": "EUR", "note": ""}
         shortfall = self.size - len(message(name, channel, order))
-        order["note"] = "x" * shortfall
+        letters = shortfall // len(r"\\u0436") if self.escaped else 0
+        order["note"] = "\N{CYRILLIC SMALL LETTER ZHE}" * letters + "x" * (shortfall - letters * len(r"\\u0436"))
         return text_frame(message(name, channel, _encrypt(order) if self.encrypted else order))
 
     def has_order(self, ids: list[int], calls: int) -> bool:

@@ -147,6 +147,7 @@ def receiving(
     channels: int = 1,
     connections: int = 1,
     encrypted: bool = False,
+    escaped: bool = False,
     tls: bool = False,
     peer: bool = False,
 ) -> Subject:
@@ -159,7 +160,12 @@ def receiving(
 
     def measure(bench: Bench) -> Figures:
         load = Load(
-            max(2, channels, round(bench.messages * share / connections)), size, channels, connections, encrypted
+            max(2, channels, round(bench.messages * share / connections)),
+            size,
+            channels,
+            connections,
+            encrypted,
+            escaped,
         )
         address = bench.address(tls)
         bench.sender.prepare(load)

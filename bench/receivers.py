@@ -179,6 +179,19 @@ def _decoding_in_a_closure(load: Load, tally: Tally) -> OnFrame:
     return on_frame
 
 
+def _decoding_by_orjson(load: Load, tally: Tally) -> OnFrame:
+    """The floor with another decoder, which reads escapes faster."""
+    import orjson
+
+    handle, decode = tally.handle, orjson.loads
+
+    def on_frame(transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        message = decode(frame.get_payload_as_bytes())
+        handle(message["event"], decode(message["data"]), message["channel"])
+
+    return on_frame
+
+
 def _decoding_for(calls: int) -> Callable[[Load, Tally], OnFrame]:
     def decoding(load: Load, tally: Tally) -> OnFrame:
         """The floor for several handlers: decodes once, and calls each."""
@@ -309,6 +322,7 @@ RECEIVERS = {
     "floor": _picows(_decoding),
     "floor, in a closure": _picows(_decoding_in_a_closure),
     "floor, without aiofastnet": _picows(_decoding, use_aiofastnet=False),
+    "floor, orjson": _picows(_decoding_by_orjson),
     "floor, 5 calls": _picows(_decoding_for(5), calls=5),
     "floor, encrypted": _picows(_decrypting),
     "reverb, plain": _reverb(),
