@@ -107,6 +107,7 @@ _HOMES = {
     "TimeoutError": "exceptions",
     "User": "user",
     "UserAuth": "auth",
+    "run": "client",
 }
 """The modules that the names above are from."""
 
