@@ -31,6 +31,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+import reverb
 from reverb import Events, ReverbClient
 
 DATABASE = os.environ.get("DATABASE", "inventory.db")
@@ -170,7 +171,7 @@ def main() -> int:
             inventory.bind("error", on_gap)  # nor is an event that is malformed, or was not stored
             tasks.append(asyncio.create_task(synchronise(copy, due)))  # run() cancels it
 
-        return ReverbClient().run(setup)
+        return reverb.run(setup)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import reverb
 from reverb import Channel, Events, ReverbClient, ReverbError
 
 DEVICE_ID = os.environ.get("DEVICE_ID", "rpi-001")
@@ -169,7 +170,7 @@ def main() -> int:
             tasks.append(asyncio.create_task(report(client, device)))  # run() cancels it
             print(f"{DEVICE_ID} takes commands", flush=True)
 
-        return ReverbClient().run(setup)
+        return reverb.run(setup)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from ._visible import visible
 from .config import ReverbConfig
+from .exceptions import plural
 
 UPGRADE_HEADERS = (
     "The proxy does not pass the upgrade on; in nginx's location: proxy_http_version 1.1; "
@@ -293,7 +294,7 @@ def bad_certificate(host: str, error: ssl.SSLCertVerificationError, found: Certi
 
 
 def count_days(span: timedelta) -> str:
-    return _count(span.days, "day") if span.days else _count(span.seconds // 3600, "hour")
+    return plural(span.days, "day") if span.days else plural(span.seconds // 3600, "hour")
 
 
 def _time(text: str) -> datetime:
@@ -476,8 +477,4 @@ def _excerpt(body: str) -> str:
 
 
 def within(seconds: float) -> str:
-    return f"within {_count(seconds, 'second')} (REVERB_CONNECT_TIMEOUT)"
-
-
-def _count(number: float, what: str) -> str:
-    return f"{number:g} {what}{'s' * (number != 1)}"
+    return f"within {plural(seconds, 'second')} (REVERB_CONNECT_TIMEOUT)"
