@@ -231,6 +231,17 @@ async def test_other_exceptions_are_raised(reverb_server: ReverbServer) -> None:
     assert not client.is_connected
 
 
+@pytest.mark.parametrize("wrong", ["too large", "data", "user"])
+def test_what_cannot_be_sent_is_no_outage(server: BlockingServer, wrong: str) -> None:
+    async def setup(client: ReverbClient) -> None:
+        channel = await client.subscribe("private-orders")
+        if wrong == "user":  # whom Reverb does not know
+            await client.signin({"id": "7"})
+        await channel.trigger("seen", {"text": 20_000 * "x"} if wrong == "too large" else 7)
+
+    assert reverb.run(setup, **server.settings) == 2
+
+
 async def test_within_an_event_loop_it_says_what_to_do_instead(reverb_server: ReverbServer) -> None:
     with pytest.raises(RuntimeError, match="use 'async with client'"):
         ReverbClient(**reverb_server.settings).run()

@@ -20,7 +20,14 @@ from .bindable import Bindable
 from .channel import Channel, EncryptedChannel, PresenceChannel
 from .config import ReverbConfig, config_of
 from .events import ConnectionState
-from .exceptions import ConfigurationError, ConnectionError, ReverbError, SubscriptionError, plural
+from .exceptions import (
+    ConfigurationError,
+    ConnectionError,
+    ProtocolError,
+    ReverbError,
+    SubscriptionError,
+    plural,
+)
 from .stats import Stats
 from .stream import Buffer
 from .user import User
@@ -116,24 +123,32 @@ class ReverbClient(Bindable):
         (Ctrl-C) or SIGTERM; then disconnect.
 
         Returns the exit code, for ``sys.exit(client.run(setup))``: 0 after a signal or :meth:`disconnect`, 2 for
-        settings that are missing, 3 without a connection or when it was lost for good, or when who signs can't be
-        asked, 4 when a channel is refused. What went wrong is logged. Other exceptions of ``setup`` are raised.
-        Raises :class:`RuntimeError` within an event loop, where ``async with`` and :meth:`listen` do the same.
+        settings that are missing or what can't be sent, 3 without a connection or when it was lost for good, or
+        when who signs can't be asked, 4 when a channel is refused. What went wrong is logged. Other exceptions of
+        ``setup`` are raised. Raises :class:`RuntimeError` within an event loop, where ``async with`` and
+        :meth:`listen` do the same.
 
         Settings that the client itself misses are an exception where it is made. :func:`reverb.run` makes it, too.
         """
         _refuse_event_loop()
 
+        is_in_setup = False
+
         async def live() -> None:
+            nonlocal is_in_setup
             async with self:
                 if setup is not None:
+                    is_in_setup = True
                     await setup(self)
+                    is_in_setup = False
                 await self.listen()
 
         try:
             _run.run(live())
         except ReverbError as error:
             log.error("%s", error, extra={"reverb_address": self._config.address})
+            if is_in_setup and isinstance(error, ProtocolError):  # for what was to be sent
+                return _run.ExitCode.USAGE
             return _run.exit_code_for(error)
         return _run.ExitCode.OK
 
