@@ -758,7 +758,7 @@ def test_without_aiohttp_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_where_users_are_authorised(url: str, user_url: str) -> None:
-    assert EndpointAuthorizer(url)._user_url == user_url
+    assert EndpointAuthorizer(url)._users.url == user_url
 
 
 async def test_clients_in_two_threads_may_share_an_authorizer(laravel: Laravel) -> None:

@@ -104,9 +104,9 @@ async def _call(call: Callable[[], Awaitable[T]], kind: type[T], subject: str) -
             f"the authorizer failed {subject}: {type(error).__name__}", is_temporary=True
         ) from error
     if not isinstance(answer, kind):
-        raise AuthenticationError(
-            f"the authorizer failed {subject}: it returned {type(answer).__name__}, not {kind.__name__}"
-        )
+        returned = type(answer).__name__
+        del answer  # error reporters send the locals of frames
+        raise AuthenticationError(f"the authorizer failed {subject}: it returned {returned}, not {kind.__name__}")
     return answer
 
 

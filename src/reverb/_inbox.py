@@ -216,11 +216,10 @@ class EncryptedInbox(Inbox):
         raise ProtocolError(f"{quoted(event)} on {self.name!r} could not be decrypted: {reason}") from reason
 
     def _decrypt(self, data: Any) -> str:
-        *first, last = self._keys
-        for key in first:
+        for number in range(len(self._keys) - 1):  # in no variable: error reporters send the locals of frames
             with suppress(ProtocolError):
-                return crypto.unseal(data, key)
-        return crypto.unseal(data, last)
+                return crypto.unseal(data, self._keys[number])
+        return crypto.unseal(data, self._keys[-1])
 
 
 class UserInbox:

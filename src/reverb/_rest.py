@@ -123,6 +123,8 @@ class Server:
     def get(self, path: str, **query: str | None) -> Request:
         """Make a request; what is None stays out of the query."""
         present = {name: value for name, value in query.items() if value is not None}
+        for value in present.values():
+            _check_text(value)
         return Request("GET", f"/apps/{self.app_id}{path}", present)
 
     def post(self, path: str, body: bytes) -> Request:
@@ -264,9 +266,10 @@ _LENGTH_GROWTH = 10
 
 def encode_data(event: str, data: Any) -> str:
     """Return the text that an event carries: ``data`` as JSON, a string as it is."""
-    if isinstance(data, str):
-        return data
     try:
+        if isinstance(data, str):
+            data.encode()
+            return data
         return _encode_json(data).decode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ProtocolError(f"the data of {event!r} cannot be sent as JSON: {error}") from None
@@ -276,7 +279,15 @@ def quote_name(name: str) -> str:
     """Write a channel's name or a user's id as a part of a path."""
     if not isinstance(name, str) or not name:
         raise ProtocolError(f"the name of a channel or the id of a user must be a string, and not {name!r}")
+    _check_text(name)
     return quote(name, safe=_NAME_CHARACTERS)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ProtocolError(f"half of a surrogate pair cannot be sent: {text!r}") from None
 
 
 # --- what good answers look like -------------------------------------------------------------------------------

@@ -229,17 +229,19 @@ class EndpointAuthorizer:
         session: aiohttp.ClientSession | None = None,
         timeout: float = 10.0,
     ) -> None:
-        require_aiohttp()
-        for each in (url, user_url, csrf_cookie_url):
-            if each is not None and not is_url(each, "http", "https"):
-                raise ConfigurationError("an endpoint is a URL like https://example.com/api/broadcasting/auth")
-        self._url = url
-        self._user_url = user_url or re.sub(r"(?<=/)auth/?(?=$|[?#])", "user-auth", url, count=1)
         self._token = token
         self._headers = headers
         self._params = params
         self._json = json
-        self._csrf_cookie_url = csrf_cookie_url
+        urls = [each is None or is_url(each, "http", "https") for each in (url, user_url, csrf_cookie_url)]
+        if all(urls):
+            self._channels = _Endpoint(url)
+            self._users = _Endpoint(user_url or re.sub(r"(?<=/)auth/?(?=$|[?#])", "user-auth", url, count=1))
+            self._csrf_cookie = None if csrf_cookie_url is None else _Endpoint(csrf_cookie_url)
+        del token, headers, params, url, user_url, csrf_cookie_url  # error reporters send the locals of frames
+        if not all(urls):
+            raise ConfigurationError("an endpoint is a URL like https://example.com/api/broadcasting/auth")
+        require_aiohttp()
         self._given_session = session
         self._timeout = timeout
         self._cookies: aiohttp.abc.AbstractCookieJar | None = None
@@ -250,110 +252,107 @@ class EndpointAuthorizer:
 
     async def __call__(self, socket_id: str, channel_name: str) -> ChannelAuth:
         answer = await self._ask(
-            self._url, repr(channel_name), {"socket_id": socket_id, "channel_name": channel_name}
+            self._channels, repr(channel_name), {"socket_id": socket_id, "channel_name": channel_name}
         )
         return ChannelAuth(answer.auth, answer.channel_data, answer.shared_secret)
 
     async def authenticate_user(self, socket_id: str) -> UserAuth:
-        answer = await self._ask(self._user_url, "the user", {"socket_id": socket_id})
+        answer = await self._ask(self._users, "the user", {"socket_id": socket_id})
         if answer.user_data is None:
-            raise AuthenticationError(f"{bare(self._user_url)} did not authorise the user: no 'user_data' in it")
+            raise AuthenticationError(f"{self._users} did not authorise the user: no 'user_data' in it")
         return UserAuth(answer.auth, answer.user_data)
 
     def __repr__(self) -> str:
-        return f"<EndpointAuthorizer {bare(self._url)}>"
+        return f"<EndpointAuthorizer {self._channels}>"
 
-    async def _ask(self, url: str, subject: str, fields: dict[str, str]) -> _Answer:
+    async def _ask(self, endpoint: _Endpoint, subject: str, fields: dict[str, str]) -> _Answer:
         async with self._share() as shared:
             for delay in (*_RETRY_DELAYS, None):
                 await asyncio.sleep(self._not_before - monotonic())
                 try:
-                    if self._csrf_cookie_url is not None:
-                        await self._fetch_csrf_cookie(shared, self._csrf_cookie_url, subject)
-                    return await self._post(shared.session, url, subject, fields)
-                except _Unanswered as failure:
+                    if self._csrf_cookie is not None:
+                        await self._fetch_csrf_cookie(shared, self._csrf_cookie, subject)
+                    return await self._post(shared.session, endpoint, subject, fields)
+                except _Failed as failure:
                     error, retry_after = failure.error, failure.retry_after
-                if delay is None or retry_after > _MAX_RETRY_AFTER:
+                if retry_after is None or delay is None or retry_after > _MAX_RETRY_AFTER:
                     break
                 self._not_before = max(self._not_before, monotonic() + retry_after)
                 await asyncio.sleep(random.uniform(delay / 2, delay))  # noqa: S311 - spreads load
         raise error
 
     async def _post(
-        self, session: aiohttp.ClientSession, url: str, subject: str, fields: dict[str, str]
+        self, session: aiohttp.ClientSession, endpoint: _Endpoint, subject: str, fields: dict[str, str]
     ) -> _Answer:
-        headers = {
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "X-Requested-With": "XMLHttpRequest",
-        }
-        if self._csrf_cookie_url is not None:
-            headers |= self._csrf_headers(session, url)
+        content = await self._content(session, endpoint, fields)
+        causes = _causes(endpoint.url, fields, content.headers)
+        answer = await self._request(session, "POST", endpoint, subject, causes, content)
+        authorisation = _read(answer.body)
+        if isinstance(authorisation, _Answer):
+            return authorisation
+        raise _Failed(f"{endpoint} did not authorise {subject}: {authorisation}", answer.status)
+
+    async def _content(
+        self, session: aiohttp.ClientSession, endpoint: _Endpoint, fields: dict[str, str]
+    ) -> _Content:
+        content = _Content({"Accept": "application/json", "X-Requested-With": "XMLHttpRequest"})
+        if self._csrf_cookie is not None:
+            content.headers |= _csrf_headers(session, endpoint.url)
         if self._token is not None:
-            headers["Authorization"] = f"Bearer {await _provide(self._token)}"
-        headers |= {} if self._headers is None else await _provide(self._headers)
-        body = {**({} if self._params is None else await _provide(self._params)), **fields}
-        content = {"json": body} if self._json else {"data": body}
-        causes = _causes(url, fields, headers)
-        status, text = await self._request(session, "POST", url, subject, causes, headers=headers, **content)
-        why = _UNSIGNED.get(text.strip())
-        if why is None:
-            try:
-                answer = msgspec.json.decode(text, type=_Answer)
-            except msgspec.ValidationError as error:  # JSON, but another: the message names fields, no values
-                why = f"its answer is not an authorisation: {error}"
-            except ValueError:
-                is_page = text.lstrip()[:1] == b"<"
-                why = "it answered with a page, most likely to log in" if is_page else "its answer is not JSON"
-            else:
-                if re.fullmatch("[^:]+:[^:]+", answer.auth):
-                    return answer
-                why = "its answer is not an authorisation: 'auth' must be KEY:SIGNATURE"
-        raise AuthenticationError(f"{bare(url)} did not authorise {subject}: {why}", code=status)
+            content.headers["Authorization"] = f"Bearer {await _provide(self._token)}"
+        if self._headers is not None:
+            content.headers |= await _provide(self._headers)
+        content.body["json" if self._json else "data"] = {
+            **({} if self._params is None else await _provide(self._params)),
+            **fields,
+        }
+        return content
 
     async def _request(
         self,
         session: aiohttp.ClientSession,
         method: str,
-        url: str,
+        endpoint: _Endpoint,
         subject: str,
         causes: Mapping[int, str],
-        **options: Any,
-    ) -> tuple[int, bytes]:
-        """Return the status and the body of a good answer; raise AuthenticationError with the likely cause of any
-        other, or :class:`_Unanswered` around it."""
+        content: _Content,
+    ) -> _HTTPAnswer:
+        """Return a good answer; raise :class:`_Failed` with the likely cause of any other."""
         aiohttp = require_aiohttp()
-        failed = f"{bare(url)} did not authorise {subject}"
+        failed = f"{endpoint} did not authorise {subject}"
         try:
             async with session.request(
                 method,
-                url,
+                endpoint.url,
+                headers={"Accept-Encoding": "identity", **content.headers},
                 allow_redirects=False,  # would make a GET of it, and take headers to places they are not for
                 auto_decompress=False,  # see read_body()
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
-                **options,
+                **content.body,
             ) as response:
                 if 200 <= response.status < 300:
-                    body, flaw = await read_body(response, _MAX_ANSWER_SIZE)
-                    if flaw is None:
-                        return response.status, body
-                    raise AuthenticationError(f"{failed}: it answered with {flaw}", code=response.status)
+                    answer = _HTTPAnswer(response.status, *await read_body(response, _MAX_ANSWER_SIZE))
+                    if answer.flaw is None:
+                        return answer
+                    raise _Failed(f"{failed}: it answered with {answer.flaw}", answer.status)
                 status, retry_after = response.status, response.headers.get("Retry-After", "")
         except asyncio.TimeoutError:
-            raise _Unanswered(f"{failed}: no answer within {plural(self._timeout, 'second')}") from None
+            why = f"{failed}: no answer within {plural(self._timeout, 'second')}"
+            raise _Failed(why, retry_after=0.0) from None
         except aiohttp.ClientConnectorCertificateError as error:
-            raise AuthenticationError(
-                f"{failed}: its certificate is not trusted: {error.certificate_error}", is_temporary=True
-            ) from None
+            why = f"{failed}: its certificate is not trusted: {error.certificate_error}"
+            raise _Failed(why, is_temporary=True) from None
         except aiohttp.InvalidURL:
-            raise AuthenticationError(f"{failed}: its host is neither a name nor an IP address") from None
+            raise _Failed(f"{failed}: its host is neither a name nor an IP address") from None
         except (aiohttp.ClientError, OSError) as error:
-            # "from None": the causes of some of these hold headers, the token among them.
-            raise _Unanswered(f"{failed}: {_explain_network(error)}") from None
+            raise _Failed(f"{failed}: {_explain_network(error)}", retry_after=0.0) from None
+        except (TypeError, ValueError):  # a line break in a token, for example
+            why = "the token, a header or a parameter can't be sent, or the URL has a user beside the token"
+            raise _Failed(f"{failed}: {why}") from None
         failed += f": HTTP status {status}, {causes.get(status) or _explain_status(status)}"
         if status == 429 or status >= 500:
-            raise _Unanswered(failed, status, _parse_retry_after(retry_after))
-        raise AuthenticationError(failed, code=status)
+            raise _Failed(failed, status, retry_after=_parse_retry_after(retry_after))
+        raise _Failed(failed, status)
 
     @asynccontextmanager
     async def _share(self) -> AsyncIterator[_Shared]:
@@ -377,22 +376,45 @@ class EndpointAuthorizer:
 
         if self._cookies is None:
             # unsafe: cookies of hosts without a name, such as 127.0.0.1, too
-            keep = self._csrf_cookie_url is not None
+            keep = self._csrf_cookie is not None
             self._cookies = aiohttp.CookieJar(unsafe=True) if keep else aiohttp.DummyCookieJar()
         return aiohttp.ClientSession(cookie_jar=self._cookies)
 
-    async def _fetch_csrf_cookie(self, shared: _Shared, url: str, subject: str) -> None:
+    async def _fetch_csrf_cookie(self, shared: _Shared, endpoint: _Endpoint, subject: str) -> None:
         async with shared.csrf_lock:
             if not shared.has_csrf_cookie:
-                headers = {"Accept-Encoding": "identity", **_origin(url)}
-                await self._request(shared.session, "GET", url, subject, {}, headers=headers)
+                content = _Content(_origin(endpoint.url))
+                await self._request(shared.session, "GET", endpoint, subject, {}, content)
                 shared.has_csrf_cookie = True
 
-    def _csrf_headers(self, session: aiohttp.ClientSession, url: str) -> dict[str, str]:
-        from yarl import URL
 
-        cookie = session.cookie_jar.filter_cookies(URL(url)).get("XSRF-TOKEN")
-        return _origin(url) | ({} if cookie is None else {"X-XSRF-TOKEN": unquote(cookie.value)})
+# Error reporters send the locals of the frames that an exception keeps, and look into dicts. So what is secret is
+# in an attribute there, of an object that does not show it.
+
+
+class _Endpoint:
+    """A URL that is asked; shown without what may be secret in it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __repr__(self) -> str:
+        return bare(self.url)
+
+
+class _Content:
+    """What is sent: ``headers``, and the ``body`` as aiohttp's argument."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        self.headers = headers
+        self.body: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class _HTTPAnswer:
+    status: int
+    body: bytes = field(repr=False)
+    flaw: str | None
 
 
 class _Shared:
@@ -411,13 +433,26 @@ class _Answer(msgspec.Struct):
     shared_secret: str | None = None
     user_data: str | None = None
 
+    def __repr__(self) -> str:
+        return "<_Answer>"
 
-class _Unanswered(Exception):  # noqa: N818 - nobody sees it: ``error`` is what is raised in the end
-    """A failure that may be gone in a moment; ``retry_after`` is how long the endpoint wants to be left alone."""
 
-    def __init__(self, message: str, code: int | None = None, retry_after: float = 0.0) -> None:
+class _Failed(Exception):  # noqa: N818 - nobody sees it
+    """An attempt has failed. ``error`` is what is raised in the end, without the frames and the causes that this
+    has: there the token is. ``retry_after`` is how long the endpoint wants to be left alone before it is asked
+    again; None is for ever."""
+
+    def __init__(
+        self,
+        message: str,
+        code: int | None = None,
+        *,
+        is_temporary: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__()
-        self.error = AuthenticationError(message, code=code, is_temporary=True)
+        is_temporary = is_temporary or retry_after is not None
+        self.error = AuthenticationError(message, code=code, is_temporary=is_temporary)
         self.retry_after = retry_after
 
 
@@ -448,6 +483,22 @@ async def read_body(response: aiohttp.ClientResponse, most: int) -> tuple[bytes,
     return bytes(body), None
 
 
+def _read(body: bytes) -> _Answer | str:
+    """Return the authorisation in a body, or what is wrong with it."""
+    if (why := _UNSIGNED.get(body.strip())) is not None:
+        return why
+    try:
+        answer = msgspec.json.decode(body, type=_Answer)
+    except msgspec.ValidationError as error:  # JSON, but another: the message names fields, no values
+        return f"its answer is not an authorisation: {error}"
+    except ValueError:
+        is_page = body.lstrip()[:1] == b"<"
+        return "it answered with a page, most likely to log in" if is_page else "its answer is not JSON"
+    if re.fullmatch("[^:]+:[^:]+", answer.auth):
+        return answer
+    return "its answer is not an authorisation: 'auth' must be KEY:SIGNATURE"
+
+
 async def _provide(provider: Provider[T]) -> T:
     if callable(provider):
         value = provider()
@@ -465,6 +516,13 @@ def _origin(url: str) -> dict[str, str]:
     # Sanctum looks for a session only where the request comes from one of its stateful domains.
     parts = urlsplit(url)
     return {"Origin": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"}
+
+
+def _csrf_headers(session: aiohttp.ClientSession, url: str) -> dict[str, str]:
+    from yarl import URL
+
+    cookie = session.cookie_jar.filter_cookies(URL(url)).get("XSRF-TOKEN")
+    return _origin(url) | ({} if cookie is None else {"X-XSRF-TOKEN": unquote(cookie.value)})
 
 
 def _explain_network(error: Exception) -> str:
@@ -552,8 +610,10 @@ def sign_channel(key: str, secret: str, socket_id: str, channel: str, channel_da
     Raises :class:`ProtocolError` where the signature could be one for something else: a ``socket_id`` that is not
     digits, a dot, digits; a name that is empty or has a colon or a control character in it.
     """
-    signer = SecretAuthorizer(key, secret)
-    del secret
+    try:
+        signer = SecretAuthorizer(key, secret)
+    finally:
+        del secret
     return signer.authorize(socket_id, channel, channel_data).auth
 
 
@@ -562,8 +622,10 @@ def sign_user(key: str, secret: str, socket_id: str, user_data: str) -> str:
 
     Raises :class:`ProtocolError` for a ``socket_id`` that is not digits, a dot, digits.
     """
-    signer = SecretAuthorizer(key, secret)
-    del secret
+    try:
+        signer = SecretAuthorizer(key, secret)
+    finally:
+        del secret
     return signer.authenticate(socket_id, user_data).auth
 
 

@@ -48,6 +48,7 @@ def decode_key(text: str | None) -> bytes | None:
 def derive_shared_secret(channel: str, master_key: bytes) -> bytes:
     """Return the key of ``channel``, as all of Pusher's server libraries derive it from the application's own."""
     if len(master_key) != KEY_SIZE:
+        del master_key  # error reporters send the locals of frames
         raise ConfigurationError("a master key has 32 bytes")
     return hashlib.sha256(channel.encode() + master_key).digest()
 
@@ -57,6 +58,7 @@ def parse_shared_secret(channel: str, shared_secret: str | None) -> bytes:
     key = decode_key(shared_secret)
     if key is None:
         lack = "no shared_secret" if shared_secret is None else "a shared_secret that is not 32 bytes in base64"
+        del shared_secret
         raise AuthenticationError(
             f"{channel!r} is encrypted, and its authorisation has {lack}: the one who signs needs the "
             "application's encryption master key (REVERB_ENCRYPTION_MASTER_KEY here, encryption_master_key_base64 "
@@ -90,11 +92,13 @@ def unseal(data: object, shared_secret: bytes) -> str:
     try:
         sealed = _decode_sealed(data) if isinstance(data, str) else msgspec.convert(data, Sealed)
     except ValueError:
+        del shared_secret
         raise ProtocolError("it is not encrypted") from None
     open_box, box_error = _opening()
     try:
         return open_box(sealed.ciphertext, sealed.nonce, shared_secret).decode()
     except (box_error, ValueError):
+        del shared_secret
         raise ProtocolError("the key does not fit, or somebody changed it on the way") from None
 
 

@@ -19,7 +19,7 @@ from ._rest import BatchEvent, BatchResult, ChannelInfo, Request, Server
 from ._version import __version__
 from .auth import lack_of, read_body, require_aiohttp
 from .config import ReverbConfig, config_of
-from .crypto import decode_key, derive_shared_secret, seal
+from .crypto import decode_key, derive_shared_secret, require_nacl, seal
 from .exceptions import (
     APIError,
     BatchError,
@@ -213,6 +213,7 @@ class ReverbAPI:
             )
         if self._config.encryption_master_key is None:
             raise ConfigurationError(f"REVERB_ENCRYPTION_MASTER_KEY is missing: {encrypted!r} needs it")
+        require_nacl()
         master_key = decode_key(self._config.encryption_master_key.get_secret_value())
         assert master_key is not None  # the settings are checked
         return seal(text, derive_shared_secret(encrypted, master_key))
@@ -244,11 +245,11 @@ class ReverbAPI:
         import yarl
 
         address = self._server.address
-        url = f"{self._server.origin}{self._server.target(request, int(time.time()))}"
         try:
             async with session.request(
                 request.method,
-                yarl.URL(url, encoded=True),  # what is signed must arrive as it is
+                # What is signed must arrive as it is. It has no name: error reporters send the locals of frames.
+                yarl.URL(f"{self._server.origin}{self._server.target(request, int(time.time()))}", encoded=True),
                 data=request.body or None,
                 allow_redirects=False,
                 auto_decompress=False,  # see read_body()
@@ -279,6 +280,7 @@ class ReverbAPI:
         try:
             return self._server.read(request, status, body, flaw)
         except APIError as error:
+            error = error.with_traceback(None)  # our frame has the answer, and that the URL with its signature
             return _Failure(error, is_temporary=error.status in (502, 503, 504), is_unexecuted=error.status == 503)
 
     def _open(self) -> ClientSession:
@@ -336,7 +338,8 @@ def _server(config: ReverbConfig) -> Server:
 
 
 def _proxy(config: ReverbConfig) -> str | None:
-    proxy = None if config.proxy is None else config.proxy.get_secret_value()
-    if proxy is not None and proxy.startswith("socks5:"):
+    if config.proxy is None:
+        return None
+    if config.proxy.get_secret_value().startswith("socks5:"):
         raise ConfigurationError("REVERB_PROXY: the HTTP API goes through http:// and https:// proxies only")
-    return proxy
+    return config.proxy.get_secret_value()
