@@ -38,6 +38,7 @@ from reverb.crypto import derive_shared_secret, unseal
 from reverb.server import ReverbServer
 from tests.certificates import make_certificates
 from tests.integration.servers import free_ports
+from tests.scripted import Peer, ScriptedServer
 from tests.scripted_http import (
     BOMB,
     MB,
@@ -56,7 +57,7 @@ SECRET = "s3cret-of-the-application"
 OK = answer(200)
 
 
-def api_for(server: ScriptedHTTPServer | ReverbServer, **options: Any) -> ReverbAPI:
+def api_for(server: ScriptedHTTPServer | ScriptedServer | ReverbServer, **options: Any) -> ReverbAPI:
     settings: dict[str, Any] = {"host": server.host, "port": server.port, "scheme": "ws", "app_id": "42"}
     return ReverbAPI(**{**settings, "app_key": "app-key", "app_secret": SECRET, **options})
 
@@ -154,12 +155,58 @@ async def test_tls(tmp_path: Path) -> None:
             assert await api.connections() == 0
         started = monotonic()
         async with api_for(server, **options) as api:
-            with pytest.raises(ConnectionError, match=r"(?i)cannot connect to 127.*certificate.*REVERB_SCHEME"):
+            with pytest.raises(
+                ConnectionError, match=r"cannot connect to 127.*certificate is not trusted.*fullchain"
+            ):
                 await api.health()
         async with api_for(server, **{**options, "scheme": "ws"}) as api:
             with pytest.raises(ConnectionError):
                 await api.trigger("news", "e", 1)
         assert monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("names", "days", "hint"),
+    [
+        ((), (-30, -4), "the certificate expired; likely: The server's certificate must be renewed"),
+        ((), (3, 30), "the certificate is not valid yet; likely: This machine's clock is wrong"),
+        (("other.example",), (-1, 30), "the certificate is not for 127.0.0.1"),
+    ],
+)
+async def test_certificates(tmp_path: Path, names: tuple[str, ...], days: tuple[int, int], hint: str) -> None:
+    certificates = make_certificates(tmp_path, *names, days=days)
+    async with (
+        ScriptedHTTPServer(OK, ssl_context=certificates.server) as server,
+        api_for(server, scheme="wss", ssl_context=certificates.client) as api,
+    ):
+        with pytest.raises(ConnectionError, match=f"cannot connect to 127.*{hint}"):
+            await api.health()
+
+
+async def test_tls_spoken_to_a_plain_port() -> None:
+    async def bad_request(peer: Peer) -> None:
+        await peer.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async def reset(peer: Peer) -> None:
+        peer.reset()
+
+    for script in (bad_request, reset):
+        async with ScriptedServer(script) as server, api_for(server, scheme="wss") as api:
+            with pytest.raises(ConnectionError, match=r"cannot connect to 127.*REVERB_SCHEME"):
+                await api.health()
+
+
+async def test_a_proxy_that_refuses_or_is_not_there() -> None:
+    async with ScriptedHTTPServer(answer(407)) as proxy:
+        settings: Any = {"host": "h.invalid", "app_id": "42", "app_key": "k", "app_secret": SECRET}
+        url = f"http://u:P4SS@127.0.0.1:{proxy.port}"
+        async with ReverbAPI(**settings, proxy=url) as api:
+            with pytest.raises(ConnectionError, match="the proxy wants a login: it answered with 407") as refused:
+                await api.health()
+    async with ReverbAPI(**settings, proxy=url, request_timeout=1) as api:
+        with pytest.raises(ConnectionError, match=f"REVERB_PROXY=http://127.0.0.1:{proxy.port} is wrong") as dead:
+            await api.health()
+    assert "P4SS" not in f"{refused.value} {dead.value}"
 
 
 # --- trying again ----------------------------------------------------------------------------------------------
@@ -224,7 +271,7 @@ async def test_a_server_that_is_just_starting(monkeypatch: pytest.MonkeyPatch) -
         host="127.0.0.1", port=port, scheme="ws", app_id="app-id", app_key="app-key", app_secret="app-secret"
     ) as api:
         with pytest.raises(
-            ConnectionError, match=f"cannot connect to 127.0.0.1:{port}: .*REVERB_HOST, REVERB_PORT"
+            ConnectionError, match=f"cannot connect to 127.0.0.1:{port}: nothing listens.*REVERB_PORT={port}"
         ):
             await api.trigger("news", "e", 1)
         monkeypatch.setattr(http_module, "_RETRY_DELAYS", (0.5, 0.5, 0.5))

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import _protocol, _rest
+from . import _failures, _protocol, _rest
+from ._failures import Failure
 from ._rest import BatchEvent, BatchResult, ChannelInfo, Request, Server
 from ._version import __version__
-from .auth import lack_of, read_body, require_aiohttp
+from .auth import bare, lack_of, read_body, require_aiohttp
 from .config import ReverbConfig, config_of
 from .crypto import decode_key, derive_shared_secret, require_nacl, seal
 from .exceptions import (
@@ -34,7 +35,7 @@ from .exceptions import (
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from aiohttp import ClientSession
+    from aiohttp import ClientConnectorError, ClientSession
     from typing_extensions import Self, Unpack
 
     from .config import Settings
@@ -262,13 +263,13 @@ class ReverbAPI:
             limit = f"{plural(self._config.request_timeout, 'second')} (REVERB_REQUEST_TIMEOUT)"
             return _Failure(TimeoutError(f"{address} did not answer {request} within {limit}"))
         # Of aiohttp's errors only the texts are taken: some hold the URL, and so the signature.
-        except aiohttp.ClientSSLError as error:
-            return _lost(f"cannot connect to {address}: {error} (REVERB_SCHEME, REVERB_HOST)")
         except aiohttp.ClientConnectorError as error:
-            reason = f"cannot connect to {address}: {error.os_error} (REVERB_HOST, REVERB_PORT)"
-            return _lost(reason, is_temporary=True, is_unexecuted=True)
+            reason = f"cannot connect to {address}: {self._explain(error).line}"
+            is_temporary = not isinstance(error, aiohttp.ClientSSLError)
+            return _lost(reason, is_temporary=is_temporary, is_unexecuted=True)
         except aiohttp.ClientHttpProxyError as error:
-            return _lost(f"the proxy refused {address} with {error.status} (REVERB_PROXY)")
+            failure = _failures.not_through_proxy(self._config, f"it answered with {error.status}")
+            return _lost(f"cannot connect to {address}: {failure.line}")
         except aiohttp.ClientResponseError as error:
             return _lost(f"{address} did not answer {request} in HTTP: {error.message}")
         except aiohttp.InvalidURL:
@@ -282,6 +283,25 @@ class ReverbAPI:
         except APIError as error:
             error = error.with_traceback(None)  # our frame has the answer, and that the URL with its signature
             return _Failure(error, is_temporary=error.status in (502, 503, 504), is_unexecuted=error.status == 503)
+
+    def _explain(self, error: ClientConnectorError) -> Failure:
+        """Why there is no connection."""
+        import aiohttp
+
+        config = self._config
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            reason = error.certificate_error
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                return _failures.bad_certificate(config.host, reason)
+            return Failure(str(reason), ())
+        if isinstance(error, aiohttp.ClientProxyConnectionError):
+            return _failures.no_proxy(bare(self._proxy or ""), _failures.reason_of(error.os_error))
+        is_reset = config.scheme == "wss" and isinstance(error.os_error, ConnectionResetError)
+        if isinstance(error, aiohttp.ClientSSLError) or is_reset:
+            return _failures.no_tls(config, error.os_error)
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            return _failures.no_name(config.host, "REVERB_HOST", error.os_error)
+        return _failures.no_connection(config, error.os_error)
 
     def _open(self) -> ClientSession:
         if self._session is None:
