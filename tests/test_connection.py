@@ -299,6 +299,13 @@ async def test_a_connection_that_ends_too_early(inbox: Inbox, stage: Callable[[P
         assert server.connections == 1
 
 
+async def test_an_end_in_place_of_the_greeting(inbox: Inbox) -> None:
+    async with ScriptedServer(after_the_upgrade) as server:
+        error = await refusal(server, inbox)
+        assert "the WebSocket opened, but the server did not greet: lost the connection" in str(error)
+        assert "no Pusher-protocol server" in str(error)
+
+
 async def test_garbage_instead_of_http(inbox: Inbox) -> None:
     async def script(peer: Peer) -> None:
         await peer.read_request()

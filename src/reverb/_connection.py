@@ -306,6 +306,14 @@ class Connection(picows.WSListener):
         assert self._config.proxy is not None
         return bare(self._config.proxy.get_secret_value())
 
+    def _lost_early(self) -> ConnectionError:
+        """Why the connection has ended before the server's greeting."""
+        lost = self._lost()
+        if lost.code is not None or self._last_error is not None:
+            return lost  # the server has said why
+        self.failure = _failures.not_greeted(str(lost))
+        return ConnectionError(f"cannot connect to {self._config.address}: {self.failure.line}")
+
     def _on_handshake_message(self, message: Message) -> None:
         data = _protocol.parse_data(message.data)
         if message.event == "pusher:error":
@@ -501,7 +509,8 @@ class Connection(picows.WSListener):
         if self._timer is not None:
             self._timer.cancel()
         self.resume_writing()
-        self._settle(self._timeout() if self._timed_out else self._lost())
+        if not self._established.done():
+            self._settle(self._timeout() if self._timed_out else self._lost_early())
 
     def pause_writing(self) -> None:
         self._writable = asyncio.get_running_loop().create_future()

@@ -441,8 +441,8 @@ def upgrade_unanswered(config: ReverbConfig, seconds: float) -> Failure:
     )
 
 
-def not_greeted(error: Exception) -> Failure:
-    return Failure(f"the WebSocket opened, but the server did not greet: {error}", _NOT_GREETED)
+def not_greeted(why: str) -> Failure:
+    return Failure(f"the WebSocket opened, but the server did not greet: {why}", _NOT_GREETED)
 
 
 def not_greeted_in_time(seconds: float) -> Failure:

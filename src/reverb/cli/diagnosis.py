@@ -209,7 +209,7 @@ def not_greeted(error: ReverbError, failure: Failure | None) -> Problem:
     """``failure`` is what the client knows of ``error``."""
     if error.code is not None and 4000 <= error.code < 4100:
         return Problem(str(error), "See what the server's log says.")
-    return Problem.of(failure or _failures.not_greeted(error))
+    return Problem.of(failure or _failures.not_greeted(str(error)))
 
 
 def lost(error: ReverbError) -> Problem:
