@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from reverb import ConfigurationError
 from reverb.server import App, ReverbServer
 from tests.certificates import make_certificates
 from tests.loops import every_loop
@@ -28,6 +30,12 @@ async def test_host(host: str) -> None:
 
 def test_secret_does_not_show() -> None:
     assert "hush" not in repr(App(secret="hush"))
+
+
+@pytest.mark.parametrize("name", ["id", "key", "secret"])
+def test_credentials_must_not_be_empty(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"application.s .*{name}.* must not be empty"):
+        dataclasses.replace(App(), **{name: ""})  # type: ignore[arg-type]
 
 
 @every_loop

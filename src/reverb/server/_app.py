@@ -31,6 +31,7 @@ class App:
 
     ``ping_interval`` and ``activity_timeout`` are in seconds, ``max_message_size`` in bytes. ``max_connections``
     counts subscribed connections only. ``allowed_origins`` are host names, ``*`` in them stands for anything.
+    Raises ConfigurationError if the id, the key or the secret is empty: anybody can sign with an empty secret.
     """
 
     id: str = "app-id"
