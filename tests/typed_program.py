@@ -6,7 +6,7 @@ Lines marked "# wrong" must be refused, and all others must pass.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Optional
 
 import msgspec
 from typing_extensions import TypedDict, assert_type
@@ -39,6 +39,15 @@ def too_short(event: str) -> None: ...
 
 
 def takes_text_alone(data: str) -> None: ...
+
+
+def takes_either(event: str, data: Item | Options, channel: str | None) -> None: ...
+
+
+def takes_maybe(event: str, data: Item | None, channel: str | None) -> None: ...
+
+
+def takes_either_alone(data: Item | str) -> None: ...
 
 
 async def main() -> None:
@@ -84,6 +93,41 @@ async def main() -> None:
             assert_type(items.data, list[Item])
         async for item in channel.events("e", type=Item, include_gaps=True):
             assert_type(item, Event[Item] | Gap)
+
+        channel.bind("e", takes_either, type=Item | Options).bind("e", takes_either, type=Item)
+        channel.bind("e", takes_item, type=Item | Options)  # wrong
+        channel.bind("e", takes_maybe, type=Optional[Item])  # noqa: UP045
+        channel.bind("e", takes_item, type=Annotated[Item, "as in the catalogue"])
+        channel.bind("e", takes_item, type=7)  # wrong
+        channel.binding("e", takes_either, type=Item | Options).unbind()
+        channel.binding("e", takes_text, type=Item | None)  # wrong
+        async for either in channel.events("e", type=Item | Options):
+            assert_type(either.data, Item | Options)
+        async for perhaps in channel.events("e", type=Item | None, include_gaps=True):
+            assert_type(perhaps, Event[Item | None] | Gap)
+        assert_type(await channel.wait_for("e", type=Item | None), Event[Item | None])
+
+        @channel.on("e", type=Item | None)
+        def maybe(event: str, data: Item | None, channel: str | None) -> int:
+            return 0
+
+        assert_type(maybe("e", None, None), int)
+
+        @channel.on("e", type=Item)
+        def told(event: str, data: Item, channel: str | None, *, user_id: str | None) -> int:
+            return 0
+
+        assert_type(told("e", Item(1), None, user_id="7"), int)
+
+        @channel.on("e", type=Item | None)
+        async def told_later(event: str, data: Item | None, channel: str | None, user_id: str | None) -> int:
+            return 0
+
+        assert_type(await told_later("e", None, None, user_id=None), int)
+
+        @channel.on("e", type=Item)  # wrong
+        def told_misfit(event: str, data: str, channel: str | None, *, user_id: str | None) -> None: ...
+
         found = await channel.wait_for("e", type=Item, where=lambda event: event.data.id > 1)
         assert_type(found, Event[Item])
         run: Callable[..., int] = client.run
@@ -94,6 +138,8 @@ async def main() -> None:
         assert_type(await orders, EchoPrivateChannel)
         orders.listen("Shipped", takes_text_alone).listen(".shipped", takes_text_alone, type=str)
         orders.listen("Shipped", takes_text_alone, type=Item)  # wrong
+        orders.listen("Shipped", takes_either_alone, type=Item | str)
+        orders.listen("Shipped", takes_text_alone, type=Item | str)  # wrong
         assert_type(echo.join("room").here(lambda members: print(members[0]["name"])), EchoPresenceChannel)
         orders.here(print)  # wrong
         await echo.channel("news").whisper("typing", {})  # wrong

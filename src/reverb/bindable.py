@@ -13,7 +13,7 @@ from .exceptions import ConnectionError, ReverbError, TimeoutError, plural
 from .stream import Buffer, Event, EventStream, Gap
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, TypeForm
 
     from ._dispatch import Lane
 
@@ -21,11 +21,24 @@ __all__ = ["Bindable"]
 
 T = TypeVar("T")
 AnyHandler = TypeVar("AnyHandler", bound="Handler[Any]")
+T_contra = TypeVar("T_contra", contravariant=True)
 Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class SenderHandler(Protocol[T_contra, Result_co]):
+    """A handler that is told who sent a client event, and what it returns."""
+
+    def __call__(
+        self, event: str, data: T_contra, channel: str | None, /, *, user_id: str | None
+    ) -> Result_co: ...
 
 
 class TypedDecorator(Protocol[T]):
     """Takes a handler that wants its data in this type, and returns it."""
+
+    @overload
+    def __call__(self, handler: SenderHandler[T, Result], /) -> SenderHandler[T, Result]: ...
 
     @overload
     def __call__(
@@ -60,6 +73,9 @@ class Bindable:
     @overload
     def bind(self, event: str, handler: Handler[T], *, type: type[T], once: bool = False) -> Self: ...
 
+    @overload
+    def bind(self, event: str, handler: Handler[T], *, type: TypeForm[T], once: bool = False) -> Self: ...
+
     def bind(self, event: str, handler: Handler[Any], *, type: Any = None, once: bool = False) -> Self:
         """Call ``handler(event, data, channel)`` for each ``event``; return the object itself.
 
@@ -87,6 +103,9 @@ class Bindable:
     @overload
     def binding(self, event: str, handler: Handler[T], *, type: type[T], once: bool = False) -> Binding: ...
 
+    @overload
+    def binding(self, event: str, handler: Handler[T], *, type: TypeForm[T], once: bool = False) -> Binding: ...
+
     def binding(self, event: str, handler: Handler[Any], *, type: Any = None, once: bool = False) -> Binding:
         """As :meth:`bind`, but return the :class:`Binding`, which unbinds this handler from this event: by its
         ``unbind()``, or at the end of a ``with``."""
@@ -103,6 +122,9 @@ class Bindable:
 
     @overload
     def on(self, event: str, *, type: type[T], once: bool = False) -> TypedDecorator[T]: ...
+
+    @overload
+    def on(self, event: str, *, type: TypeForm[T], once: bool = False) -> TypedDecorator[T]: ...
 
     def on(self, event: str, *, type: Any = None, once: bool = False) -> Callable[[Any], Any]:
         """Decorate a handler: :meth:`bind` it, and leave it as it is."""
@@ -126,12 +148,22 @@ class Bindable:
 
     @overload
     def events(
+        self, *events: str, type: TypeForm[T], include_gaps: Literal[False] = False, buffer: int = 100
+    ) -> EventStream[Event[T]]: ...
+
+    @overload
+    def events(
         self, *events: str, include_gaps: Literal[True], buffer: int = 100
     ) -> EventStream[Event[Any] | Gap]: ...
 
     @overload
     def events(
         self, *events: str, type: type[T], include_gaps: Literal[True], buffer: int = 100
+    ) -> EventStream[Event[T] | Gap]: ...
+
+    @overload
+    def events(
+        self, *events: str, type: TypeForm[T], include_gaps: Literal[True], buffer: int = 100
     ) -> EventStream[Event[T] | Gap]: ...
 
     def events(
@@ -159,6 +191,16 @@ class Bindable:
         event: str,
         *,
         type: type[T],
+        timeout: float | None = None,
+        where: Callable[[Event[T]], bool] | None = None,
+    ) -> Event[T]: ...
+
+    @overload
+    async def wait_for(
+        self,
+        event: str,
+        *,
+        type: TypeForm[T],
         timeout: float | None = None,
         where: Callable[[Event[T]], bool] | None = None,
     ) -> Event[T]: ...

@@ -22,7 +22,7 @@ from .exceptions import SubscriptionError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from typing_extensions import Self
+    from typing_extensions import Self, TypeForm
 
 __all__ = ["Echo", "EchoChannel", "EchoPresenceChannel", "EchoPrivateChannel"]
 
@@ -201,6 +201,9 @@ class EchoChannel:
 
     @overload
     def listen(self, event: str, handler: Callable[[T], Any], *, type: type[T]) -> Self: ...
+
+    @overload
+    def listen(self, event: str, handler: Callable[[T], Any], *, type: TypeForm[T]) -> Self: ...
 
     def listen(self, event: str, handler: Callable[..., Any], *, type: Any = None) -> Self:
         """Call ``handler(data)`` for each ``event``. ``type``, or else the annotation of the handler's parameter,
