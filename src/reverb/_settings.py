@@ -236,7 +236,7 @@ def look_up(
         found[name] = first._replace(differing=differing) if differing else first
     for name, other in cls.ALTERNATIVES.items():
         nearness = [_nearness(found[each]) for each in (name, other)]
-        if nearness[0] > nearness[1] and found[other].value is not None:
+        if nearness[0] > nearness[1] and None not in (found[name].value, found[other].value):
             ignored = found[name]
             found[name] = _known(cls)[name].not_found._replace(differing=(ignored.source, *ignored.differing))
     return found

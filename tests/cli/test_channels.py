@@ -55,6 +55,16 @@ async def test_in_a_terminal(
         assert "".join(plain.split()).count("x") >= 100  # folded, and not cut
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "5"])
+async def test_widths_that_no_terminal_has(
+    columns: str, crowd: None, settings: dict[str, str], tmp_path: Path
+) -> None:
+    env = {**settings, "COLUMNS": columns}
+    async with reverb("channels", env=env, cwd=tmp_path, terminal=True) as command:
+        assert await command.exit_code() == 0
+        assert "".join(command.out.plain.split()).count("x") >= 100
+
+
 def test_json(reverb_server: ReverbServer) -> None:
     assert answer("channels") == "nobody is subscribed to any channel\n"
     assert answer("channels", "--prefix", "pre") == "nobody is subscribed to a channel that begins with pre\n"

@@ -60,6 +60,7 @@ async def test_piped(tmp_path: Path) -> None:
     assert "\x1b" not in out
     assert SECRET not in out
     assert re.search(r"^REVERB_APP_SECRET +\*{8} \(17 characters\) +environment$", out, re.MULTILINE)
+    assert re.search(r"^REVERB_AUTH_ENDPOINT +- +default$", out, re.MULTILINE)
     assert re.search(r"^✓ private-orders\.7 +[0-9.]+ ms  subscribed$", out, re.MULTILINE)
     assert out.endswith("\nNothing failed.\n")
 

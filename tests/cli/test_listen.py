@@ -416,16 +416,26 @@ async def test_missing_secret(settings: dict[str, str], tmp_path: Path) -> None:
         ("[1]", "--presence-user must be an object with a user_id, such as .*"),
         ('{"user_id": true}', "--presence-user must be an object with a user_id, such as .*"),
         ('{"user_info": {}}', "--presence-user must be an object with a user_id, such as .*"),
+        ('{"user_id": ""}', "--presence-user must be an object with a user_id, such as .*"),
     ],
-    ids=["no-json", "empty", "deep", "list", "bool", "no-id"],
+    ids=["no-json", "empty", "deep", "list", "bool", "no-id", "empty-id"],
 )
 async def test_bad_presence_user(user: str, says: str, settings: dict[str, str], tmp_path: Path) -> None:
     arguments = ("--presence-user", user, "presence-a")
     await fails(*arguments, env=settings, cwd=tmp_path, code=2, says=says)
 
 
-async def test_an_empty_channel_name(settings: dict[str, str], tmp_path: Path) -> None:
-    await fails("", env=settings, cwd=tmp_path, code=2, says="the name of a channel is empty")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([""], "the name of a channel is empty"),
+        (["news", "--event", ""], r"--event is empty; \* is any event"),
+        (["news", "--exec", " "], "--exec is empty: no command is run"),
+    ],
+    ids=["channel", "event", "exec"],
+)
+async def test_what_is_empty(arguments: list[str], says: str, settings: dict[str, str], tmp_path: Path) -> None:
+    await fails(*arguments, env=settings, cwd=tmp_path, code=2, says=says)
 
 
 async def test_the_secret_is_never_told(settings: dict[str, str], tmp_path: Path) -> None:

@@ -148,10 +148,21 @@ async def test_an_end_in_the_middle(
         (["news", "e", "just text"], "; --text sends it as it is\n"),
         (["news", "e", "--text", "x" * 10_000], "REVERB_MAX_REQUEST_SIZE"),
         (["news", "e", "--scheme", "ftp"], "REVERB_SCHEME"),
+        (["", "e"], "the name of a channel or of the event is empty"),
+        (["news", ""], "the name of a channel or of the event is empty"),
+        (["news", "", "e", "{}"], "the name of a channel or of the event is empty"),
+        (
+            ["--file", "nameless"],
+            "line 1 of nameless is no event: the name of the channel or of the event is empty",
+        ),
     ],
-    ids=["nothing", "no-event", "both", "no-file", "no-json", "text", "too-large", "setting"],
+    ids=[
+        *("nothing", "no-event", "both", "no-file", "no-json", "text", "too-large", "setting"),
+        *("empty-channel", "empty-event", "one-empty-channel", "empty-in-a-file"),
+    ],
 )
 async def test_wrong_usage(arguments: list[str], says: str, settings: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "nameless").write_text('{"channel": "", "event": "e", "data": {}}')
     await publish(*arguments, env=settings, cwd=tmp_path, code=2, err=f"{says}")
 
 

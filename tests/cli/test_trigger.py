@@ -43,7 +43,8 @@ def test_who_we_are(server: BlockingServer) -> None:
     ("arguments", "code", "says"),
     [
         (["private-a", "e", "{bad"], 2, "the data is not JSON: JSON is malformed"),
-        (["private-a", "e", "1"], 2, "must be an object"),
+        (["private-a", "e", "1"], 2, "must be an object, a list or null"),
+        (["private-a", "e", '"x"', "--port", "1"], 2, "must be an object, a list or null"),
         (["private-a", "e", '["' + "x" * 10_000 + '"]'], 2, "REVERB_MAX_MESSAGE_SIZE"),
         (["presence-a", "e", "--presence-user", "7"], 2, "--presence-user must be an object with a user_id"),
         (["news", "e"], 2, "no client events on news: only private and presence channels have them"),
@@ -51,7 +52,7 @@ def test_who_we_are(server: BlockingServer) -> None:
         (["private-a", "e", "--key", "wrong"], 3, "Application does not exist"),
         (["private-a", "e", "--port", "1"], 3, "cannot connect to 127.0.0.1:1"),
     ],
-    ids=["no-json", "scalar", "large", "user", "public", "encrypted", "key", "no-server"],
+    ids=["no-json", "scalar", "text", "large", "user", "public", "encrypted", "key", "no-server"],
 )
 def test_what_goes_wrong(arguments: list[str], code: int, says: str, server: BlockingServer) -> None:
     fails("trigger", *arguments, code=code, says=says)

@@ -77,6 +77,10 @@ def listen(
     """
     if not all(channels):
         raise fail("the name of a channel is empty", ExitCode.USAGE)
+    if not all(patterns or []):
+        raise fail("--event is empty; * is any event", ExitCode.USAGE)
+    if command is not None and not command.strip():
+        raise fail("--exec is empty: no command is run", ExitCode.USAGE)
     user = parse_presence_user(presence_user)
     with exit_on_error():
         config = configure(given)

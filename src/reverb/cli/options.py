@@ -118,10 +118,11 @@ def parse_presence_user(text: str | None) -> dict[str, Any]:
     if text is None:
         return {"user_id": f"cli-{socket.gethostname()}-{os.getpid()}", "user_info": {}}
     user = parse_json(text, "--presence-user")
-    if not isinstance(user, dict) or type(user.get("user_id")) not in (str, int):  # a bool is an int, too
+    user_id = user.get("user_id") if isinstance(user, dict) else None
+    if type(user_id) not in (str, int) or user_id == "":  # a bool is an int, too
         example = '{"user_id": "7", "user_info": {"name": "Ann"}}'
         raise fail(f"--presence-user must be an object with a user_id, such as {example}", ExitCode.USAGE)
-    return user
+    return cast(dict[str, Any], user)
 
 
 def read_data(argument: str) -> str:

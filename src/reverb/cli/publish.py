@@ -67,6 +67,8 @@ def publish(
         lines = _read_lines(file)
     else:
         channels, event, data = _parse(arguments or [])
+        if not all([*channels, event]):
+            raise fail("the name of a channel or of the event is empty", ExitCode.USAGE)
         if not text:
             parse_json(data, "the data", "; --text sends it as it is")
     with exit_on_error():
@@ -127,7 +129,10 @@ def _read_lines(file: str) -> list[_Line]:
         text = sys.stdin.buffer.read() if file == STDIN else Path(file).read_bytes()
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():
-                lines.append(_Line(number, decode(line)))
+                event = decode(line)
+                if not (event.channel and event.event):
+                    raise ValueError("the name of the channel or of the event is empty")
+                lines.append(_Line(number, event))
     except OSError as error:
         raise fail(f"{file} can't be read: {error.strerror}", ExitCode.USAGE) from None
     except (ValueError, RecursionError) as error:

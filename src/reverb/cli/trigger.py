@@ -50,6 +50,10 @@ def trigger(
         reason = "only private and presence channels have them, and encrypted ones don't"
         raise fail(f"no client events on {channel}: {reason}", ExitCode.USAGE)
     value = parse_json(read_data(data), "the data")
+    if value is not None and not isinstance(value, (dict, list)):
+        raise fail(
+            "the data of a client event must be an object, a list or null: servers refuse all else", ExitCode.USAGE
+        )
     user = parse_presence_user(presence_user) if is_presence(channel) else None
     with exit_on_error():
         config = configure(given, reconnect_enabled=False)

@@ -32,6 +32,8 @@ __all__ = [
 
 _GAP = "  "
 _TIME_WIDTH = len("12:34:56")
+_MIN_WIDTH, _USUAL_WIDTH = 20, 80
+"""Cells. In less, tables show nothing; COLUMNS=0 is what some wrappers set where they don't know."""
 _MIN_PAYLOAD_WIDTH = 40
 """Cells; a payload that has less than that, and does not fit, goes below its event."""
 
@@ -44,6 +46,8 @@ class OutputConsole(Console):
     def __init__(self, on_unread: Callable[[], None]) -> None:
         super().__init__(highlight=False)
         self._on_unread = on_unread
+        if self.width < _MIN_WIDTH:
+            self.width = _MIN_WIDTH if self.width else _USUAL_WIDTH
 
     def on_broken_pipe(self) -> None:
         self._on_unread()
