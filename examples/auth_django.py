@@ -2,7 +2,7 @@
 
     pip install python-reverb django
     export REVERB_APP_KEY=… REVERB_APP_SECRET=…
-    PORT=8000 python auth_django.py
+    ANN_TOKEN=… PORT=8000 python auth_django.py
 
 In pusher-js: ``channelAuthorization: {endpoint: "https://example.com/broadcasting/auth"}`` and
 ``userAuthentication: {endpoint: "https://example.com/broadcasting/user-auth"}``. Into your project take the views
@@ -23,7 +23,7 @@ from django.views.decorators.http import require_POST
 from reverb import ProtocolError
 from reverb.auth import authenticate_user, authorize_channel
 
-USERS = {f"Bearer {os.environ.get('ANN_TOKEN', 'ann')}": {"user_id": "1", "user_info": {"name": "Ann"}}}
+USERS = {f"Bearer {os.environ['ANN_TOKEN']}": {"user_id": "1", "user_info": {"name": "Ann"}}}
 
 
 def may_listen(user: dict, channel: str) -> bool:

@@ -2,7 +2,7 @@
 
     pip install python-reverb fastapi python-multipart uvicorn
     export REVERB_APP_KEY=… REVERB_APP_SECRET=…
-    PORT=8000 python auth_fastapi.py
+    ANN_TOKEN=… PORT=8000 python auth_fastapi.py
 
 In pusher-js: ``channelAuthorization: {endpoint: "https://example.com/broadcasting/auth"}`` and
 ``userAuthentication: {endpoint: "https://example.com/broadcasting/user-auth"}``. Users log in with a bearer token;
@@ -18,7 +18,7 @@ from fastapi import Depends, FastAPI, Form, Header, HTTPException
 from reverb import ProtocolError
 from reverb.auth import authenticate_user, authorize_channel
 
-USERS = {f"Bearer {os.environ.get('ANN_TOKEN', 'ann')}": {"user_id": "1", "user_info": {"name": "Ann"}}}
+USERS = {f"Bearer {os.environ['ANN_TOKEN']}": {"user_id": "1", "user_info": {"name": "Ann"}}}
 
 app = FastAPI()
 

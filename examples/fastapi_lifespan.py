@@ -13,6 +13,7 @@ import os
 from collections import deque
 from dataclasses import asdict
 
+import msgspec
 import uvicorn
 from fastapi import FastAPI, Response
 from prometheus_client import REGISTRY, generate_latest
@@ -41,12 +42,13 @@ REGISTRY.register(ReverbCollector({"orders": client}))
 
 
 @app.get("/events")
-def events() -> list:
-    return list(last)
+async def events() -> Response:  # async: what belongs to the event loop is read there, not in a thread
+    # Not FastAPI's own JSON, which refuses some numbers that other senders' JSON may have.
+    return Response(msgspec.json.encode(list(last)), media_type="application/json")
 
 
 @app.get("/health")
-def health(response: Response) -> dict:
+async def health(response: Response) -> dict:
     if not client.is_connected:
         response.status_code = 503
     return {"state": client.state, "stats": asdict(client.stats)}

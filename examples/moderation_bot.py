@@ -15,7 +15,9 @@ import re
 import sys
 from typing import Any
 
-from reverb import Events, ReverbClient
+from reverb import Events, ReverbClient, ReverbError
+
+log = logging.getLogger("moderation_bot")
 
 SPAM = re.compile(r"free money|crypto giveaway", re.IGNORECASE)
 
@@ -31,14 +33,17 @@ async def setup(client: ReverbClient) -> None:
     @room.on("client-message")
     async def moderate(event: str, data: Any, channel: str | None, *, user_id: str | None) -> None:
         if isinstance(data, dict) and SPAM.search(str(data.get("text"))):  # members can send anything
-            print(f"spam from {user_id}: {data['text']!r}", flush=True)
-            await room.trigger("flagged", {"message_id": data.get("message_id"), "user_id": user_id})
+            print(f"spam from {user_id!r}: {data['text']!r}", flush=True)  # !r: nor does a terminal obey them
+            try:
+                await room.trigger("flagged", {"message_id": data.get("message_id"), "user_id": user_id})
+            except ReverbError as error:  # the connection is lost, or what was sent is too large to send back
+                log.warning("it is not flagged: %s", error)
 
     @room.on(Events.MEMBER_ADDED)
     def greet(event: str, data: dict[str, Any], channel: str | None) -> None:
-        print(f"{data['user_info'].get('name', data['user_id'])} joined", flush=True)
+        print(f"{data['user_info'].get('name', data['user_id'])!r} joined", flush=True)
 
-    print(f"watching {room.name}; here now: {', '.join(room)}", flush=True)
+    print(f"watching {room.name}; here now: {', '.join(map(repr, room))}", flush=True)
 
 
 if __name__ == "__main__":

@@ -542,23 +542,25 @@ def test_data_sync_is_right_whatever_comes_in_which_order(data_sync: Any, data: 
 
 @pytest.mark.parametrize("number", SIGNALS)
 async def test_the_moderation_bot(target: Target, tmp_path: Path, number: signal.Signals) -> None:
-    flagged, name = Recorder(), "presence-chat.lobby"
+    flagged, name, ann = Recorder(), "presence-chat.lobby", 60 * "4"
     async with run("moderation_bot", target, tmp_path, "lobby") as command:
-        await command.out.expect(r"watching presence-chat\.lobby; here now: bot-moderator$")
+        await command.out.expect(r"watching presence-chat\.lobby; here now: 'bot-moderator'$")
         async with ReverbClient(**target.settings) as client:
-            room = await client.subscribe(name, {"user_id": 42, "user_info": {"name": "Ann"}})
+            room = await client.subscribe(name, {"user_id": ann, "user_info": {"name": "Ann\x1b[31m\n"}})
             room.bind("client-flagged", flagged)
-            await command.out.expect("^Ann joined$")
+            await command.out.expect(r"^'Ann\\x1b\[31m\\n' joined$")
             for data in (
                 {"message_id": 1, "text": "Good morning"},
                 {},
                 ["no", "object"],
                 {"message_id": 4, "text": ["free", "money"]},
+                {"message_id": 9_870 * "x", "text": "free money"},  # too large when the user's id comes along
                 {"message_id": 5, "text": "FREE MONEY for all", "user_id": "somebody else"},
             ):
                 await room.trigger("message", data)
-            assert await flagged.wait_for(1) == [("client-flagged", {"message_id": 5, "user_id": "42"}, name)]
-            await command.out.expect("^spam from 42: 'FREE MONEY for all'$")
+            assert await flagged.wait_for(1) == [("client-flagged", {"message_id": 5, "user_id": ann}, name)]
+            await command.out.expect(f"^spam from '{ann}': 'FREE MONEY for all'$")
+            assert "it is not flagged: 'flagged' on 'presence-chat.lobby' is too large" in command.err.text
             await end(command, number)
 
 
@@ -582,17 +584,26 @@ async def test_the_webhook_relay(
             (b'{"large": "' + 10_000 * b"x" + b'"}', 413),
             (b'"a single value"', 204),
             (b"[1, 2]", 204),
+            (b'"half an emoji: \\ud83d"', 204),
+            (b"1e999", 204),
+            (b"\xff", 400),
+            (b"", 400),
+            (10_000 * b"[", 400),
         ):
             async with http.post(url, data=body) as response:
                 assert response.status == status, await response.text()
-        seen = [data for _, data, _ in await received.wait_for(3)]
-        assert seen == [{"ref": "main"}, "a single value", [1, 2]]
+        seen = [data for _, data, _ in await received.wait_for(5)]
+        assert seen == [{"ref": "main"}, "a single value", [1, 2], "half an emoji: \ufffd", float("inf")]
+        headers = {"Content-Type": "application/json; charset=nonsense"}
+        for path, status in (("github", 204), ("gïthub", 404), (101 * "g", 404)):
+            async with http.post(url.replace("github", path), data=b"{}", headers=headers) as response:
+                assert response.status == status, await response.text()
         if curl := shutil.which("curl"):
             arguments = ("--silent", "--write-out", "%{http_code}", "--data", '{"from": "curl"}', url)
             process = await asyncio.create_subprocess_exec(curl, *arguments, stdout=asyncio.subprocess.PIPE)
             output, _ = await asyncio.wait_for(process.communicate(), 15)
             assert output == b"204"
-            assert (await received.wait_for(4))[3][1] == {"from": "curl"}
+            assert (await received.wait_for(7))[6][1] == {"from": "curl"}
         await server.stop()
         async with http.post(url, data=b"{}") as response:
             assert response.status == 502
@@ -688,12 +699,15 @@ async def test_the_fastapi_lifespan(server: ReverbServer, target: Target, tmp_pa
         give_up = monotonic() + 15
         while shipped not in (await get("/events"))[1]:
             assert monotonic() < give_up, "the event is not shown"
+        await target.publish("private-orders", "shipped", "1e999")
+        while (len((await get("/events"))[1]), (await get("/events"))[1][-1]["data"]) != (3, None):
+            assert monotonic() < give_up, "the event is not shown"
         status, health = await get("/health")
         assert (status, health["state"]) == (200, "connected")
-        assert health["stats"]["received"] == 3
+        assert health["stats"]["received"] == 4
         assert health["stats"]["dropped"] == 0
         async with http.get(f"{url}/metrics") as response:
-            assert 'reverb_received_messages_total{client="orders"} 3.0' in await response.text()
+            assert 'reverb_received_messages_total{client="orders"} 4.0' in await response.text()
         await server.stop()
         while (status := (await get("/health"))[0]) != 503:
             assert (status, monotonic() < give_up) == (200, True), "the loss is not shown"
