@@ -387,6 +387,28 @@ async def test_what_the_api_cannot_send(monkeypatch: pytest.MonkeyPatch) -> None
         await raised(ConfigurationError, api.trigger, "private-encrypted-x", "e", "text")
 
 
+# --- the connection --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+@pytest.mark.parametrize("kind", ["http", "socks5"])
+@pytest.mark.parametrize("given", [answer(407, SECRET), hang_up, never, b"nonsense\r\n\r\n", None])
+async def test_a_connection_through_a_proxy_that_refuses(given: Answer | None, kind: str, scheme: str) -> None:
+    async with ScriptedHTTPServer(given or hang_up) as server:
+        (unused,) = free_ports(1)
+        proxy = f"{kind}://user:{SECRET}@127.0.0.1:{unused if given is None else server.port}"
+        client = ReverbClient(
+            host="reverb.invalid",
+            scheme=scheme,
+            app_key="key",
+            app_secret=SECRET,
+            proxy=proxy,
+            connect_timeout=0.3,
+        )
+        await raised(ReverbError, client.connect)
+        await raised(ReverbError, client.listen)
+
+
 # --- signing ---------------------------------------------------------------------------------------------------
 
 
