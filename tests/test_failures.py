@@ -126,6 +126,10 @@ def test_proxies(why: str, cause: str) -> None:
     ("head", "parsed"),
     [
         (b"HTTP/1.1 200 OK\r\nServer: nginx\r\nX-Y:  z ", (200, {"server": "nginx", "x-y": "z"})),
+        (
+            b"HTTP/1.1 101 S\r\nConnection: keep-alive\r\nConnection: Upgrade",
+            (101, {"connection": "keep-alive, Upgrade"}),
+        ),
         (b"HTTP/1.0 502 Bad Gateway", (502, {})),
         (b"HTTP/1.1 404", (404, {})),
         (b"HTTP/2 200", (200, {})),

@@ -74,13 +74,18 @@ class Certificate(NamedTuple):
 
 
 def parse_head(head: bytes) -> tuple[int, dict[str, str]] | None:
-    """Return the status and the headers, by names in lower case, of an HTTP answer; None if it is none."""
+    """Return the status and the headers, by names in lower case, of an HTTP answer; None if it is none. A header
+    that is there twice is a list (RFC 9110, 5.3)."""
     first, *lines = head.decode("latin-1").split("\r\n")
     match = re.match(r"HTTP/\d(?:\.\d)? (\d{3})(?: |$)", first)
     if match is None:
         return None
-    fields = (line.partition(":") for line in lines)
-    return int(match[1]), {name.strip().lower(): value.strip() for name, _, value in fields}
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, value = (part.strip() for part in line.partition(":"))
+        earlier = headers.get(name.lower())
+        headers[name.lower()] = value if earlier is None else f"{earlier}, {value}"
+    return int(match[1]), headers
 
 
 def join_chunks(body: bytes) -> bytes:
