@@ -103,7 +103,8 @@ class Copy:
         with self._database:  # one transaction: all of it, or nothing
             ((version,),) = self._database.execute("SELECT version FROM snapshot")
             if snapshot.version < version:
-                raise ValueError(f"the answer is of version {snapshot.version}, and the copy of {version} already")
+                hint = "if numbers have begun anew, delete the copy"
+                raise ValueError(f"the answer is of version {snapshot.version}, the copy of {version}; {hint}")
             self._database.execute("UPDATE snapshot SET version = ?", [snapshot.version])
             self._database.execute("DELETE FROM item WHERE version <= ?", [snapshot.version])
             rows = [(item.id, item.quantity, item.version) for item in snapshot.items]

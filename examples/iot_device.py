@@ -82,7 +82,8 @@ class Journal:
 
 
 async def run(command: str, *arguments: str) -> None:
-    process = await asyncio.create_subprocess_exec(*shlex.split(command), *arguments)
+    stdin = asyncio.subprocess.DEVNULL  # nobody is there to type a password
+    process = await asyncio.create_subprocess_exec(*shlex.split(command), *arguments, stdin=stdin)
     try:
         await asyncio.wait_for(process.wait(), TIMEOUT)
     except asyncio.TimeoutError:
