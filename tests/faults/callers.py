@@ -497,10 +497,11 @@ class Cell:
         await self.check_nothing_left()
 
     async def be_connected(self) -> None:
-        if self.client.state in (ConnectionState.CONNECTING, ConnectionState.UNAVAILABLE):
-            await in_time(self.client.wait_connected(), "wait_connected()")
-        else:
+        is_coming = self.client.state in (ConnectionState.CONNECTING, ConnectionState.UNAVAILABLE)
+        if not is_coming or self.call is DISCONNECT:  # which goes on disconnecting when it is cancelled
             await in_time(self.client.connect(), "connect()")
+        if is_coming:
+            await in_time(self.client.wait_connected(), "wait_connected()")
         if self.client.state is not ConnectionState.CONNECTED:
             raise WrongError(f"the client is {self.client.state} after connect() returned")
 

@@ -11,6 +11,7 @@ What was pruned, because it can't differ, or is tried elsewhere:
   looks at each of the first 60; where a second thing happens meanwhile, distances grow by half each time.
 - Turns in which a client that reconnects only sleeps: it is called right after the cut, and from the moment on at
   which it is back at the server. What else a network does while a client reconnects is in ``test_matrix.py``.
+- Cancelling in an outage or a drain, at each turn of both: a call is made at one moment, and cancelled at a few.
 - connect() of a client that was never connected, in a handler, an outage, a drain, or while authorizers hang:
   there is none of these then. In its place a client that was connected is told to connect.
 - listen() in a handler itself: it raises there, as ``test_hurry.py`` says.
@@ -253,6 +254,57 @@ def test_called_while_reconnecting(kind: Kind, call: Call) -> None:
     play(kind, scene)
 
 
+@each_kind
+@each_call_when_connected
+def test_cancelled_while_reconnecting(kind: Kind, call: Call) -> None:
+    async def scene(stage: Stage) -> None:
+        for phase, most in PHASES:
+            for count in few_counts(most):
+                async with stage.cell(call, f"called when {phase}, cancelled {count} turns later") as cell:
+                    await cell.prepare()
+                    client, socket_id = cell.client, cell.client.socket_id
+                    stage.server.drop()
+                    if phase is not PHASES[0][0]:
+                        await until(lambda: stage.server.connections, "the client does not come back")
+                    task = cell.begin()
+                    await turns(count)
+                    task.cancel()
+                    await until(lambda: client.socket_id != socket_id, "the loss is not noticed")  # noqa: B023
+                    await end_after_all(cell)
+                    await cell.judge()
+
+    play(kind, scene)
+
+
+@each_kind
+@each_call_when_connected
+@pytest.mark.parametrize(("is_back", "most"), [(False, 6), (True, 40)], ids=["in it", "when it is over"])
+def test_called_in_an_outage_and_cancelled(kind: Kind, call: Call, is_back: bool, most: int) -> None:
+    async def scene(stage: Stage) -> None:
+        for count in few_counts(most):
+            since = "the server was back" if is_back else "the call"
+            async with stage.cell(call, f"called in an outage, cancelled {count} turns after {since}") as cell:
+                await cell.prepare()
+                client = cell.client
+                await stage.server.stop()
+                try:
+                    await until(lambda: not client.is_connected, "the loss is not noticed")  # noqa: B023
+                    task = cell.begin()
+                    if not is_back:
+                        await turns(count)
+                        task.cancel()
+                    await turns(3)
+                finally:
+                    await stage.server.start()
+                if is_back:
+                    await turns(count)
+                    task.cancel()
+                await end_after_all(cell)
+                await cell.judge()
+
+    play(kind, scene)
+
+
 async def _wait_for(gate: asyncio.Event, cell: Cell) -> None:
     await gate.wait()
 
@@ -273,6 +325,38 @@ def test_called_while_disconnect_drains(kind: Kind, call: Call) -> None:
                 cell.begin()
                 await turns(3)
                 if disconnecting.done():
+                    raise WrongError("disconnect() has not waited for the handler")
+                gate.set()
+                await in_time(disconnecting, "disconnect()")
+                await end_after_all(cell)
+                await cell.judge()
+
+    play(kind, scene)
+
+
+@each_kind
+@each_call_when_connected
+@pytest.mark.parametrize("is_over", [False, True], ids=["while it drains", "when it goes on"])
+def test_called_while_disconnect_drains_and_cancelled(kind: Kind, call: Call, is_over: bool) -> None:
+    async def scene(stage: Stage) -> None:
+        for count in few_counts(6):
+            since = "the handler ended" if is_over else "the call"
+            async with stage.cell(call, f"called in a drain, cancelled {count} turns after {since}") as cell:
+                await cell.prepare()
+                gate = asyncio.Event()
+                begun = bind_async(cell, partial(_wait_for, gate))
+                await stage.server.publish(cell.other, GO, {})
+                await in_time(begun.wait(), "the handler")
+                disconnecting = cell.also(cell.client.disconnect())
+                await turns(1)
+                task = cell.begin()
+                if is_over:
+                    await turns(3)
+                    gate.set()
+                await turns(count)
+                task.cancel()
+                await turns(3)
+                if disconnecting.done() and not is_over:
                     raise WrongError("disconnect() has not waited for the handler")
                 gate.set()
                 await in_time(disconnecting, "disconnect()")
