@@ -154,6 +154,8 @@ class Connection(picows.WSListener):
         self._last_sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         """The next thing to do about keeping alive or, at the end, about a server that does not close."""
+        self._interval = config.ping_interval
+        """Seconds of silence after which we ask whether the server is there."""
         self._is_reading = True
         """Whether the handlers have room for what comes."""
         self._is_looking = False
@@ -597,58 +599,58 @@ class Connection(picows.WSListener):
 
     # --- staying alive -----------------------------------------------------------------------------------------
 
+    # Who does not read hears no answer. So when reading has been paused for an interval, we look: we read on until
+    # the server's answer to a ping is there. What comes before it is taken, up to the limit of
+    # Dispatcher.is_flooded; a server that fills that up is alive for the time being.
+
     def _keep_alive(self) -> None:
-        """Ask a silent server whether it is there, and end the connection if it does not answer.
-
-        Who does not read hears no answer. So when reading has been paused for an interval, we look: we read on
-        until the server's answer to a ping is there. What comes before it is taken, up to the limit of
-        :attr:`Dispatcher.is_flooded`; a server that fills that up is alive for the time being.
-        """
-        interval = self._config.ping_interval
+        """Begin to ask a silent server whether it is there, and to end the connection if it does not answer."""
         if self.activity_timeout is not None:
-            interval = min(interval, self.activity_timeout)
-        pong_timeout = self._config.pong_timeout
-        call_later = asyncio.get_running_loop().call_later
+            self._interval = min(self._interval, self.activity_timeout)
+        self._watch()
 
-        def watch() -> None:
-            now = monotonic()
-            if not self._is_reading:
-                if now - self._paused_at < interval:
-                    self._timer = call_later(self._paused_at + interval - now, watch)
-                    return
-                self.send_ping()  # also to show that we are alive
-                if self._dispatcher.is_flooded:
-                    self._timer = call_later(interval, watch)
-                else:
-                    self._look()
-                    self._timer = call_later(min(interval, pong_timeout), check, now)
-            elif now - self._last_received < interval:
-                if not self.answers.open_pings and now - self._asked_at >= _ROUND_TRIP_INTERVAL:
-                    self.send_ping()
-                self._timer = call_later(self._last_received + interval - now, watch)
-            else:
-                self.send_ping()
-                self._timer = call_later(min(interval, pong_timeout), check, now)
-
-        def check(asked_at: float) -> None:
-            silent_since = asked_at
-            if self._is_looking and not self.answers.open_pings:
-                self._stop_looking()  # the server has refused to answer, so it is there
-            if self._is_looking:
-                silent_since = max(asked_at, self._last_received)  # what came may have been sent long before
-            elif self._last_received >= asked_at or not self._is_reading:
-                watch()
+    def _watch(self) -> None:
+        """See how long the server has been silent, and when to look again."""
+        now, interval = monotonic(), self._interval
+        if not self._is_reading:
+            if now - self._paused_at < interval:
+                self._wait(self._paused_at + interval - now, self._watch)
                 return
-            waited = monotonic() - silent_since
-            if waited < pong_timeout:
-                self._timer = call_later(pong_timeout - waited, check, asked_at)
-            elif waited > pong_timeout + _LATENESS:
-                # We are late, so the answer may be waiting to be read: blocked loop, suspended machine.
-                self._timer = call_later(pong_timeout, check, silent_since + waited)
+            self.send_ping()  # also to show that we are alive
+            if self._dispatcher.is_flooded:
+                self._wait(interval, self._watch)
             else:
-                self._abandon(f"no answer to a ping within {plural(pong_timeout, 'second')} (REVERB_PONG_TIMEOUT)")
+                self._look()
+                self._wait(min(interval, self._config.pong_timeout), self._check, now)
+        elif now - self._last_received < interval:
+            if not self.answers.open_pings and now - self._asked_at >= _ROUND_TRIP_INTERVAL:
+                self.send_ping()
+            self._wait(self._last_received + interval - now, self._watch)
+        else:
+            self.send_ping()
+            self._wait(min(interval, self._config.pong_timeout), self._check, now)
 
-        watch()
+    def _check(self, asked_at: float) -> None:
+        """See whether the server, which was asked at that time, has said anything since."""
+        pong_timeout, silent_since = self._config.pong_timeout, asked_at
+        if self._is_looking and not self.answers.open_pings:
+            self._stop_looking()  # the server has refused to answer, so it is there
+        if self._is_looking:
+            silent_since = max(asked_at, self._last_received)  # what came may have been sent long before
+        elif self._last_received >= asked_at or not self._is_reading:
+            self._watch()
+            return
+        waited = monotonic() - silent_since
+        if waited < pong_timeout:
+            self._wait(pong_timeout - waited, self._check, asked_at)
+        elif waited > pong_timeout + _LATENESS:
+            # We are late, so the answer may be waiting to be read: blocked loop, suspended machine.
+            self._wait(pong_timeout, self._check, silent_since + waited)
+        else:
+            self._abandon(f"no answer to a ping within {plural(pong_timeout, 'second')} (REVERB_PONG_TIMEOUT)")
+
+    def _wait(self, seconds: float, then: Callable[..., None], *arguments: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, then, *arguments)
 
     def _on_pong(self) -> None:
         if self.answers.open_pings != 1:
@@ -657,6 +659,9 @@ class Connection(picows.WSListener):
             self._stop_looking()
         elif self._asked_at >= self._reading_since:  # else a pause in reading is part of it
             self._traffic.round_trip = monotonic() - self._asked_at
+        if self.is_open and self._timer is not None:  # an idle program need not wake up once more to check for it
+            self._timer.cancel()
+            self._watch()
 
     # --- the end -----------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -318,7 +319,8 @@ class EndpointAuthorizer:
         content: _Content,
     ) -> _HTTPAnswer:
         """Return a good answer; raise :class:`_Failed` with the likely cause of any other."""
-        aiohttp = require_aiohttp()
+        import aiohttp
+
         failed = f"{endpoint} did not authorise {subject}"
         try:
             async with session.request(
@@ -357,6 +359,7 @@ class EndpointAuthorizer:
     @asynccontextmanager
     async def _share(self) -> AsyncIterator[_Shared]:
         """Have the calls under way share a session; nothing stays open behind the last of them."""
+        await load_aiohttp()
         loop = asyncio.get_running_loop()
         shared = self._shared.get(loop)
         if shared is None:
@@ -456,15 +459,25 @@ class _Failed(Exception):  # noqa: N818 - nobody sees it
         self.retry_after = retry_after
 
 
-def require_aiohttp(purpose: str = "EndpointAuthorizer") -> Any:
-    """Return aiohttp; raise ConfigurationError, which says what needs it, where it is not installed."""
-    try:
-        import aiohttp
-    except ImportError:
+def require_aiohttp(purpose: str = "EndpointAuthorizer") -> None:
+    """Raise ConfigurationError, which says what needs it, where aiohttp is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec("aiohttp") is None:
         raise ConfigurationError(
             f'{purpose} needs aiohttp, which is not installed: pip install "python-reverb[http]"'
-        ) from None
-    return aiohttp
+        )
+
+
+async def load_aiohttp() -> None:
+    """Import aiohttp in a thread: it takes 150 ms, for which nothing else would happen in the event loop."""
+    global _has_aiohttp
+    if not _has_aiohttp:
+        await asyncio.to_thread(import_module, "aiohttp")
+        _has_aiohttp = True
+
+
+_has_aiohttp = False
 
 
 async def read_body(response: aiohttp.ClientResponse, most: int) -> tuple[bytes, str | None]:
@@ -526,7 +539,8 @@ def _csrf_headers(session: aiohttp.ClientSession, url: str) -> dict[str, str]:
 
 
 def _explain_network(error: Exception) -> str:
-    aiohttp = require_aiohttp()
+    import aiohttp
+
     if isinstance(error, aiohttp.ClientConnectorError):
         hint = " (https:// for a port without TLS?)" if isinstance(error, aiohttp.ClientSSLError) else ""
         return f"cannot connect: {error.os_error.strerror or type(error.os_error).__name__}{hint}"

@@ -1,6 +1,6 @@
 """The HTTP API: publish without a connection, and ask who is there.
 
-Needs the extra ``python-reverb[http]``: aiohttp is imported when the first call is made.
+Needs the extra ``python-reverb[http]``: aiohttp is imported when the first call is made, in a thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from . import _failures, _protocol, _rest
 from ._failures import Failure
 from ._rest import BatchEvent, BatchResult, ChannelInfo, Request, Server
 from ._version import __version__
-from .auth import bare, lack_of, read_body, require_aiohttp
+from .auth import bare, lack_of, load_aiohttp, read_body, require_aiohttp
 from .config import ReverbConfig, config_of
 from .crypto import decode_key, derive_shared_secret, require_nacl, seal
 from .exceptions import (
@@ -241,7 +241,7 @@ class ReverbAPI:
 
     async def _attempt(self, request: Request, seconds: float) -> Any:
         """Send a request and return the answer's JSON, or the :class:`_Failure` that there was instead."""
-        session = self._open()
+        session = await self._open()
         import aiohttp
         import yarl
 
@@ -303,9 +303,13 @@ class ReverbAPI:
             return _failures.no_name(config.host, "REVERB_HOST", error.os_error)
         return _failures.no_connection(config, error.os_error)
 
-    def _open(self) -> ClientSession:
+    async def _open(self) -> ClientSession:
         if self._session is None:
-            aiohttp = require_aiohttp("the HTTP API")
+            require_aiohttp("the HTTP API")
+            await load_aiohttp()
+        if self._session is None:
+            import aiohttp
+
             connector = aiohttp.TCPConnector(
                 limit=self._config.pool_size, keepalive_timeout=_KEEPALIVE, ssl=self._ssl_context or True
             )

@@ -30,7 +30,7 @@ from .._protocol import (
 )
 from .._settings import Checked, Found, setting
 from .._tasks import spawn
-from ..auth import ChannelAuth, bare, require_aiohttp
+from ..auth import ChannelAuth, bare, load_aiohttp
 from ..exceptions import AuthenticationError, ConfigurationError, ConnectionError, ReverbError
 from . import diagnosis
 from .diagnosis import Place, Problem, Refused
@@ -597,7 +597,7 @@ class Examination:
         if missing:
             verb = "is" if len(missing) == 1 else "are"
             raise _Skipped(" and ".join(f"REVERB_{name.upper()}" for name in missing) + f" {verb} not set")
-        require_aiohttp()  # takes a moment that is not the server's
+        await load_aiohttp()  # takes a moment that is not the server's
         try:
             api = ReverbAPI(config, ssl_context=self._ssl_context)
         except ConfigurationError as error:
