@@ -967,6 +967,14 @@ async def test_channels_that_are_refused(embedded: ReverbServer) -> None:
     assert steps["private-encrypted-c"].detail == "subscribed"
 
 
+@pytest.mark.parametrize("name", ["private-a:b", 'presence-x:{"user_id":"7"}', "private-\n"])
+async def test_a_name_that_is_not_signed(name: str, embedded: ReverbServer) -> None:
+    steps = await examine(embedded.settings, name, "news")
+    assert failures(steps) == [name]
+    assert steps[name].detail == f"{name!r} can't be signed for"
+    assert "no colon" in steps[name].causes[0]
+
+
 async def test_the_endpoint_is_asked_without_a_connection() -> None:
     async with Laravel() as laravel, ScriptedHTTPServer(answer(502, "")) as server:
         settings = {"app_key": "app-key", "scheme": "ws", "host": server.host, "port": server.port}

@@ -304,6 +304,15 @@ def unsigned(channel: str) -> Problem:
     )
 
 
+def unsignable(channel: str) -> Problem:
+    return Problem(
+        f"{channel!r} can't be signed for",
+        "A name that is to be signed has no colon and no control character: the signature would be good for "
+        "something else, too.",
+        code=ExitCode.REFUSED,
+    )
+
+
 def no_channel_key() -> Problem:
     return Problem(
         "subscribed, but its events can't be decrypted",

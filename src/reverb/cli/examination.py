@@ -23,6 +23,7 @@ from .._protocol import (
     encode_client_event,
     is_encrypted,
     is_presence,
+    is_signable,
     needs_auth,
     parse_data,
     parse_error,
@@ -555,10 +556,12 @@ class Examination:
         if needs_auth(channel):
             if config.auth_endpoint is not None:
                 auth, took, by_endpoint = await self._authorize_by_endpoint(channel), self._took, True
-            elif config.app_secret is not None:
-                auth = self._sign(channel)
-            else:
+            elif config.app_secret is None:
                 raise diagnosis.unsigned(channel)
+            elif not is_signable(channel):
+                raise diagnosis.unsignable(channel)
+            else:
+                auth = self._sign(channel)
         confirmation = await self._join(channel, auth, by_endpoint=by_endpoint)
         self._took += took
         if is_encrypted(channel) and (auth is None or auth.shared_secret is None):
