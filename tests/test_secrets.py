@@ -219,8 +219,15 @@ async def test_a_session_with_cookies() -> None:
         await raised(AuthenticationError, gone.authenticate_user, "1.2")
 
 
-async def test_an_endpoint_for_which_its_caller_has_no_time() -> None:
-    async with ScriptedHTTPServer(never) as server:
+async def half(writer: asyncio.StreamWriter) -> None:
+    """Stop in the middle of an answer."""
+    writer.write(answer(200)[:-1])
+    await never(writer)
+
+
+@pytest.mark.parametrize("given", [never, half])
+async def test_an_endpoint_for_which_its_caller_has_no_time(given: Answer) -> None:
+    async with ScriptedHTTPServer(given) as server:
         authorizer = authorizer_for(f"{server.host}:{server.port}")
         asking = asyncio.ensure_future(authorizer("1.2", "private-x"))
         await until(lambda: server.requests)
@@ -342,8 +349,9 @@ async def test_an_api_that_is_down(tmp_path: Path) -> None:
         await raised(ConnectionError, api.channels)
 
 
-async def test_an_api_for_which_its_caller_has_no_time() -> None:
-    async with ScriptedHTTPServer(never) as server, api_for(server.host, server.port, request_timeout=10) as api:
+@pytest.mark.parametrize("given", [never, half])
+async def test_an_api_for_which_its_caller_has_no_time(given: Answer) -> None:
+    async with ScriptedHTTPServer(given) as server, api_for(server.host, server.port, request_timeout=10) as api:
         await raised(asyncio.TimeoutError, asyncio.wait_for, api.channels(), 0.05)
 
 

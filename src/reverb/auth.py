@@ -322,6 +322,7 @@ class EndpointAuthorizer:
         import aiohttp
 
         failed = f"{endpoint} did not authorise {subject}"
+        exchange = Exchange()
         try:
             async with session.request(
                 method,
@@ -331,13 +332,13 @@ class EndpointAuthorizer:
                 auto_decompress=False,  # see read_body()
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
                 **content.body,
-            ) as response:
-                if 200 <= response.status < 300:
-                    answer = _HTTPAnswer(response.status, *await read_body(response, _MAX_ANSWER_SIZE))
+            ) as exchange.response:
+                status, retry_after = exchange.response.status, exchange.response.headers.get("Retry-After", "")
+                if 200 <= status < 300:
+                    answer = _HTTPAnswer(status, *await read_body(exchange, _MAX_ANSWER_SIZE))
                     if answer.flaw is None:
                         return answer
-                    raise _Failed(f"{failed}: it answered with {answer.flaw}", answer.status)
-                status, retry_after = response.status, response.headers.get("Retry-After", "")
+                    raise _Failed(f"{failed}: it answered with {answer.flaw}", status)
         except asyncio.TimeoutError:
             why = f"{failed}: no answer within {plural(self._timeout, 'second')}"
             raise _Failed(why, retry_after=0.0) from None
@@ -480,16 +481,22 @@ async def load_aiohttp() -> None:
 _has_aiohttp = False
 
 
-async def read_body(response: aiohttp.ClientResponse, most: int) -> tuple[bytes, str | None]:
+class Exchange:
+    """A request and its ``response``, which is in no variable: it shows the URL, and so a signature, or a key."""
+
+    response: aiohttp.ClientResponse
+
+
+async def read_body(exchange: Exchange, most: int) -> tuple[bytes, str | None]:
     """Return the body of an answer, and in words what is wrong with it.
 
     Of a body with more than ``most`` bytes that is the beginning. One that is compressed is not unpacked, as some
     KB may become GB: requests don't ask for that, and go with ``auto_decompress=False``.
     """
-    if response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity"):
+    if exchange.response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity"):
         return b"", "a compressed body, which was not asked for"
     body = bytearray()
-    async for chunk in response.content.iter_any():
+    async for chunk in exchange.response.content.iter_any():
         body += chunk
         if len(body) > most:
             return bytes(body[:most]), f"more than {most} bytes"

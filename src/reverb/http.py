@@ -18,7 +18,7 @@ from . import _failures, _protocol, _rest
 from ._failures import Failure
 from ._rest import BatchEvent, BatchResult, ChannelInfo, Request, Server
 from ._version import __version__
-from .auth import bare, lack_of, load_aiohttp, read_body, require_aiohttp
+from .auth import Exchange, bare, lack_of, load_aiohttp, read_body, require_aiohttp
 from .config import ReverbConfig, config_of
 from .crypto import decode_key, derive_shared_secret, require_nacl, seal
 from .exceptions import (
@@ -246,6 +246,7 @@ class ReverbAPI:
         import yarl
 
         address = self._server.address
+        exchange = Exchange()
         try:
             async with session.request(
                 request.method,
@@ -256,9 +257,9 @@ class ReverbAPI:
                 auto_decompress=False,  # see read_body()
                 proxy=self._proxy,
                 timeout=aiohttp.ClientTimeout(total=max(seconds, 0.001)),  # 0 would be for ever
-            ) as response:
-                status = response.status
-                body, flaw = await read_body(response, _rest.max_answer_size(status))
+            ) as exchange.response:
+                status = exchange.response.status
+                body, flaw = await read_body(exchange, _rest.max_answer_size(status))
         except asyncio.TimeoutError:
             limit = f"{plural(self._config.request_timeout, 'second')} (REVERB_REQUEST_TIMEOUT)"
             return _Failure(TimeoutError(f"{address} did not answer {request} within {limit}"))
@@ -281,7 +282,7 @@ class ReverbAPI:
         try:
             return self._server.read(request, status, body, flaw)
         except APIError as error:
-            error = error.with_traceback(None)  # our frame has the answer, and that the URL with its signature
+            error = error.with_traceback(None)  # our frame has the body, which may quote a signature
             return _Failure(error, is_temporary=error.status in (502, 503, 504), is_unexecuted=error.status == 503)
 
     def _explain(self, error: ClientConnectorError) -> Failure:
