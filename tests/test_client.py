@@ -705,7 +705,21 @@ async def test_an_authorizer_says_who_we_are_and_nobody_else() -> None:
         with pytest.raises(SubscriptionError, match=r"the authorizer says who we are on 'presence-r'"):
             await client.subscribe("presence-r", ALICE)
         assert client.channels == {}
-        assert isinstance(await client.subscribe("presence-r"), PresenceChannel)
+        room = await client.subscribe("presence-r")
+        assert isinstance(room, PresenceChannel)
+        assert await client.subscribe_presence("presence-r") is room
+        assert room.me["user_id"] == "7"
+
+
+async def test_subscribe_presence_is_for_presence_channels() -> None:
+    async with ScriptedServer(confirm_all) as server, connected(server) as client:
+        room = await client.subscribe_presence("presence-r", ALICE, max_pending=7)
+        assert await client.subscribe("presence-r") is room
+        name: Any
+        for name in ("private-r", "news", "", None):
+            with pytest.raises(SubscriptionError, match=f"{name!r} is no presence channel"):
+                await client.subscribe_presence(name)
+        assert client.channels == {"presence-r": room}
 
 
 async def test_without_a_secret_public_channels_work_and_private_ones_say_what_is_missing() -> None:

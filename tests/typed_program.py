@@ -57,6 +57,10 @@ async def main() -> None:
         assert_type(channel, Channel)
         assert_type(await client.subscribe("presence-room", {"user_id": "1"}), PresenceChannel)
 
+        room = await client.subscribe_presence("presence-room", max_pending=7)
+        assert_type(room.members["1"], dict[str, Any])
+        assert_type(await client.subscribe_presence("presence-room", {"user_id": "1"}), PresenceChannel)
+
         assert_type(channel.bind("e", takes_item), Channel)
         channel.bind("e", takes_item, type=Item).bind("e", awaits_item, type=Item).bind(
             "e", takes_sender, type=Item

@@ -272,7 +272,8 @@ class ReverbClient(Bindable):
         place, and ``stats.dropped`` counts them. By default nothing is dropped: see :attr:`Stats.dropped`. Passed
         again, it replaces the last one.
 
-        For type checkers a channel with ``user_data`` is a :class:`PresenceChannel`.
+        For type checkers a channel with ``user_data`` is a :class:`PresenceChannel`, as is what
+        :meth:`subscribe_presence` returns.
 
         Raises :class:`AuthenticationError` or :class:`SubscriptionError` when the server refuses, or
         :class:`TimeoutError` when it does not answer within ``REVERB_SUBSCRIBE_TIMEOUT`` seconds; the connection
@@ -288,6 +289,17 @@ class ReverbClient(Bindable):
             raise ValueError("max_pending must leave room for an event")
         make = self._maker_of(channel, user_data)
         return self._channel_of(await core.channels.subscribe(channel, make, max_pending))
+
+    async def subscribe_presence(
+        self, channel: str, user_data: dict[str, Any] | None = None, *, max_pending: int | None = None
+    ) -> PresenceChannel:
+        """As :meth:`subscribe`, and type checkers know that the channel has members, also where an authorizer says
+        who we are. Raises :class:`SubscriptionError` for the name of another kind of channel."""
+        if not (isinstance(channel, str) and _protocol.is_presence(channel)):
+            raise SubscriptionError(f"{channel!r} is no presence channel: those begin with 'presence-'")
+        found = await self.subscribe(channel, user_data, max_pending=max_pending)
+        assert isinstance(found, PresenceChannel)
+        return found
 
     async def unsubscribe(self, channel: str) -> None:
         """Leave ``channel``. Its handlers get no more events; does nothing for a name that is not subscribed.

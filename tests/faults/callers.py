@@ -797,6 +797,12 @@ SUBSCRIBES = (
         check=_check_subscribed,
     ),
     Call("subscribe(presence)", Cell.subscribe, prefix="presence-", check=_check_subscribed),
+    Call(
+        "subscribe_presence()",
+        lambda cell: cell.client.subscribe_presence(cell.name, *cell.who(cell.name)),
+        prefix="presence-",
+        check=_check_subscribed,
+    ),
     Call("subscribe(cache)", Cell.subscribe, prefix="cache-", check=_check_subscribed),
 )
 UNSUBSCRIBE = Call(
