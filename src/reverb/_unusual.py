@@ -11,7 +11,7 @@ from typing import Any
 
 from ._protocol import DECODE_ERRORS
 
-_JSON_START = re.compile(r'\s*(?:[{\["]|-?[0-9])')
+_JSON_START = re.compile(r'[{\["]|-?[0-9]')
 """How JSON begins that can hold what :func:`decode_unusual` is for."""
 _SURROGATES = re.compile(
     r"(?<!\\)((?:\\\\)*)(\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\ud[89a-f][0-9a-f]{2})", re.IGNORECASE
@@ -24,7 +24,7 @@ _MAX_DIGITS = 4300
 
 def parse_unusual(text: str) -> Any:
     """As :func:`reverb._protocol.parse_data`, for a string that msgspec has refused."""
-    if not _JSON_START.match(text):
+    if not _JSON_START.match(text.lstrip()):
         return text
     try:
         return decode_unusual(text)
@@ -40,7 +40,9 @@ def decode_unusual(text: str) -> Any:
     out of range is ``inf``, as is an integer that is longer than Python reads. ``NaN`` and ``Infinity``, which
     are no JSON, are what Python's json writes for them.
     """
-    return _decode(_SURROGATES.sub(_mend, text))
+    if r"\u" in text:  # to look for that takes a tenth of the time
+        text = _SURROGATES.sub(_mend, text)
+    return _decode(text)
 
 
 def _mend(found: re.Match[str]) -> str:
