@@ -121,6 +121,9 @@ def test_names_that_are_meant_for_echo(name: str, meant: str, caplog: pytest.Log
         "pusher:member_added",
         "my.App.Events.Closed",
         "a b/c:d é 😀",
+        ".",
+        "../up",
+        ".*",
         "",
     ],
 )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+import types
 import typing
 import unittest.mock
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import date
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, NewType, Protocol, Union
@@ -242,6 +243,37 @@ def test_handlers_that_can_not_be_called_as_handlers_are(handler: Any) -> None:
     name = handler_name(handler).replace(".", "[.]")
     with pytest.raises(TypeError, match=rf"is called with \(event, data, channel.*{name} can't be: "):
         check_handler(handler, "event", "data", "channel")
+
+
+def generator_function(event: str, data: Any, channel: str | None) -> Iterator[None]:
+    yield
+
+
+async def async_generator_function(event: str, data: Any, channel: str | None) -> AsyncIterator[None]:
+    yield
+
+
+class Generates:
+    def method(self, event: str, data: Any, channel: str | None) -> Iterator[None]:
+        yield
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        generator_function,
+        async_generator_function,
+        Generates().method,
+        functools.partial(generator_function),
+    ],
+)
+def test_a_generator_is_no_handler(handler: Any) -> None:
+    with pytest.raises(TypeError, match=f"{handler_name(handler)} has a yield"):
+        check_handler(handler, "event", "data", "channel")
+
+
+def test_a_generator_that_can_be_awaited_is_one() -> None:
+    check_handler(types.coroutine(generator_function), "event", "data", "channel")
 
 
 def test_handlers_have_names_that_show_nothing_they_carry() -> None:

@@ -63,7 +63,7 @@ def check_name(event: Any) -> str:
 
 def warn_of_name(event: str) -> None:
     """Say so where a name was surely meant for Laravel Echo, which makes another one of it."""
-    if event.startswith((".", "\\")):
+    if re.match(r"[.\\]\w", event):
         meant, how = event[1:], f"a leading {event[0]!r} says that a name is complete"
     elif event.startswith("App.Events."):
         meant, how = event.replace(".", "\\"), "dots stand for backslashes"

@@ -135,6 +135,8 @@ def check_handler(handler: Any, *arguments: str) -> list[inspect.Parameter]:
     """
     if not callable(handler):
         raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
+    if _is_generator(handler):
+        raise TypeError(f"{handler_name(handler)} has a yield: calling it would run nothing of it")
     signature = signature_of(handler)
     if signature is None:
         return []
@@ -165,6 +167,12 @@ def _is_callable_with(signature: inspect.Signature, *arguments: Any, **keywords:
     except TypeError:
         return False
     return True
+
+
+def _is_generator(handler: Any) -> bool:
+    code = getattr(handler, "__code__", None)
+    is_awaitable = code is not None and code.co_flags & inspect.CO_ITERABLE_COROUTINE  # by types.coroutine()
+    return inspect.isasyncgenfunction(handler) or (inspect.isgeneratorfunction(handler) and not is_awaitable)
 
 
 def handler_name(handler: Any) -> str:
