@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -136,7 +137,14 @@ def test_every_command_and_option_is_documented(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["systemd"], ["bench", "--count", "1"], ["bench", "--count", "1", "--json"]]
+    "arguments",
+    [
+        ["systemd"],
+        ["bench", "--count", "1"],
+        ["bench", "--count", "1", "--json"],
+        ["--version"],
+        ["listen", "--help"],
+    ],
 )
 async def test_an_output_that_nobody_reads(arguments: list[str], settings: dict[str, str], tmp_path: Path) -> None:
     """Of the commands that have no such test among their own."""
@@ -159,8 +167,17 @@ def test_an_output_that_is_closed(reverb_server: ReverbServer, tmp_path: Path) -
     assert (done.stdout, done.stderr) == ("0\n3\n", "")
 
 
+def test_an_input_that_is_closed(reverb_server: ReverbServer, tmp_path: Path) -> None:
+    publish = [sys.executable, "-m", "reverb", "publish", "news", "published", "-"]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&-', "sh", *publish], cwd=tmp_path, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch("reverb: the data is not JSON: .*\n", done.stderr)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("arguments", [["channels"], ["doctor", "--json"]])
+@pytest.mark.parametrize("arguments", [["channels"], ["doctor", "--json"], ["--version"]])
 def test_a_disk_that_is_full(arguments: list[str], reverb_server: ReverbServer, tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
@@ -171,7 +188,27 @@ def test_a_disk_that_is_full(arguments: list[str], reverb_server: ReverbServer, 
             text=True,
             timeout=15,
         )
-    assert (done.returncode, done.stderr) == (1, "reverb: [Errno 28] No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "reverb: the output can't be written: No space left on device\n",
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["people", "programs"])
+async def test_who_listens_learns_that_the_disk_is_full(
+    options: list[str], embedded: ReverbServer, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "reverb", "listen", "news", *options]
+    with open("/dev/full", "w") as full:  # noqa: ASYNC230 - not a file that could block
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, env={**os.environ, **embedded.env}
+        )
+    await embedded.wait_for_subscription("news")
+    await embedded.publish("news", "paid", {})
+    _, told = await asyncio.wait_for(process.communicate(), 15)
+    assert process.returncode == 1
+    assert told.decode().endswith("reverb: the output can't be written: No space left on device\n")
 
 
 def test_the_options_name_their_variables() -> None:

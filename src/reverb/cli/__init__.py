@@ -14,15 +14,20 @@ _EXTRA = frozenset({"aiohttp", "click", "rich", "typer"})
 
 def main() -> None:
     """Run the command line; leave with its exit code."""
-    for name in ("stdout", "stderr"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by who started us
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # events may hold what the terminal's encoding does not
     try:
         from .app import app
 
         app(prog_name="reverb")
+    except SystemExit as end:
+        cause = end.__context__
+        if isinstance(cause, BrokenPipeError) and cause.__context__ is None:  # nobody reads --help to its end
+            sys.exit(0)
+        raise
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA:
@@ -36,7 +41,7 @@ def main() -> None:
         from .process import silence
 
         silence()
-        print(f"reverb: {error}", file=sys.stderr)
+        print(f"reverb: the output can't be written: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:  # before a command has taken charge of it
         sys.exit(130)

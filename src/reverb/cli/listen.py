@@ -109,6 +109,15 @@ async def _listen(
     enough = asyncio.Event()
     seen = 0
     is_connected_again = False
+    unwritten: OSError | None = None
+
+    def show(event: str, data: Any, channel: str, user_id: str | None) -> None:
+        nonlocal unwritten
+        try:
+            output.event(event, data, channel, user_id)
+        except OSError as error:  # the disk is full: who listens has to know
+            unwritten = error
+            enough.set()
 
     def on_state_change(event: str, data: Any, channel: str | None) -> None:
         if data["current"] == ConnectionState.UNAVAILABLE:
@@ -141,11 +150,11 @@ async def _listen(
             return None  # about the connection: told as status
         if event == Events.SUBSCRIPTION_SUCCEEDED:
             if as_json:  # for people, told as status; to programs it says who is there
-                output.event(event, data, channel, user_id)
+                show(event, data, channel, user_id)
             return None
         if not any(fnmatchcase(event, pattern) for pattern in patterns):
             return None
-        output.event(event, data, channel, user_id)
+        show(event, data, channel, user_id)
         seen += 1
         if seen == count:
             enough.set()
@@ -171,6 +180,8 @@ async def _listen(
             raise
         finally:
             slow.cancel()
+    if unwritten is not None:
+        raise unwritten
     if seen < (count or 1):
         assert timeout is not None  # it is over
         wanted = "no event" if count is None else f"{seen} of {count} events"
