@@ -136,7 +136,7 @@ class ReverbConfig(Credentials):
     ALTERNATIVES: ClassVar[Mapping[str, str]] = {"auth_endpoint": "app_secret"}
 
     auth_endpoint: SecretStr | None = setting(
-        url("http", "https", example="https://example.com/broadcasting/auth"), None, is_secret=True
+        url("http", "https", example="https://example.com/api/broadcasting/auth"), None, is_secret=True
     )
     """URL that signs in place of the secret: of Laravel's ``/broadcasting/auth``, or what answers like it. With
     both, the endpoint signs."""
