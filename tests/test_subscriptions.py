@@ -960,6 +960,19 @@ def test_what_is_left_under_a_rate_limit_is_unsubscribed_again_after_a_pong() ->
     assert life.kinds() == [Answered, Answered]
 
 
+def test_a_ping_that_has_no_pong_does_not_keep_what_is_left_from_being_unsubscribed_again() -> None:
+    life = Life()
+    life.answers.sent_ping()  # refused, which was taken for the refusal of something else
+    leave(life)
+    life.subscriptions.errored(RATE_LIMIT)
+    life.answers.sent_ping()
+    life.commands()
+    for _ in range(2):
+        life.ping()
+    assert Unsubscribe("a") in life.commands()
+    assert life.answers.open_pings
+
+
 def test_the_error_may_come_behind_the_pong_to_a_ping_that_was_sent_before() -> None:
     life = Life()
     life.answers.sent_ping()

@@ -242,7 +242,7 @@ class Game(RuleBasedStateMachine):
 
     def has_refused_for_good(self, wire: Wire, name: str) -> bool:
         """Whether the server has refused a signature for this channel, to a question that was not given up."""
-        return any(
+        return wire.is_shifted or any(
             question.channel == name and truth in (UNAUTHORIZED, FORBIDDEN) and question not in wire.given_up
             for question, truth in wire.truth.items()
         )

@@ -207,9 +207,11 @@ class Subscriptions(Generic[T]):
         self._unanswered: dict[str, _Unanswered] = {}
         """Names that the server left without an answer, on this connection, though it may have subscribed us."""
         self._left: dict[str, None] = {}
-        """Names that were unsubscribed since all pings had their pongs, …"""
+        """Names that were unsubscribed since the last turn, a pong to a ping from after the turn before, …"""
         self._left_before: dict[str, None] = {}
-        """… and between that time and the one before."""
+        """… and between that turn and the one before."""
+        self._last_turn = 0
+        """How many questions had been asked at the last turn."""
         self._is_limited = False
         """Whether a rate limit, which counts unsubscribes, too, may have refused one of them."""
 
@@ -304,7 +306,7 @@ class Subscriptions(Generic[T]):
         self._answers = None
         self._unsettled = set()
         self._unanswered.clear()
-        self._left, self._left_before, self._is_limited = {}, {}, False
+        self._left, self._left_before, self._last_turn, self._is_limited = {}, {}, 0, False
         for leaving in self._leaving.values():
             leaving.question = None
             leaving.state = State.GONE
@@ -420,9 +422,11 @@ class Subscriptions(Generic[T]):
     def ponged(self) -> None:
         """It has answered a ping."""
         question = self._settle_question(None)
-        if question is not None:
-            self.commands.append(Answered(question, None))
-        if self._answers is not None and not self._answers.open_pings:
+        if question is None or self._answers is None:
+            return
+        self.commands.append(Answered(question, None))
+        if question.number > self._last_turn:
+            self._last_turn = self._answers.asked
             self._unsubscribe_again()
 
     def _settle_question(self, name: str | None) -> Question | None:
@@ -670,7 +674,8 @@ class Answers:
 
     def __init__(self) -> None:
         self._open: OrderedDict[Question, None] = OrderedDict()  # in the order sent
-        self._asked = 0
+        self.asked = 0
+        """How many questions were asked."""
         self._subscribes: dict[str, Question] = {}
         self._pings: deque[Question] = deque()
         self._given_up: set[str] = set()
@@ -792,8 +797,8 @@ class Answers:
         return list(takewhile(lambda each: each is not question, self._open))
 
     def _ask(self, channel: str | None) -> Question:
-        self._asked += 1
-        question = Question(self._asked, channel, self._silent_sent)
+        self.asked += 1
+        question = Question(self.asked, channel, self._silent_sent)
         self._silent_sent = False
         self._open[question] = None
         return question
