@@ -594,6 +594,16 @@ def test_what_may_have_been_no_valid_message_is_unsubscribed(is_left: bool) -> N
     assert subscription.question is None
 
 
+def test_a_refusal_of_what_is_overdue_does_not_last() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("private-a", "item")
+    life.ask("private-a")
+    life.subscriptions.overdue(subscription, LATE)
+    life.commands()
+    life.subscriptions.errored(UNAUTHORIZED)
+    assert life.kinds() == [Answered, Unsubscribe, Retry]
+
+
 def test_a_guess_does_not_last() -> None:
     life = Life()
     subscription = life.subscriptions.want("private-a", "item")
@@ -881,6 +891,7 @@ def test_a_refusal_by_name_that_may_be_an_older_questions_does_not_last() -> Non
         life.ask("private-a")
         life.subscriptions.rejected("private-a", error)
         assert subscription.state is state
+        assert (Unsubscribe("private-a") in life.commands()) is (state is State.REJECTED)
 
 
 def test_what_was_not_answered_may_be_subscribed_and_is_unsubscribed_when_nobody_wants_it() -> None:
