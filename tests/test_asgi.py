@@ -10,8 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
-from starlette.applications import Starlette
 
 from reverb import AuthenticationError, ChannelAuth, ConnectionError, ConnectionState, ReverbClient, ReverbConfig
 from reverb.asgi import lifespan
@@ -45,9 +43,10 @@ async def test_without_a_setup(reverb_config: ReverbConfig) -> None:
         assert client.is_connected
 
 
-@pytest.mark.parametrize("framework", [FastAPI, Starlette])
-def test_in_a_framework(reverb_config: ReverbConfig, framework: type[FastAPI] | type[Starlette]) -> None:
+@pytest.mark.parametrize(("module", "name"), [("fastapi", "FastAPI"), ("starlette.applications", "Starlette")])
+def test_in_a_framework(reverb_config: ReverbConfig, module: str, name: str) -> None:
     """By the messages of ASGI; and twice, each time in another event loop, as in the tests of applications."""
+    framework = getattr(pytest.importorskip(module), name)
     client, seen = ReverbClient(reverb_config), []
 
     async def setup(client: ReverbClient) -> None:

@@ -669,6 +669,7 @@ async def wait_for_port(port: int) -> None:
 
 
 async def test_the_auth_fastapi(server: ReverbServer, target: Target, tmp_path: Path) -> None:
+    pytest.importorskip("fastapi")
     await check_backend("auth_fastapi", server, target, tmp_path)
 
 
@@ -681,6 +682,7 @@ async def test_the_auth_django(server: ReverbServer, target: Target, tmp_path: P
 
 
 async def test_the_fastapi_lifespan(server: ReverbServer, target: Target, tmp_path: Path) -> None:
+    pytest.importorskip("fastapi")
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     async with (

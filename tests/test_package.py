@@ -9,6 +9,7 @@ from importlib import metadata
 import pytest
 
 import reverb
+from reverb.server import ReverbServer
 
 
 def test_everything_exported_is_there() -> None:
@@ -27,3 +28,20 @@ def test_importing_it_imports_nothing() -> None:
     code = "import sys, reverb; print(sorted(name for name in sys.modules if name.startswith('reverb')))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout == "['reverb', 'reverb._version']\n"
+
+
+def test_the_client_does_without_what_others_need(reverb_server: ReverbServer) -> None:
+    """Each takes time and memory, which a small machine has little of."""
+    code = (
+        "import asyncio, sys\n"
+        "from reverb import ReverbClient\n"
+        "async def main():\n"
+        "    async with ReverbClient() as client:\n"
+        "        (await client.subscribe('private-news')).bind('published', print)\n"
+        "asyncio.run(main())\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    imported = set(run.stdout.split())
+    assert {"reverb", "picows"} <= imported
+    assert imported.isdisjoint({"aiohttp", "dotenv", "email", "json", "pydantic", "pytest", "rich", "typer"})

@@ -12,7 +12,6 @@ from dataclasses import FrozenInstanceError, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pydantic
 import pytest
 
 from reverb import ConfigurationError
@@ -47,10 +46,6 @@ def test_they_are_frozen_data() -> None:
     assert "D7E" not in f"{made!r} {made} {made.dye} {made.dye!r}"
     with pytest.raises(FrozenInstanceError):
         made.depth = 3  # type: ignore[misc]
-
-
-def test_a_secret_of_pydantic_is_one() -> None:
-    assert Colours(shade="red", dye=pydantic.SecretStr("D7E")).dye == SecretStr("D7E")
 
 
 @pytest.mark.parametrize("make", [Colours, Colours.from_env])
