@@ -713,6 +713,14 @@ async def test_a_csrf_cookie_without_a_login_is_not_enough(laravel: Laravel) -> 
         await EndpointAuthorizer(laravel.url, csrf_cookie_url=f"{laravel.root}/sanctum/csrf")("1.2", "private-x")
 
 
+async def test_a_session_that_raises_for_refusals_by_itself(laravel: Laravel) -> None:
+    laravel.denied.add("private-x")
+    async with aiohttp.ClientSession(raise_for_status=True) as session:
+        authorizer = EndpointAuthorizer(laravel.url, token=laravel.token, session=session)
+        with pytest.raises(AuthenticationError, match="HTTP status 403, the channel's callback"):
+            await authorizer("1.2", "private-x")
+
+
 async def test_nothing_stays_open(laravel: Laravel) -> None:
     authorizer = EndpointAuthorizer(laravel.url, token=laravel.token)
     before = open_descriptors()

@@ -192,3 +192,11 @@ def test_bytes_of_any_kind(kind: Any) -> None:
 def test_bodies_that_mean_nothing(body: bytes) -> None:
     with pytest.raises(ProtocolError, match="the webhook's body"):
         Webhook.parse(body, headers_for(body), key=KEY, secret=SECRET, max_age=None)
+
+
+def test_json_that_is_unusual() -> None:
+    """The data of a client event is text of whoever sent it; here not within a string."""
+    event = b'{"name":"client_event","channel":"private-a","event":"client-x","data":"half an emoji: \\ud83d"}'
+    body = b'{"time_ms":1700000000123,"events":[%s]}' % event
+    webhook = Webhook.parse(body, headers_for(body), key=KEY, secret=SECRET, max_age=None)
+    assert webhook.events == (ClientEvent("private-a", "client-x", "half an emoji: \N{REPLACEMENT CHARACTER}"),)

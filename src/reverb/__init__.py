@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._version import __version__
-
 if TYPE_CHECKING:
     from ._binding import Binding, Handler
     from .auth import Authorizer, ChannelAuth, EndpointAuthorizer, SecretAuthorizer, UserAuth
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
     from .stats import Stats
     from .stream import Event, EventStream, Gap
     from .user import User
+
+__version__ = "0.1.0"
 
 __all__ = [
     "APIError",

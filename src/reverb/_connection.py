@@ -16,13 +16,12 @@ from urllib.parse import quote, urlencode
 import aiohappyeyeballs
 import picows
 
-from . import _failures, _protocol
+from . import __version__, _failures, _protocol
 from ._dispatch import HANDLER_ERRORS, Dispatcher
 from ._failures import Failure
 from ._protocol import Message, ServerError
 from ._subscriptions import Answers, Question
 from ._tasks import spawn
-from ._version import __version__
 from ._visible import visible
 from .auth import bare
 from .config import ReverbConfig

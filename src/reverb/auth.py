@@ -329,6 +329,7 @@ class EndpointAuthorizer:
                 endpoint.url,
                 headers={"Accept-Encoding": "identity", **content.headers},
                 allow_redirects=False,  # would make a GET of it, and take headers to places they are not for
+                raise_for_status=False,  # whatever the session that was given does
                 auto_decompress=False,  # see read_body()
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
                 **content.body,

@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
-from . import _failures, _protocol, _rest
+from . import __version__, _failures, _protocol, _rest
 from ._failures import Failure
 from ._rest import BatchEvent, BatchResult, ChannelInfo, Request, Server
-from ._version import __version__
 from .auth import Exchange, bare, lack_of, load_aiohttp, read_body, require_aiohttp
 from .config import ReverbConfig, config_of
 from .crypto import decode_key, derive_shared_secret, require_nacl, seal
@@ -226,7 +226,7 @@ class ReverbAPI:
         deadline = monotonic() + self._config.request_timeout
         may_repeat = idempotent or request.is_read
         for delay in (*_RETRY_DELAYS, None):
-            outcome = await self._attempt(request, deadline - monotonic())
+            outcome = await self._attempt(request, deadline)
             if not isinstance(outcome, _Failure):
                 return outcome
             if delay is None or not (outcome.is_temporary and (may_repeat or outcome.is_unexecuted)):
@@ -239,7 +239,7 @@ class ReverbAPI:
             await asyncio.sleep(pause)
         raise outcome.error
 
-    async def _attempt(self, request: Request, seconds: float) -> Any:
+    async def _attempt(self, request: Request, deadline: float) -> Any:
         """Send a request and return the answer's JSON, or the :class:`_Failure` that there was instead."""
         session = await self._open()
         import aiohttp
@@ -256,7 +256,7 @@ class ReverbAPI:
                 allow_redirects=False,
                 auto_decompress=False,  # see read_body()
                 proxy=self._proxy,
-                timeout=aiohttp.ClientTimeout(total=max(seconds, 0.001)),  # 0 would be for ever
+                timeout=aiohttp.ClientTimeout(total=max(deadline - monotonic(), 0.001)),  # 0 would be for ever
             ) as exchange.response:
                 status = exchange.response.status
                 body, flaw = await read_body(exchange, _rest.max_answer_size(status))
@@ -353,7 +353,7 @@ def _server(config: ReverbConfig) -> Server:
     return Server(
         scheme={"ws": "http", "wss": "https"}[config.scheme],
         address=config.address,
-        prefix=config.path,
+        prefix=quote(config.path),
         app_id=_rest.quote_name(config.app_id),
         key=config.app_key,
         secret=config.app_secret.get_secret_value(),

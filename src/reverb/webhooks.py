@@ -160,7 +160,7 @@ class Webhook:
             raise refusal
         assert content is not None
         try:
-            decoded = msgspec.json.decode(content, type=_Body)
+            decoded = _decode(content)
             events = tuple(map(_event, decoded.events))
         except (ValueError, RecursionError) as error:
             raise ProtocolError(f"the webhook's body is not one of the Pusher protocol: {error}") from None
@@ -172,6 +172,17 @@ class Webhook:
         if max_age is not None and not age <= max_age:
             raise AuthenticationError(f"the webhook is {age:.0f} seconds old, and {max_age:g} are allowed")
         return cls(seconds, events)
+
+
+def _decode(content: bytes) -> _Body:
+    try:
+        return msgspec.json.decode(content, type=_Body)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        from ._unusual import decode_unusual  # a client event may have anything in it, half an emoji for instance
+
+        return msgspec.convert(decode_unusual(content.decode()), _Body)
 
 
 def _bytes_of(body: object) -> bytes | None:
