@@ -39,7 +39,7 @@ class Output:
 
     @property
     def plain(self) -> str:
-        """The text without colours, and without what else steers a terminal: on a busy machine, a command says that
+        """The text without colours, and without what else steers a terminal: on a busy machine, a command shows that
         it waits, and wipes that away again."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.text)
 
