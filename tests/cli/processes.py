@@ -39,8 +39,8 @@ class Output:
 
     @property
     def plain(self) -> str:
-        """The text without colours, and without what else steers a terminal: on a busy machine, a command shows that
-        it waits, and wipes that away again."""
+        """The text without colours, and without what else steers a terminal: on a busy machine, a command shows
+        that it waits, and wipes that away again."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.text)
 
     async def expect(self, pattern: str, after: re.Match[str] | None = None) -> re.Match[str]:
