@@ -99,6 +99,7 @@ async def test_opentelemetry(reverb_client: ReverbClient, monkeypatch: pytest.Mo
 
 
 async def test_a_web_application(reverb_server: ReverbServer) -> None:
+    pytest.importorskip("fastapi")
     received = Recorder()
     fragment = Fragment(FASTAPI, on_shipped=received)
     await fragment.run()

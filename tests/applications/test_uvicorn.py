@@ -28,6 +28,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reas
 
 
 def test_it_lives_from_startup_to_sigterm(reverb_server: ReverbServer, tmp_path: Path) -> None:
+    pytest.importorskip("fastapi")
     server, log = reverb_server.blocking, tmp_path / "log"
     (tmp_path / "shipping.py").write_text(PROGRAMS["shipping.py"])
     arguments = [*COMMANDS[0].split(), "--port", "0"]

@@ -60,6 +60,7 @@ class Browser:
 @asynccontextmanager
 async def browsing(server: Target, tmp_path: Path) -> AsyncIterator[Browser]:
     """A browser that is connected, and the backend that authorises it."""
+    pytest.importorskip("fastapi")
     try:
         node, package = installed_command("pusher_js")
     except OSError:
