@@ -145,12 +145,16 @@ def test_json(server: BlockingServer, doctor: Callable[..., Result]) -> None:
 def test_settings_of_a_laravel_application(server: BlockingServer, doctor: Callable[..., Result]) -> None:
     Path(".env").write_text(
         f'REVERB_HOST="{server.host}"\nREVERB_PORT={server.port}\nREVERB_SCHEME=http\nREVERB_PATH=ws\n'
+        "REVERB_ORIGIN=https://app.example#x\n"
         f"REVERB_APP_KEY=app-key\nREVERB_APP_SECRET={SECRET}\nREVERB_APP_ID=app-id\nREVERB_SERVER_PATH=\n"
     )
     result = doctor("--path", "/", env={"REVERB_PROXY": "", "REVERB_AUTH_CONCURRENCY": "4"})
     assert result.exit_code == 0
     assert re.search(r"^REVERB_SCHEME +http, which is ws +\.env$", result.output, re.MULTILINE)
     assert re.search(r"^REVERB_PATH +/ +--path, unlike \.env$", result.output, re.MULTILINE)
+    assert re.search(
+        r"^REVERB_ORIGIN +https://app\.example +\.env, cut off at its #$", result.output, re.MULTILINE
+    )
     assert re.search(r"^REVERB_AUTH_CONCURRENCY +4 +environment$", result.output, re.MULTILINE)
     assert f".env is {Path('.env').resolve()}\n" in result.output
     assert "REVERB_PROXY" not in result.output

@@ -122,6 +122,8 @@ def _rows(found: Mapping[str, Found], config: ReverbConfig | None) -> list[_Row]
         source = _source(name, each.source)
         if each.differing:
             source += f", unlike {' and '.join(_source(name, other) for other in each.differing)}"
+        if each.hint:
+            source += ", cut off at its #"
         rows.append(_Row(f"REVERB_{name.upper()}", value or None, source))
     return rows
 
