@@ -46,17 +46,19 @@ class Client:
         self.head = ""
         self.socket_id = ""
 
-    async def connect(self, path: str, headers: Mapping[str, str]) -> None:
-        lines = [
-            f"GET {path} HTTP/1.1",
-            "Host: 127.0.0.1",
-            "Upgrade: websocket",
-            "Connection: Upgrade",
-            "Sec-WebSocket-Version: 13",
-            f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
-            *(f"{name}: {value}" for name, value in headers.items()),
-        ]
-        self._writer.write("\r\n".join([*lines, "", ""]).encode())
+    async def connect(
+        self, path: str, headers: Mapping[str, str | None], request_line: str = "GET {} HTTP/1.1"
+    ) -> None:
+        """Shake hands. A header that is None is left out."""
+        usual = {
+            "Host": "127.0.0.1",
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
+        }
+        lines = [f"{name}: {value}" for name, value in {**usual, **headers}.items() if value is not None]
+        self._writer.write("\r\n".join([request_line.format(path), *lines, "", ""]).encode())
         self.head = (await soon(self._reader.readuntil(b"\r\n\r\n"))).decode()
 
     async def greeted(self) -> str:
@@ -111,6 +113,10 @@ class Client:
         self.send('{"event":"pusher:ping"}')
         assert await self.text() == '{"event":"pusher:pong"}'
 
+    async def raw(self) -> bytes:
+        """Return what has come, frames or not, as soon as there is something; b"" at the end."""
+        return await self._reader.read(1 << 16)
+
     async def rest(self) -> bytes:
         """Return what comes until the server ends the connection; b"" is a bare TCP EOF."""
         return await soon(self._reader.read())
@@ -147,14 +153,15 @@ class Clients:
         server: ReverbServer,
         path: str = "/app/app-key",
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str | None] | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        request_line: str = "GET {} HTTP/1.1",
     ) -> Client:
         """Shake hands and read nothing further."""
         reader, writer = await asyncio.open_connection(server.host, server.port, ssl=ssl_context)
         client = Client(reader, writer)
         self._open.append(client)
-        await client.connect(path, headers or {})
+        await client.connect(path, headers or {}, request_line)
         return client
 
     async def open(self, server: ReverbServer, path: str = "/app/app-key") -> Client:

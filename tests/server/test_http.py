@@ -303,12 +303,52 @@ class TestQueries:
         await clients.open(server)
         assert await call(server, "GET", "/connections") == (200, '{"connections":2}')
 
-    async def test_terminate_connections(self, server: ReverbServer, client: Client, other: Client) -> None:
-        path = "/users/7/terminate_connections"
-        assert await call(server, "POST", path, {}) == FAULT
-        assert await other.rest() == b""
-        assert await client.text() == (
-            r'{"event":"pusher_internal:member_removed","data":"{\"user_id\":7}","channel":"presence-room"}'
-        )
-        assert await call(server, "POST", path, {}) == (200, "{}")
+
+class TestTerminateConnections:
+    PATH = "/users/7/terminate_connections"
+    ROOM, SEVEN, EIGHT = "presence-room", '{"user_id":7,"user_info":{}}', '{"user_id":"8","user_info":{}}'
+
+    async def test_of_one_user(self, server: ReverbServer, clients: Clients) -> None:
+        """All connections have a user: those of this user are ended, and nobody else's."""
+        first, other, second = [await clients.open(server) for _ in range(3)]
+        for client, user in ((first, self.SEVEN), (other, self.EIGHT), (second, '{"user_id":"7","user_info":{}}')):
+            await client.joined(self.ROOM, user)
+        assert await call(server, "POST", self.PATH, {}) == (200, "{}")
+        assert await second.rest() == b""
+        assert (await other.text()).endswith(r'"data":"{\"user_id\":\"7\"}","channel":"presence-room"}')
+        await other.quiet()
+
+    async def test_fails_at_the_first_without_a_user(self, server: ReverbServer, clients: Clients) -> None:
+        """Those before it are ended, those behind it are not."""
+        before, public, behind = [await clients.open(server) for _ in range(3)]
+        await before.joined(self.ROOM, self.SEVEN)
+        await public.joined("pub")
+        await behind.joined("presence-other", self.SEVEN)
+        assert await call(server, "POST", self.PATH, {}) == FAULT
+        assert await before.rest() == b""
+        await behind.quiet()
+        assert await call(server, "POST", "/users/nobody/terminate_connections", {}) == FAULT
+
+    async def test_order_is_that_of_channels(self, server: ReverbServer, clients: Clients) -> None:
+        """What a connection gave to the oldest of its channels counts, whenever it came there."""
+        public, client = await clients.open(server), await clients.open(server)
+        await public.joined("pub")
+        await client.joined(self.ROOM, self.SEVEN)
+        await client.joined("pub")
+        assert await call(server, "POST", self.PATH, {}) == FAULT
         await client.quiet()
+
+    async def test_without_connections(self, server: ReverbServer, clients: Clients) -> None:
+        await clients.open(server)
+        assert await call(server, "POST", self.PATH, {}) == (200, "{}")
+
+    async def test_strict(self, clients: Clients) -> None:
+        """Connections without a user do no harm, and a user is one wherever it was named."""
+        async with ReverbServer(strict=True) as server:
+            public, client = await clients.open(server), await clients.open(server)
+            await public.joined("pub")
+            await client.joined("pub")
+            await client.joined(self.ROOM, self.SEVEN)
+            assert await call(server, "POST", self.PATH, {}) == (200, "{}")
+            assert (await client.text()).startswith(r'{"event":"pusher:error","data":{"code":4009,')
+            assert await call(server, "GET", "/connections") == (200, '{"connections":1}')

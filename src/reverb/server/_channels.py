@@ -134,6 +134,20 @@ class Channels:
         """Return every connection that is subscribed to something, once."""
         return list(self._joined)
 
+    def users_by_connection(self) -> dict[Subscriber, dict[str, Any]]:
+        """Return every connection that is subscribed to something, with what it gave as its user.
+
+        The order is that of Reverb: by the age of channels, then by that of subscriptions. A connection on several
+        channels counts with what it gave to the first; if ``strict``, with the first that names a user.
+        """
+        found: dict[Subscriber, dict[str, Any]] = {}
+        for channel in self:
+            for subscriber, user in channel.members.items():
+                known = found.setdefault(subscriber, user)
+                if self.strict and "user_id" not in known:
+                    found[subscriber] = user
+        return found
+
     def of(self, subscriber: Subscriber) -> list[str]:
         """Return the names of the channels that a connection is subscribed to."""
         return list(self._joined.get(subscriber, ()))
