@@ -3,6 +3,9 @@
 What differs from one run to the next is put in place of what was recorded: socket ids, and with them signatures.
 Dates and handshake keys are left out of the comparison. What can't be replayed is in
 ``NOT_REPLAYED``, with the reason.
+
+The recording of the HTTP API and the edges has a form of its own, which ``replay.py`` plays. Lines in which we
+differ from Reverb are in ``DIFFERS``, with the reason.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import pytest
 from reverb.auth import sign_channel, sign_request
 from reverb.server import App, RateLimiting, ReverbServer
 from tests.loops import every_loop
+from tests.server import replay
 from tests.server.clients import CLOSE, CONTINUATION, PING, PONG, TEXT, Client, Clients, soon
 
 HERE = Path(__file__).parent / "transcripts"
@@ -581,3 +585,49 @@ class TestKeepalive:
             assert await client.frame() == (0x80 | PING, b"")
         else:
             assert f"TEXT {await client.text()}" == what
+
+
+# --- the HTTP API and the edges ---------------------------------------------------------------------------------
+
+EDGES = "row 10: the handshake's edges"
+DIFFERS: dict[int, str] = {
+    **dict.fromkeys((25, 26), "row 10: //app/KEY"),
+    **dict.fromkeys((41, 42), EDGES),
+    **dict.fromkeys((52, 53), EDGES),
+    **dict.fromkeys((49, 50), "row 4: POST /app/KEY"),
+    **dict.fromkeys((73, 82, 97), "row 4: HEAD, and POST /app/KEY"),
+    **dict.fromkeys((123, 125, 162, 189, 190), "row 7: channels and batches"),
+    175: "row 5: the name of a field",
+    **dict.fromkeys((223, 224, 228, 233, 234, 244, 245, 264), "row 1: user_count"),
+    **dict.fromkeys((267, 270, 271), "row 3: info=cache"),
+    **dict.fromkeys((361, 365, 366, 371, 373, 374), "row 9: numbers as PHP writes them"),
+    **dict.fromkeys((474, 479, 491, 496, 497), "row 9: user ids that are no texts"),
+    **dict.fromkeys((768, 769, *range(774, 780), 803, 808, 809, 812, 813), "row 9: user ids that are no texts"),
+}
+"""Lines of ``replay.PATH``, by their numbers, and why our answer is another one."""
+
+
+HTTP_SCENES = replay.read_scenes()
+
+
+@every_loop
+@pytest.mark.parametrize("title", HTTP_SCENES)
+async def test_replay_of_the_http_api_and_edges(server: ReverbServer, clients: Clients, title: str) -> None:
+    differing = {}
+    async for line, ours in replay.Player(server, clients).play(title, HTTP_SCENES[title]):
+        if (line.number in DIFFERS) == replay.is_equal(line.text, ours):
+            differing[line.number] = (line.text, ours)
+    assert not differing, "\n".join(
+        f"line {number} is equal, and listed in DIFFERS: {recorded}"
+        if number in DIFFERS
+        else f"line {number}:\n  recorded: {recorded}\n  ours:     {ours}"
+        for number, (recorded, ours) in differing.items()
+    )
+
+
+def test_every_line_of_the_http_api_and_edges_is_played() -> None:
+    text = replay.PATH.read_text(encoding="utf-8")
+    played = {line.number for steps in HTTP_SCENES.values() for step in steps for line in step}
+    lines = text.partition("\n=== ")[2].split("\n")
+    assert len(played) == sum(1 for line in lines[1:] if line and not line.startswith("=== ")) > 700
+    assert set(DIFFERS) <= played
