@@ -73,7 +73,12 @@ class Client:
         raw = payload.encode() if isinstance(payload, str) else payload
         mask = os.urandom(4)
         size = len(raw)
-        length = bytes((0x80 | size,)) if size < 126 else bytes((0xFE,)) + size.to_bytes(2, "big")
+        if size < 126:
+            length = bytes((0x80 | size,))
+        elif size < 1 << 16:
+            length = bytes((0xFE,)) + size.to_bytes(2, "big")
+        else:
+            length = bytes((0xFF,)) + size.to_bytes(8, "big")
         masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(raw))
         self._writer.write(bytes(((0x80 if fin else 0) | opcode,)) + length + mask + masked)
 
@@ -121,15 +126,15 @@ class Client:
         """Return what comes until the server ends the connection; b"" is a bare TCP EOF."""
         return await soon(self._reader.read())
 
-    async def cut_off(self) -> None:
-        """Return when the connection is gone, without reading."""
+    async def cut_off(self, pause: float = 0.01) -> None:
+        """Return when the connection is gone, without reading: write every so many seconds."""
 
         async def write() -> None:
             with contextlib.suppress(ConnectionError):
                 while True:
                     self.send(b"", PONG)
                     await self._writer.drain()
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(pause)
 
         await soon(write())
 

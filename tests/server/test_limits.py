@@ -26,6 +26,7 @@ from tests.server.clients import (
     Client,
     Clients,
     call,
+    error,
     request,
     soon,
 )
@@ -221,6 +222,72 @@ class TestSlowClients:
         client = await clients.open(server)
         await client.joined("x")
         await publish(server, 2_000)
+        server.drop()
+        await client.cut_off()
+
+
+class TestEndWhileSending:
+    """TCP resets a connection that is closed with something unread, and the client may lose what was written."""
+
+    @pytest.fixture(params=[False, True], ids=["ws", "wss"])
+    async def client(
+        self, clients: Clients, tmp_path: Path, request: pytest.FixtureRequest
+    ) -> AsyncIterator[Client]:
+        certificates = make_certificates(tmp_path)
+        async with ReverbServer(ssl_context=certificates.server if request.param else None) as server:
+            client = await clients.raw(server, ssl_context=certificates.client if request.param else None)
+            await client.greeted()
+            yield client
+
+    @pytest.mark.parametrize("size", [70_000, 400_000])
+    @every_loop
+    async def test_a_message_that_is_too_long(self, client: Client, size: int) -> None:
+        client.send(b"x" * size)
+        assert await client.frame() == (0x80 | CLOSE, b"\x03\xf1Maximum message size exceeded")
+        assert await client.rest() == b""
+
+    @every_loop
+    async def test_more_behind_a_close_frame(self, client: Client) -> None:
+        client.send(b"\x03\xe8", CLOSE)
+        client.send(b"x" * 400_000)
+        assert await client.frame() == (0x80 | CLOSE, b"\x03\xe8")
+        assert await client.rest() == b""
+
+    @every_loop
+    async def test_an_unknown_application(self, server: ReverbServer, clients: Clients) -> None:
+        client = await clients.raw(server, "/app/nope")
+        client.send(b"x" * 400_000)
+        assert await client.text() == error(4001, "Application does not exist")
+        assert await client.rest() == b""
+
+    @every_loop
+    async def test_a_connection_that_is_dropped(self, server: ReverbServer, clients: Clients) -> None:
+        client = await clients.open(server)
+        client.send({"event": "pusher:ping", "data": {"x": "x" * 9_000}})
+        server.drop()
+        assert await client.rest() == b""
+
+    @every_loop
+    async def test_a_request_that_is_too_long(self, server: ReverbServer) -> None:
+        head = b"POST /apps/app-id/events HTTP/1.1\r\nContent-Length: 400000\r\n\r\n"
+        assert (await answer_to(server, head, b"x" * 400_000)).endswith(b"\r\n\r\nPayload too large.")
+
+    @every_loop
+    async def test_a_client_that_does_not_close(
+        self, server: ReverbServer, clients: Clients, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("reverb.server._engine._LINGER", 0.05)
+        client = await clients.open(server)
+        server.drop()
+        assert await client.rest() == b""
+        await client.cut_off(pause=0.2)
+
+    @every_loop
+    async def test_a_client_that_does_not_stop(
+        self, server: ReverbServer, clients: Clients, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("reverb.server._engine.TIMEOUT", 0.5)
+        client = await clients.open(server)
         server.drop()
         await client.cut_off()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import ssl
 from collections import deque
@@ -22,7 +23,9 @@ TIMEOUT: Final = 30.0
 MAX_UNREAD: Final = 64 * 1024 * 1024
 """Bytes that may wait for clients that don't read, for all of them together. Real Reverb has no limit."""
 _LINGER: Final = 1.0
-"""Seconds for a client to take note of an answer that came while it was still sending."""
+"""Seconds of silence after which a client that has been told the end is taken to be done with sending."""
+_LINGER_TLS: Final = 0.1
+"""The same where TCP can't be ended in one direction only, so that the client hears of the end after them."""
 _READ_AT_ONCE: Final = 16 * 1024
 """Bytes of one client that are looked at before it is the others' turn."""
 _CHUNK: Final = 64 * 1024
@@ -145,6 +148,7 @@ class Peer(asyncio.BufferedProtocol):
         self._waiting: deque[bytearray] = deque()
         self._may_write = True
         self._closes_when_read = False
+        self._lingers_until: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -156,6 +160,8 @@ class Peer(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._lingers_until is not None:
+            self._wait_for_silence(self._lingers_until)
         if self.is_closed:
             return
         data = bytes(self._buffer[:nbytes])
@@ -173,8 +179,9 @@ class Peer(asyncio.BufferedProtocol):
             chunk = self._waiting.popleft()
             self._count(-len(chunk))
             self._transport.write(chunk)
-        if self._closes_when_read and not self._waiting:
-            self._transport.close()
+        if self._closes_when_read and self._may_write:
+            # Not now: asyncio is in the middle of writing.
+            asyncio.get_running_loop().call_soon(self._linger)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
@@ -237,8 +244,10 @@ class Peer(asyncio.BufferedProtocol):
         if data is None:
             self._set_timer(TIMEOUT, self.abort)
             self._closes_when_read = True
-            if not self._waiting:
-                self._transport.close()
+            # From now on, resume_writing() means that nothing is left to be written.
+            self._transport.set_write_buffer_limits(0)
+            if self._may_write:
+                self._linger()
         elif self._may_write:
             self._transport.write(data)
         else:
@@ -246,6 +255,29 @@ class Peer(asyncio.BufferedProtocol):
                 self._waiting.append(bytearray())
             self._waiting[-1] += data
             self._count(len(data))
+
+    def _linger(self) -> None:
+        """End the connection towards the client, and take what it sends until it is silent.
+
+        Closed with something unread, TCP would reset the connection, and the client could lose what was written.
+        """
+        if self._transport.is_closing():
+            return
+        if self._transport.can_write_eof():
+            with contextlib.suppress(OSError):  # it is gone already
+                self._transport.write_eof()
+        self._lingers_until = asyncio.get_running_loop().time() + TIMEOUT
+        self._wait_for_silence(self._lingers_until)
+
+    def _wait_for_silence(self, until: float) -> None:
+        linger = _LINGER if self._transport.can_write_eof() else _LINGER_TLS
+        left = until - asyncio.get_running_loop().time()
+        self._set_timer(min(linger, left), self._end)
+
+    def _end(self) -> None:
+        self._lingers_until = None
+        self._set_timer(TIMEOUT, self.abort)
+        self._transport.close()
 
     def _set_timer(self, delay: float, action: Callable[[], None]) -> None:
         self._cancel_timer()
@@ -299,9 +331,4 @@ class Peer(asyncio.BufferedProtocol):
         what = "request" if request is None else f"{request.method} {request.path}"
         self._engine.journal.note(f"answered {what} with {error.status}: {error.text}", failed=True)
         self.write(error.answer())
-        if request is None and self._transport.can_write_eof():
-            # It may be sending still; closing now could take the answer away from it.
-            self._transport.write_eof()
-            self._set_timer(_LINGER, self.close)
-        else:
-            self.close()
+        self.close()
