@@ -169,6 +169,15 @@ class Clients:
         await client.connect(path, headers or {}, request_line)
         return client
 
+    async def by_hand(self, server: ReverbServer, request: str) -> Client:
+        """Send a handshake as it is, and read nothing behind the head of the answer."""
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        client = Client(reader, writer)
+        self._open.append(client)
+        writer.write(request.encode("latin-1"))
+        client.head = (await soon(reader.readuntil(b"\r\n\r\n"))).decode()
+        return client
+
     async def open(self, server: ReverbServer, path: str = "/app/app-key") -> Client:
         client = await self.raw(server, path)
         await client.greeted()

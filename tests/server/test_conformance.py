@@ -383,7 +383,8 @@ async def early_frame(stage: Stage, scene: Scene) -> None:
     recorded = ast.literal_eval(scene.lines[0].strip())
     version = 8 if "version 8" in scene.title else 13
     reader, writer = await asyncio.open_connection(stage.server.host, stage.server.port)
-    head = f"GET /app/app-key HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Version: {version}\r\n\r\n"
+    head = "GET /app/app-key HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    head += f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: {version}\r\n\r\n"
     ping = Client(reader, writer)
     writer.write(head.encode())
     if version == 13:

@@ -157,7 +157,7 @@ class TestRequests:
         assert found[:-1] == [None] * (len(found) - 1)
         assert found[-1] is not None
         assert (found[-1].method, found[-1].path, found[-1].body) == ("POST", "/x", b"hello")
-        assert found[-1].headers == {"content-length": "5", "a": "b"}
+        assert found[-1].headers == {"content-length": ["5"], "a": ["b"]}
 
     def test_reader_reads_a_head_once(self) -> None:
         """Not again for each byte of the body."""

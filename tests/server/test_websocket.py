@@ -27,6 +27,20 @@ from tests.server.clients import (
 )
 
 
+def handshake(first: str = "GET /app/app-key HTTP/1.1", **changes: str | None) -> str:
+    """A good one, but for ``changes`` by the names of headers; None leaves one out, others may be several."""
+    headers: dict[str, str | None] = {
+        "Host": "x",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec_WebSocket_Version": "13",
+        **changes,
+    }
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items() if value is not None]
+    return "\r\n".join([first, *lines, "", ""])
+
+
 @pytest.fixture
 async def client(server: ReverbServer, clients: Clients) -> Client:
     return await clients.open(server)
@@ -100,6 +114,14 @@ class TestOpening:
             (["www.*.com"], "https://www.example.com"),
             (["*.*.example.*"], "https://a.b.example.com"),
             (["*ab*ba*"], "https://abba"),
+            (["example.com"], "https://user@example.com"),
+            (["example.com"], "https://user:password@example.com:8080"),
+            (["example.com"], "//example.com"),
+            (["example.com"], "//example.com:8080/path"),
+            (["example.com"], "example.com:8080"),
+            (["example.com"], "https://example.com:"),
+            (["example.com"], "https://example.com?@evil.com"),
+            (["[::1]"], "http://[::1]:8080"),
         ],
     )
     async def test_allowed_origin(self, clients: Clients, allowed: Sequence[str], origin: str | None) -> None:
@@ -115,6 +137,15 @@ class TestOpening:
             (["example.com"], "https://example.com.evil.com"),
             (["example.com"], "https://exampleXcom"),
             (["example.com"], "example.com"),
+            (["example.com"], "user@example.com"),
+            (["example.com"], "https:example.com"),
+            (["example.com"], "https:/example.com"),
+            (["example.com"], "https://example.com@evil.com"),
+            (["example.com"], "https://example.com:99999"),
+            (["example.com"], "https://example.com:x"),
+            (["example.com"], "///example.com"),
+            (["example.com"], "null"),
+            (["example.com"], "https://"),
             (["*.example.com"], "https://example.com"),
             (["example.*.example.com"], "https://example.com"),
             (["www.*.com"], "https://www.com"),
@@ -143,6 +174,118 @@ class TestOpening:
             two.trigger("x")
             await two.quiet()
             await one.quiet()
+
+
+class TestHandshake:
+    """What a real Reverb answers to handshakes that are none: it refuses them, and goes on as if it had not."""
+
+    GREETING = "connection_established"
+    POSSIBLE = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+
+    @pytest.mark.parametrize(
+        ("sent", "answer"),
+        [
+            (handshake("GET /app/app-key HTTP/1.0"), "505 HTTP Version not supported\r\n"),
+            (handshake("HEAD /app/app-key HTTP/1.1"), "405 Method Not Allowed\r\nAllow: GET\r\n"),
+            (handshake("HEAD /app/app-key HTTP/1.0"), "405 Method Not Allowed\r\nAllow: GET\r\n"),
+            (handshake(Host=None), "400 Bad Request\r\n"),
+            (handshake(Host="x\r\nHost: y"), "400 Bad Request\r\n"),
+            (handshake(Upgrade="h2c"), f"426 Upgrade header MUST be provided\r\n{POSSIBLE}"),
+            (handshake(Upgrade="websocket, h2c"), f"426 Upgrade header MUST be provided\r\n{POSSIBLE}"),
+            (handshake(Connection=None), "400 Connection Upgrade MUST be requested\r\n"),
+            (handshake(Connection="keep-alive"), "400 Connection Upgrade MUST be requested\r\n"),
+            (handshake(Sec_WebSocket_Key=None), "400 Invalid Sec-WebSocket-Key\r\n"),
+            (handshake(Sec_WebSocket_Key=""), "400 Invalid Sec-WebSocket-Key\r\n"),
+            (handshake(Sec_WebSocket_Key="c2hvcnQ="), "400 Invalid Sec-WebSocket-Key\r\n"),
+            (handshake(Sec_WebSocket_Key="\xe9" * 22), "400 Invalid Sec-WebSocket-Key\r\n"),
+            (handshake(Sec_WebSocket_Key="x" * 25), "400 Invalid Sec-WebSocket-Key\r\n"),
+            (handshake(Sec_WebSocket_Version="8"), f"426 Upgrade Required\r\n{POSSIBLE}"),
+            (handshake(Sec_WebSocket_Version=None), f"426 Upgrade Required\r\n{POSSIBLE}"),
+        ],
+    )
+    async def test_refused_and_greeted(
+        self, server: ReverbServer, clients: Clients, sent: str, answer: str
+    ) -> None:
+        client = await clients.by_hand(server, sent)
+        assert client.head == f"HTTP/1.1 {answer}X-Powered-By: Laravel Reverb\r\n\r\n"
+        assert self.GREETING in await client.greeted()
+        assert "subscription_succeeded" in await client.joined("private-x")
+
+    @pytest.mark.parametrize(
+        "sent",
+        [
+            handshake("GET //app/app-key HTTP/1.1"),
+            handshake("GET ////app/app-key?protocol=7 HTTP/1.1"),
+            handshake("GET /app/app-key#x HTTP/1.1"),
+            handshake("GET /app/app-key?protocol=7#x HTTP/1.1"),
+            handshake("GET /app/app-key#x?protocol=7 HTTP/1.1"),
+            handshake("GET /app/app%2Dkey HTTP/1.1"),
+            handshake("get /app/app-key HTTP/1.1"),
+            handshake(Upgrade="WebSocket", Connection="keep-alive, UPGRADE"),
+            handshake(Connection="keep-alive\r\nConnection: Upgrade"),
+            handshake(Host=""),
+        ],
+    )
+    async def test_accepted(self, server: ReverbServer, clients: Clients, sent: str) -> None:
+        client = await clients.by_hand(server, sent)
+        assert client.head == (
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nX-Powered-By: Laravel Reverb\r\n\r\n"
+        )
+        assert self.GREETING in await client.greeted()
+
+    @pytest.mark.parametrize(
+        "sent", [handshake("GET /app/nope HTTP/1.0"), handshake("GET /app/app-key%23x HTTP/1.1", Host=None)]
+    )
+    async def test_refused_twice(self, server: ReverbServer, clients: Clients, sent: str) -> None:
+        client = await clients.by_hand(server, sent)
+        assert client.head.split()[1] in ("505", "400")
+        assert await client.text() == error(4001, "Application does not exist")
+        assert await client.rest() == b""
+
+    @pytest.mark.parametrize(
+        ("sent", "status", "body"),
+        [
+            (
+                handshake("POST /app/app-key HTTP/1.1"),
+                "405 Method Not Allowed\r\nAllow: GET",
+                "Method not allowed.",
+            ),
+            (handshake("PUT /app/nope HTTP/1.0"), "405 Method Not Allowed\r\nAllow: GET", "Method not allowed."),
+            (handshake("OPTIONS //app/x HTTP/1.1"), "405 Method Not Allowed\r\nAllow: GET", "Method not allowed."),
+            ("POST /app/app-key HTTP/1.1\r\n\r\n", "405 Method Not Allowed\r\nAllow: GET", "Method not allowed."),
+            (handshake(Upgrade=None), "500 Internal Server Error", "Internal server error."),
+            (handshake(Upgrade=""), "500 Internal Server Error", "Internal server error."),
+            (
+                handshake("HEAD /app/nope HTTP/1.1", Upgrade=None),
+                "500 Internal Server Error",
+                "Internal server error.",
+            ),
+            (handshake("GET /app/ HTTP/1.1"), "404 Not Found", "Not found."),
+            (handshake("GET /app HTTP/1.1"), "404 Not Found", "Not found."),
+            (handshake("GET /app/app-key/ HTTP/1.1"), "404 Not Found", "Not found."),
+            (handshake("GET /app//app-key HTTP/1.1"), "404 Not Found", "Not found."),
+            (handshake("GET /App/app-key HTTP/1.1"), "404 Not Found", "Not found."),
+            (handshake("POST /app/ HTTP/1.1"), "404 Not Found", "Not found."),
+        ],
+    )
+    async def test_no_handshake(
+        self, server: ReverbServer, clients: Clients, sent: str, status: str, body: str
+    ) -> None:
+        client = await clients.by_hand(server, sent)
+        assert client.head == f"HTTP/1.1 {status}\r\n\r\n"
+        assert await client.rest() == body.encode()
+
+    async def test_the_first_origin_counts(self, clients: Clients) -> None:
+        async with ReverbServer([App(allowed_origins=["example.com"])]) as server:
+            for first, second, answer in (
+                ("https://example.com", "https://evil.com", self.GREETING),
+                ("https://evil.com", "https://example.com", "Origin not allowed"),
+            ):
+                sent = handshake(Origin=f"{first}\r\nOrigin: {second}")
+                client = await clients.by_hand(server, sent)
+                assert client.head.startswith("HTTP/1.1 101 ")
+                assert answer in await client.text()
 
 
 class TestProtocolEvents:
@@ -514,7 +657,7 @@ async def test_a_client_that_is_gone_before_the_answer_is_no_error(
     server: ReverbServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, writer = await asyncio.open_connection(server.host, server.port)
-    writer.write(b"GET /app/app-key HTTP/1.1\r\nUpgrade: websocket\r\n\r\n")
+    writer.write(handshake().encode())
     writer.transport.abort()
     await server.wait_for_connections(0)
     await server.stop()

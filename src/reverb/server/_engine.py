@@ -302,7 +302,9 @@ class Peer(asyncio.BufferedProtocol):
             self._is_answered = True
             self._cancel_timer()
             match = re.fullmatch(f"{re.escape(self._engine.prefix)}/app/([^/]+)", request.path)
-            if match is not None and request.method == "GET":
+            if match is not None and request.method not in ("GET", "HEAD"):
+                raise _http.RequestError(405, "Method not allowed.", Allow="GET")
+            if match is not None:
                 self._open(request, match[1])
             else:
                 channels = {each.app.id: each for each in self._engine.channels}
@@ -312,7 +314,7 @@ class Peer(asyncio.BufferedProtocol):
             self._refuse(request, error)
 
     def _open(self, request: _http.Request, key: str) -> None:
-        if "upgrade" not in request.headers:
+        if not _http.wants_upgrade(request):
             raise _http.RequestError(500)
         self.write(_http.upgrade(request))
         channels = next((each for each in self._engine.channels if each.app.key == key), None)
@@ -324,7 +326,8 @@ class Peer(asyncio.BufferedProtocol):
             self.close()
             return
         self.connection = Connection(channels, self)
-        self.connection.open(request.headers.get("origin"), self._engine.faults.refused)
+        origin, *_ = request.headers.get("origin", [""])
+        self.connection.open(origin, self._engine.faults.refused)
 
     def _refuse(self, request: _http.Request | None, error: _http.RequestError) -> None:
         self._is_answered = True

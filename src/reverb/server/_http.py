@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -40,20 +40,33 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """A whole request. ``headers`` have lower-case names; ``target`` is as sent, ``path`` is decoded."""
+    """A whole request. ``target`` is as sent, ``path`` is decoded, ``version`` is that of HTTP.
+
+    ``headers`` have lower-case names, and their values in the order in which they came.
+    """
 
     method: str
     target: str
-    headers: Mapping[str, str]
+    version: str
+    headers: Mapping[str, Sequence[str]]
     body: bytes
 
     @property
+    def raw_path(self) -> str:
+        """The path as it was sent; Reverb takes slashes at its beginning for one."""
+        return "/" + self._uri.partition("?")[0].lstrip("/")
+
+    @property
     def path(self) -> str:
-        return unquote(self.target.partition("?")[0])
+        return unquote(self.raw_path)
 
     @property
     def query(self) -> dict[str, str]:
-        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
+        return dict(parse_qsl(self._uri.partition("?")[2], keep_blank_values=True))
+
+    @property
+    def _uri(self) -> str:
+        return self.target.partition("#")[0]
 
 
 class RequestReader:
@@ -95,7 +108,8 @@ class RequestReader:
         body = self._received[self._body_at :]
         if length is not None and len(body) < length:
             return None
-        return Request(self._head.method, self._head.target, self._head.headers, bytes(body[:length]))
+        head = self._head
+        return Request(head.method, head.target, head.version, head.headers, bytes(body[:length]))
 
     def _check_size(self, size: int) -> None:
         if size > self._max_size:
@@ -106,22 +120,25 @@ class RequestReader:
 class _Head:
     method: str
     target: str
-    headers: Mapping[str, str]
+    version: str
+    headers: Mapping[str, Sequence[str]]
     content_length: int | None
 
 
 def _parse_head(text: str) -> _Head:
     first, *lines = text.split("\r\n")
-    match = re.fullmatch(r"(\S+) (\S+) HTTP/1\.[01]", first)
+    match = re.fullmatch(r"(\S+) (\S+) HTTP/(1\.[01])", first)
     if match is None:
         raise RequestError(400, "Bad request.")
-    split = [line.partition(":") for line in lines]
-    fields = [(name.strip(" \t").lower(), value.strip(" \t")) for name, _, value in split]
-    headers = dict(fields)
+    headers: dict[str, list[str]] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers.setdefault(name.strip(" \t").lower(), []).append(value.strip(" \t"))
     if "transfer-encoding" in headers:
         raise RequestError(501, "Transfer-Encoding is not supported, send a Content-Length.")
-    lengths = {value for name, value in fields if name == "content-length"}
-    return _Head(match[1], match[2], headers, _content_length(lengths))
+    return _Head(
+        match[1].upper(), match[2], match[3], headers, _content_length(set(headers.get("content-length", ())))
+    )
 
 
 def _content_length(values: set[str]) -> int | None:
@@ -135,17 +152,46 @@ def _content_length(values: set[str]) -> int | None:
     return int(value) if len(value) <= 18 else int("9" * 18)
 
 
+def wants_upgrade(request: Request) -> bool:
+    first, *_ = request.headers.get("upgrade", [""])
+    return first not in ("", "0")
+
+
 def upgrade(request: Request) -> bytes:
-    """Return the answer to a handshake; nothing is negotiated."""
-    if request.headers.get("sec-websocket-version") != "13":
-        # Reverb refuses like this, and then goes on as if it had not.
-        lines = ["426 Upgrade Required", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
-    else:
-        key = request.headers.get("sec-websocket-key", "").encode()
-        accept = base64.b64encode(hashlib.sha1(key + _KEY_SUFFIX, usedforsecurity=False).digest()).decode()
-        lines = ["101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
-        lines.append(f"Sec-WebSocket-Accept: {accept}")
+    """Return the answer to a handshake. Reverb may refuse it, and then goes on as if it had not."""
+    lines = _answer_handshake(request)
     return "\r\n".join([f"HTTP/1.1 {lines[0]}", *lines[1:], "X-Powered-By: Laravel Reverb", "", ""]).encode()
+
+
+def _answer_handshake(request: Request) -> list[str]:
+    """Return the status and the headers: what Reverb's library (Ratchet) checks, in its order and its words.
+
+    Nothing is negotiated.
+    """
+
+    def values(name: str) -> Sequence[str]:
+        return request.headers.get(name, ())
+
+    what_is_possible = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    if request.method != "GET":
+        return ["405 Method Not Allowed", "Allow: GET"]
+    if request.version != "1.1":
+        return ["505 HTTP Version not supported"]
+    if len(values("host")) != 1:
+        return ["400 Bad Request"]
+    if [value.lower() for value in values("upgrade")] != ["websocket"]:
+        return ["426 Upgrade header MUST be provided", *what_is_possible]
+    if "upgrade" not in [each.strip().lower() for value in values("connection") for each in value.split(",")]:
+        return ["400 Connection Upgrade MUST be requested"]
+    key = "".join(values("sec-websocket-key"))
+    # 16 bytes in base64, as PHP decodes it: it skips what does not belong there.
+    if len(values("sec-websocket-key")) != 1 or len(re.findall("[A-Za-z0-9+/]", key)) != 22:
+        return ["400 Invalid Sec-WebSocket-Key"]
+    if values("sec-websocket-version") != ["13"]:
+        return ["426 Upgrade Required", *what_is_possible]
+    digest = hashlib.sha1(key.encode("latin-1") + _KEY_SUFFIX, usedforsecurity=False).digest()
+    accept = f"Sec-WebSocket-Accept: {base64.b64encode(digest).decode()}"
+    return ["101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade", accept]
 
 
 @dataclass(frozen=True)
@@ -201,7 +247,7 @@ def _check(request: Request, params: Mapping[str, str], channels: Mapping[str, C
     signed = {name: value for name, value in query.items() if name not in ("auth_signature", "body_md5")}
     if request.body:
         signed["body_md5"] = hashlib.md5(request.body, usedforsecurity=False).hexdigest()
-    path = request.target.partition("?")[0].removeprefix(prefix)
+    path = request.raw_path.removeprefix(prefix)
     parameters = "&".join(f"{name}={signed[name]}" for name in sorted(signed))
     # Neither the key nor the timestamp is looked at.
     right = hmac_hex(channels[app_id].app.secret, f"{request.method}\n{path}\n{parameters}".encode())

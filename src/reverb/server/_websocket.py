@@ -53,8 +53,11 @@ class Connection:
         if not self._ended:
             self._line.write(encoded)
 
-    def open(self, origin: str | None, refused: int | None = None) -> None:
-        """Greet the client, or refuse it: with the code ``refused``, or as the application wants it."""
+    def open(self, origin: str, refused: int | None = None) -> None:
+        """Greet the client, or refuse it: with the code ``refused``, or as the application wants it.
+
+        ``origin`` is what the client sent as that, or empty.
+        """
         limit = self._app.max_connections
         if refused is not None:
             self._refuse(refused)
@@ -253,12 +256,21 @@ def _required_text(message: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _is_allowed(origin: str | None, allowed: Sequence[str]) -> bool:
-    if "*" in allowed:
-        return True
-    url = re.match(r"[^:/]+://(\[.*?\]|[^:/?#]+)", origin or "")
-    host = url[1] if url else ""
-    return any(_matches(pattern, host) for pattern in allowed)
+def _is_allowed(origin: str, allowed: Sequence[str]) -> bool:
+    return "*" in allowed or any(_matches(pattern, _host_of(origin)) for pattern in allowed)
+
+
+def _host_of(url: str) -> str:
+    """Return the host as PHP's ``parse_url`` finds it, or nothing. A scheme is not needed, if there is a port."""
+    begin = re.match(r"([A-Za-z0-9+.-]+:)?//|(?=[^:?#]+:[0-9]{1,5}(/|$))", url)
+    if begin is None:
+        return ""
+    authority = re.split("[/?#]", url[begin.end() :], maxsplit=1)[0].rpartition("@")[2]
+    if authority.startswith("[") and authority.endswith("]"):
+        return authority
+    host, *port = authority.rsplit(":", 1)
+    number = "".join(port) or "0"
+    return host if re.fullmatch("[0-9]{1,5}", number) and int(number) < 1 << 16 else ""
 
 
 def _matches(pattern: str, host: str) -> bool:
