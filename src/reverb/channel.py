@@ -121,6 +121,7 @@ class PresenceChannel(Channel):
     def members(self) -> dict[str, dict[str, Any]]:
         """Who is here: ``user_info`` by ``user_id``, ourselves included.
 
+        Where several Reverb servers share an application (``REVERB_SCALING_ENABLED``), those on our server.
         Ids are strings and infos are dicts, whatever their senders made them. Up to date before the handlers of
         ``member_added`` and ``member_removed`` run. Each time a new dict; the infos in it are not copied, and are
         those that handlers get, so copy what you mean to change.

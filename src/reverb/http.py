@@ -178,7 +178,7 @@ class ReverbAPI:
         return self._server.convert(request, await self._call(request), ChannelInfo)
 
     async def users(self, name: str) -> list[str]:
-        """Return the ids of the users on a presence channel."""
+        """Return the ids of the users on a presence channel, of all servers where there are several."""
         request = self._server.get(f"/channels/{_rest.quote_name(name)}/users")
         return self._server.convert(request, await self._call(request), _rest.Users).ids()
 
@@ -197,7 +197,8 @@ class ReverbAPI:
 
         Reverb 1.10 takes one connection after another, and answers 500 (:class:`APIError`) at the first that was
         never on a presence channel: what comes behind that one stays. :meth:`users` tells who is still there.
-        With scaling (``REVERB_SCALING_ENABLED``), this request ends its process: don't use it there.
+        With scaling (``REVERB_SCALING_ENABLED``), this request ends the process of each server that holds a
+        connection without a user id: don't use it there.
         """
         await self._call(self._server.post(f"/users/{_rest.quote_name(user_id)}/terminate_connections", b"{}"))
 

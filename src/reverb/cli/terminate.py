@@ -40,8 +40,8 @@ def terminate(
 
     Reverb 1.10 often can't: at the first connection that was never on a presence channel it answers with error
     500, and what comes behind that one stays. So the presence channels are looked at before and after: the exit
-    code is 4 if the user is still there. With scaling, this request ends the process of Reverb 1.10: don't use it
-    there.
+    code is 4 if the user is still there. With scaling, this request ends the process of each Reverb 1.10 that
+    holds a connection without a user id: don't use it there.
     """
     outcome = ask(lambda api: _terminate(api, user), given)
     sentence, is_done = _explain(user, outcome)
