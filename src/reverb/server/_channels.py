@@ -130,6 +130,11 @@ class Channels:
     def get(self, name: str) -> Channel | None:
         return self._channels.get(name)
 
+    def members(self, name: str) -> Collection[Subscriber]:
+        """Return the connections that are subscribed to a channel."""
+        channel = self._channels.get(name)
+        return () if channel is None else channel.members
+
     def subscribers(self) -> list[Subscriber]:
         """Return every connection that is subscribed to something, once."""
         return list(self._joined)

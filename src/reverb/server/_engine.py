@@ -92,6 +92,22 @@ class Engine:
     def drop(self) -> None:
         for connection in self.connections:
             connection.end()
+        self._end_half_open()
+
+    def half_open(self, *, loses_input: bool, loses_output: bool) -> None:
+        """Have the lines of the clients that are there lose what is sent."""
+        for peer in self.peers:
+            if peer.connection is not None:
+                peer.half_open(loses_input=loses_input, loses_output=loses_output)
+
+    def heal(self) -> None:
+        self.faults.heal()
+        self._end_half_open()
+
+    def has_subscriber(self, channel: str) -> bool:
+        """Whether somebody is subscribed whose line is not half open."""
+        found = {member for channels in self.channels for member in channels.members(channel)}
+        return bool(found and found - {peer.connection for peer in self.peers if peer.is_half_open})
 
     def send_raw(self, data: bytes) -> None:
         for connection in self.connections:
@@ -104,6 +120,7 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
         server.close()
+        self._end_half_open()
         lost = [peer.lost for peer in self.peers]
         if self.strict:
             for connection in self.connections:
@@ -114,6 +131,11 @@ class Engine:
         # Not for the server itself: from Python 3.12 on, it waits for clients that stopped in the middle of TLS.
         if lost:
             await asyncio.wait(lost)
+
+    def _end_half_open(self) -> None:
+        for peer in list(self.peers):
+            if peer.is_half_open:
+                peer.disconnect()
 
     def _schedule_look(self) -> None:
         assert self.loop is not None
@@ -150,6 +172,26 @@ class Peer(asyncio.BufferedProtocol):
         self._closes_when_read = False
         self._lingers_until: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._loses_input = False
+        self._loses_output = False
+
+    @property
+    def is_half_open(self) -> bool:
+        """Whether the line loses what is sent, in one direction or both."""
+        return self._loses_input or self._loses_output
+
+    def half_open(self, *, loses_input: bool, loses_output: bool) -> None:
+        """Have the line lose from now on what the client sends, what it is sent, or both: the end, too."""
+        self._loses_input |= loses_input
+        self._loses_output |= loses_output
+        while self._loses_output and self._waiting:
+            self._count(-len(self._waiting.popleft()))
+
+    def disconnect(self) -> None:
+        """End the connection on both sides, half open or not."""
+        if self.connection is not None:
+            self.connection.end()
+        self.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # other event loops have classes of their own
@@ -162,7 +204,7 @@ class Peer(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._lingers_until is not None:
             self._wait_for_silence(self._lingers_until)
-        if self.is_closed:
+        if self.is_closed or self._loses_input:
             return
         data = bytes(self._buffer[:nbytes])
         if self.connection is not None:
@@ -184,15 +226,17 @@ class Peer(asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_soon(self._linger)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.is_closed = True
-        if self.connection is not None:
-            self.connection.end()
         self._cancel_timer()
         for timer, _ in self._delayed:
             timer.cancel()
         self._count(-self.unread)
-        del self._engine.peers[self]
         self.lost.set_result(None)
+        if self._loses_input and not self.is_closed:
+            return  # What the client has done is lost, too: to the server it is still there.
+        self.is_closed = True
+        self._engine.peers.pop(self, None)
+        if self.connection is not None:
+            self.connection.end()
 
     def write(self, data: bytes) -> None:
         if not self._engine.faults.silent:
@@ -200,7 +244,10 @@ class Peer(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         self.is_closed = True
-        self._pass_on(None)
+        if self.lost.done():
+            self._engine.peers.pop(self, None)
+        else:
+            self._pass_on(None)
 
     def abort(self) -> None:
         self._transport.abort()
@@ -241,6 +288,8 @@ class Peer(asyncio.BufferedProtocol):
             self._write_or_close(data)
 
     def _write_or_close(self, data: bytes | None) -> None:
+        if self._loses_output:
+            return
         if data is None:
             self._set_timer(TIMEOUT, self.abort)
             self._closes_when_read = True

@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from ._app import App
 from ._engine import Engine
@@ -128,13 +128,24 @@ class Surface:
         """Lose all that would be sent, and keep the connections, until ``heal()``."""
         self._at_once(lambda: setattr(self._engine.faults, "silent", True))
 
+    def half_open(self, lost: Literal["both", "to_clients", "from_clients"] = "both") -> None:
+        """Lose what is sent on the connections that there are, and keep them open, until ``heal()``.
+
+        What is lost goes to the clients, comes from them, or both; the end of a connection is lost, too. So
+        neither side learns what has become of the other. New connections are as ever.
+        """
+        if lost not in ("both", "to_clients", "from_clients"):
+            raise ValueError(f'lost is {lost!r}, and can be "both", "to_clients" or "from_clients"')
+        loses_input, loses_output = lost != "to_clients", lost != "from_clients"
+        self._at_once(lambda: self._engine.half_open(loses_input=loses_input, loses_output=loses_output))
+
     def delay(self, seconds: float) -> None:
         """Have whatever is sent take so much longer, until ``heal()``."""
         self._at_once(lambda: setattr(self._engine.faults, "delay", seconds))
 
     def heal(self) -> None:
-        """End what ``refuse``, ``deny``, ``silence`` and ``delay`` have begun."""
-        self._at_once(self._engine.faults.heal)
+        """End what ``refuse``, ``deny``, ``silence`` and ``delay`` have begun, and all half-open connections."""
+        self._at_once(self._engine.heal)
 
     def send_raw(self, data: bytes | str) -> None:
         """Send bytes as they are, without a frame, or a text in one, to all connections."""
@@ -145,7 +156,7 @@ class Surface:
         """End all connections and faults, and forget what happened."""
 
         def reset() -> None:
-            self._engine.faults.heal()
+            self._engine.heal()
             self._engine.drop()
             self._engine.journal.clear()
 
@@ -209,7 +220,7 @@ class Surface:
 
     async def _wait_for_subscription(self, channel: str, timeout: float) -> None:
         def found() -> bool | None:
-            return any(channels.get(channel) for channels in self._engine.channels) or None
+            return self._engine.has_subscriber(channel) or None
 
         await self._engine.journal.wait_for(found, f"nobody subscribed to {channel}", timeout)
 
@@ -296,7 +307,10 @@ class ReverbServer(Surface):
         await self._in_its_loop(self._publish(channels, event, data))
 
     async def wait_for_subscription(self, channel: str, timeout: float = TIMEOUT) -> None:
-        """Wait until somebody is subscribed to the channel; raise TimeoutError, which tells what happened."""
+        """Wait until somebody is subscribed to the channel; raise TimeoutError, which tells what happened.
+
+        Subscribers whose connection is half open don't count.
+        """
         await self._in_its_loop(self._wait_for_subscription(channel, timeout))
 
     async def wait_for_event(self, channel: str, event: str, timeout: float = TIMEOUT) -> Event:
