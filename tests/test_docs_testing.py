@@ -37,7 +37,7 @@ def write_files(path: Path, pyproject: str = "") -> int:
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_every_test_runs(pytester: pytest.Pytester, configuration: str) -> None:
     count = write_files(pytester.path, CONFIGURATIONS[configuration])
-    assert count == 7
+    assert count == 8
     result = pytester.runpytest_subprocess(*STRICTLY)
     result.assert_outcomes(passed=count)
 

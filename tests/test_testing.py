@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from reverb import ReverbClient, ReverbConfig
-from reverb.server import ReverbServer
+from reverb import Events, ReverbClient, ReverbConfig
+from reverb.exceptions import SubscriptionError
+from reverb.server import App, RateLimiting, ReverbServer
+from tests.test_dispatch import Recorder
+from tests.watching import until
 
 USE_EVERYTHING = """
 import asyncio, os
@@ -152,6 +156,32 @@ def test_a_session_server_can_be_made_as_good_as_new(pytester: pytest.Pytester) 
     pytester.runpytest_subprocess(*STRICTLY).assert_outcomes(passed=2)
 
 
+def test_the_marker_gives_settings(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os
+        import pytest
+        from reverb.server import App
+
+        pytestmark = pytest.mark.reverb_server([App(key="of-the-file")])
+
+        def test_file(reverb_server, reverb_config):
+            assert reverb_server.app.key == reverb_config.app_key == os.environ["REVERB_APP_KEY"] == "of-the-file"
+
+        @pytest.mark.reverb_server([App(key="of-the-test")], path="/ws")
+        def test_test(reverb_server, reverb_config):
+            assert reverb_config.app_key == "of-the-test"
+            assert reverb_config.path == "/ws"
+
+        @pytest.mark.reverb_server(app=App())
+        def test_wrong(reverb_server): ...
+        """
+    )
+    result = pytester.runpytest_subprocess(*STRICTLY, "--strict-markers")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*unexpected keyword argument 'app'*"])
+
+
 def test_nothing_happens_unless_a_fixture_is_used(tmp_path: Path) -> None:
     tmp_path.joinpath("test_it.py").write_text(
         "import sys\n\ndef test_it():\n"
@@ -186,3 +216,22 @@ async def test_fixtures_here(reverb_client: ReverbClient, reverb_server: ReverbS
 def test_config_here(reverb_config: ReverbConfig, reverb_server: ReverbServer) -> None:
     assert (reverb_config.host, reverb_config.port) == (reverb_server.host, reverb_server.port)
     assert os.environ["REVERB_PORT"] == str(reverb_server.port)
+
+
+@pytest.mark.reverb_server([App(rate_limiting=RateLimiting(enabled=True, max_attempts=3, decay_seconds=0.5))])
+async def test_a_rate_limit_here(reverb_client: ReverbClient, reverb_server: ReverbServer) -> None:
+    """What is beyond the limit is refused; after a loss the client comes back with more than that, at its pace."""
+    for name in ("a", "b", "c"):
+        await reverb_client.subscribe(name)
+    with pytest.raises(SubscriptionError, match="4301"):
+        await reverb_client.subscribe("d")
+    await asyncio.sleep(0.5)  # the limit's own time
+    for name in ("d", "e"):
+        await reverb_client.subscribe(name)
+    back = Recorder()
+    reverb_client.bind(Events.RECONNECTED, back)
+    reverb_server.drop()
+    await back.wait_for(1)
+    await until(lambda: reverb_server.subscriptions.keys() == {"a", "b", "c", "d", "e"})
+    (connection,) = reverb_server.connections
+    assert connection.socket_id == reverb_client.socket_id

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -20,13 +20,15 @@ __all__ = ["reverb_client", "reverb_config", "reverb_server", "reverb_server_ses
 
 
 @pytest.fixture
-def reverb_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ReverbServer]:
+def reverb_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ReverbServer]:
     """A :class:`~reverb.server.ReverbServer`, which the ``REVERB_…`` variables name while the test runs.
 
     It runs in a thread of its own, so that it does not matter how the test is run. Asynchronous tests await its
-    methods, synchronous ones use ``reverb_server.blocking``.
+    methods, synchronous ones use ``reverb_server.blocking``. A test with the marker ``reverb_server`` has a server
+    with the marker's arguments: ``@pytest.mark.reverb_server(path="/ws")``.
     """
-    yield from _serve(monkeypatch)
+    marker = request.node.get_closest_marker("reverb_server")
+    yield from _serve(monkeypatch, *(marker.args if marker else ()), **(marker.kwargs if marker else {}))
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +63,9 @@ def reverb_client(request: pytest.FixtureRequest) -> ReverbClient:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "reverb_server(apps, **settings): arguments for the ReverbServer of the fixture of that name"
+    )
     # In its strict mode, pytest-asyncio wants to be told which fixtures are its own.
     if config.pluginmanager.hasplugin("asyncio"):
         import pytest_asyncio
@@ -86,12 +91,12 @@ async def _reverb_client_asyncio(reverb_config: ReverbConfig) -> AsyncIterator[R
         yield client
 
 
-def _serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[ReverbServer]:
+def _serve(monkeypatch: pytest.MonkeyPatch, *apps: Any, **settings: Any) -> Iterator[ReverbServer]:
     from ._settings import variables_of
     from .config import ReverbConfig
     from .server import ReverbServer
 
-    server = ReverbServer()
+    server = ReverbServer(*apps, **settings)
     with server:
         for variable in variables_of(ReverbConfig):
             monkeypatch.delenv(variable, raising=False)
