@@ -1487,7 +1487,7 @@ def test_after_a_guess_no_refusal_is_sure_until_nothing_is_open() -> None:
 
 def test_behind_a_ping_that_may_never_be_answered_an_error_may_be_a_client_events() -> None:
     answers = Answers()
-    ping = answers.sent_ping()
+    ping = send_ping_that_stays_open(answers)
     answers.sent_silent()
     question = answers.sent_subscribe("a")
     assert answers.refused(INVALID) is None
@@ -1495,12 +1495,26 @@ def test_behind_a_ping_that_may_never_be_answered_an_error_may_be_a_client_event
     assert answers.answered("a") == (question, [], [ping])
 
 
-def test_a_refused_ping_that_was_taken_for_a_client_events_error_does_not_stay_open() -> None:
-    answers = Answers()
+def send_ping_that_stays_open(answers: Answers) -> Question:
+    """Take the refusal of a ping for that of a client event, so that the pong to the next is taken for its own."""
     answers.sent_silent()
     refused, ping = answers.sent_ping(), answers.sent_ping()
     assert answers.refused(RATE_LIMIT) is None
-    assert answers.answered(None) == (refused, [], [])  # which was the answer to the other
+    assert answers.answered(None) == (refused, [], [])
+    assert answers.open_pings
+    return ping
+
+
+@pytest.mark.parametrize("is_given_up_before", [False, True])
+def test_a_refused_ping_that_was_taken_for_a_client_events_error_does_not_stay_open(
+    is_given_up_before: bool,
+) -> None:
+    answers = Answers()
+    if is_given_up_before:
+        answers.sent_subscribe("a").is_overdue = True
+        answers.sent_ping()
+        answers.answered(None)
+    ping = send_ping_that_stays_open(answers)
     question = answers.sent_subscribe("a")
     assert answers.answered("a") == (question, [], [ping])
     assert answers.refused(RATE_LIMIT) is None, "nothing is open that it could be for"

@@ -678,10 +678,10 @@ class Answers:
         """How many questions were asked."""
         self._subscribes: dict[str, Question] = {}
         self._pings: deque[Question] = deque()
-        self._given_up: set[str] = set()
-        """Channels whose answer may be that to an earlier question, which was given up."""
         self._waiting: list[ServerError] = []
         self._silent_sent = False
+        self._is_limited = False
+        """Whether the server has a rate limit, which counts pings: one that is open may have been refused."""
         self._is_guessing = False
         """Whether an error may have been attributed to the wrong question among those that are open, or before."""
         self.is_fenced = False
@@ -720,7 +720,7 @@ class Answers:
 
         Returns the question it answers, or None where nobody asked, the refusals that it brings to light, and the
         questions that it shows will have no answer: a pong those that are overdue, anything else the pings before
-        it. (Where the refusal of a ping was taken for that of something silent, one ping too many is open.)
+        it, if they may be refused. (Where the refusal of a ping was taken for another's, one too many is open.)
         """
         if channel is not None:
             question = self._subscribes.get(channel)
@@ -737,8 +737,7 @@ class Answers:
         unanswered: list[Question] = []
         if channel is None:
             unanswered = [each for each in self._before(question) if each.is_overdue]
-            self._given_up.update(each.channel for each in unanswered if each.channel is not None)
-        elif channel not in self._given_up:
+        elif self._is_limited:
             unanswered = list(takewhile(lambda ping: ping.number < question.number, self._pings))
         for each in unanswered:
             self._close(each)
@@ -751,6 +750,7 @@ class Answers:
         None means that it belongs to something silent, or that it is not known yet (:attr:`wants_fence`).
         """
         self.is_fenced = False
+        self._is_limited |= is_rate_limit(*error)
         if not _may_refuse_channels(error) and SIGNIN not in self._subscribes:
             return None  # without a look at each open question: there may be thousands
         if not any(_may_refuse(error, question) for question in self._open):
