@@ -345,6 +345,7 @@ def test_what_is_wanted_again_is_asked_for_when_the_first_answer_is_there(outcom
         life.ask()
         life.subscriptions.succeeded("a", "which may be the first answer, from before the unsubscribe")
     assert second.results == []
+    assert second.claim.subscription.question is None
     assert life.ask() is second.claim.subscription
     life.subscriptions.succeeded("a", None)
     assert second.results == [None]
@@ -651,6 +652,22 @@ def test_a_lasting_refusal_is_told_at_each_connection_and_not_asked_again_on_thi
         life.connect()
 
 
+def test_of_what_was_refused_for_good_a_passing_refusal_on_the_next_connection_is_not_told() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("private-a", "item")
+    life.ask("private-a")
+    life.subscriptions.errored(UNAUTHORIZED)
+    life.subscriptions.lost()
+    life.connect()
+    life.commands()
+    refuse_for_now(life, "private-a")
+    assert life.kinds() == [Answered, Retry, Settled]
+    life.subscriptions.retry(subscription)
+    life.ask("private-a")
+    life.subscriptions.errored(UNAUTHORIZED)
+    assert life.kinds() == [Answered, Refused]
+
+
 def test_a_lasting_refusal_is_told_although_a_passing_one_was() -> None:
     life = Life()
     subscription = life.subscriptions.want("private-a", "item")
@@ -865,6 +882,51 @@ def test_an_answer_that_came_late_is_not_expected_again() -> None:
     assert caller.results == [None]
 
 
+def test_of_two_answers_that_may_come_late_one_has_come() -> None:
+    life = Life()
+    subscription = unanswered(life)
+    life.subscriptions.retry(subscription)
+    unanswered(life)
+    life.subscriptions.succeeded("a", "late")
+    life.subscriptions.leave("a", LEFT)
+    caller = life.claim()
+    for results in ([], [None]):
+        life.ask()
+        life.subscriptions.succeeded("a", "which may be late the first time")
+        assert caller.results == results
+
+
+@pytest.mark.parametrize("state", [State.WANTED, State.AUTHORIZING, State.SUBSCRIBED])
+def test_a_success_that_comes_late_is_taken_only_for_what_is_refused(state: State) -> None:
+    life = Life()
+    subscription = unanswered(life)
+    life.subscriptions.retry(subscription)
+    if state is State.AUTHORIZING:
+        life.sign()
+    elif state is State.SUBSCRIBED:
+        life.ask()
+        life.subscriptions.succeeded("a", None)
+    life.commands()
+    life.subscriptions.succeeded("a", "late")
+    assert subscription.state is state
+    assert life.commands() == []
+
+
+def test_an_answer_that_may_come_late_is_older_than_each_unsubscribe_since() -> None:
+    life = Life()
+    unanswered(life)
+    life.subscriptions.leave("a", LEFT)
+    subscription = life.subscriptions.want("a", "item")
+    life.ask()
+    life.subscriptions.errored(INVALID)
+    assert Unsubscribe("a") in life.commands()
+    life.subscriptions.retry(subscription)
+    for state in (State.WANTED, State.SUBSCRIBED):
+        life.ask()
+        life.subscriptions.succeeded("a", "which may be late the first time")
+        assert subscription.state is state
+
+
 def test_what_is_left_before_a_success_that_may_be_older_is_unsubscribed() -> None:
     life = Life()
     unanswered(life)
@@ -1003,6 +1065,18 @@ def test_what_a_server_has_shown_to_have_taken_is_not_unsubscribed_again() -> No
     life.subscriptions.errored(RATE_LIMIT)
     life.ping()
     assert Unsubscribe("a") not in life.commands()
+
+
+def test_what_is_wanted_is_unsubscribed_again_as_long_as_it_is_not_asked_for() -> None:
+    life = Life()
+    life.subscriptions.want("presence-a", "item")
+    life.ask("presence-a")
+    life.subscriptions.errored(INVALID)
+    assert Unsubscribe("presence-a") in life.commands()
+    life.answers.sent_silent()
+    life.subscriptions.errored(RATE_LIMIT)
+    life.ping()
+    assert Unsubscribe("presence-a") in life.commands()
 
 
 @pytest.mark.parametrize("is_answered", [False, True])
@@ -1424,6 +1498,7 @@ def test_of_more_errors_than_questions_the_first_are_for_what_is_silent() -> Non
         ([RATE_LIMIT, RATE_LIMIT], True),
         ([INVALID, RATE_LIMIT], False),
         ([RATE_LIMIT, INVALID], False),
+        ([RATE_LIMIT, RATE_LIMIT, INVALID], False),
     ],
 )
 def test_of_more_errors_than_questions_it_is_sure_what_they_agree_on(
@@ -1437,6 +1512,32 @@ def test_of_more_errors_than_questions_it_is_sure_what_they_agree_on(
     answers.sent_ping()
     _, refusals, _ = answers.answered(None)
     assert refusals == [(question, errors[-1], is_sure)]
+
+
+def test_nothing_that_errors_agree_on_is_sure_of_a_question_that_is_overdue() -> None:
+    answers = Answers()
+    answers.sent_silent()
+    question = answers.sent_subscribe("a")
+    question.is_overdue = True
+    for _ in range(2):
+        assert answers.refused(RATE_LIMIT) is None
+    answers.sent_ping()
+    _, refusals, _ = answers.answered(None)
+    assert refusals == [(question, RATE_LIMIT, False)]
+
+
+def test_a_refused_signature_is_never_that_of_something_silent() -> None:
+    answers = Answers()
+    answers.sent_silent()
+    question = answers.sent_subscribe("private-a")
+    assert answers.refused(UNAUTHORIZED) == (question, UNAUTHORIZED, True)
+    answers.sent_silent()
+    question = answers.sent_subscribe("private-a")
+    for error in (RATE_LIMIT, UNAUTHORIZED, RATE_LIMIT):
+        assert answers.refused(error) is None
+    answers.sent_ping()
+    _, refusals, _ = answers.answered(None)
+    assert refusals == [(question, UNAUTHORIZED, False)]
 
 
 def test_of_fewer_errors_than_questions_it_is_not_sure_whose_they_are() -> None:
@@ -1473,12 +1574,17 @@ def test_after_a_guess_no_refusal_is_sure_until_nothing_is_open() -> None:
     answers.sent_silent()
     for name in ("private-a", "private-b", "private-c"):
         answers.sent_subscribe(name)
+    answers.sent_silent()
+    later = answers.sent_subscribe("private-d")
     for error in (INVALID, RATE_LIMIT):
         assert answers.refused(error) is None
     answers.answered("private-b")
     refusal = answers.refused(UNAUTHORIZED)
     assert refusal is not None
     assert not refusal.is_sure
+    assert answers.refused(RATE_LIMIT) is None
+    answers.sent_ping()
+    assert answers.answered(None)[1] == [(later, RATE_LIMIT, False)]
     answers.sent_subscribe("private-a")
     refusal = answers.refused(UNAUTHORIZED)
     assert refusal is not None
@@ -1503,6 +1609,14 @@ def send_ping_that_stays_open(answers: Answers) -> Question:
     assert answers.answered(None) == (refused, [], [])
     assert answers.open_pings
     return ping
+
+
+def test_behind_a_ping_that_will_have_no_pong_no_refusal_is_sure() -> None:
+    answers = Answers()
+    ping = send_ping_that_stays_open(answers)
+    first, _ = answers.sent_subscribe("private-a"), answers.sent_subscribe("private-b")
+    assert answers.refused(RATE_LIMIT) == (ping, RATE_LIMIT, False)  # which was that of the first
+    assert answers.refused(UNAUTHORIZED) == (first, UNAUTHORIZED, False)  # and this that of the second
 
 
 @pytest.mark.parametrize("is_given_up_before", [False, True])
@@ -1545,6 +1659,7 @@ def test_an_error_that_a_ping_cannot_have_may_be_that_of_a_client_event_before_i
     answers.sent_silent()
     ping, question = answers.sent_ping(), answers.sent_subscribe("a")
     assert answers.refused(INVALID) is None
+    assert not answers.wants_fence
     assert answers.answered(None) == (ping, [], [])
     assert answers.answered("a") == (question, [], [])
 
