@@ -1079,6 +1079,22 @@ def test_what_is_wanted_is_unsubscribed_again_as_long_as_it_is_not_asked_for() -
     assert Unsubscribe("presence-a") in life.commands()
 
 
+def test_what_may_not_be_unsubscribed_is_unsubscribed_again_when_it_is_asked_for_in_vain() -> None:
+    life = Life()
+    subscription = life.subscriptions.want("presence-a", "item")
+    life.ask("presence-a")
+    life.subscriptions.errored(INVALID)
+    life.answers.sent_silent()
+    life.subscriptions.errored(RATE_LIMIT)
+    life.subscriptions.retry(subscription)
+    life.ask("presence-a")
+    life.ping()
+    life.commands()
+    life.subscriptions.errored(RATE_LIMIT)
+    life.ping()
+    assert Unsubscribe("presence-a") in life.commands()
+
+
 @pytest.mark.parametrize("is_answered", [False, True])
 def test_what_is_wanted_again_is_not_unsubscribed_again(is_answered: bool) -> None:
     life = Life()

@@ -123,10 +123,6 @@ class _Unanswered:
         self.refusals = 0
         """How many refusals have come that name it and would last."""
 
-    def answered(self) -> None:
-        """One of them has its answer."""
-        self.open = max(0, self.open - 1)
-
 
 # --- what is to be done ----------------------------------------------------------------------------------------
 
@@ -206,14 +202,11 @@ class Subscriptions(Generic[T]):
         """Those of the present connection."""
         self._unanswered: dict[str, _Unanswered] = {}
         """Names that the server left without an answer, on this connection, though it may have subscribed us."""
-        self._left: dict[str, None] = {}
-        """Names that were unsubscribed since the last turn, a pong to a ping from after the turn before, …"""
-        self._left_before: dict[str, None] = {}
-        """… and between that turn and the one before."""
-        self._last_turn = 0
-        """How many questions had been asked at the last turn."""
-        self._is_limited = False
-        """Whether a rate limit, which counts unsubscribes, too, may have refused one of them."""
+        self._left: dict[str, int | None] = {}
+        """Names that were unsubscribed, though the server may have refused that; and how many questions had been
+        asked at the first pong since."""
+        self._doubtful: dict[str, None] = {}
+        """Those of them that a rate limit, which counts unsubscribes, too, may have refused."""
 
     def __iter__(self) -> Iterator[Subscription[T]]:
         return iter(list(self._wanted.values()))
@@ -306,7 +299,8 @@ class Subscriptions(Generic[T]):
         self._answers = None
         self._unsettled = set()
         self._unanswered.clear()
-        self._left, self._left_before, self._last_turn, self._is_limited = {}, {}, 0, False
+        self._left.clear()
+        self._doubtful.clear()
         for leaving in self._leaving.values():
             leaving.question = None
             leaving.state = State.GONE
@@ -385,23 +379,21 @@ class Subscriptions(Generic[T]):
 
     def succeeded(self, name: str, answer: Any) -> None:
         """It has confirmed a subscription, or a sign-in."""
-        question = self._settle_question(name)
+        question = self._take_answer(name)
         if question is None:
             self._succeeded_late(name, answer)
             return
-        self.commands.append(Answered(question, None))
-        subscription = question.subject
+        subscription = self._close(question, None)
         if subscription is None:
             return
-        if self._may_predate_unsubscribe(name) and subscription.state is State.ASKED:
-            subscription.question = None
+        if subscription.state is State.ASKED and self._may_predate_unsubscribe(name):
             self._want(subscription)
         else:
             self._confirm(subscription, answer)
 
     def rejected(self, name: str, error: ServerError) -> bool:
         """It has refused a subscription by name; return whether one was asked for."""
-        question = self._settle_question(name)
+        question = self._take_answer(name)
         if question is not None:
             may_last = self._may_last(name, error)
             self._take_refusal(Refusal(question, error, is_sure=True), may_last=may_last)
@@ -411,7 +403,9 @@ class Subscriptions(Generic[T]):
         """It has sent an error that names nothing; return whether a question is known that it answers."""
         if self._answers is None:
             return False
-        self._is_limited |= is_rate_limit(*error)
+        if is_rate_limit(*error):
+            self._doubtful.update(dict.fromkeys(self._left))
+            self._left.clear()
         refusal = self._answers.refused(error)
         if refusal is not None:
             self._take_refusal(refusal, may_last=refusal.is_sure)
@@ -421,15 +415,18 @@ class Subscriptions(Generic[T]):
 
     def ponged(self) -> None:
         """It has answered a ping."""
-        question = self._settle_question(None)
+        question = self._take_answer(None)
         if question is None or self._answers is None:
             return
-        self.commands.append(Answered(question, None))
-        if question.number > self._last_turn:
-            self._last_turn = self._answers.asked
-            self._unsubscribe_again()
+        self._close(question, None)
+        for name, asked in list(self._left.items()):
+            if asked is None:  # the ping may be from before the unsubscribe
+                self._left[name] = self._answers.asked
+            elif question.number > asked:
+                del self._left[name]
+        self._unsubscribe_again()
 
-    def _settle_question(self, name: str | None) -> Question | None:
+    def _take_answer(self, name: str | None) -> Question | None:
         if self._answers is None:
             return None
         question, refusals, unanswered = self._answers.answered(name)
@@ -439,10 +436,16 @@ class Subscriptions(Generic[T]):
             self._give_up_question(each)
         return question
 
+    def _close(self, question: Question, error: ServerError | None) -> Subscription[T] | None:
+        """A question has its answer, or will never have one; return the subscription that it is about."""
+        self.commands.append(Answered(question, error))
+        if question.subject is not None:
+            question.subject.question = None
+        return question.subject
+
     def _take_refusal(self, refusal: Refusal, *, may_last: bool) -> None:
         question, error, is_sure = refusal
-        self.commands.append(Answered(question, error))
-        subscription = question.subject
+        subscription = self._close(question, error)
         if subscription is None:
             return
         is_leaving = subscription.state is State.LEAVING
@@ -456,7 +459,6 @@ class Subscriptions(Generic[T]):
             self._refuse(subscription, self._explain(subscription.name, error), may_last=may_last)
 
     def _confirm(self, subscription: Subscription[T], answer: Any) -> None:
-        subscription.question = None
         if subscription.state is State.LEAVING:
             self._unsubscribe(subscription.name)
             self._end_leaving(subscription)
@@ -470,10 +472,11 @@ class Subscriptions(Generic[T]):
 
     def _succeeded_late(self, name: str, answer: Any) -> None:
         """Take the answer to a question that the server had left open for too long."""
-        if name not in self._unanswered:
+        unanswered = self._unanswered.get(name)
+        if unanswered is None:
             return
         is_void = self._may_predate_unsubscribe(name)
-        self._unanswered[name].answered()
+        unanswered.open = max(0, unanswered.open - 1)
         found = self._wanted.get(name)
         if found is None or found.state is State.REJECTED:
             self._unsubscribe(name)
@@ -502,8 +505,7 @@ class Subscriptions(Generic[T]):
 
     def _give_up_question(self, question: Question) -> None:
         error = ServerError(None, "it did not answer")
-        self.commands.append(Answered(question, error))
-        subscription = question.subject
+        subscription = self._close(question, error)
         if subscription is None:
             return
         self._unanswered.setdefault(subscription.name, _Unanswered()).open += 1
@@ -511,7 +513,6 @@ class Subscriptions(Generic[T]):
             self._unsubscribe(subscription.name)
             self._end_leaving(subscription)
             return
-        subscription.question = None
         if subscription.is_awaited:
             self._want(subscription)  # by callers who came when it was overdue already
         else:
@@ -526,12 +527,13 @@ class Subscriptions(Generic[T]):
             self._unanswered[name].void = self._unanswered[name].open
 
     def _unsubscribe_again(self) -> None:
-        """Unsubscribe again what the rate limit may have refused, but not what was left two times before."""
-        doubtful = [*self._left_before, *self._left] if self._is_limited else []
-        self._left_before, self._left, self._is_limited = self._left, {}, False
+        """Unsubscribe again what the rate limit may have refused, except what is subscribed."""
+        doubtful, self._doubtful = self._doubtful, {}
         for name in doubtful:
             found = self._wanted.get(name)
-            if found is None or found.state not in (State.ASKED, State.SUBSCRIBED):
+            if found is not None and found.state is State.ASKED:
+                self._doubtful[name] = None
+            elif found is None or not found.is_subscribed:
                 self._unsubscribe(name)
 
     def _want(self, subscription: Subscription[T]) -> None:
@@ -542,7 +544,6 @@ class Subscriptions(Generic[T]):
         self._queue[subscription] = None
 
     def _refuse(self, subscription: Subscription[T], error: ReverbError, *, may_last: bool = True) -> None:
-        subscription.question = None
         subscription.state = State.REFUSED
         self._resolve_all(subscription, error)
         if not subscription.is_wanted:
@@ -587,7 +588,6 @@ class Subscriptions(Generic[T]):
         self._settle(subscription)
 
     def _end_leaving(self, subscription: Subscription[T]) -> None:
-        subscription.question = None
         subscription.state = State.GONE
         self._leaving.pop(subscription.name, None)
         successor = self._wanted.get(subscription.name)
