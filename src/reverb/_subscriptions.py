@@ -12,13 +12,29 @@ A subscription goes through these states on each connection::
        ├── retry() ──  REFUSED, for a passing reason  ◄────┤
        └── next connection ──  REJECTED, for a lasting one ◄┘
 
-It is kept for as long as somebody wants it: callers who wait (their claims), or the program that was given the
-channel. When the last of them is gone, a subscription in ASKED is LEAVING until the server's answer is there,
-because only then it is known what the server has to undo; and its name is not asked for again before that. In all
-other states it is GONE at once. A connection that ends takes everything back to WANTED.
+The rules:
 
-Where it is only guessed what the server has answered, that is done which is right in any case: what was refused is
-unsubscribed as well, and tried again; what was confirmed, maybe before it was unsubscribed, is asked for again.
+1. *Wanted.* A subscription is kept for as long as somebody wants it: callers who wait (their claims), or the
+   program that was given the channel. A connection that ends takes it back to WANTED.
+2. *Left.* When nobody wants it any more it is GONE at once, and unsubscribed if it was SUBSCRIBED. But in ASKED
+   it is LEAVING until the server's answer is there, because only then it is known what the server has to undo;
+   and its name is not asked for again before that.
+3. *Refused.* Who waits gets the error. What the program has is tried again: after a delay, or on the next
+   connection if the reason lasts (:func:`is_lasting`). In both cases a new caller has it tried at once. "Invalid
+   message" may leave us a member all the same, so that is unsubscribed as well.
+4. *Which question.* Reverb's errors name no channel: :class:`Answers` finds out which question one belongs to,
+   and says whether that is sure. A ping, the ``Fence``, brings about what it needs to know.
+5. *Overdue.* When the server does not answer in time, who waits gets an error, and a ping is sent. The question
+   is given up if the pong comes first: a server that answers in order, as Reverb does, will never answer it.
+   What is wanted still is asked for again.
+6. *Unanswered.* But soketi, which answers out of order, may answer what was given up. So a name with such a
+   question is unsubscribed also where we know of no success: when it is left, or refused for good.
+7. *Guesses.* Where it is not sure what was answered, that is done which is right in any case. What was refused
+   is unsubscribed as well, and tried again. A success that may be older than our last unsubscribe means nothing:
+   the channel is asked for again. A refusal that may be an older question's does not last.
+8. *Doubtful.* A rate limit refuses unsubscribes, too. What it may have refused is unsubscribed again at the next
+   pong, unless it is subscribed again by then.
+9. *Settled.* When all that was wanted at the start of a connection has come to something, that is said once.
 """
 
 from __future__ import annotations
