@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,14 +29,13 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> tuple[str, float]
     """
     environment = {**os.environ, **(env or {})}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    before = os.times()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     finished = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
-    after = os.times()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if finished.returncode:
         last = finished.stderr.strip().splitlines()[-1:] or ["no word why"]
         raise WorkerError(f"python {' '.join(arguments)}: {last[0]}")
-    took = after.children_user - before.children_user + after.children_system - before.children_system
-    return finished.stdout, took
+    return finished.stdout, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 # --- starting --------------------------------------------------------------------------------------------------

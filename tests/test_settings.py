@@ -19,7 +19,7 @@ from reverb._checks import text, whole
 from reverb._settings import Checked, Found, SecretStr, look_up, setting, variables_of
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Colours(Checked):
     ALTERNATIVES = {"paint": "dye"}  # noqa: RUF012
 

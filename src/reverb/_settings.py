@@ -1,6 +1,6 @@
 """Settings in general: frozen data that is checked when it is made, and where each setting is looked up.
 
-A class of settings is a frozen dataclass without an ``__init__`` of its own, whose fields are made by
+A class of settings is a frozen dataclass with the methods of :class:`Checked`, whose fields are made by
 :func:`setting`. Making one reads nothing, :meth:`Checked.from_env` does. All that is missing or wrong is told at
 once. Secrets are in no message, no ``repr``, and no frame that an exception keeps (error reporters send those).
 """
@@ -113,6 +113,14 @@ class Checked:
             if each.hint:
                 getLogger(__name__).warning("%s %s", where(name, each), each.hint)
         return made
+
+    # All that dataclass could write as well, but would compile at each start.
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.__dict__.values()))
 
     def __repr__(self) -> str:  # one that works where something is missing, too
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"

@@ -45,6 +45,8 @@ from enum import Enum
 from itertools import takewhile
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import msgspec
+
 from ._protocol import (
     INVALID_MESSAGE,
     SIGNIN,
@@ -143,14 +145,14 @@ class _Unanswered:
 # --- what is to be done ----------------------------------------------------------------------------------------
 
 
-class Confirmed(NamedTuple):
+class Confirmed(msgspec.Struct, frozen=True):
     """The server has subscribed us; ``answer`` is what it said, as it was handed in."""
 
     subscription: Subscription[Any]
     answer: Any
 
 
-class Refused(NamedTuple):
+class Refused(msgspec.Struct, frozen=True):
     """A channel that the program was given, or is about to be, is refused, and it does not know yet."""
 
     subscription: Subscription[Any]
@@ -158,43 +160,43 @@ class Refused(NamedTuple):
     is_lasting: bool
 
 
-class Retry(NamedTuple):
+class Retry(msgspec.Struct, frozen=True):
     """Call :meth:`Subscriptions.retry` after a delay, which grows with the ``attempts``."""
 
     subscription: Subscription[Any]
     error: ReverbError
 
 
-class Withdrawn(NamedTuple):
+class Withdrawn(msgspec.Struct, frozen=True):
     """Nobody wants it any more: stop signing for it."""
 
     subscription: Subscription[Any]
 
 
-class Forgotten(NamedTuple):
+class Forgotten(msgspec.Struct, frozen=True):
     """Nobody wants it any more: let go of what was kept for it."""
 
     subscription: Subscription[Any]
 
 
-class Unsubscribe(NamedTuple):
+class Unsubscribe(msgspec.Struct, frozen=True):
     """Tell the server that we leave a channel."""
 
     name: str
 
 
-class Fence(NamedTuple):
+class Fence(msgspec.Struct, frozen=True):
     """Send a ping: its answer settles what the server has left open."""
 
 
-class Answered(NamedTuple):
+class Answered(msgspec.Struct, frozen=True):
     """A question has its answer, or will never have one; ``error`` is None for a good one."""
 
     question: Question
     error: ServerError | None
 
 
-class Settled(NamedTuple):
+class Settled(msgspec.Struct, frozen=True):
     """All that was wanted when the connection was made is subscribed, refused, or overdue."""
 
 

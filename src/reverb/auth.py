@@ -16,7 +16,6 @@ import re
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import import_module
 from time import monotonic
@@ -58,8 +57,7 @@ _MAX_ANSWER_SIZE = 1024 * 1024
 """Bytes of an endpoint's answer. An authorisation has some hundred, and what is known of a member."""
 
 
-@dataclass(frozen=True)
-class ChannelAuth:
+class ChannelAuth(msgspec.Struct, frozen=True):
     """What a server wants to see before it lets a connection into a private or presence channel.
 
     ``auth`` is ``KEY:SIGNATURE``. ``channel_data`` is the JSON text that the signature covers (presence channels);
@@ -67,18 +65,23 @@ class ChannelAuth:
     shows in the repr.
     """
 
-    auth: str = field(repr=False)
-    channel_data: str | None = field(default=None, repr=False)
-    shared_secret: str | None = field(default=None, repr=False)
+    auth: str
+    channel_data: str | None = None
+    shared_secret: str | None = None
+
+    def __repr__(self) -> str:
+        return "ChannelAuth()"
 
 
-@dataclass(frozen=True)
-class UserAuth:
+class UserAuth(msgspec.Struct, frozen=True):
     """What a server wants to see before it takes a connection for a user's: ``user_data`` is the JSON text that
     the signature in ``auth`` covers. Neither shows in the repr."""
 
-    auth: str = field(repr=False)
-    user_data: str = field(repr=False)
+    auth: str
+    user_data: str
+
+    def __repr__(self) -> str:
+        return "UserAuth()"
 
 
 Authorizer = Callable[[str, str], Awaitable[ChannelAuth]]
@@ -415,11 +418,13 @@ class _Content:
         self.body: dict[str, Any] = {}
 
 
-@dataclass(frozen=True)
-class _HTTPAnswer:
+class _HTTPAnswer(msgspec.Struct):
     status: int
-    body: bytes = field(repr=False)
+    body: bytes
     flaw: str | None
+
+    def __repr__(self) -> str:
+        return f"<HTTP answer {self.status}>"
 
 
 class _Shared:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, overload
 
-from . import _protocol, _run, _systemd
+from . import _protocol, _run
 from ._authorizations import authenticator
 from ._binding import Binding, Handler
 from ._core import Core
@@ -115,6 +115,8 @@ class ReverbClient(Bindable):
         """
         if self._core.dispatcher.is_handler():
             raise RuntimeError("listen() waits for disconnect(), which waits for handlers: don't call it in one")
+        from . import _systemd  # not all programs listen
+
         async with _systemd.service(self._core):
             await self._core.supervisor.wait_ended()
 

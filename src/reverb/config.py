@@ -93,7 +93,7 @@ def _path(value: Any) -> str:
 # --- the settings ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Credentials(Checked):
     """What an application is known by, and signs with: all that a backend needs to authorise others.
 
@@ -124,7 +124,7 @@ class Credentials(Checked):
         ) -> Self: ...
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class ReverbConfig(Credentials):
     """Where the server is, who we are to it, and how patient to be.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 __all__ = ["Stats"]
 
 
-@dataclass(frozen=True)
-class Stats:
+class Stats(msgspec.Struct, frozen=True):
     """What a client counted until :attr:`ReverbClient.stats` was read, over all its connections.
 
     Events are those of channels and those without one, the client's own (``reverb:…``) among them. Bytes are those

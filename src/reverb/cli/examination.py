@@ -83,7 +83,7 @@ class _PassedOver(_Skipped):
     """A step without a result of its own, which holds up no other."""
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class _ServersOwn(Checked):
     """Settings of the server, which are here, too, where Laravel's ``.env`` is taken as it is."""
 

@@ -22,7 +22,7 @@ from .view import OutputConsole, View
 __all__ = ["serve"]
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class ServerSettings(Checked):
     """The variables of Laravel's ``config/reverb.php``, with its defaults; but on the loopback interface."""
 
