@@ -221,6 +221,50 @@ class TestPresence:
         assert join(channels, a, self.NAME, user("2")) == [members(self.NAME, 2, '["2","9"]', '{"2":null,"9":[]}')]
         assert watcher.heard() == [added(self.NAME, '{"user_id":"2","user_info":null}')]
 
+    @pytest.mark.parametrize(
+        ("first", "second", "count", "ids", "infos"),
+        [
+            # true is equal to any text
+            ('"w"', "true", 1, '["w"]', '{"w":[]}'),
+            ("true", '"w"', 1, "[true]", '{"1":[]}'),
+            ('"w"', '""', 2, '["w",""]', '{"w":[],"":[]}'),
+            # Numbers in texts are compared as numbers.
+            ('"7"', '"007"', 1, '["7"]', '{"7":[]}'),
+            ("7", '"7.0"', 1, "[7]", '{"7":[]}'),
+            # Two users, and one key for both
+            ("1.5", "1.25", 2, "[1.5,1.25]", '{"1":[]}'),
+            ("0.5", '"x"', 2, '[0.5,"x"]', '{"0":[],"x":[]}'),
+            ("12345678901234567890", "1", 2, "[1.2345678901234567e+19,1]", '{"-6101065172474984448":[],"1":[]}'),
+            ("-0.0", '"x"', 2, '[-0,"x"]', '{"0":[],"x":[]}'),
+        ],
+    )
+    def test_odd_ids(self, channels: Channels, first: str, second: str, count: int, ids: str, infos: str) -> None:
+        join(channels, Listener("1.1"), self.NAME, f'{{"user_id":{first},"user_info":{{}}}}')
+        assert join(channels, Listener("1.2"), self.NAME, f'{{"user_id":{second},"user_info":{{}}}}') == [
+            members(self.NAME, count, ids, infos)
+        ]
+
+    def test_same_number_in_another_form_is_nobody_new(self, channels: Channels) -> None:
+        watcher, one, two = Listener("1.1"), Listener("1.2"), Listener("1.3")
+        join(channels, watcher, self.NAME, user("w"))
+        for each, user_id in ((one, "7"), (two, "007")):
+            join(channels, each, self.NAME, user(user_id))
+        assert watcher.heard() == [added(self.NAME, '{"user_id":"7","user_info":null}')]
+        channels.unsubscribe(one, self.NAME)
+        assert watcher.heard() == []
+        channels.unsubscribe(two, self.NAME)
+        assert watcher.heard() == [removed(self.NAME, '"007"')]
+
+    def test_infinite_number(self, channels: Channels) -> None:
+        """PHP can't write what it has read."""
+        watcher = Listener("1.1")
+        join(channels, watcher, self.NAME, user("w"))
+        data = '{"user_id":"1","user_info":1e400}'
+        succeeded = {"event": "pusher_internal:subscription_succeeded", "channel": self.NAME}
+        assert [json.loads(text) for text in join(channels, Listener("1.2"), self.NAME, data)] == [succeeded]
+        message = {"event": "pusher_internal:member_added", "data": False, "channel": self.NAME}
+        assert [json.loads(text) for text in watcher.heard()] == [message]
+
 
 class TestEvents:
     def test_are_encoded_once(self, channels: Channels) -> None:
@@ -281,8 +325,8 @@ def test_leaving_does_not_look_at_the_channels_of_others() -> None:
     def measure(others: int) -> float:
         channels = Channels(App(), Journal())
         for number in range(others):
-            channels.subscribe(Listener(), f"channel-{number}", "", "")
-        leaving = [Listener() for _ in range(500)]
+            channels.subscribe(Listener(f"1.{number}"), f"channel-{number}", "", "")
+        leaving = [Listener(f"2.{number}") for number in range(500)]
         for listener in leaving:
             channels.subscribe(listener, "x", "", "")
         begin = time.process_time()

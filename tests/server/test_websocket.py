@@ -453,6 +453,10 @@ class TestClientEvents:
             (',"data":"null"', "null"),
             (',"data":{"0":"a","1":"b"}', '["a","b"]'),
             (',"data":{"1.0":1.0}', '{"1.0":1}'),
+            (',"data":[12345678901234567890,1e20,1.5e-9,-0.0]', "[1.2345678901234567e+19,1.0e+20,1.5e-9,-0]"),
+            (',"data":""', '""'),
+            (',"data":" "', '" "'),
+            (r',"data":"\"\""', '""'),
             (',"data":{},"foo":1,"user_id":"evil"', "[]"),
         ],
     )
@@ -462,12 +466,19 @@ class TestClientEvents:
         await one.quiet()
         assert await other.text() == f'{{"event":"client-hi","channel":"private-x","data":{received}}}'
 
-    @pytest.mark.parametrize("data", ['"plain"', '"5"', "5", "true", '""'])
+    @pytest.mark.parametrize("data", ['"plain"', '"5"', "5", "true", '"\\u00a0"'])
     async def test_single_value(self, pair: tuple[Client, Client], data: str) -> None:
         one, other = pair
         one.trigger("private-x", data)
         assert await one.text() == INVALID
         await other.quiet()
+
+    async def test_infinite(self, pair: tuple[Client, Client]) -> None:
+        """PHP can't write what it has read: an empty frame."""
+        one, other = pair
+        one.trigger("private-x", '{"a":1E400}')
+        await one.quiet()
+        assert await other.text() == ""
 
     async def test_too_deep(self, pair: tuple[Client, Client]) -> None:
         one, other = pair

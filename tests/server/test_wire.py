@@ -1,13 +1,25 @@
 from __future__ import annotations
 
+import itertools
+import json
 from typing import Any
 
 import pytest
 
-from reverb.server._wire import decode, encode, php_array, php_string, php_true
+from reverb.server._wire import (
+    decode,
+    encode,
+    php_array,
+    php_comparable,
+    php_encode,
+    php_equals,
+    php_key,
+    php_string,
+    php_true,
+)
 
 
-@pytest.mark.parametrize("text", ["", "{nope", "NaN", "[1e999]", '"\\ud800"', '"\\udc00"', "[" * 5000])
+@pytest.mark.parametrize("text", ["", "{nope", "NaN", "Infinity", '"\\ud800"', '"\\udc00"', "[" * 5000])
 def test_decode_refuses_what_php_refuses(text: str) -> None:
     with pytest.raises(ValueError, match="not JSON"):
         decode(text)
@@ -37,16 +49,136 @@ def test_php_array(value: Any, made: Any) -> None:
     assert php_array(value) == made
 
 
-def test_php_writes_whole_floats_without_a_fraction() -> None:
-    assert encode(php_array([1.0, -2.0, 1e300])) == "[1,-2,1e+300]"
+@pytest.mark.parametrize(
+    ("sent", "written"),
+    [
+        ("1.0", "1"),
+        ("-2.0", "-2"),
+        ("-0", "0"),
+        ("-0.0", "-0"),
+        ("0.1", "0.1"),
+        ("2.50", "2.5"),
+        ("1e3", "1000"),
+        ("0.0001", "0.0001"),
+        ("0.00012", "0.00012"),
+        ("0.00001", "1.0e-5"),
+        ("-1.5e-9", "-1.5e-9"),
+        ("1e-100", "1.0e-100"),
+        ("1e16", "10000000000000000"),
+        ("12345678901234567.0", "12345678901234568"),
+        ("90071992547409950.0", "90071992547409950"),
+        ("1e17", "1.0e+17"),
+        ("1e300", "1.0e+300"),
+        ("1.7976931348623157e308", "1.7976931348623157e+308"),
+        ("9223372036854775807", "9223372036854775807"),
+        ("9223372036854775808", "9.223372036854776e+18"),
+        ("-9223372036854775808", "-9223372036854775808"),
+        ("-9223372036854775809", "-9.223372036854776e+18"),
+        ("12345678901234567890", "1.2345678901234567e+19"),
+        ("1" + "0" * 30, "1.0e+30"),
+    ],
+)
+def test_php_writes_numbers(sent: str, written: str) -> None:
+    assert php_encode(decode(sent)) == written
+    assert php_encode(decode(f'{{"a":[{sent}]}}')) == f'{{"a":[{written}]}}'
+
+
+@pytest.mark.parametrize("number", ["1E400", "-1e999", "1" + "0" * 400, "-1" + "0" * 400])
+def test_php_does_not_write_what_is_infinite(number: str) -> None:
+    assert php_encode(decode(f'{{"a":[{number}]}}')) is False
+
+
+@pytest.mark.parametrize(
+    "value", ["", 'é/"\\\n\0', [], {}, [[], {}], {"": None, "a/b": [True, False, 1, "x"]}, {"a": {"b": {"c": []}}}]
+)
+def test_php_writes_the_rest_as_json_encode(value: Any) -> None:
+    assert php_encode(value) == encode(value)
+    assert json.loads(encode(value)) == value
 
 
 @pytest.mark.parametrize(
     ("value", "made"),
-    [("x", "x"), (5, "5"), (5.0, "5"), (1.5, "1.5"), (True, "1"), (False, ""), (None, "")],
+    [
+        ("x", "x"),
+        (5, "5"),
+        (5.0, "5"),
+        (1.5, "1.5"),
+        (0.1 + 0.2, "0.3"),
+        (12345678901.2345678, "12345678901.235"),
+        (1e14, "1.0E+14"),
+        (-0.0, "-0"),
+        (1.5e-9, "1.5E-9"),
+        (1 << 70, "1.1805916207174E+21"),
+        (float("inf"), "INF"),
+        (float("-inf"), "-INF"),
+        (True, "1"),
+        (False, ""),
+        (None, ""),
+    ],
 )
 def test_php_string(value: Any, made: str) -> None:
     assert php_string(value) == made
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        ("x", "x"),
+        ("1.0", "1.0"),
+        (5, "5"),
+        (1.5, "1"),
+        (-1.5, "-1"),
+        (9999999999999999999, "-8446744073709551616"),
+        (float("inf"), "0"),
+        (True, "1"),
+        (False, "0"),
+        (None, ""),
+    ],
+)
+def test_php_key(value: Any, key: str) -> None:
+    assert php_key(value) == key
+
+
+class TestEquality:
+    """What PHP 8 finds equal with ``==``."""
+
+    SAME: tuple[tuple[Any, ...], ...] = (
+        (1, 1.0, "1", "1.0", " 1", "01", "1e0", "+1 "),
+        (0, 0.0, -0.0, "0", "0.0", "-0"),
+        (1000, "1e3", "1000"),
+        (1.5, "1.5", "15e-1"),
+        (9223372036854775807, "9223372036854775807"),
+        ("a",),
+        ("A",),
+        ("a b",),
+        ("1_000",),
+        ("9999999999999999999",),
+        ("9999999999999999998",),
+        ("1e999",),
+        ("1e998",),
+        ("",),
+        (" ",),
+    )
+    """Values that are equal to those beside them, and to no other but true, false and null."""
+    VALUES = (*itertools.chain(*SAME), True, False, None)
+
+    def equal(self, one: Any, other: Any) -> bool:
+        for value, swapped in ((one, other), (other, one)):
+            if isinstance(value, bool):
+                return php_true(value) == php_true(swapped)
+            if value is None:
+                return swapped is None or (isinstance(swapped, str) and not swapped) or swapped == 0
+        return any(one in same and other in same for same in self.SAME)
+
+    @pytest.mark.parametrize("one", VALUES, ids=repr)
+    def test_is_symmetrical(self, one: Any) -> None:
+        for other in self.VALUES:
+            (names, equals), (other_names, other_equals) = php_equals(one), php_equals(other)
+            equal = not names.isdisjoint(other_equals)
+            assert equal == (not other_names.isdisjoint(equals)) == self.equal(one, other), (one, other)
+
+    def test_of_texts(self) -> None:
+        assert php_comparable("007") == php_comparable("7") != php_comparable("7a")
 
 
 @pytest.mark.parametrize("value", [{}, [1]])

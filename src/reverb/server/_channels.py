@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from typing import Any, Protocol
 
 from ..auth import hmac_hex
@@ -11,7 +12,7 @@ from ..exceptions import AuthenticationError
 from ._app import App
 from ._frames import text_frame
 from ._journal import Event, Journal, parsed
-from ._wire import decode, encode, php_array, php_string, php_true
+from ._wire import decode, php_array, php_comparable, php_encode, php_equals, php_key, php_string, php_true
 
 
 class Subscriber(Protocol):
@@ -42,11 +43,15 @@ class Channel:
         # Reverb asks for the dash in some of the prefixes only.
         self.is_presence = name.startswith("presence")
         self.is_cache = name.startswith(("cache", "private-cache-", "presence-cache-"))
+        self._connections: Counter[Hashable] = Counter()  # by user
 
     def join(self, subscriber: Subscriber, user: dict[str, Any]) -> None:
         """Add a connection, or give it another user, and tell the others of a presence channel."""
         is_new = self.is_presence and not self._has_user(user.get("user_id"))
+        if subscriber in self.members:
+            self._count(self.members[subscriber], -1)
         self.members[subscriber] = user
+        self._count(user, 1)
         if is_new:
             added = {name: php_array(value) for name, value in user.items()}
             self._send(self._internal("member_added", added), except_for=subscriber)
@@ -54,6 +59,7 @@ class Channel:
     def leave(self, subscriber: Subscriber) -> None:
         """Remove a connection; tell the others when a user's last one has left."""
         user = self.members.pop(subscriber)
+        self._count(user, -1)
         user_id = user.get("user_id")
         # Reverb takes the user "0" for none: nobody is told that it left.
         if self.is_presence and php_true(user_id) and not self._has_user(user_id):
@@ -75,10 +81,14 @@ class Channel:
 
     def users(self) -> list[dict[str, Any]]:
         """Return each user's data once, as the user's first connection gave it."""
-        users: dict[str, dict[str, Any]] = {}
+        users = []
+        seen: set[Hashable] = set()
         for user in self.members.values():
-            users.setdefault(php_string(user.get("user_id")), user)
-        return list(users.values())
+            names, equals = php_equals(user.get("user_id"))
+            if seen.isdisjoint(equals):
+                seen |= names
+                users.append(user)
+        return users
 
     def _presence(self) -> dict[str, Any]:
         users = self.users()
@@ -87,21 +97,27 @@ class Channel:
         if not all("user_info" in user for user in users):
             raise ValueError("a member has no user_info")
         ids = [user["user_id"] for user in users]
-        infos = {php_string(user["user_id"]): user["user_info"] for user in users}
+        infos = {php_key(user["user_id"]): user["user_info"] for user in users}
         return {"presence": {"count": len(ids), "ids": ids, "hash": php_array(infos)}}
+
+    def _count(self, user: dict[str, Any], change: int) -> None:
+        key = php_comparable(php_string(user.get("user_id")))
+        self._connections[key] += change
+        if not self._connections[key]:
+            del self._connections[key]
 
     def _has_user(self, user_id: Any) -> bool:
         wanted = php_string(user_id)
-        return php_true(wanted) and any(
-            php_string(user.get("user_id")) == wanted for user in self.members.values()
-        )
+        return php_true(wanted) and php_comparable(wanted) in self._connections
 
     def _internal(self, event: str, data: dict[str, Any]) -> bytes:
-        message = {"event": f"pusher_internal:{event}"}
-        if data or not self._strict:
-            message["data"] = encode(data)
-        # PHP's array_filter drops a channel name that counts as false.
-        return text_frame({**message, "channel": self.name} if php_true(self.name) else message)
+        message = {"event": f"pusher_internal:{event}", "data": php_encode(data), "channel": self.name}
+        if self._strict and not data:
+            del message["data"]
+        if event == "subscription_succeeded":
+            # Through PHP's array_filter, which drops what counts as false.
+            message = {name: value for name, value in message.items() if php_true(value)}
+        return text_frame(message)
 
     def _send(self, encoded: bytes, *, except_for: Subscriber | None = None) -> None:
         for subscriber in self.members:

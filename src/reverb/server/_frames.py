@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ._wire import encode
+from ._wire import encode, php_encode
 
 CONTINUATION: Final = 0
 TEXT: Final = 1
@@ -29,7 +29,8 @@ def frame(opcode: int, payload: bytes) -> bytes:
 
 
 def text_frame(message: dict[str, Any]) -> bytes:
-    return frame(TEXT, encode(message).encode())
+    """Build the frame of a message. As in Reverb, it is empty if PHP can't write the message."""
+    return frame(TEXT, (php_encode(message) or "").encode())
 
 
 def error_frame(code: int, message: str, *, strict: bool = False) -> bytes:

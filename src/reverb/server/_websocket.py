@@ -15,7 +15,7 @@ from ._channels import Channels
 from ._faults import REFUSALS
 from ._frames import CLOSE, PING, PONG, FrameReader, close_frame, error_frame, frame, text_frame
 from ._journal import Event
-from ._wire import decode, encode, php_array, php_string, php_true
+from ._wire import decode, encode, is_blank, php_array, php_string, php_true
 
 
 class Line(Protocol):
@@ -200,7 +200,8 @@ class Connection:
     def _handle_client_event(self, event: str, message: dict[str, Any], size: int) -> None:
         name = _required_text(message, "channel")
         data = message.get("data")
-        if data is not None and not isinstance(data, dict | list):
+        # Laravel's validation takes an empty text for none.
+        if data is not None and not isinstance(data, dict | list) and not is_blank(data):
             raise ValueError("data is a single value")
         if not event.startswith("client-"):
             return
@@ -251,7 +252,7 @@ def _channel_name(data: Mapping[str, Any]) -> str:
 
 def _required_text(message: Mapping[str, Any], name: str) -> str:
     value = message.get(name)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or is_blank(value):
         raise ValueError(f"{name} is missing")
     return value
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+import math
+import re
+from collections.abc import Callable, Hashable
+from decimal import Decimal
+from json.encoder import encode_basestring_ascii as _quoted
+from typing import Any, Final, Literal
 
 import msgspec
 
 _MAX_DEPTH: Final = 512
 """What PHP's ``json_decode`` takes by default."""
+_NUMERIC: Final = re.compile(r"[ \t-\r]*[+-]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t-\r]*")
+"""A text that PHP compares as a number."""
+_MAX_INT: Final = (1 << 63) - 1
+
+# A number out of range is infinite to PHP; msgspec refuses it where it makes floats itself.
+_decode = msgspec.json.Decoder(float_hook=float).decode
 
 
 def decode(text: str | bytes) -> Any:
     """Parse JSON as strictly as PHP does; raise ValueError for anything else."""
     try:
-        value = msgspec.json.decode(text)
+        value = _decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
     _check_depth(value)
@@ -34,29 +45,94 @@ def _check_depth(value: Any) -> None:
 
 
 def encode(value: Any) -> str:
-    r"""Write JSON as PHP's ``json_encode`` does: compact, non-ASCII as ``\uXXXX``, ``/`` as ``\/``."""
+    r"""Write JSON in the form of PHP's ``json_encode``: compact, non-ASCII as ``\uXXXX``, ``/`` as ``\/``."""
     return json.dumps(value, separators=(",", ":")).replace("/", "\\/")
+
+
+def php_encode(value: Any) -> str | Literal[False]:
+    """Write a decoded value as PHP does, its numbers too; False if there is a number that is infinite."""
+    parts: list[str] = []
+    try:
+        _write(value, parts.append)
+    except OverflowError:
+        return False
+    return "".join(parts).replace("/", "\\/")
+
+
+def _write(value: Any, write: Callable[[str], object]) -> None:
+    if isinstance(value, str):
+        write(_quoted(value))
+    elif value is None or value is True or value is False:
+        write("null" if value is None else "true" if value else "false")
+    elif isinstance(value, dict):
+        opening = "{"
+        for key, item in value.items():
+            write(f"{opening}{_quoted(key)}:")
+            _write(item, write)
+            opening = ","
+        write("}" if value else "{}")
+    elif isinstance(value, list):
+        opening = "["
+        for item in value:
+            write(opening)
+            _write(item, write)
+            opening = ","
+        write("]" if value else "[]")
+    else:
+        number = _php_number(value)
+        if isinstance(number, float) and not math.isfinite(number):
+            raise OverflowError("infinite")
+        write(str(number) if isinstance(number, int) else _float_text(number, Decimal(repr(number)), 17, "e"))
+
+
+def _php_number(value: float) -> int | float:
+    """Return a number as PHP holds it: an integer of more than 64 bits is a float there."""
+    if isinstance(value, float) or -_MAX_INT - 1 <= value <= _MAX_INT:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _float_text(value: float, rounded: Decimal, precision: int, exponent: str) -> str:
+    """Write a finite float that has the digits of ``rounded``, with an exponent beyond ``precision`` places."""
+    sign = "-" if math.copysign(1, value) < 0 else ""
+    digits = "".join(map(str, rounded.as_tuple().digits))
+    point = rounded.adjusted() + 1
+    digits = digits.rstrip("0")
+    if not digits:
+        return f"{sign}0"
+    if point > precision or point < -3:
+        return f"{sign}{digits[0]}.{digits[1:] or '0'}{exponent}{point - 1:+d}"
+    if point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    whole, fraction = digits[:point].ljust(point, "0"), digits[point:]
+    return f"{sign}{whole}.{fraction}" if fraction else f"{sign}{whole}"
 
 
 def php_array(value: Any) -> Any:
     """Return what becomes of a decoded value on its way through PHP's arrays and back.
 
-    An empty object is written as ``[]``, one with the keys 0, 1, 2… in this order as a list, ``1.0`` as ``1``.
+    An empty object is written as ``[]``, one with the keys 0, 1, 2… in this order as a list.
     """
     # Loops, as a comprehension is a frame of its own in older Pythons: too many for the depth that PHP takes.
     if isinstance(value, dict):
         items = {}
         for key, item in value.items():
             items[key] = php_array(item)
-        return list(items.values()) if list(items) == [str(n) for n in range(len(items))] else items
+        return php_list(items)
     if isinstance(value, list):
         made = []
         for item in value:
             made.append(php_array(item))
         return made
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return int(value)
     return value
+
+
+def php_list(items: dict[str, Any]) -> dict[str, Any] | list[Any]:
+    """Return what PHP writes as a list if it is one to PHP, that is if its keys are 0, 1, 2…, in this order."""
+    return list(items.values()) if all(key == str(n) for n, key in enumerate(items)) else items
 
 
 def php_string(value: Any) -> str:
@@ -65,9 +141,61 @@ def php_string(value: Any) -> str:
         raise ValueError("a single value is needed here")
     if value is None or value is False:
         return ""
-    return "1" if value is True else str(php_array(value))
+    if value is True or isinstance(value, str):
+        return "1" if value is True else value
+    number = _php_number(value)
+    if isinstance(number, int):
+        return str(number)
+    if math.isinf(number):
+        return "INF" if number > 0 else "-INF"
+    return _float_text(number, Decimal(f"{number:.13e}"), 14, "E")
+
+
+def php_key(value: Any) -> str:
+    """Return what a single value becomes as the key of an array: a float loses its fraction, and may overflow."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    number = _php_number(value)
+    if isinstance(number, float) and math.isinf(number):
+        return "0"
+    return str((int(number) + _MAX_INT + 1) % (1 << 64) - _MAX_INT - 1)
+
+
+def php_equals(value: Any) -> tuple[set[Hashable], set[Hashable]]:
+    """Return what a single value is, and which it is equal to, in terms of PHP's ``==``.
+
+    Two values are equal if what one is has something in common with what the other is equal to. One key for each
+    would not do, as this is no equivalence: ``true`` is equal to ``"a"`` and to ``"b"``.
+    """
+    truth = "true" if php_true(value) else "false"
+    if isinstance(value, bool):
+        return {str(value), truth}, {truth}
+    if value is None:
+        return {"None", truth}, {"None", "False", "nothing"}
+    key = php_comparable(value)
+    if value in ("", 0):
+        return {key, truth, "nothing"}, {key, "False", "None"}
+    return {key, truth}, {key, truth.capitalize()}
+
+
+def php_comparable(value: str | float) -> Hashable:
+    """Return what is the same for texts and numbers that PHP takes for equal: a number, if it compares them so."""
+    if not isinstance(value, str):
+        return _php_number(value)
+    match = _NUMERIC.fullmatch(value)
+    if match is not None and len(value) < 64:
+        number = float(value) if match[2] or "." in match[1] else int(value)
+        # Texts of numbers that are too large are compared as texts, or different ones would be equal.
+        if math.isfinite(number) and (isinstance(number, float) or abs(number) <= _MAX_INT):
+            return number
+    return "text", value
 
 
 def php_true(value: Any) -> bool:
     """Whether PHP takes the value for true: the string ``"0"`` is false."""
     return bool(value) and value != "0"
+
+
+def is_blank(value: Any) -> bool:
+    """Whether the value is a text of nothing but spaces, as PHP's ``trim`` knows them."""
+    return isinstance(value, str) and not value.strip(" \t\n\r\0\v")
