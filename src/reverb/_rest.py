@@ -46,9 +46,9 @@ class ChannelInfo(msgspec.Struct, frozen=True):
     occupied: bool | None = None
     """Whether anybody is subscribed."""
     subscription_count: int | None = None
-    """Connections that are subscribed."""
+    """Connections that are subscribed. Reverb does not tell it for presence channels."""
     user_count: int | None = None
-    """Users on a presence channel. (Reverb counts their connections.)"""
+    """Users on a presence channel, each of them counted once, however many connections they have."""
 
 
 @dataclass(frozen=True)

@@ -314,10 +314,16 @@ def test_info(channels: Channels) -> None:
     join(channels, Listener("1.1"), "x")
     join(channels, Listener("1.2"), "presence-x", user("1"))
     join(channels, Listener("1.3"), "presence-x", user("1"))
-    wanted = ["occupied", "subscription_count", "user_count"]
+    join(channels, Listener("1.4"), "presence-x", user("2"))
+    join(channels, Listener("1.5"), "cache-x")
+    wanted = ["occupied", "subscription_count", "user_count", "cache"]
     assert channels.info("x", wanted) == {"occupied": True, "subscription_count": 1}
     assert channels.info("presence-x", wanted) == {"occupied": True, "user_count": 2}
     assert channels.info("presence-x", ["user_count"]) == {"user_count": 2}
+    assert channels.info("cache-x", wanted) == {"occupied": True, "subscription_count": 1}
+    channels.publish(["x", "cache-x"], {"event": "e", "data": "1"})
+    assert "cache" not in channels.info("x", wanted)
+    assert channels.info("cache-x", ["cache"]) == {"cache": {"event": "e", "data": "1", "channel": "cache-x"}}
     assert channels.info("none", wanted) == {"occupied": False}
 
 

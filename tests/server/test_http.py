@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
-from reverb.auth import sign_request
+from reverb.auth import hmac_hex, sign_request
 from reverb.server import ReverbServer
 from tests.loops import every_loop
-from tests.server.clients import Client, Clients, call, request
+from tests.server.clients import Client, Clients, call, request, soon
 
 FAULT = (500, "Internal server error.")
 UNSIGNED = (401, "Authentication signature invalid.")
@@ -71,6 +72,41 @@ class TestSignature:
         url = f"{path}?{'&'.join(f'{name}={value}' for name, value in query.items())}"
         assert await request(server, "GET", url) == (200, '{"channels":[]}')
 
+    @pytest.mark.parametrize(
+        ("sent", "signed"),
+        [
+            ("info[]=user_count", "info=user_count"),  # and not as the publisher signs it
+            ("b[]=1&b[x]=2&b[]=3&b[x]=4", "b=1,4,3"),
+            ("b=1&b[]=2", "b=2"),
+            ("b[]=1&b=2", "b=2"),
+            ("b=1&b=2", "b=2"),
+            ("a.b=1&%20c+d=2", "a_b=1&c_d=2"),
+            ("b[x=1", "b_x=1"),
+            ("b[x]y=1", "b=1"),
+            ("b%5B%5D=%2B+%26", "b=+ &"),
+            ("b", "b="),
+            ("=1&&[]=2", ""),
+            ("appId=1&appKey=2&channelName=3", ""),
+            ("b=%FF", "b=\udcff"),
+        ],
+    )
+    async def test_query_as_php_reads_it(self, server: ReverbServer, sent: str, signed: str) -> None:
+        path = "/apps/app-id/connections"
+        answer = (200, '{"connections":0}')
+        assert await self.ask(server, path, sent, signed) == answer
+        assert await self.ask(server, path, sent, sent) == (answer if sent == signed else UNSIGNED)
+
+    async def ask(self, server: ReverbServer, path: str, sent: str, signed: str) -> tuple[int, str]:
+        text = f"GET\n{path}\n{signed}".encode(errors="surrogateescape")
+        return await request(server, "GET", f"{path}?{sent}&auth_signature={hmac_hex('app-secret', text)}")
+
+    @pytest.mark.parametrize("path", ["/channels", "/channels/x"])
+    async def test_list_for_an_option(self, server: ReverbServer, path: str) -> None:
+        assert await self.ask(server, f"/apps/app-id{path}", "info[]=x", "info=x") == FAULT
+
+    async def test_list_for_a_signature(self, server: ReverbServer) -> None:
+        assert await request(server, "GET", "/apps/app-id/connections?auth_signature[]=x") == UNSIGNED
+
     async def test_path_without_prefix(self) -> None:
         async with ReverbServer(path="/ws") as server:
             assert await call(server, "POST", "/events", self.BODY, prefix="/ws") == (200, "{}")
@@ -87,6 +123,25 @@ class TestRefusals:
 
     async def test_wrong_method(self, server: ReverbServer) -> None:
         assert await request(server, "GET", "/apps/app-id/events") == (405, "Method not allowed.")
+
+    async def test_head_is_answered_as_get(self, server: ReverbServer) -> None:
+        """With the body, too, though nobody reads it."""
+
+        async def head(path: str) -> bytes:
+            query = sign_request("app-key", "app-secret", "HEAD", path, {}, b"", 0)
+            url = f"{path}?{'&'.join(f'{name}={value}' for name, value in query.items())}"
+            reader, writer = await asyncio.open_connection(server.host, server.port)
+            writer.write(f"HEAD {url} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            answer = await soon(reader.read())
+            writer.close()
+            return answer
+
+        answer = await head("/apps/app-id/connections")
+        assert answer.startswith(b"HTTP/1.0 200 OK\r\n")
+        assert answer.endswith(b'\r\n\r\n{"connections":0}')
+        assert (await head("/apps/app-id/events")).startswith(
+            b"HTTP/1.1 405 Method Not Allowed\r\nAllow: POST\r\n"
+        )
 
     async def test_websocket_path_without_upgrade(self, server: ReverbServer) -> None:
         assert await request(server, "GET", "/app/app-key") == FAULT
@@ -164,6 +219,10 @@ class TestPublish:
         ("change", "errors"),
         [
             ({"data": ""}, {"data": ["The data field is required."]}),
+            ({"data": "\0\v "}, {"data": ["The data field is required."]}),
+            ({"channels": 5}, {"channels": ["The channels field must be an array."]}),
+            ({"channels": None}, {"channels": ["The channels field must be an array."]}),
+            ({"channel": None, "channels": ["x"]}, {"channel": ["The channel field must be a string."]}),
             ({"data": {"x": 1}}, {"data": ["The data field must be a string."]}),
             ({"name": None}, {"name": ["The name field is required."]}),
             ({"name": 5}, {"name": ["The name field must be a string."]}),
@@ -188,9 +247,60 @@ class TestPublish:
         status, body = await call(server, "POST", "/events", "[]")
         assert (status, list(json.loads(body))) == (422, ["name", "data", "channels", "channel"])
 
-    async def test_channel_name_that_is_none(self, server: ReverbServer) -> None:
-        body = {"name": "e", "channels": [["x"]], "data": "1"}
+    @pytest.mark.parametrize("name", [None, ["x"], {}])
+    async def test_channel_name_that_is_none(self, server: ReverbServer, client: Client, name: Any) -> None:
+        """What comes before it is published."""
+        await client.joined("x")
+        await client.joined("y")
+        body = {"name": "e", "channels": ["x", name, "y"], "data": "1"}
         assert await call(server, "POST", "/events", body) == FAULT
+        assert await client.text() == event("x", "1")
+        await client.quiet()
+
+    @pytest.mark.parametrize(
+        ("channels", "names"),
+        [
+            ([7, 1.5, True], ["7", "1.5", "1"]),
+            ({"a": "x", "b": 7}, ["x", "7"]),
+            ([False], []),
+            ({"a": "0"}, ["0"]),
+        ],
+    )
+    async def test_channels_that_php_makes_names_of(
+        self, server: ReverbServer, client: Client, channels: Any, names: list[str]
+    ) -> None:
+        for name in names:
+            client.subscribe(name)
+            assert "succeeded" in await client.text()
+        body = {"name": "e", "channels": channels, "data": "1"}
+        assert await call(server, "POST", "/events", body) == (200, "{}")
+        for name in names:
+            assert await client.text() == event(name, "1")
+
+    async def test_infos_of_numbered_channels(self, server: ReverbServer, client: Client) -> None:
+        await client.joined("x")
+        body: dict[str, Any] = {"name": "e", "data": "1", "info": "occupied"}
+        body["channels"] = {"a": "x", "b": 7}
+        answer = '{"channels":{"x":{"occupied":true},"7":{"occupied":false}}}'
+        assert await call(server, "POST", "/events", body) == (200, answer)
+        body["channels"] = [0, 1]
+        answer = '{"channels":[{"occupied":false},{"occupied":false}]}'
+        assert await call(server, "POST", "/events", body) == (200, answer)
+
+    async def test_cached_event_is_fit_for_html(self, server: ReverbServer, client: Client) -> None:
+        await client.joined("cache-c")
+        await client.text()
+        body = {"name": "<e>", "channel": "cache-c", "data": "\\\"'&/é", "info": "cache"}
+        assert await call(server, "POST", "/events", body) == (
+            200,
+            r'{"channels":{"cache-c":{"cache":{"event":"\u003Ce\u003E",'
+            r'"data":"\\\u0022\u0027\u0026\/\u00e9","channel":"cache-c"}}}}',
+        )
+        await client.text()
+        client.trigger("cache-c", "[1E400]")
+        await client.quiet()
+        assert await call(server, "GET", "/channels/cache-c") == (200, '{"occupied":true}')
+        assert await call(server, "GET", "/channels/cache-c", query={"info": "cache"}) == FAULT
 
 
 class TestBatch:
@@ -218,6 +328,39 @@ class TestBatch:
             '{"batch":[{"subscription_count":1},{}]}',
         )
 
+    @pytest.mark.parametrize(
+        ("batch", "answer"),
+        [
+            ({"a": 1}, '{"batch":{"a":{"occupied":false}}}'),
+            ({"0": 1, "1": 2}, '{"batch":[{"occupied":false},{"occupied":false}]}'),
+            ({"1": 1}, '{"batch":{"1":{"occupied":false}}}'),
+        ],
+    )
+    async def test_object(self, server: ReverbServer, batch: dict[str, Any], answer: str) -> None:
+        events = {key: {"name": "e", "channel": "x", "data": "1", "info": "occupied"} for key in batch}
+        assert await call(server, "POST", "/batch_events", {"batch": events}) == (200, answer)
+
+    async def test_channels_beside_the_batch(self, server: ReverbServer, client: Client) -> None:
+        """Laravel looks for them there, and Reverb needs the event's own."""
+        await client.joined("x")
+        batch = [{"name": "e", "channel": "x", "data": "1"}, {"name": "e", "data": "1"}]
+        assert await call(server, "POST", "/batch_events", {"batch": batch, "channels": ["x"]}) == FAULT
+        assert await client.text() == '{"event":"e","channel":"x","data":"1"}'
+        await client.quiet()
+
+    async def test_errors_are_in_the_order_of_the_rules(self, server: ReverbServer) -> None:
+        batch = [{"channel": "x", "info": 1}, {"channel": "x", "socket_id": 1}]
+        status, body = await call(server, "POST", "/batch_events", {"batch": batch})
+        names = [
+            "batch.0.name",
+            "batch.1.name",
+            "batch.0.data",
+            "batch.1.data",
+            "batch.1.socket_id",
+            "batch.0.info",
+        ]
+        assert (status, list(json.loads(body))) == (422, names)
+
     async def test_connected_socket_id(self, server: ReverbServer, client: Client) -> None:
         await client.joined("pub")
         first = {"name": "e1", "channel": "pub", "data": "1"}
@@ -236,6 +379,10 @@ class TestBatch:
             (
                 [{"name": "e", "data": "1"}],
                 {"batch.0.channel": ["The batch.0.channel field is required when channels is not present."]},
+            ),
+            (
+                [{"name": "e", "channel": "x", "data": "1", "socket_id": 1}],
+                {"batch.0.socket_id": ["The batch.0.socket_id field must be a string."]},
             ),
             (
                 [{"name": "e", "channel": "x", "data": "1"}, {"name": "e", "channel": 5, "data": "1"}],

@@ -32,7 +32,7 @@ class Channel:
     """A channel with at least one subscriber.
 
     ``members`` holds what each connection gave as its ``channel_data``; Reverb keeps it for every type of channel.
-    ``cached`` is the frame of the last event, kept on cache channels only.
+    ``cached_event`` is the last event, and ``cached`` its frame; they are kept on cache channels only.
     """
 
     def __init__(self, name: str, *, strict: bool = False) -> None:
@@ -40,6 +40,7 @@ class Channel:
         self._strict = strict
         self.members: dict[Subscriber, dict[str, Any]] = {}
         self.cached: bytes | None = None
+        self.cached_event: dict[str, Any] | None = None
         # Reverb asks for the dash in some of the prefixes only.
         self.is_presence = name.startswith("presence")
         self.is_cache = name.startswith(("cache", "private-cache-", "presence-cache-"))
@@ -69,7 +70,7 @@ class Channel:
         """Send an event to everybody, and keep it where the channel caches."""
         encoded = text_frame(message)
         if self.is_cache:
-            self.cached = encoded
+            self.cached, self.cached_event = encoded, message
         self._send(encoded, except_for=except_for)
 
     def welcome(self, subscriber: Subscriber) -> None:
@@ -139,6 +140,7 @@ class Channels:
         self._denied = denied
         self._channels: dict[str, Channel] = {}
         self._joined: dict[Subscriber, dict[str, None]] = {}
+        self._subscribers: dict[str, Subscriber] = {}
 
     def __iter__(self) -> Iterator[Channel]:
         return iter(self._channels.values())
@@ -154,6 +156,10 @@ class Channels:
     def subscribers(self) -> list[Subscriber]:
         """Return every connection that is subscribed to something, once."""
         return list(self._joined)
+
+    def subscriber(self, socket_id: str | None) -> Subscriber | None:
+        """Return the connection of this id, if it is subscribed to something."""
+        return None if socket_id is None else self._subscribers.get(socket_id)
 
     def users_by_connection(self) -> dict[Subscriber, dict[str, Any]]:
         """Return every connection that is subscribed to something, with what it gave as its user.
@@ -192,6 +198,7 @@ class Channels:
         php_string(user.get("user_id"))
         channel = self._channels.setdefault(name, Channel(name, strict=self.strict))
         self._joined.setdefault(subscriber, {})[name] = None
+        self._subscribers[subscriber.socket_id] = subscriber
         channel.join(subscriber, user)
         as_whom = f" as {user['user_id']!r}" if channel.is_presence and "user_id" in user else ""
         self.journal.note(f"subscribed to {name}{as_whom}", subscriber.socket_id)
@@ -203,7 +210,7 @@ class Channels:
             return
         del joined[name]
         if not joined:
-            del self._joined[subscriber]
+            del self._joined[subscriber], self._subscribers[subscriber.socket_id]
         self.journal.note(f"left {name}", subscriber.socket_id)
         channel = self._channels[name]
         channel.leave(subscriber)
@@ -230,8 +237,13 @@ class Channels:
         """Return those attributes in ``wanted`` that the channel has, as the HTTP API reports them."""
         channel = self._channels.get(name)
         attributes: dict[str, Any] = {"occupied": channel is not None}
-        if channel is not None:
-            attributes["user_count" if channel.is_presence else "subscription_count"] = len(channel.members)
+        if channel is not None and channel.is_presence:
+            if "user_count" in wanted:
+                attributes["user_count"] = len(channel.users())
+        elif channel is not None:
+            attributes["subscription_count"] = len(channel.members)
+        if channel is not None and channel.cached_event is not None:
+            attributes["cache"] = channel.cached_event
         return {attribute: value for attribute, value in attributes.items() if attribute in wanted}
 
     def _verify(self, subscriber: Subscriber, name: str, auth: str, channel_data: str) -> None:

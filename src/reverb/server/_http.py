@@ -10,15 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+from itertools import takewhile
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote, unquote_plus
 
 from ..auth import hmac_hex
-from ._channels import Channels, Subscriber
-from ._wire import decode, encode, php_string
+from ._channels import Channels
+from ._wire import decode, is_blank, php_encode, php_key, php_list, php_string
 
 _KEY_SUFFIX: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """Of RFC 6455: what makes the answer to a handshake's key."""
+_UNSIGNED: Final = ("auth_signature", "body_md5", "appId", "appKey", "channelName")
+"""Parameters that Reverb leaves out when it checks a signature."""
 
 
 class RequestError(Exception):
@@ -61,12 +64,32 @@ class Request:
         return unquote(self.raw_path)
 
     @property
-    def query(self) -> dict[str, str]:
-        return dict(parse_qsl(self._uri.partition("?")[2], keep_blank_values=True))
+    def query(self) -> dict[str, str | list[str]]:
+        return _parse_query(self._uri.partition("?")[2])
 
     @property
     def _uri(self) -> str:
         return self.target.partition("#")[0]
+
+
+def _parse_query(text: str) -> dict[str, str | list[str]]:
+    """Read a query as PHP's ``parse_str`` does: ``a[]=1&a[]=2`` is a list, and the last of several counts."""
+    query: dict[str, str | dict[str, str]] = {}
+    for part in text.split("&"):
+        name, value = (unquote_plus(each, errors="surrogateescape") for each in part.partition("=")[::2])
+        match = re.match(r"([^\[]+)(?:\[([^\]]*)\])?(.*)", name.lstrip(" "), re.DOTALL)
+        if match is None:
+            continue
+        base, key, rest = match.groups()
+        base = re.sub(r"[ .]", "_", base)
+        if key is None:
+            query[base + rest.replace("[", "_", 1)] = value
+            continue
+        items = query.get(base)
+        if not isinstance(items, dict):
+            items = query[base] = {}
+        items[key or str(len(items))] = value
+    return {name: list(value.values()) if isinstance(value, dict) else value for name, value in query.items()}
 
 
 class RequestReader:
@@ -200,8 +223,15 @@ class Call:
 
     channels: Channels
     params: Mapping[str, str]
-    query: Mapping[str, str]
+    query: Mapping[str, str | list[str]]
     body: bytes
+
+    def option(self, name: str) -> str:
+        """Return a value of the query, or an empty text; Reverb fails where it is a list."""
+        value = self.query.get(name, "")
+        if not isinstance(value, str):
+            raise RequestError(500)
+        return value
 
     def fields(self) -> dict[str, Any]:
         """Return the body's JSON object."""
@@ -221,12 +251,14 @@ def answer_call(request: Request, channels: Mapping[str, Channels], prefix: str)
     signed.
     """
     path = request.path.removeprefix(prefix) if request.path.startswith(prefix) else ""
-    if path == "/up" and request.method == "GET":
+    # HEAD is answered as GET, body included.
+    wanted = "GET" if request.method == "HEAD" else request.method
+    if path == "/up" and wanted == "GET":
         return _json({"health": "OK"})
     allowed = []
     for method, pattern, answer in _ROUTES:
         match = re.fullmatch(f"/apps/(?P<app_id>[^/]+){pattern}", path)
-        if match is not None and method == request.method:
+        if match is not None and method == wanted:
             return answer(_check(request, match.groupdict(), channels, prefix))
         if match is not None:
             allowed.append(method)
@@ -243,68 +275,87 @@ def _check(request: Request, params: Mapping[str, str], channels: Mapping[str, C
     if app_id not in channels:
         raise RequestError(404, f"No matching application for ID [{app_id}].")
     query = request.query
-    given = query.get("auth_signature", "")
-    signed = {name: value for name, value in query.items() if name not in ("auth_signature", "body_md5")}
+    given = query.get("auth_signature")
+    signed = {name: value for name, value in query.items() if name not in _UNSIGNED}
     if request.body:
         signed["body_md5"] = hashlib.md5(request.body, usedforsecurity=False).hexdigest()
     path = request.raw_path.removeprefix(prefix)
-    parameters = "&".join(f"{name}={signed[name]}" for name in sorted(signed))
+    texts = {name: value if isinstance(value, str) else ",".join(value) for name, value in signed.items()}
+    parameters = "&".join(f"{name}={texts[name]}" for name in sorted(texts))
     # Neither the key nor the timestamp is looked at.
-    right = hmac_hex(channels[app_id].app.secret, f"{request.method}\n{path}\n{parameters}".encode())
-    if not hmac.compare_digest(right.encode(), given.encode()):
+    text = f"{request.method}\n{path}\n{parameters}".encode(errors="surrogateescape")
+    right = hmac_hex(channels[app_id].app.secret, text)
+    if not isinstance(given, str) or not hmac.compare_digest(right.encode(), given.encode(errors="replace")):
         raise RequestError(401, "Authentication signature invalid.")
     return Call(channels[app_id], params, query, request.body)
 
 
 def publish(call: Call) -> bytes:
     fields = call.fields()
-    errors = _errors(fields)
-    if errors:
-        return _json(errors, 422)
-    names = fields["channels"] if "channels" in fields else [fields["channel"]]
-    if not all(isinstance(name, str) for name in names):
-        raise RequestError(500)
-    excluded = _subscriber(call.channels, fields.get("socket_id"))
+    errors = _Errors()
+    errors.check_text(fields, "name", required="is required")
+    errors.check_text(fields, "data", required="is required")
+    no_channel, no_channels = (_is_missing(fields.get(name)) for name in ("channel", "channels"))
+    why = "is required when channel is not present" if no_channel else None
+    errors.check_array(fields, "channels", required=why)
+    why = "is required when channels is not present" if no_channels else None
+    errors.check_text(fields, "channel", required=why)
+    errors.check_text(fields, "socket_id")
+    errors.check_text(fields, "info")
+    if errors.found:
+        return _json(errors.found, 422)
+    wanted = fields["channels"] if "channels" in fields else [fields["channel"]]
+    channels = list(_items(wanted).values()) if isinstance(wanted, dict | list) else [wanted]
+    # Reverb takes one channel after another, and fails at the first that can't be a name.
+    values = list(takewhile(lambda each: each is not None and not isinstance(each, dict | list), channels))
+    names = [php_string(value) for value in values]
+    excluded = call.channels.subscriber(fields.get("socket_id"))
     call.channels.publish(names, {"event": fields["name"], "data": fields["data"]}, except_for=excluded)
+    if len(names) < len(channels):
+        raise RequestError(500)
     if "info" not in fields:
         return _json({})
-    wanted = fields["info"].split(",")
-    return _json({"channels": {name: call.channels.info(name, wanted) for name in names}})
+    info = fields["info"].split(",")
+    infos = {php_key(value): call.channels.info(name, info) for value, name in zip(values, names, strict=True)}
+    return _json({"channels": php_list(infos)})
 
 
 def publish_batch(call: Call) -> bytes:
-    batch = call.fields().get("batch")
-    if not batch:
-        return _json({"batch": ["The batch field is required."]}, 422)
-    if not isinstance(batch, list):
-        return _json({"batch": ["The batch field must be an array."]}, 422)
-    events = [event if isinstance(event, dict) else {} for event in batch]
-    errors: dict[str, list[str]] = {}
-    for number, event in enumerate(events):
-        errors |= _errors(event, f"batch.{number}.")
-    if errors:
-        return _json(errors, 422)
-    for event in events:
-        excluded = _subscriber(call.channels, event.get("socket_id"))
-        if excluded is not None and not call.channels.strict:
-            raise RequestError(500)  # Reverb 1.10 fails on the socket_id of a connection that is there.
+    fields = call.fields()
+    errors = _Errors()
+    errors.check_array(fields, "batch", required="is required")
+    events = {key: each if isinstance(each, dict) else {} for key, each in _items(fields.get("batch")).items()}
+    why = "is required when channels is not present" if _is_missing(fields.get("channels")) else None
+    rules = {"name": "is required", "data": "is required", "channel": why, "socket_id": None, "info": None}
+    for name, required in rules.items():
+        for key, event in events.items():
+            errors.check_text(event, name, required=required, prefix=f"batch.{key}.")
+    if errors.found:
+        return _json(errors.found, 422)
+    for event in events.values():
+        excluded = call.channels.subscriber(event.get("socket_id"))
+        # Reverb 1.10 fails on the socket_id of a connection that is there.
+        if "channel" not in event or (excluded is not None and not call.channels.strict):
+            raise RequestError(500)
         message = {"event": event["name"], "channel": event["channel"], "data": event["data"]}
         call.channels.publish([event["channel"]], message, except_for=excluded)
-    if not any("info" in event for event in events):
+    if not any("info" in event for event in events.values()):
         return _json({"batch": {}})
-    infos = [call.channels.info(event["channel"], event.get("info", "").split(",")) for event in events]
-    return _json({"batch": infos})
+    infos = {
+        key: call.channels.info(event["channel"], event.get("info", "").split(","))
+        for key, event in events.items()
+    }
+    return _json({"batch": php_list(infos)})
 
 
 def list_channels(call: Call) -> bytes:
-    start, wanted = call.query.get("filter_by_prefix", ""), call.query.get("info", "").split(",")
+    start, wanted = call.option("filter_by_prefix"), call.option("info").split(",")
     names = [channel.name for channel in call.channels if channel.name.startswith(start)]
-    # PHP writes an empty array as a list.
-    return _json({"channels": {name: call.channels.info(name, wanted) for name in names} or []})
+    return _json({"channels": php_list({name: call.channels.info(name, wanted) for name in names})})
 
 
 def show_channel(call: Call) -> bytes:
-    wanted = [*call.query.get("info", "").split(","), "occupied"]
+    wanted = [*call.option("info").split(","), "occupied"]
     return _json(call.channels.info(call.params["channel"], wanted))
 
 
@@ -349,44 +400,52 @@ _ROUTES: Final[tuple[tuple[str, str, Callable[[Call], bytes]], ...]] = (
 """Method, path below ``/apps/{app_id}``, and what answers."""
 
 
-def _subscriber(channels: Channels, socket_id: str | None) -> Subscriber | None:
-    if socket_id is None:
-        return None
-    return next((each for each in channels.subscribers() if each.socket_id == socket_id), None)
+def _items(value: Any) -> dict[str, Any]:
+    """Return what is in an array of PHP, which is a list or an object in JSON; nothing if it is none."""
+    if isinstance(value, list):
+        return {str(number): item for number, item in enumerate(value)}
+    return value if isinstance(value, dict) else {}
 
 
-def _errors(event: Mapping[str, Any], prefix: str = "") -> dict[str, list[str]]:
-    """Validate one event as Laravel does. The events of a batch, which have a prefix, know one channel only."""
-    errors: dict[str, list[str]] = {}
+def _is_missing(value: Any) -> bool:
+    return value is None or value in ([], {}) or is_blank(value)
 
-    def add(name: str, why: str) -> None:
-        errors[prefix + name] = [f"The {prefix}{name.replace('_', ' ')} field {why}."]
 
-    def is_missing(name: str) -> bool:
-        value = event.get(name)
-        return value is None or value in ([], {}) or (isinstance(value, str) and not value.strip())
+class _Errors:
+    """What Laravel's validation finds wrong with a request, in its words and its order."""
 
-    for name in ("name", "data"):
-        if is_missing(name):
-            add(name, "is required")
-        elif not isinstance(event[name], str):
-            add(name, "must be a string")
-    if not prefix:
-        if is_missing("channels") and is_missing("channel"):
-            add("channels", "is required when channel is not present")
-        elif "channels" in event and not isinstance(event["channels"], list):
-            add("channels", "must be an array")
-    if is_missing("channel") and (prefix or is_missing("channels")):
-        add("channel", "is required when channels is not present")
-    for name in ("channel", "socket_id", "info"):
-        if prefix + name not in errors and name in event and not isinstance(event[name], str):
-            add(name, "must be a string")
-    return errors
+    def __init__(self) -> None:
+        self.found: dict[str, list[str]] = {}
+
+    def check_text(
+        self, fields: Mapping[str, Any], name: str, *, required: str | None = None, prefix: str = ""
+    ) -> None:
+        """Check a field; ``required`` says why it has to be there, ``prefix`` where it is in a batch."""
+        # Laravel puts a space for an underscore, but not below a list.
+        label = f"{prefix}{name}" if prefix else name.replace("_", " ")
+        value = fields.get(name)
+        if required is not None and _is_missing(value):
+            self.found[prefix + name] = [f"The {label} field {required}."]
+        elif name in fields and not isinstance(value, str):
+            self.found[prefix + name] = [f"The {label} field must be a string."]
+
+    def check_array(self, fields: Mapping[str, Any], name: str, *, required: str | None = None) -> None:
+        value = fields.get(name)
+        if required is not None and _is_missing(value):
+            self.found[name] = [f"The {name} field {required}."]
+        elif name in fields and not isinstance(value, dict | list) and not is_blank(value):
+            self.found[name] = [f"The {name} field must be an array."]
 
 
 def _json(value: Any, status: int = 200) -> bytes:
-    """Write an answer as Symfony does: HTTP/1.0, names padded, in the order of the alphabet."""
-    body = encode(value).encode()
+    """Write an answer as Symfony does: HTTP/1.0, names padded, in the order of the alphabet.
+
+    What means something in HTML is escaped in the JSON, quotation marks too.
+    """
+    text = php_encode(value)
+    if text is False:
+        raise RequestError(500)
+    body = re.sub(r"\\[^\"]|\\?[\"<>&']", _escape, text).encode()
     phrases = {200: "OK", 400: "Bad Request", 404: "Not Found", 422: "Unprocessable Content"}
     headers = {
         "Cache-Control": "no-cache, private",
@@ -399,3 +458,8 @@ def _json(value: Any, status: int = 200) -> bytes:
         *(f"{name + ':':15} {value}" for name, value in headers.items()),
     ]
     return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _escape(match: re.Match[str]) -> str:
+    found = match[0]
+    return f"\\u{ord(found[-1]):04X}" if found[-1] in "<>&'" or found == '\\"' else found
