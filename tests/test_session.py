@@ -491,6 +491,28 @@ async def test_pings_that_are_refused_or_not_answered() -> None:
             await client.ping()
 
 
+async def test_a_ping_whose_refusal_may_be_a_client_events_does_not_make_later_ones_fail() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.establish()
+        await peer.expect("pusher:subscribe", channel="private-x")
+        await peer.confirm("private-x")
+        await peer.expect("client-status")
+        await peer.send("pusher:error", RATE_LIMIT)
+        await peer.expect("pusher:ping")
+        await peer.send("pusher:error", RATE_LIMIT)
+        while True:
+            await peer.expect("pusher:ping")
+            await peer.send("pusher:pong")
+
+    async with ScriptedServer(script) as scripted, connected(scripted, pong_timeout=0.5) as client:
+        private = await client.subscribe("private-x")
+        await private.trigger("status", {})
+        with pytest.raises(TimeoutError, match="REVERB_PONG_TIMEOUT"):
+            await client.ping()
+        for _ in range(2):
+            await client.ping()
+
+
 # --- signing in ------------------------------------------------------------------------------------------------
 
 

@@ -1635,6 +1635,16 @@ def test_behind_a_ping_that_will_have_no_pong_no_refusal_is_sure() -> None:
     assert answers.refused(UNAUTHORIZED) == (first, UNAUTHORIZED, False)  # and this that of the second
 
 
+def test_a_pong_is_for_the_oldest_ping_that_is_not_overdue() -> None:
+    answers = Answers()
+    late = send_ping_that_stays_open(answers)
+    late.is_overdue = True
+    ping, later = answers.sent_ping(), answers.sent_ping()
+    assert answers.answered(None) == (ping, [], [late])
+    later.is_overdue = True
+    assert answers.answered(None) == (later, [], [])
+
+
 @pytest.mark.parametrize("is_given_up_before", [False, True])
 def test_a_refused_ping_that_was_taken_for_a_client_events_error_does_not_stay_open(
     is_given_up_before: bool,

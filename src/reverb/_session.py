@@ -296,6 +296,7 @@ class Session:
         finally:
             self._waiting.pop(question, None)
         if not answer.done():
+            question.is_overdue = True  # or the pong to the next ping would be taken for its own
             raise TimeoutError(
                 f"{self._address} did not answer a ping within {plural(timeout, 'second')} (REVERB_PONG_TIMEOUT)"
             )

@@ -742,8 +742,8 @@ class Answers:
         """
         if channel is not None:
             question = self._subscribes.get(channel)
-        else:
-            question = self._pings[0] if self._pings else None
+        else:  # the oldest, if there is none that is not overdue
+            question = min(self._pings, key=lambda ping: ping.is_overdue, default=None)
         if question is None:
             return None, [], []
         refusals: list[Refusal] = []
