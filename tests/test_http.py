@@ -11,6 +11,7 @@ import subprocess
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -30,10 +31,10 @@ from reverb import (
     ReverbClient,
     ReverbConfig,
     ReverbError,
+    SyncReverbAPI,
     TimeoutError,
+    _calls,
 )
-from reverb import http as http_module
-from reverb._rest import Request
 from reverb.crypto import derive_shared_secret, unseal
 from reverb.server import ReverbServer
 from tests.certificates import make_certificates
@@ -57,14 +58,52 @@ SECRET = "s3cret-of-the-application"
 OK = answer(200)
 
 
-def api_for(server: ScriptedHTTPServer | ScriptedServer | ReverbServer, **options: Any) -> ReverbAPI:
-    settings: dict[str, Any] = {"host": server.host, "port": server.port, "scheme": "ws", "app_id": "42"}
-    return ReverbAPI(**{**settings, "app_key": "app-key", "app_secret": SECRET, **options})
+SETTINGS: dict[str, Any] = {"app_id": "42", "app_key": "app-key", "app_secret": SECRET}
+
+
+class InThreads:
+    """A SyncReverbAPI whose calls are made in threads, so that a test awaits them as those of a ReverbAPI."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.api = SyncReverbAPI(*args, **options)
+
+    async def __aenter__(self) -> InThreads:
+        self.api.__enter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await asyncio.to_thread(self.api.__exit__, *error)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return partial(asyncio.to_thread, getattr(self.api, name))
+
+    def __repr__(self) -> str:
+        return repr(self.api)
+
+
+Shell = Callable[..., Any]
+"""Makes an API whose calls are awaited."""
+
+
+@pytest.fixture(params=[ReverbAPI, InThreads], ids=["async", "sync"])
+def shell(request: pytest.FixtureRequest) -> Shell:
+    """Both APIs in turn: a test that takes this fixture runs unchanged with each."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def api_for(shell: Shell) -> Shell:
+    """Makes the API of a server."""
+
+    def make(server: ScriptedHTTPServer | ScriptedServer | ReverbServer, **options: Any) -> Any:
+        return shell(**{"host": server.host, "port": server.port, "scheme": "ws", **SETTINGS, **options})
+
+    return make
 
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_module, "_RETRY_DELAYS", (0.01, 0.02, 0.04))
+    monkeypatch.setattr(_calls, "_RETRY_DELAYS", (0.01, 0.02, 0.04))
 
 
 async def cut_short(writer: asyncio.StreamWriter) -> None:
@@ -77,7 +116,7 @@ async def cut_short(writer: asyncio.StreamWriter) -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
 @pytest.mark.parametrize("status", [200, 400])
-async def test_what_is_compressed_is_not_unpacked(status: int, encoding: str) -> None:
+async def test_what_is_compressed_is_not_unpacked(api_for: Shell, status: int, encoding: str) -> None:
     async with (
         ScriptedHTTPServer(answer(status, BOMB, f"Content-Encoding: {encoding}")) as server,
         api_for(server) as api,
@@ -90,7 +129,7 @@ async def test_what_is_compressed_is_not_unpacked(status: int, encoding: str) ->
 
 @pytest.mark.parametrize("head", ["Content-Length: 1000000000", "Connection: close", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("status", [200, 400])
-async def test_a_body_that_does_not_end(status: int, head: str) -> None:
+async def test_a_body_that_does_not_end(api_for: Shell, status: int, head: str) -> None:
     flood = Flood(status, head)
     async with ScriptedHTTPServer(flood) as server, api_for(server) as api:
         reason = (
@@ -106,25 +145,28 @@ async def test_a_body_that_does_not_end(status: int, head: str) -> None:
 # --- the request -----------------------------------------------------------------------------------------------
 
 
-async def test_a_path_is_sent_as_urls_have_it() -> None:
+async def test_a_path_is_sent_as_urls_have_it(api_for: Shell) -> None:
     async with ScriptedHTTPServer(OK) as server, api_for(server, path="/a b/é") as api:
         await api.trigger("news", "paid", {})
     assert server.requests[0].target.startswith("/a%20b/%C3%A9/apps/42/")
 
 
-async def test_the_size_of_a_request_is_what_is_sent() -> None:
-    async with ScriptedHTTPServer(OK) as server, api_for(server, path="/ws") as api:
-        await api.trigger(["news", "private-é"], "paid", {"id": 1}, socket_id="1.2", info="user_count")
-        await api.trigger_batch([BatchEvent("a", "b", "c")] * 3)
-        await api.terminate_user("7")
-        for received in server.requests:
-            assert received.target.startswith("/ws/apps/42/")
-            path = received.target.partition("?")[0].removeprefix("/ws")
-            sent = Request("POST", path, body=received.body)
-            assert api._server.size(sent) == len(received.raw), received.raw
+@pytest.mark.parametrize("path", ["", "/a b/ws"])
+async def test_the_size_of_a_request_is_what_is_sent(api_for: Shell, path: str) -> None:
+    event: Any = (["news", "private-é"], "paid", {"id": 1})
+    options = {"socket_id": "1.2", "info": "user_count"}
+    async with ScriptedHTTPServer(OK) as server:
+        async with api_for(server, path=path) as api:
+            await api.trigger(*event, **options)
+            size = len(server.requests[0].raw)
+        async with api_for(server, path=path, max_request_size=size) as api:
+            await api.trigger(*event, **options)
+        async with api_for(server, path=path, max_request_size=size - 1) as api:
+            with pytest.raises(ProtocolError, match=f"too large to publish: {size} bytes"):
+                await api.trigger(*event, **options)
 
 
-async def test_calls_share_connections_and_the_pool_is_bounded() -> None:
+async def test_calls_share_connections_and_the_pool_is_bounded(api_for: Shell) -> None:
     async with ScriptedHTTPServer(OK) as server, api_for(server, pool_size=3) as api:
         for _ in range(5):
             await api.trigger("news", "e", 1)
@@ -134,14 +176,14 @@ async def test_calls_share_connections_and_the_pool_is_bounded() -> None:
         assert server.connections == 3
 
 
-async def test_cookies_are_not_kept() -> None:
+async def test_cookies_are_not_kept(api_for: Shell) -> None:
     async with ScriptedHTTPServer(answer(200, "{}", "Set-Cookie: a=b")) as server, api_for(server) as api:
         await api.trigger("news", "e", 1)
         await api.trigger("news", "e", 1)
         assert b"ookie" not in server.requests[1].raw
 
 
-async def test_after_close_there_are_new_connections() -> None:
+async def test_after_close_there_are_new_connections(api_for: Shell) -> None:
     async with ScriptedHTTPServer(OK) as server:
         api = api_for(server)
         await api.close()
@@ -152,7 +194,7 @@ async def test_after_close_there_are_new_connections() -> None:
         assert server.connections == 2
 
 
-async def test_tls(tmp_path: Path) -> None:
+async def test_tls(api_for: Shell, tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path)
     async with ReverbServer(path="/ws", ssl_context=certificates.server) as server:
         options = {"app_id": "app-id", "app_secret": "app-secret", "scheme": "https", "path": "ws"}
@@ -179,7 +221,9 @@ async def test_tls(tmp_path: Path) -> None:
         (("other.example",), (-1, 30), "the certificate is not for 127.0.0.1"),
     ],
 )
-async def test_certificates(tmp_path: Path, names: tuple[str, ...], days: tuple[int, int], hint: str) -> None:
+async def test_certificates(
+    api_for: Shell, tmp_path: Path, names: tuple[str, ...], days: tuple[int, int], hint: str
+) -> None:
     certificates = make_certificates(tmp_path, *names, days=days)
     async with (
         ScriptedHTTPServer(OK, ssl_context=certificates.server) as server,
@@ -189,7 +233,7 @@ async def test_certificates(tmp_path: Path, names: tuple[str, ...], days: tuple[
             await api.health()
 
 
-async def test_tls_spoken_to_a_plain_port() -> None:
+async def test_tls_spoken_to_a_plain_port(api_for: Shell) -> None:
     async def bad_request(peer: Peer) -> None:
         await peer.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
@@ -202,14 +246,14 @@ async def test_tls_spoken_to_a_plain_port() -> None:
                 await api.health()
 
 
-async def test_a_proxy_that_refuses_or_is_not_there() -> None:
+async def test_a_proxy_that_refuses_or_is_not_there(shell: Shell) -> None:
     async with ScriptedHTTPServer(answer(407)) as proxy:
         settings: Any = {"host": "h.invalid", "app_id": "42", "app_key": "k", "app_secret": SECRET}
         url = f"http://u:P4SS@127.0.0.1:{proxy.port}"
-        async with ReverbAPI(**settings, proxy=url) as api:
+        async with shell(**settings, proxy=url) as api:
             with pytest.raises(ConnectionError, match="the proxy wants a login: it answered with 407") as refused:
                 await api.health()
-    async with ReverbAPI(**settings, proxy=url, request_timeout=1) as api:
+    async with shell(**settings, proxy=url, request_timeout=1) as api:
         with pytest.raises(ConnectionError, match=f"REVERB_PROXY=http://127.0.0.1:{proxy.port} is wrong") as dead:
             await api.health()
     assert "P4SS" not in f"{refused.value} {dead.value}"
@@ -243,7 +287,7 @@ async def test_a_proxy_that_refuses_or_is_not_there() -> None:
         (answer(200, "<html>"), "channels", 1),
     ],
 )
-async def test_what_is_tried_again(fault: Answer, call: str, attempts: int) -> None:
+async def test_what_is_tried_again(api_for: Shell, fault: Answer, call: str, attempts: int) -> None:
     again = call.startswith("idempotent")
     async with ScriptedHTTPServer(fault, OK) as server, api_for(server) as api:
         calls: dict[str, Callable[[], Any]] = {
@@ -263,7 +307,7 @@ async def test_what_is_tried_again(fault: Answer, call: str, attempts: int) -> N
         assert len(server.requests) == attempts
 
 
-async def test_there_is_an_end_to_it() -> None:
+async def test_there_is_an_end_to_it(api_for: Shell) -> None:
     async with ScriptedHTTPServer(answer(503, "<html>")) as server, api_for(server) as api:
         with pytest.raises(APIError, match="with 503: a page of HTML; the server is starting") as caught:
             await api.trigger("news", "e", 1)
@@ -271,24 +315,24 @@ async def test_there_is_an_end_to_it() -> None:
         assert len(server.requests) == 4
 
 
-async def test_a_server_that_is_just_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_is_just_starting(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     (port,) = free_ports(1)
-    async with ReverbAPI(
+    async with shell(
         host="127.0.0.1", port=port, scheme="ws", app_id="app-id", app_key="app-key", app_secret="app-secret"
     ) as api:
         with pytest.raises(
             ConnectionError, match=f"cannot connect to 127.0.0.1:{port}: nothing listens.*REVERB_PORT={port}"
         ):
             await api.trigger("news", "e", 1)
-        monkeypatch.setattr(http_module, "_RETRY_DELAYS", (0.5, 0.5, 0.5))
+        monkeypatch.setattr(_calls, "_RETRY_DELAYS", (0.5, 0.5, 0.5))
         publishing = asyncio.ensure_future(api.trigger("news", "e", 1))
         await asyncio.sleep(0)
         async with ReverbServer(port=port):
             assert await publishing == {}
 
 
-async def test_a_name_that_does_not_exist() -> None:
-    async with ReverbAPI(
+async def test_a_name_that_does_not_exist(shell: Shell) -> None:
+    async with shell(
         host="reverb.invalid", app_id="42", app_key="k", app_secret=SECRET, request_timeout=20
     ) as api:
         with pytest.raises(ConnectionError, match=r"cannot connect to reverb\.invalid:443: .*REVERB_HOST"):
@@ -296,26 +340,26 @@ async def test_a_name_that_does_not_exist() -> None:
 
 
 @pytest.mark.parametrize("host", ["192.168.1.300", "127.0.0.1."])
-async def test_a_host_that_is_no_ip_address(host: str) -> None:
+async def test_a_host_that_is_no_ip_address(shell: Shell, host: str) -> None:
     settings: dict[str, Any] = {"app_id": "app", "app_key": "key", "app_secret": "secret"}
-    async with ReverbAPI(host=host, **settings) as api:
+    async with shell(host=host, **settings) as api:
         with pytest.raises(ConnectionError, match=r"neither a name nor an IP address \(REVERB_HOST\)"):
             await api.connections()
-    async with ReverbAPI(host="reverb.invalid", proxy=f"http://{host}:1", **settings) as api:
+    async with shell(host="reverb.invalid", proxy=f"http://{host}:1", **settings) as api:
         with pytest.raises(
             ConnectionError, match=r"neither a name nor an IP address \(REVERB_HOST, REVERB_PROXY\)"
         ):
             await api.connections()
 
 
-async def test_answers_that_are_no_http() -> None:
+async def test_answers_that_are_no_http(api_for: Shell) -> None:
     async with ScriptedHTTPServer(b"SSH-2.0-OpenSSH\r\n\r\n") as server, api_for(server) as api:
         with pytest.raises(ConnectionError, match=r"did not answer POST /apps/42/events in HTTP"):
             await api.trigger("news", "e", 1)
         assert len(server.requests) == 1
 
 
-async def test_redirects_are_not_followed() -> None:
+async def test_redirects_are_not_followed(api_for: Shell) -> None:
     async with ScriptedHTTPServer(answer(301, "", "Location: https://elsewhere.invalid/")) as server:
         async with api_for(server) as api:
             with pytest.raises(APIError, match=r"it redirects; check REVERB_SCHEME"):
@@ -323,7 +367,7 @@ async def test_redirects_are_not_followed() -> None:
         assert len(server.requests) == 1
 
 
-async def test_answers_are_checked() -> None:
+async def test_answers_are_checked(api_for: Shell) -> None:
     bad = answer(200, '{"channels": {"a": {"user_count": "many"}}}')
     async with ScriptedHTTPServer(bad) as server, api_for(server) as api:
         for call in (api.channels, api.connections, api.health):
@@ -335,7 +379,7 @@ async def test_answers_are_checked() -> None:
 # --- time ------------------------------------------------------------------------------------------------------
 
 
-async def test_the_timeout_is_for_the_whole_call() -> None:
+async def test_the_timeout_is_for_the_whole_call(api_for: Shell) -> None:
     async with ScriptedHTTPServer(answer(503), never) as server, api_for(server, request_timeout=0.3) as api:
         started = monotonic()
         with pytest.raises(
@@ -346,8 +390,8 @@ async def test_the_timeout_is_for_the_whole_call() -> None:
         assert len(server.requests) == 2
 
 
-async def test_no_attempt_begins_after_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_module, "_RETRY_DELAYS", (60.0,))
+async def test_no_attempt_begins_after_the_timeout(api_for: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_calls, "_RETRY_DELAYS", (60.0,))
     async with ScriptedHTTPServer(answer(503)) as server, api_for(server, request_timeout=5) as api:
         started = monotonic()
         with pytest.raises(APIError):
@@ -356,7 +400,7 @@ async def test_no_attempt_begins_after_the_timeout(monkeypatch: pytest.MonkeyPat
         assert len(server.requests) == 1
 
 
-async def test_an_attempt_that_begins_late_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_attempt_that_begins_late_has_an_end(api_for: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     async with ScriptedHTTPServer(answer(503), never) as server, api_for(server, request_timeout=0.2) as api:
 
         async def oversleep(seconds: float) -> None:
@@ -368,7 +412,7 @@ async def test_an_attempt_that_begins_late_has_an_end(monkeypatch: pytest.Monkey
             await asyncio.wait_for(api.channels(), 5)
 
 
-async def test_waiting_for_a_connection_of_the_pool_counts() -> None:
+async def test_waiting_for_a_connection_of_the_pool_counts(api_for: Shell) -> None:
     async with ScriptedHTTPServer(never) as server:
         async with api_for(server, request_timeout=1, pool_size=1) as api:
             started = monotonic()
@@ -379,7 +423,10 @@ async def test_waiting_for_a_connection_of_the_pool_counts() -> None:
 
 
 async def test_a_cancelled_call_frees_its_connection() -> None:
-    async with ScriptedHTTPServer(never, OK) as server, api_for(server, pool_size=1) as api:
+    async with (
+        ScriptedHTTPServer(never, OK) as server,
+        ReverbAPI(host=server.host, port=server.port, scheme="ws", pool_size=1, **SETTINGS) as api,
+    ):
         call = asyncio.ensure_future(api.channels())
         await until(lambda: server.requests)
         call.cancel()
@@ -391,7 +438,7 @@ async def test_a_cancelled_call_frees_its_connection() -> None:
 # --- batches ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_batch_stops_at_the_first_failure_and_says_what_was_accepted() -> None:
+async def test_a_batch_stops_at_the_first_failure_and_says_what_was_accepted(api_for: Shell) -> None:
     events = [BatchEvent("news", str(n), n) for n in range(35)]
     async with ScriptedHTTPServer(OK, OK, answer(413), OK) as server, api_for(server) as api:
         with pytest.raises(BatchError, match=r"^accepted 20 events, then: .*with 413") as caught:
@@ -404,7 +451,7 @@ async def test_a_batch_stops_at_the_first_failure_and_says_what_was_accepted() -
         assert sent == [str(n) for n in range(30)]
 
 
-async def test_nothing_of_a_batch_is_sent_when_one_event_is_too_large() -> None:
+async def test_nothing_of_a_batch_is_sent_when_one_event_is_too_large(api_for: Shell) -> None:
     events = [BatchEvent("news", "e", "x" * size) for size in [1] * 20 + [10_000]]
     async with ScriptedHTTPServer(OK) as server, api_for(server) as api:
         with pytest.raises(ReverbError, match="REVERB_MAX_REQUEST_SIZE"):
@@ -424,7 +471,7 @@ def unsealed(data: str) -> Any:
     return json.loads(unseal(data, derive_shared_secret(ENCRYPTED, 32 * b"m")))
 
 
-async def test_data_for_encrypted_channels_is_encrypted() -> None:
+async def test_data_for_encrypted_channels_is_encrypted(api_for: Shell) -> None:
     async with ScriptedHTTPServer(OK) as server, api_for(server, encryption_master_key=MASTER_KEY) as api:
         await api.trigger(ENCRYPTED, "e", {"text": "Zoë ☃"})
         await api.trigger([ENCRYPTED], "e", {"text": "Zoë ☃"}, socket_id="1.2")
@@ -436,7 +483,7 @@ async def test_data_for_encrypted_channels_is_encrypted() -> None:
     assert batch["batch"][1]["data"] == "[2]"
 
 
-async def test_an_encrypted_channel_takes_a_call_of_its_own() -> None:
+async def test_an_encrypted_channel_takes_a_call_of_its_own(api_for: Shell) -> None:
     async with ScriptedHTTPServer(OK) as server, api_for(server, encryption_master_key=MASTER_KEY) as api:
         for channels in (["news", ENCRYPTED], [ENCRYPTED, "private-encrypted-b"]):
             with pytest.raises(ProtocolError, match="needs a call of its own"):
@@ -444,7 +491,7 @@ async def test_an_encrypted_channel_takes_a_call_of_its_own() -> None:
         assert server.requests == []
 
 
-async def test_nothing_is_sent_in_clear_for_want_of_the_master_key() -> None:
+async def test_nothing_is_sent_in_clear_for_want_of_the_master_key(api_for: Shell) -> None:
     async with ScriptedHTTPServer(OK) as server, api_for(server) as api:
         with pytest.raises(ConfigurationError, match=f"REVERB_ENCRYPTION_MASTER_KEY is missing: '{ENCRYPTED}'"):
             await api.trigger(ENCRYPTED, "e", 1)
@@ -484,9 +531,9 @@ def test_a_proxy_that_cannot_be_used() -> None:
     assert "pass" not in str(caught.value)
 
 
-async def test_a_proxy() -> None:
+async def test_a_proxy(shell: Shell) -> None:
     async with ScriptedHTTPServer(OK) as proxy:
-        async with ReverbAPI(
+        async with shell(
             app_key="k", host="h.invalid", scheme="ws", app_id="42", app_secret=SECRET,
             proxy=f"http://u:pass@127.0.0.1:{proxy.port}",
         ) as api:  # fmt: skip
@@ -505,7 +552,7 @@ async def test_the_api_of_a_client() -> None:
             await client.subscribe("news")
             assert await client.api.connections() == 1
         assert client._api is not None
-        assert client._api._session is None
+        assert client._api._sessions == {}
     with pytest.raises(ConfigurationError, match="REVERB_APP_ID"):
         _ = ReverbClient(app_key="k", host="h").api
 
@@ -535,14 +582,16 @@ except reverb.ConfigurationError as error:
     "fault",
     [answer(401), answer(503), hang_up, b"nonsense\r\n\r\n", cut_short],
 )
-async def test_neither_secret_nor_signature_is_told(fault: Answer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_neither_secret_nor_signature_is_told(
+    api_for: Shell, fault: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     async with ScriptedHTTPServer(fault, hang_up) as server, api_for(server) as api:
         with pytest.raises(ReverbError) as caught:
             await api.trigger("news", "e", 1)
         signature = server.requests[0].target.rpartition("auth_signature=")[2]
     assert len(signature) == 64
-    told = [repr(caught.value), str(caught.value), repr(api), repr(api._server), caplog.text]
+    told = [repr(caught.value), str(caught.value), repr(api), caplog.text]
     cause: BaseException | None = caught.value
     while cause is not None:
         told.append(repr(cause) + str(cause))

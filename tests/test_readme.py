@@ -37,6 +37,7 @@ from reverb import (
     ReverbClient,
     ReverbConfig,
     ReverbError,
+    SyncReverbAPI,
     User,
 )
 from reverb._settings import variables_of
@@ -333,6 +334,14 @@ async def test_publishing(block: Block, client: ReverbClient) -> None:
     assert ("order.shipped", {"id": 7}, "orders") in calls
     assert [data["id"] for _, data, channel in calls if channel == "stock"] == list(range(25))
     assert fragment.printed == ["True"]
+
+
+@block_of("Publish 2")
+async def test_publishing_without_await(block: Block, client: ReverbClient) -> None:
+    heard = Recorder()
+    (await client.subscribe("orders")).bind("order.shipped", heard)
+    await asyncio.to_thread(exec, block.text, {})
+    assert await heard.wait_for(1) == [("order.shipped", {"id": 7}, "orders")]
 
 
 @block_of("Handlers")
@@ -773,13 +782,19 @@ def test_the_table_of_the_api() -> None:
     }
     (table,) = read_tables("ReverbAPI")
     assert {row[0].strip("`") for row in table} == methods
+    without_await = {
+        written(member, name)
+        for name, member in vars(SyncReverbAPI).items()
+        if inspect.isfunction(member) and not name.startswith("_")
+    }
+    assert without_await == {each.removeprefix("await ") for each in methods}
     assert written(BatchEvent.__init__, "BatchEvent") in read_section("ReverbAPI")
 
 
-@pytest.mark.parametrize("class_", [ReverbClient, ReverbAPI])
+@pytest.mark.parametrize("class_", [ReverbClient, ReverbAPI, SyncReverbAPI])
 def test_the_constructors(class_: type) -> None:
     signature = written(class_.__init__, class_.__name__)  # type: ignore[misc]
-    assert f"`{signature}`" in read_section(class_.__name__)
+    assert f"`{signature}`" in read_section(class_.__name__.removeprefix("Sync"))
 
 
 def test_the_table_of_events() -> None:

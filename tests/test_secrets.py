@@ -137,7 +137,7 @@ def _replace(work: Callable[..., Any], *args: Any) -> None:
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reverb.auth._RETRY_DELAYS", (0.01,))
-    monkeypatch.setattr("reverb.http._RETRY_DELAYS", (0.01,))
+    monkeypatch.setattr("reverb._calls._RETRY_DELAYS", (0.01,))
 
 
 def authorizer_for(address: str, scheme: str = "http", **options: Any) -> EndpointAuthorizer:

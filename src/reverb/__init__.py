@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         SubscriptionError,
         TimeoutError,
     )
-    from .http import BatchEvent, BatchResult, ChannelInfo, ReverbAPI
+    from .http import BatchEvent, BatchResult, ChannelInfo, ReverbAPI, SyncReverbAPI
     from .stats import Stats
     from .stream import Event, EventStream, Gap
     from .user import User
@@ -64,6 +64,7 @@ __all__ = [
     "SecretAuthorizer",
     "Stats",
     "SubscriptionError",
+    "SyncReverbAPI",
     "TimeoutError",
     "User",
     "UserAuth",
@@ -104,6 +105,7 @@ _HOMES = {
     "SecretAuthorizer": "auth",
     "Stats": "stats",
     "SubscriptionError": "exceptions",
+    "SyncReverbAPI": "http",
     "TimeoutError": "exceptions",
     "User": "user",
     "UserAuth": "auth",

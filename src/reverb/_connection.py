@@ -22,8 +22,7 @@ from ._failures import Failure
 from ._protocol import Message, ServerError
 from ._subscriptions import Answers, Question
 from ._tasks import spawn
-from ._visible import visible
-from .auth import bare
+from ._visible import bare, visible
 from .config import ReverbConfig
 from .exceptions import ConnectionError, ProtocolError, ReverbError, TimeoutError, plural
 

@@ -6,16 +6,16 @@ What a rule rests on is named beside it. Reverb's answers are those of 1.10, sok
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import msgspec
 
 from ._protocol import DECODE_ERRORS
-from ._unusual import decode_unusual
-from .auth import sign_request
+from ._signatures import sign_request
 from .exceptions import APIError, ProtocolError
 
 MAX_CHANNELS = 100
@@ -95,6 +95,30 @@ class Batch(NamedTuple):
     request: Request
     size: int
     """Events in it."""
+
+
+class Proxy:
+    """A proxy of HTTP; what has its password is not shown."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.is_tls = parts.scheme == "https"
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if self.is_tls else 80)
+        self.headers: dict[str, str] = {}
+        if parts.username is not None:
+            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            self.headers["Proxy-Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
+
+    def tunnel(self, address: str) -> bytes:
+        """Return what asks for a connection to ``host:port``."""
+        lines = [f"CONNECT {_ascii(address)} HTTP/1.1", f"Host: {_ascii(address)}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode("ascii")
+
+
+def _ascii(address: str) -> str:
+    return address if address.isascii() else address.encode("idna").decode()
 
 
 @dataclass(frozen=True)
@@ -181,12 +205,21 @@ class Server:
         )
         return f"{self.prefix}{request.path}?{urlencode(query, safe=_NAME_CHARACTERS)}"
 
+    def message(self, request: Request, timestamp: int, proxy: Proxy | None = None) -> bytes:
+        """Return a request as HTTP/1.1 has it, signed at ``timestamp``; for a ``proxy``, that passes it on."""
+        origin, more = ("", {}) if proxy is None else (self.origin, proxy.headers)
+        lines = [
+            f"{request.method} {origin}{self.target(request, timestamp)} HTTP/1.1",
+            f"Host: {_ascii(self.address)}",
+        ]
+        lines += [f"{name}: {value}" for name, value in (self.headers | more).items()]
+        if request.body:
+            lines.append(f"Content-Length: {len(request.body)}")
+        return "\r\n".join([*lines, "", ""]).encode("ascii") + request.body
+
     def size(self, request: Request) -> int:
         """Bytes of a signed request, its head included, as Reverb counts them."""
-        lines = [f"{request.method} {self.target(request, 10**9)} HTTP/1.1", f"Host: {self.address}"]
-        lines += [f"{name}: {value}" for name, value in self.headers.items()]
-        lines += [f"Content-Length: {len(request.body)}", "", ""]
-        return len("\r\n".join(lines)) + len(request.body)
+        return len(self.message(request, 10**9))
 
     def _check_size(self, request: Request, event: str, channel: str) -> None:
         size = self.size(request)
@@ -253,6 +286,30 @@ class Server:
         if status in (502, 503, 504):
             return "the server is starting, overloaded, or out of reach for the proxy in front of it"
         return None
+
+
+class Body:
+    """What has arrived of an answer's body, ``most`` bytes at most.
+
+    One that is compressed is not unpacked, as some KB may become GB: requests don't ask for that.
+    """
+
+    def __init__(self, most: int, encoding: str) -> None:
+        is_plain = encoding.strip().lower() in ("", "identity")
+        self.flaw = None if is_plain else "a compressed body, which was not asked for"
+        """Why the body is not there, or not all of it. No more of it has to be read then."""
+        self._most = most
+        self._content = bytearray()
+
+    def take(self, piece: bytes) -> None:
+        self._content += piece
+        if len(self._content) > self._most:
+            del self._content[self._most :]
+            self.flaw = f"more than {self._most} bytes"
+
+    @property
+    def content(self) -> bytes:
+        return bytes(self._content)
 
 
 def max_answer_size(status: int) -> int:
@@ -358,6 +415,8 @@ def _parse(body: bytes) -> Any:
         return _decode_json(body)
     except DECODE_ERRORS:
         pass
+    from ._unusual import decode_unusual
+
     try:
         return decode_unusual(body.decode())
     except DECODE_ERRORS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit, urlunsplit
+
 _MOST = 200
 """Characters of a text that are shown."""
 _JOINERS = "\u200c\u200d"
@@ -35,3 +37,9 @@ def quoted(name: str) -> str:
 def event_fields(event: str, channel: str | None) -> dict[str, str | None]:
     """What a log record about an event has beside its text."""
     return {"reverb_channel": None if channel is None else visible(channel), "reverb_event": visible(event)}
+
+
+def bare(url: str) -> str:
+    """A URL as it may be shown: without user, password, query and fragment."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

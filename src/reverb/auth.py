@@ -8,8 +8,6 @@ clients use :func:`authorize_channel` and :func:`authenticate_user`.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import inspect
 import random
 import re
@@ -20,12 +18,15 @@ from datetime import datetime, timezone
 from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from . import _protocol, crypto
 from ._checks import is_url
+from ._rest import Body
+from ._signatures import hmac_hex, lack_of, sign_request
+from ._visible import bare
 from .config import Credentials
 from .exceptions import AuthenticationError, ConfigurationError, ProtocolError, SubscriptionError, plural
 
@@ -496,17 +497,15 @@ class Exchange:
 async def read_body(exchange: Exchange, most: int) -> tuple[bytes, str | None]:
     """Return the body of an answer, and in words what is wrong with it.
 
-    Of a body with more than ``most`` bytes that is the beginning. One that is compressed is not unpacked, as some
-    KB may become GB: requests don't ask for that, and go with ``auto_decompress=False``.
+    See :class:`Body`: requests go with ``auto_decompress=False``.
     """
-    if exchange.response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity"):
-        return b"", "a compressed body, which was not asked for"
-    body = bytearray()
-    async for chunk in exchange.response.content.iter_any():
-        body += chunk
-        if len(body) > most:
-            return bytes(body[:most]), f"more than {most} bytes"
-    return bytes(body), None
+    body = Body(most, exchange.response.headers.get("Content-Encoding", ""))
+    if body.flaw is None:
+        async for piece in exchange.response.content.iter_any():
+            body.take(piece)
+            if body.flaw is not None:
+                break
+    return body.content, body.flaw
 
 
 def _read(body: bytes) -> _Answer | str:
@@ -530,12 +529,6 @@ async def _provide(provider: Provider[T]) -> T:
         value = provider()
         return await value if inspect.isawaitable(value) else value
     return provider
-
-
-def bare(url: str) -> str:
-    """A URL as it may be shown: without user, password, query and fragment."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _origin(url: str) -> dict[str, str]:
@@ -654,41 +647,6 @@ def sign_user(key: str, secret: str, socket_id: str, user_data: str) -> str:
     finally:
         del secret
     return signer.authenticate(socket_id, user_data).auth
-
-
-def sign_request(
-    key: str, secret: str, method: str, path: str, query: Mapping[str, str], body: bytes, timestamp: int
-) -> dict[str, str]:
-    """Return ``query`` with the parameters that sign an HTTP API request.
-
-    ``path`` is the request's path without the server's path prefix, because Reverb checks it so. ``timestamp`` is
-    in seconds since the epoch.
-    """
-    lack = lack_of(key, secret)
-    if lack is not None:
-        del secret
-        raise ConfigurationError(lack)
-    signed = {**query, "auth_key": key, "auth_timestamp": str(timestamp), "auth_version": "1.0"}
-    if body:
-        signed["body_md5"] = hashlib.md5(body, usedforsecurity=False).hexdigest()
-    text = "&".join(f"{name}={signed[name]}" for name in sorted(signed))
-    signed["auth_signature"] = hmac_hex(secret, f"{method}\n{path}\n{text}".encode())
-    return signed
-
-
-def lack_of(key: str, secret: str) -> str | None:
-    """What speaks against signing with these; None for nothing."""
-    if not key or not secret:  # of a variable that is not set, most likely
-        return "the application's key and secret must not be empty: with those, everybody could sign"
-    try:
-        (key + secret).encode()
-    except UnicodeEncodeError:
-        return "the application's key and secret must be text that can be encoded"
-    return None
-
-
-def hmac_hex(secret: str, content: bytes) -> str:
-    return hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
 
 
 def _channel_content(socket_id: str, channel: str, channel_data: str | None) -> bytes:

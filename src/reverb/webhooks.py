@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from .auth import hmac_hex, lack_of
+from ._signatures import hmac_hex, lack_of
 from .exceptions import AuthenticationError, ConfigurationError, ProtocolError, ReverbError
 
 __all__ = [

@@ -911,7 +911,7 @@ async def test_what_is_broken(
 async def test_the_http_api(
     published: Answer, settings: dict[str, Any], cause: str, detail: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reverb.http._RETRY_DELAYS", (0.01,))
+    monkeypatch.setattr("reverb._calls._RETRY_DELAYS", (0.01,))
     upgrades = [NOT_FOUND, NOT_FOUND, NOT_FOUND] if "path" in settings else [NOT_FOUND, NOT_FOUND]
     async with ScriptedHTTPServer(*upgrades, dated(0), published) as server:
         steps = await examine({**SETTINGS, "host": server.host, "port": server.port, **settings})

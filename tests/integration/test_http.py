@@ -24,7 +24,8 @@ from reverb import (
     ReverbAPI,
     ReverbClient,
 )
-from reverb.auth import hmac_hex, sign_channel
+from reverb._signatures import hmac_hex
+from reverb.auth import sign_channel
 from reverb.crypto import derive_shared_secret, unseal
 from tests.integration.servers import Soketi, Target, soketi_command
 from tests.integration.test_harness import connect, receive

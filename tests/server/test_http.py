@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reverb.auth import hmac_hex, sign_request
+from reverb._signatures import hmac_hex, sign_request
 from reverb.server import ReverbServer
 from tests.loops import every_loop
 from tests.server.clients import Client, Clients, call, request, soon

@@ -16,7 +16,7 @@ from rich.text import Text
 from .. import ReverbConfig
 from .._checks import is_url
 from .._settings import Found, SecretStr, look_up
-from ..auth import bare
+from .._visible import bare
 from ..exceptions import ConfigurationError
 from .examination import Examination, Step
 from .options import Given, configure, takes_server

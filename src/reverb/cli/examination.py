@@ -31,7 +31,8 @@ from .._protocol import (
 )
 from .._settings import Checked, Found, setting
 from .._tasks import spawn
-from ..auth import ChannelAuth, bare, load_aiohttp
+from .._visible import bare
+from ..auth import ChannelAuth, load_aiohttp
 from ..exceptions import AuthenticationError, ConfigurationError, ConnectionError, ReverbError
 from . import diagnosis
 from .diagnosis import Place, Problem, Refused

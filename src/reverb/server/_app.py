@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..auth import lack_of
+from .._signatures import lack_of
 from ..exceptions import ConfigurationError
 
 __all__ = ["App", "RateLimiting"]

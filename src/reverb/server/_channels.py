@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Iterator
 from typing import Any, Protocol
 
-from ..auth import hmac_hex
+from .._signatures import hmac_hex
 from ..exceptions import AuthenticationError
 from ._app import App
 from ._frames import text_frame

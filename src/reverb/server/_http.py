@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import Any, Final
 from urllib.parse import unquote, unquote_plus
 
-from ..auth import hmac_hex
+from .._signatures import hmac_hex
 from ._channels import Channels
 from ._wire import decode, is_blank, php_encode, php_key, php_list, php_string
 

@@ -1,0 +1,436 @@
+"""HTTP/1.1 over sockets, for threads: connections that are kept, shared and bounded.
+
+One exchange after another goes over a connection, each with a deadline for all of it: for a free connection, the
+look-up of the name, TCP, TLS, a proxy, and an answer that comes slowly. Knows nothing of what is asked.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any, NamedTuple, Protocol, TypeVar
+from weakref import finalize
+
+from ._failures import parse_head
+from ._rest import Body, Proxy
+
+T = TypeVar("T")
+
+_MAX_HEAD = 64 * 1024
+"""Bytes of an answer's head, and of a line between chunks."""
+_PIECE = 64 * 1024
+"""Bytes that are read at once."""
+
+
+class Answer(NamedTuple):
+    status: int
+    body: Body
+
+
+class NoConnectionError(Exception):
+    """There is no connection, for the ``__cause__``; ``to`` is what was not reached."""
+
+    def __init__(self, to: str) -> None:
+        super().__init__(to)
+        self.to = to
+        """``name`` (it has no address, or is none), ``proxy`` or ``server``."""
+
+
+class TunnelError(Exception):
+    """The proxy answered ``status`` when it was asked for a connection to the server."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class NotHTTPError(Exception):
+    """What was answered is no HTTP."""
+
+
+class ClosedError(Exception):
+    """The pool is closed."""
+
+
+class Place(NamedTuple):
+    """Where a pool connects to."""
+
+    host: str
+    port: int
+    is_tls: bool
+    proxy: Proxy | None
+
+    @property
+    def address(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Pool:
+    """Up to ``size`` connections to a place. For threads of one process; a fork needs a pool of its own."""
+
+    def __init__(self, place: Place, size: int, keepalive: float, tls: Callable[[], ssl.SSLContext]) -> None:
+        self.is_closed = False
+        self._place = place
+        self._keepalive = keepalive
+        self._tls = tls
+        self._free = threading.Semaphore(size)
+        self._idle: list[_Connection] = []
+        """Those that were used last come last, and are used first: the others may grow old."""
+        finalize(self, _close_all, self._idle)
+
+    def exchange(self, message: Callable[[], bytes], most: Callable[[int], int], deadline: float) -> Answer:
+        """Send what ``message`` returns and return the answer, with ``most(status)`` bytes of its body at most.
+
+        Raises the errors of this module, :class:`TimeoutError` at the deadline (on the clock of
+        :func:`time.monotonic`), and :class:`OSError` or :class:`EOFError` when the connection is lost.
+        """
+        if not self._free.acquire(timeout=_remaining(deadline)):
+            raise TimeoutError
+        try:
+            connection = self._take() or _connect(self._place, self._tls, deadline)
+            try:
+                answer = connection.exchange(message, most, deadline)
+                if connection.is_reusable:
+                    self._idle.append(connection)
+            finally:
+                if not connection.is_reusable:
+                    connection.close()
+        finally:
+            self._free.release()
+            if self.is_closed:
+                _close_all(self._idle)
+        return answer
+
+    def close(self) -> None:
+        """Close all connections: those in use, when their exchange has ended."""
+        self.is_closed = True
+        _close_all(self._idle)
+
+    def _take(self) -> _Connection | None:
+        """Return a connection that can be used again, if there is one."""
+        if self.is_closed:
+            raise ClosedError
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if monotonic() - connection.used_at < self._keepalive and connection.is_quiet():
+                return connection
+            connection.close()
+        return None
+
+
+def _close_all(connections: list[_Connection]) -> None:
+    while connections:
+        try:
+            connections.pop().close()
+        except IndexError:  # another thread was faster
+            return
+
+
+def _remaining(deadline: float) -> float:
+    remaining = deadline - monotonic()
+    if remaining <= 0:
+        raise TimeoutError
+    return remaining
+
+
+# --- one connection --------------------------------------------------------------------------------------------
+
+
+class _Socket(Protocol):
+    """What is used of a socket."""
+
+    def settimeout(self, seconds: float, /) -> None: ...
+    def sendall(self, content: bytes, /) -> None: ...
+    def recv(self, most: int, /) -> bytes: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
+class _Connection:
+    def __init__(self, sock: _Socket) -> None:
+        self.is_reusable = False
+        """Whether the last exchange has left it as it was before."""
+        self.used_at = monotonic()
+        self._socket = sock
+        self._received = b""
+        """What was read and not looked at yet."""
+        self._deadline = 0.0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def is_quiet(self) -> bool:
+        """Whether nothing has come that nobody has asked for, the end of the connection included."""
+        has_more = isinstance(self._socket, _TLS) and self._socket.has_more()
+        return not has_more and not _is_readable(self._socket.fileno())
+
+    def exchange(self, message: Callable[[], bytes], most: Callable[[int], int], deadline: float) -> Answer:
+        self.is_reusable = False
+        self._deadline = deadline
+        self._socket.settimeout(_remaining(deadline))
+        self._socket.sendall(message())
+        status, version, headers = self._read_head()
+        body = Body(most(status), headers.get("content-encoding", ""))
+        pieces, has_end = self._pieces(status, headers)
+        if body.flaw is None:
+            for piece in pieces:
+                body.take(piece)
+                if body.flaw is not None:
+                    break
+        options = headers.get("connection", "").lower()
+        is_kept = "close" not in options and (version > 0 or "keep-alive" in options)
+        self.used_at = monotonic()
+        self.is_reusable = is_kept and has_end and body.flaw is None and not self._received
+        return Answer(status, body)
+
+    def ask_for_tunnel(self, message: bytes, deadline: float) -> None:
+        """Have a proxy pass on all that comes; raise TunnelError if it does not want to."""
+        self._deadline = deadline
+        self._socket.settimeout(_remaining(deadline))
+        self._socket.sendall(message)
+        status, _, _ = self._read_head()
+        if not 200 <= status < 300:
+            raise TunnelError(status)
+        if self._received:
+            raise NotHTTPError("the proxy sent more than it was asked for")
+
+    def _read_head(self) -> tuple[int, int, dict[str, str]]:
+        """Return the status, the minor version, and the headers of the next answer that is final."""
+        while True:
+            while b"\r\n\r\n" not in self._received:
+                begin = self._received[:5]
+                if len(self._received) > _MAX_HEAD or not b"HTTP/".startswith(begin):
+                    raise NotHTTPError("its answer does not begin with a status")
+                self._received += self._receive()
+            head, _, self._received = self._received.partition(b"\r\n\r\n")
+            parsed = parse_head(head)
+            if parsed is None:
+                raise NotHTTPError("its answer does not begin with a status")
+            status, headers = parsed
+            if status >= 200:
+                return status, int(head[:8] == b"HTTP/1.1"), headers
+
+    def _pieces(self, status: int, headers: dict[str, str]) -> tuple[Iterator[bytes], bool]:
+        """Return the body as it comes, and whether it has an end before that of the connection (RFC 9112, 6.3)."""
+        coding, length = headers.get("transfer-encoding"), headers.get("content-length")
+        if status in (204, 304):
+            return iter(()), True
+        if coding is not None:
+            if coding.strip().lower() != "chunked":
+                raise NotHTTPError("its Transfer-Encoding is not known")
+            return self._read_chunks(), length is None  # with both, one of them lies
+        if length is None:
+            return self._read_all(), False
+        if re.fullmatch("[0-9]{1,18}", length) is None:
+            raise NotHTTPError("its Content-Length is no number")
+        return self._read(int(length)), True
+
+    def _read(self, size: int) -> Iterator[bytes]:
+        while size:
+            if not self._received:
+                self._received = self._receive()
+            piece, self._received = self._received[:size], self._received[size:]
+            size -= len(piece)
+            yield piece
+
+    def _read_chunks(self) -> Iterator[bytes]:
+        while size := self._read_size():
+            yield from self._read(size)
+            if self._read_line():
+                raise NotHTTPError("a chunk is longer than it says")
+        while self._read_line():
+            pass  # trailers
+
+    def _read_size(self) -> int:
+        match = re.fullmatch(rb"([0-9a-fA-F]{1,15})[ \t]*(;.*)?", self._read_line())
+        if match is None:
+            raise NotHTTPError("a chunk has no size")
+        return int(match[1], 16)
+
+    def _read_line(self) -> bytes:
+        while b"\r\n" not in self._received:
+            if len(self._received) > _MAX_HEAD:
+                raise NotHTTPError("a line does not end")
+            self._received += self._receive()
+        line, _, self._received = self._received.partition(b"\r\n")
+        return line
+
+    def _read_all(self) -> Iterator[bytes]:
+        try:
+            while True:
+                piece, self._received = self._received or self._receive(), b""
+                yield piece
+        except EOFError:
+            return
+
+    def _receive(self) -> bytes:
+        self._socket.settimeout(_remaining(self._deadline))
+        piece = self._socket.recv(_PIECE)
+        if not piece:
+            raise EOFError
+        return piece
+
+
+def _is_readable(descriptor: int) -> bool:
+    if not hasattr(select, "poll"):  # Windows, where select() has no limit for descriptors
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+# --- connecting ------------------------------------------------------------------------------------------------
+
+
+def _connect(place: Place, tls: Callable[[], ssl.SSLContext], deadline: float) -> _Connection:
+    proxy = place.proxy
+    sock: _Socket
+    if proxy is None:
+        sock = _dial(place.host, place.port, "server", deadline)
+    else:
+        sock = _dial(proxy.host, proxy.port, "proxy", deadline)
+    try:
+        if proxy is not None and proxy.is_tls:
+            sock = _wrap(sock, tls(), proxy.host, "proxy", deadline)
+        if proxy is not None and place.is_tls:
+            _Connection(sock).ask_for_tunnel(proxy.tunnel(place.address), deadline)
+        if place.is_tls:
+            sock = _wrap(sock, tls(), place.host, "server", deadline)
+    except BaseException:
+        sock.close()
+        raise
+    return _Connection(sock)
+
+
+def _dial(host: str, port: int, to: str, deadline: float) -> socket.socket:
+    found = _look_up(host, port, to, deadline)
+    failure: OSError | None = None
+    for n, (family, kind, protocol, _, address) in enumerate(found):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(_remaining(deadline) / (len(found) - n))  # one that is silent leaves time for the next
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    _remaining(deadline)
+    raise NoConnectionError(to) from failure
+
+
+_Found = Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]]
+
+
+def _look_up(host: str, port: int, to: str, deadline: float) -> _Found:
+    """Return the addresses of a host. The system's look-up knows no deadline, so names take a thread."""
+    is_address = ":" in host
+    if re.fullmatch("[0-9.]+", host):
+        try:
+            socket.inet_pton(socket.AF_INET, host)
+        except OSError:
+            raise NoConnectionError("name") from None
+        is_address = True
+    answers: SimpleQueue[_Found | Exception] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except Exception as error:
+            answers.put(error)
+
+    if is_address:
+        ask()
+    else:
+        try:
+            threading.Thread(target=ask, name="reverb-name", daemon=True).start()
+        except RuntimeError:  # the interpreter is ending
+            ask()
+    try:
+        found = answers.get(timeout=_remaining(deadline))
+    except Empty:
+        raise TimeoutError from None
+    if isinstance(found, OSError):
+        raise NoConnectionError("proxy" if to == "proxy" else "name") from found
+    if isinstance(found, Exception):
+        raise NoConnectionError("name") from found
+    return found
+
+
+def _wrap(sock: _Socket, context: ssl.SSLContext, host: str, to: str, deadline: float) -> _Socket:
+    """Speak TLS over a connection."""
+    sock.settimeout(_remaining(deadline))
+    try:
+        return _TLS(sock, context, host.rstrip("."), deadline)
+    except TimeoutError:
+        raise
+    except (OSError, ValueError) as error:
+        raise NoConnectionError(to) from error
+
+
+class _TLS:
+    """TLS over any connection, that of a proxy included; :class:`ssl.SSLSocket` has sockets only."""
+
+    def __init__(self, outer: _Socket, context: ssl.SSLContext, host: str, deadline: float) -> None:
+        self._outer = outer
+        self._deadline = deadline
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._do(self._tls.do_handshake)
+
+    def settimeout(self, seconds: float, /) -> None:
+        self._deadline = monotonic() + seconds
+
+    def sendall(self, content: bytes, /) -> None:
+        self._do(lambda: self._tls.write(content))
+
+    def recv(self, most: int, /) -> bytes:
+        try:
+            return self._do(lambda: self._tls.read(most))
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            return b""
+
+    def fileno(self) -> int:
+        return self._outer.fileno()
+
+    def close(self) -> None:
+        self._outer.close()
+
+    def has_more(self) -> bool:
+        """Whether something was received and not asked for yet."""
+        return bool(self._tls.pending() or self._incoming.pending)
+
+    def _do(self, work: Callable[[], T]) -> T:
+        """Do what may want to send, and to receive."""
+        while True:
+            try:
+                result = work()
+            except ssl.SSLWantReadError:
+                self._flush()
+                self._outer.settimeout(_remaining(self._deadline))
+                received = self._outer.recv(_PIECE)
+                if received:
+                    self._incoming.write(received)
+                else:
+                    self._incoming.write_eof()
+            else:
+                self._flush()
+                return result
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            self._outer.settimeout(_remaining(self._deadline))
+            self._outer.sendall(self._outgoing.read())
