@@ -679,6 +679,18 @@ def test_a_lasting_refusal_is_told_although_a_passing_one_was() -> None:
     assert Refused in life.kinds()
 
 
+def test_of_what_was_refused_for_good_no_other_refusal_on_this_connection_is_told() -> None:
+    life = Life()
+    life.subscriptions.want("private-a", "item")
+    life.ask("private-a")
+    life.subscriptions.errored(UNAUTHORIZED)
+    caller = life.claim("private-a")
+    life.commands()
+    refuse_for_now(life, "private-a")
+    assert len(caller.results) == 1
+    assert life.kinds() == [Answered, Retry]
+
+
 def test_who_claims_what_was_refused_for_good_has_it_asked_for_again() -> None:
     life = Life()
     life.subscriptions.want("private-a", "item")
@@ -719,6 +731,22 @@ def test_who_waits_for_an_answer_that_is_overdue_gets_the_error() -> None:
     assert life.commands()[1:] == [Unsubscribe("a")]
 
 
+@pytest.mark.parametrize("is_left", [False, True])
+def test_what_waits_for_an_answer_that_is_overdue_is_stuck(is_left: bool) -> None:
+    life = Life()
+    life.claim()
+    subscription = life.ask()
+    if is_left:
+        life.subscriptions.leave("a", LEFT)
+    waiting = life.claim().claim.subscription
+    assert (waiting is not subscription) is is_left
+    assert not life.subscriptions.is_stuck(waiting)
+    life.subscriptions.overdue(subscription, LATE)
+    assert life.subscriptions.is_stuck(waiting)
+    life.fence()
+    assert not life.subscriptions.is_stuck(waiting)
+
+
 def test_an_answer_that_is_overdue_is_reported_and_may_come_yet() -> None:
     life = Life()
     subscription = life.subscriptions.want("a", "item")
@@ -729,6 +757,30 @@ def test_an_answer_that_is_overdue_is_reported_and_may_come_yet() -> None:
     assert subscription.is_subscribed
     life.ping()
     assert life.kinds() == [Answered, Confirmed, Answered]
+
+
+def test_what_is_overdue_between_its_confirmation_and_its_use_is_reported() -> None:
+    life = Life()
+    caller = life.claim()
+    life.ask()
+    life.subscriptions.succeeded("a", None)
+    life.subscriptions.lost()
+    life.connect()
+    subscription = life.ask()
+    life.commands()
+    life.subscriptions.overdue(subscription, LATE)
+    assert Refused(subscription, LATE, is_lasting=False) in life.commands()
+    caller.give()
+
+
+def test_what_is_overdue_is_not_reported_where_only_callers_wait_for_it() -> None:
+    life = Life()
+    callers = [life.claim()]
+    subscription = life.ask()
+    callers.append(life.claim())
+    life.subscriptions.overdue(subscription, LATE)
+    assert [each.results for each in callers] == [[LATE], []]
+    assert life.kinds() == [Fence]
 
 
 def test_what_is_not_answered_before_a_ping_is_asked_for_again() -> None:
@@ -1057,6 +1109,27 @@ def test_the_error_may_come_behind_the_pong_to_a_ping_that_was_sent_before() -> 
     assert life.kinds() == [Answered, Unsubscribe]
 
 
+def test_the_error_may_come_behind_the_pongs_to_several_pings_that_were_sent_before() -> None:
+    life = Life()
+    for _ in range(3):
+        life.answers.sent_ping()
+    leave(life)
+    for _ in range(3):
+        life.subscriptions.ponged()
+    life.subscriptions.errored(RATE_LIMIT)
+    life.commands()
+    life.ping()
+    assert life.kinds() == [Answered, Unsubscribe]
+
+
+def test_only_a_rate_limit_refuses_unsubscribes() -> None:
+    life = Life()
+    leave(life)
+    life.subscriptions.errored(INVALID)
+    life.ping()
+    assert Unsubscribe("a") not in life.commands()
+
+
 def test_what_a_server_has_shown_to_have_taken_is_not_unsubscribed_again() -> None:
     life = Life()
     leave(life)
@@ -1108,12 +1181,16 @@ def test_what_is_wanted_again_is_not_unsubscribed_again(is_answered: bool) -> No
     assert Unsubscribe("a") not in life.commands()
 
 
-def test_what_was_left_on_a_connection_that_is_lost_is_not_unsubscribed_again() -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_was_left_on_a_connection_that_is_lost_is_not_unsubscribed_again(when: str) -> None:
     life = Life()
     leave(life)
-    life.subscriptions.errored(RATE_LIMIT)
+    if when == "before":
+        life.subscriptions.errored(RATE_LIMIT)
     life.subscriptions.lost()
     life.connect()
+    if when == "after":
+        life.subscriptions.errored(RATE_LIMIT)
     life.ping()
     assert Unsubscribe("a") not in life.commands()
 
@@ -1373,12 +1450,28 @@ def ask_for_many() -> Life:
 
 def test_being_held_up_costs_little_while_many_channels_are_asked_for() -> None:
     life = ask_for_many()
+    for number in range(MANY):
+        life.subscriptions.want(f"more-{number}", "item")
     started = process_time()
     for _ in range(MANY):
         life.subscriptions.errored(RATE_LIMIT)
         life.subscriptions.held_up()
     assert process_time() - started < QUICK
     assert life.commands().count(Settled()) == 1
+
+
+def test_a_rate_limit_costs_little_while_many_channels_are_left() -> None:
+    life = ask_for_many()
+    for number in range(MANY):
+        life.subscriptions.succeeded(f"channel-{number}", None)
+        life.subscriptions.leave(f"channel-{number}", LEFT)
+    life.commands()
+    started = process_time()
+    for _ in range(MANY):
+        life.subscriptions.errored(RATE_LIMIT)
+    life.ping()
+    assert process_time() - started < QUICK
+    assert len(life.commands()) == MANY + 1
 
 
 @pytest.mark.parametrize("error", [NOT_A_MEMBER, NO_CLIENT_EVENTS])
@@ -1495,6 +1588,16 @@ def test_errors_behind_one_that_waits_wait_as_well() -> None:
     assert answers.refused(UNAUTHORIZED) is None
     fence = answers.sent_ping()
     assert answers.answered(None) == (fence, [(first, INVALID, True), (second, UNAUTHORIZED, True)], [])
+
+
+def test_an_error_that_is_nobodys_does_not_wait() -> None:
+    answers = Answers()
+    answers.sent_silent()
+    question = answers.sent_subscribe("public")
+    for error in (RATE_LIMIT, UNAUTHORIZED):
+        assert answers.refused(error) is None
+    fence = answers.sent_ping()
+    assert answers.answered(None) == (fence, [(question, RATE_LIMIT, True)], [])
 
 
 def test_of_more_errors_than_questions_the_first_are_for_what_is_silent() -> None:

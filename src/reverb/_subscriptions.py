@@ -320,7 +320,6 @@ class Subscriptions(Generic[T]):
         self._left.clear()
         self._doubtful.clear()
         for leaving in self._leaving.values():
-            leaving.question = None
             leaving.state = State.GONE
         self._leaving.clear()
         self._queue.clear()
@@ -731,7 +730,7 @@ class Answers:
     @property
     def wants_fence(self) -> bool:
         """Whether an error waits to be attributed and no ping is on its way that will tell."""
-        return bool(self._waiting and self._open) and next(reversed(self._open)).channel is not None
+        return bool(self._waiting) and next(reversed(self._open)).channel is not None
 
     def answered(self, channel: str | None) -> tuple[Question | None, list[Refusal], list[Question]]:
         """Take a success or a refusal that names ``channel``, or a pong (None).
