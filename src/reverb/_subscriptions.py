@@ -741,7 +741,7 @@ class Answers:
         """
         if channel is not None:
             question = self._subscribes.get(channel)
-        else:  # the oldest, if there is none that is not overdue
+        else:  # the oldest ping, but one that is overdue only where all are
             question = min(self._pings, key=lambda ping: ping.is_overdue, default=None)
         if question is None:
             return None, [], []
