@@ -104,6 +104,17 @@ class TestSignature:
     async def test_list_for_an_option(self, server: ReverbServer, path: str) -> None:
         assert await self.ask(server, f"/apps/app-id{path}", "info[]=x", "info=x") == FAULT
 
+    async def test_space_in_a_query(self, server: ReverbServer) -> None:
+        """The target ends there, and so do the parameters."""
+        path = "/apps/app-id/channels"
+        query = sign_request("app-key", "app-secret", "GET", path, {"filter_by_prefix": "a b"}, b"", 0)
+        parameters = "&".join(f"{name}={value}" for name, value in query.items())
+        for space, answer in ((" ", b"401 Unauthorized"), ("%20", b"200 OK"), ("+", b"200 OK")):
+            reader, writer = await asyncio.open_connection(server.host, server.port)
+            writer.write(f"GET {path}?{parameters.replace(' ', space)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert (await soon(reader.read())).partition(b"\r\n")[0].endswith(answer)
+            writer.close()
+
     async def test_list_for_a_signature(self, server: ReverbServer) -> None:
         assert await request(server, "GET", "/apps/app-id/connections?auth_signature[]=x") == UNSIGNED
 

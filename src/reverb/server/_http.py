@@ -150,7 +150,8 @@ class _Head:
 
 def _parse_head(text: str) -> _Head:
     first, *lines = text.split("\r\n")
-    match = re.fullmatch(r"(\S+) (\S+) HTTP/(1\.[01])", first)
+    # To Reverb, a target ends at its first space.
+    match = re.fullmatch(r"(\S+) (\S+)(?: .*)? HTTP/(1\.[01])", first)
     if match is None:
         raise RequestError(400, "Bad request.")
     headers: dict[str, list[str]] = {}
