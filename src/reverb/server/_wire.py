@@ -79,10 +79,16 @@ def _write(value: Any, write: Callable[[str], object]) -> None:
             opening = ","
         write("]" if value else "[]")
     else:
-        number = _php_number(value)
-        if isinstance(number, float) and not math.isfinite(number):
-            raise OverflowError("infinite")
-        write(str(number) if isinstance(number, int) else _float_text(number, Decimal(repr(number)), 17, "e"))
+        write(_number_text(_php_number(value)))
+
+
+def _number_text(number: float) -> str:
+    text = repr(number)
+    if isinstance(number, int) or text.lstrip("-").replace(".", "").isdigit():
+        return text.removesuffix(".0")
+    if not math.isfinite(number):
+        raise OverflowError(f"{text} has no JSON")
+    return _float_text(number, Decimal(text), 17, "e")
 
 
 def _php_number(value: float) -> int | float:
