@@ -29,6 +29,12 @@ def test_encode_writes_as_json_encode_does() -> None:
     assert encode({"k": 'é € 😀 / <b> \u2028 "'}) == (r'{"k":"\u00e9 \u20ac \ud83d\ude00 \/ <b> \u2028 \""}')
 
 
+@pytest.mark.parametrize("text", ["\x7f", "a\x7f\x7f/", "\\u007f", "\\\x7f", "\\\\u007f\x7f", '"\x7f'])
+def test_encode_leaves_del_as_it_is(text: str) -> None:
+    expected = '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("/", "\\/") + '"'
+    assert encode(text) == php_encode(text) == expected
+
+
 def test_encode_twice() -> None:
     assert encode(encode({"name": "Al é/"})) == r'"{\"name\":\"Al \\u00e9\\\/\"}"'
 
@@ -198,8 +204,8 @@ def test_php_true(value: Any) -> None:
 
 
 def test_depth() -> None:
-    deepest = decode("[" * 512 + "]" * 512)
+    deepest = decode("[" * 511 + "]" * 511)
     assert php_array(deepest) == deepest
-    assert php_array(decode('{"a":' * 511 + "{}" + "}" * 511))
-    with pytest.raises(ValueError, match="nested more than 512 deep"):
-        decode("[" * 513 + "]" * 513)
+    assert php_array(decode('{"a":' * 510 + "{}" + "}" * 510))
+    with pytest.raises(ValueError, match="nested more than 511 deep"):
+        decode("[" * 512 + "]" * 512)

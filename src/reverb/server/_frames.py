@@ -73,6 +73,9 @@ class FrameReader:
                 if len(buffer) - start < 2 + 4 * masked + _LONG:
                     break
                 size = int.from_bytes(buffer[start + 2 : mask_at], "big")
+            if size >> 63:
+                yield _violation("Invalid frame length")  # a negative one, to PHP
+                return
             if size + len(self._message) > self._max_size:
                 yield _violation("Maximum message size exceeded", 1009)
                 return

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-_MAX_DEPTH: Final = 512
-"""What PHP's ``json_decode`` takes by default."""
+_MAX_DEPTH: Final = 511
+"""Arrays and objects in one another that PHP's ``json_decode`` takes: its 512 count what is in the last, too."""
 _NUMERIC: Final = re.compile(r"[ \t-\r]*[+-]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t-\r]*")
 """A text that PHP compares as a number."""
 _MAX_INT: Final = (1 << 63) - 1
@@ -46,7 +46,13 @@ def _check_depth(value: Any) -> None:
 
 def encode(value: Any) -> str:
     r"""Write JSON in the form of PHP's ``json_encode``: compact, non-ASCII as ``\uXXXX``, ``/`` as ``\/``."""
-    return json.dumps(value, separators=(",", ":")).replace("/", "\\/")
+    return _as_php_spells(json.dumps(value, separators=(",", ":")))
+
+
+def _as_php_spells(text: str) -> str:
+    text = text.replace("/", "\\/")
+    # Python takes DEL for non-ASCII, PHP does not.
+    return re.sub(r"(?<!\\)((?:\\\\)*)\\u007f", "\\1\x7f", text) if "\\u007f" in text else text
 
 
 def php_encode(value: Any) -> str | Literal[False]:
@@ -56,7 +62,7 @@ def php_encode(value: Any) -> str | Literal[False]:
         _write(value, parts.append)
     except OverflowError:
         return False
-    return "".join(parts).replace("/", "\\/")
+    return _as_php_spells("".join(parts))
 
 
 def _write(value: Any, write: Callable[[str], object]) -> None:
