@@ -1,6 +1,6 @@
-"""``python -m bench.http``: how many events a second are published over the HTTP API.
+"""``python -m bench.http``: how many events a second are published over the HTTP API, and how much CPU one takes.
 
-Beside ReverbAPI stands ``pusher``, Pusher's library for Python, where it is installed (``pip install pusher``).
+Beside SyncReverbAPI and ReverbAPI stands ``pusher``, Pusher's library for Python, where it is installed.
 Each publishes to the embedded server and to soketi (where ``make test`` has installed it), both in processes of
 their own. The server answers for each event; nobody is subscribed.
 """
@@ -21,20 +21,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from time import perf_counter, process_time
+from typing import Any, NamedTuple
 
 from tests.integration.servers import SOKETI_CONFIG, MissingError, Target, run_soketi
 
-from reverb import BatchEvent, ReverbAPI
+from reverb import BatchEvent, ReverbAPI, SyncReverbAPI
 
 CHANNEL, EVENT = "news", "article.published"
 DATA = {"id": 12, "title": "Reverb, from Python", "text": "x" * 100}
 APP_ID = "42"
 """pusher wants a number."""
 BATCH = 10
-AT_ONCE = 20
-"""Calls at the same time, where there is more than one: tasks for ReverbAPI, threads for pusher."""
+AT_ONCE = 8
+"""Calls at the same time, where there is more than one: in threads, and in tasks for ReverbAPI."""
 
 _EMBEDDED = f"""\
 import asyncio
@@ -48,74 +48,143 @@ async def main():
 asyncio.run(main())
 """
 
-Publish = Callable[[Target, int], float]
-"""Publishes a number of events; returns how many seconds that took, without imports and the first connection."""
+Publish = Callable[[Target, int], "Cost"]
+"""Publishes a number of events; returns what that took, without imports and the first connection."""
 
 
-def reverb_single(target: Target, events: int) -> float:
-    return asyncio.run(_reverb(target, events, at_once=1))
+class Cost(NamedTuple):
+    """What it took to publish, in seconds."""
+
+    time: float
+    cpu: float
+    """Of this process alone: the servers are others."""
 
 
-def reverb_at_once(target: Target, events: int) -> float:
-    return asyncio.run(_reverb(target, events, at_once=AT_ONCE))
+class Measured:
+    """Measures the block of a ``with`` statement."""
+
+    cost: Cost
+
+    def __enter__(self) -> Measured:
+        self._began = perf_counter(), process_time()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.cost = Cost(perf_counter() - self._began[0], process_time() - self._began[1])
 
 
-async def _reverb(target: Target, events: int, at_once: int) -> float:
+def in_threads(publish: Callable[[], object], events: int) -> Cost:
+    """Have threads publish so many events together, and one each before that."""
+
+    def work(number: int) -> None:
+        publish()
+        barrier.wait()
+        barrier.wait()
+        for _ in range(number, events, AT_ONCE):
+            publish()
+
+    barrier = threading.Barrier(AT_ONCE + 1)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        working = [pool.submit(work, number) for number in range(AT_ONCE)]
+        barrier.wait()
+        with Measured() as measured:
+            barrier.wait()
+            for each in working:
+                each.result()
+    return measured.cost
+
+
+# --- SyncReverbAPI ---------------------------------------------------------------------------------------------
+
+
+def sync_single(target: Target, events: int) -> Cost:
+    with SyncReverbAPI(**target.settings) as api:
+        api.trigger(CHANNEL, EVENT, DATA)
+        with Measured() as measured:
+            for _ in range(events):
+                api.trigger(CHANNEL, EVENT, DATA)
+    return measured.cost
+
+
+def sync_at_once(target: Target, events: int) -> Cost:
+    with SyncReverbAPI(**target.settings) as api:
+        return in_threads(lambda: api.trigger(CHANNEL, EVENT, DATA), events)
+
+
+def sync_batched(target: Target, events: int) -> Cost:
+    with SyncReverbAPI(**target.settings) as api:
+        api.trigger(CHANNEL, EVENT, DATA)
+        with Measured() as measured:
+            api.trigger_batch(BatchEvent(CHANNEL, EVENT, DATA) for _ in range(events))
+    return measured.cost
+
+
+# --- ReverbAPI -------------------------------------------------------------------------------------------------
+
+
+def async_single(target: Target, events: int) -> Cost:
+    return asyncio.run(_in_tasks(target, events, at_once=1))
+
+
+def async_at_once(target: Target, events: int) -> Cost:
+    return asyncio.run(_in_tasks(target, events, at_once=AT_ONCE))
+
+
+async def _in_tasks(target: Target, events: int, at_once: int) -> Cost:
     remaining = iter(range(events))
-    async with ReverbAPI(**target.settings, pool_size=at_once) as api:
+    async with ReverbAPI(**target.settings) as api:
 
         async def publish() -> None:
             for _ in remaining:
                 await api.trigger(CHANNEL, EVENT, DATA)
 
-        await api.trigger(CHANNEL, EVENT, DATA)
-        started = perf_counter()
-        await asyncio.gather(*(publish() for _ in range(at_once)))
-        return perf_counter() - started
+        await asyncio.gather(*(api.trigger(CHANNEL, EVENT, DATA) for _ in range(at_once)))
+        with Measured() as measured:
+            await asyncio.gather(*(publish() for _ in range(at_once)))
+    return measured.cost
 
 
-def reverb_batched(target: Target, events: int) -> float:
-    async def publish() -> float:
+def async_batched(target: Target, events: int) -> Cost:
+    async def publish() -> Cost:
         async with ReverbAPI(**target.settings) as api:
             await api.trigger(CHANNEL, EVENT, DATA)
-            started = perf_counter()
-            await api.trigger_batch(BatchEvent(CHANNEL, EVENT, DATA) for _ in range(events))
-            return perf_counter() - started
+            with Measured() as measured:
+                await api.trigger_batch(BatchEvent(CHANNEL, EVENT, DATA) for _ in range(events))
+        return measured.cost
 
     return asyncio.run(publish())
 
 
-def pusher_single(target: Target, events: int) -> float:
+# --- pusher ----------------------------------------------------------------------------------------------------
+
+
+def pusher_single(target: Target, events: int) -> Cost:
     client = _pusher(target)
     client.trigger(CHANNEL, EVENT, DATA)
-    started = perf_counter()
-    for _ in range(events):
-        client.trigger(CHANNEL, EVENT, DATA)
-    return perf_counter() - started
+    with Measured() as measured:
+        for _ in range(events):
+            client.trigger(CHANNEL, EVENT, DATA)
+    return measured.cost
 
 
-def pusher_at_once(target: Target, events: int) -> float:
+def pusher_at_once(target: Target, events: int) -> Cost:
     own = threading.local()  # its HTTP session is not made to be shared among threads
 
-    def publish(_: int) -> None:
+    def publish() -> None:
         if not hasattr(own, "client"):
             own.client = _pusher(target)
         own.client.trigger(CHANNEL, EVENT, DATA)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(publish, range(AT_ONCE)))
-        started = perf_counter()
-        list(pool.map(publish, range(events)))
-        return perf_counter() - started
+    return in_threads(publish, events)
 
 
-def pusher_batched(target: Target, events: int) -> float:
+def pusher_batched(target: Target, events: int) -> Cost:
     client = _pusher(target)
     client.trigger(CHANNEL, EVENT, DATA)
-    started = perf_counter()
-    for _ in range(0, events, BATCH):
-        client.trigger_batch([{"channel": CHANNEL, "name": EVENT, "data": DATA} for _ in range(BATCH)])
-    return perf_counter() - started
+    with Measured() as measured:
+        for _ in range(0, events, BATCH):
+            client.trigger_batch([{"channel": CHANNEL, "name": EVENT, "data": DATA} for _ in range(BATCH)])
+    return measured.cost
 
 
 def _pusher(target: Target) -> Any:
@@ -125,10 +194,11 @@ def _pusher(target: Target) -> Any:
 
 
 MODES: dict[str, dict[str, Publish]] = {
-    "single, one at a time": {"ReverbAPI": reverb_single, "pusher": pusher_single},
-    f"single, {AT_ONCE} at a time": {"ReverbAPI": reverb_at_once, "pusher": pusher_at_once},
-    f"batches of {BATCH}": {"ReverbAPI": reverb_batched, "pusher": pusher_batched},
+    "one at a time": {"SyncReverbAPI": sync_single, "ReverbAPI": async_single, "pusher": pusher_single},
+    f"{AT_ONCE} at a time": {"SyncReverbAPI": sync_at_once, "ReverbAPI": async_at_once, "pusher": pusher_at_once},
+    f"batches of {BATCH}": {"SyncReverbAPI": sync_batched, "ReverbAPI": async_batched, "pusher": pusher_batched},
 }
+LIBRARIES = ("SyncReverbAPI", "ReverbAPI", "pusher")
 
 
 @contextmanager
@@ -158,11 +228,11 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=2_000, help="events in one measurement (default: 2000)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each library (default: 5)")
     options = parser.parse_args()
-    libraries = ["ReverbAPI", "pusher"]
+    libraries = list(LIBRARIES)
     if importlib.util.find_spec("pusher") is None:
         libraries.remove("pusher")
         print("pusher is not installed here (pip install pusher) and left out")
-    print(f"events/s, the median of {options.rounds} rounds of {options.events} events")
+    print(f"events/s, and µs of CPU for an event: medians of {options.rounds} rounds of {options.events} events")
     for server in (embedded, soketi):
         try:
             with server() as target:
@@ -173,12 +243,15 @@ def main() -> None:
 
 
 def _print_row(target: Target, mode: str, libraries: list[str], events: int, rounds: int) -> None:
-    seconds: dict[str, list[float]] = {name: [] for name in libraries}
+    costs: dict[str, list[Cost]] = {name: [] for name in libraries}
     for _ in range(rounds):  # in turn, so that a disturbance of the machine meets all of them
         for name in libraries:
-            seconds[name].append(MODES[mode][name](target, events))
-    figures = [f"{name} {events / statistics.median(seconds[name]):7,.0f}" for name in libraries]
-    print(f"{target.name:10}{mode:24}{'   '.join(figures)}", flush=True)
+            costs[name].append(MODES[mode][name](target, events))
+    figures = []
+    for name in libraries:
+        time, cpu = (statistics.median(each) for each in zip(*costs[name], strict=True))
+        figures.append(f"{name} {events / time:7,.0f} {cpu / events * 1e6:5,.0f}")
+    print(f"{target.name:10}{mode:16}{'   '.join(figures)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 from weakref import finalize
 
 from ._failures import parse_head
@@ -145,39 +145,36 @@ def _remaining(deadline: float) -> float:
 # --- one connection --------------------------------------------------------------------------------------------
 
 
-class _Socket(Protocol):
-    """What is used of a socket."""
+class _Stream(Protocol):
+    """Bytes to and fro; both raise :class:`TimeoutError` at the deadline."""
 
-    def settimeout(self, seconds: float, /) -> None: ...
-    def sendall(self, content: bytes, /) -> None: ...
-    def recv(self, most: int, /) -> bytes: ...
-    def fileno(self) -> int: ...
+    def send(self, content: bytes, deadline: float) -> None: ...
+    def receive(self, deadline: float) -> bytes: ...
+    def is_quiet(self) -> bool: ...
     def close(self) -> None: ...
 
 
 class _Connection:
-    def __init__(self, sock: _Socket) -> None:
+    def __init__(self, stream: _Stream) -> None:
         self.is_reusable = False
         """Whether the last exchange has left it as it was before."""
         self.used_at = monotonic()
-        self._socket = sock
+        self._stream = stream
         self._received = b""
         """What was read and not looked at yet."""
         self._deadline = 0.0
 
     def close(self) -> None:
-        self._socket.close()
+        self._stream.close()
 
     def is_quiet(self) -> bool:
         """Whether nothing has come that nobody has asked for, the end of the connection included."""
-        has_more = isinstance(self._socket, _TLS) and self._socket.has_more()
-        return not has_more and not _is_readable(self._socket.fileno())
+        return self._stream.is_quiet()
 
     def exchange(self, message: Callable[[], bytes], most: Callable[[int], int], deadline: float) -> Answer:
         self.is_reusable = False
         self._deadline = deadline
-        self._socket.settimeout(_remaining(deadline))
-        self._socket.sendall(message())
+        self._stream.send(message(), deadline)
         status, version, headers = self._read_head()
         body = Body(most(status), headers.get("content-encoding", ""))
         pieces, has_end = self._pieces(status, headers)
@@ -195,8 +192,7 @@ class _Connection:
     def ask_for_tunnel(self, message: bytes, deadline: float) -> None:
         """Have a proxy pass on all that comes; raise TunnelError if it does not want to."""
         self._deadline = deadline
-        self._socket.settimeout(_remaining(deadline))
-        self._socket.sendall(message)
+        self._stream.send(message, deadline)
         status, _, _ = self._read_head()
         if not 200 <= status < 300:
             raise TunnelError(status)
@@ -273,19 +269,97 @@ class _Connection:
             return
 
     def _receive(self) -> bytes:
-        self._socket.settimeout(_remaining(self._deadline))
-        piece = self._socket.recv(_PIECE)
+        piece = self._stream.receive(self._deadline)
         if not piece:
             raise EOFError
         return piece
 
 
-def _is_readable(descriptor: int) -> bool:
-    if not hasattr(select, "poll"):  # Windows, where select() has no limit for descriptors
-        return bool(select.select([descriptor], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+class _Socket:
+    """A socket that does not block by itself: threads wait for each other at each call of the system, so there
+    should be few of them."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        sock.setblocking(False)
+
+    def send(self, content: bytes, deadline: float) -> None:
+        while content:
+            try:
+                content = content[self._socket.send(content) :]
+            except BlockingIOError:
+                _wait_for(self._socket, "write", _remaining(deadline))
+
+    def receive(self, deadline: float) -> bytes:
+        while True:
+            if not _wait_for(self._socket, "read", _remaining(deadline)):
+                raise TimeoutError
+            try:
+                return self._socket.recv(_PIECE)
+            except BlockingIOError:
+                continue
+
+    def is_quiet(self) -> bool:
+        return not _wait_for(self._socket, "read", 0)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class _TLS:
+    """TLS over any stream, that of a proxy's TLS included; :class:`ssl.SSLSocket` has sockets only."""
+
+    def __init__(self, stream: _Stream, context: ssl.SSLContext, host: str, deadline: float) -> None:
+        self._stream = stream
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._do(self._tls.do_handshake, deadline)
+
+    def send(self, content: bytes, deadline: float) -> None:
+        self._do(lambda: self._tls.write(content), deadline)
+
+    def receive(self, deadline: float) -> bytes:
+        try:
+            return self._do(lambda: self._tls.read(_PIECE), deadline)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            return b""
+
+    def is_quiet(self) -> bool:
+        return not self._tls.pending() and not self._incoming.pending and self._stream.is_quiet()
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _do(self, work: Callable[[], T], deadline: float) -> T:
+        """Do what may want to send, and to receive."""
+        while True:
+            try:
+                result = work()
+            except ssl.SSLWantReadError:
+                self._flush(deadline)
+                received = self._stream.receive(deadline)
+                if received:
+                    self._incoming.write(received)
+                else:
+                    self._incoming.write_eof()
+            else:
+                self._flush(deadline)
+                return result
+
+    def _flush(self, deadline: float) -> None:
+        if self._outgoing.pending:
+            self._stream.send(self._outgoing.read(), deadline)
+
+
+def _wait_for(sock: socket.socket, what: Literal["read", "write"], seconds: float) -> bool:
+    """Wait until it can be read or written; return False if it can't be until then."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(sock, select.POLLIN if what == "read" else select.POLLOUT)
+        return bool(poll.poll(seconds * 1000))
+    # Windows, where select() takes any number of descriptors
+    reading, writing = ([sock], []) if what == "read" else ([], [sock])
+    return any(select.select(reading, writing, writing, seconds))
 
 
 # --- connecting ------------------------------------------------------------------------------------------------
@@ -293,25 +367,25 @@ def _is_readable(descriptor: int) -> bool:
 
 def _connect(place: Place, tls: Callable[[], ssl.SSLContext], deadline: float) -> _Connection:
     proxy = place.proxy
-    sock: _Socket
+    stream: _Stream
     if proxy is None:
-        sock = _dial(place.host, place.port, "server", deadline)
+        stream = _dial(place.host, place.port, "server", deadline)
     else:
-        sock = _dial(proxy.host, proxy.port, "proxy", deadline)
+        stream = _dial(proxy.host, proxy.port, "proxy", deadline)
     try:
         if proxy is not None and proxy.is_tls:
-            sock = _wrap(sock, tls(), proxy.host, "proxy", deadline)
+            stream = _encrypt(stream, tls(), proxy.host, "proxy", deadline)
         if proxy is not None and place.is_tls:
-            _Connection(sock).ask_for_tunnel(proxy.tunnel(place.address), deadline)
+            _Connection(stream).ask_for_tunnel(proxy.tunnel(place.address), deadline)
         if place.is_tls:
-            sock = _wrap(sock, tls(), place.host, "server", deadline)
+            stream = _encrypt(stream, tls(), place.host, "server", deadline)
     except BaseException:
-        sock.close()
+        stream.close()
         raise
-    return _Connection(sock)
+    return _Connection(stream)
 
 
-def _dial(host: str, port: int, to: str, deadline: float) -> socket.socket:
+def _dial(host: str, port: int, to: str, deadline: float) -> _Socket:
     found = _look_up(host, port, to, deadline)
     failure: OSError | None = None
     for n, (family, kind, protocol, _, address) in enumerate(found):
@@ -320,14 +394,13 @@ def _dial(host: str, port: int, to: str, deadline: float) -> socket.socket:
             sock.settimeout(_remaining(deadline) / (len(found) - n))  # one that is silent leaves time for the next
             sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return _Socket(sock)
         except OSError as error:
             sock.close()
             failure = error
         except BaseException:
             sock.close()
             raise
-        else:
-            return sock
     _remaining(deadline)
     raise NoConnectionError(to) from failure
 
@@ -370,67 +443,11 @@ def _look_up(host: str, port: int, to: str, deadline: float) -> _Found:
     return found
 
 
-def _wrap(sock: _Socket, context: ssl.SSLContext, host: str, to: str, deadline: float) -> _Socket:
+def _encrypt(stream: _Stream, context: ssl.SSLContext, host: str, to: str, deadline: float) -> _Stream:
     """Speak TLS over a connection."""
-    sock.settimeout(_remaining(deadline))
     try:
-        return _TLS(sock, context, host.rstrip("."), deadline)
+        return _TLS(stream, context, host.rstrip("."), deadline)
     except TimeoutError:
         raise
     except (OSError, ValueError) as error:
         raise NoConnectionError(to) from error
-
-
-class _TLS:
-    """TLS over any connection, that of a proxy included; :class:`ssl.SSLSocket` has sockets only."""
-
-    def __init__(self, outer: _Socket, context: ssl.SSLContext, host: str, deadline: float) -> None:
-        self._outer = outer
-        self._deadline = deadline
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
-        self._do(self._tls.do_handshake)
-
-    def settimeout(self, seconds: float, /) -> None:
-        self._deadline = monotonic() + seconds
-
-    def sendall(self, content: bytes, /) -> None:
-        self._do(lambda: self._tls.write(content))
-
-    def recv(self, most: int, /) -> bytes:
-        try:
-            return self._do(lambda: self._tls.read(most))
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-            return b""
-
-    def fileno(self) -> int:
-        return self._outer.fileno()
-
-    def close(self) -> None:
-        self._outer.close()
-
-    def has_more(self) -> bool:
-        """Whether something was received and not asked for yet."""
-        return bool(self._tls.pending() or self._incoming.pending)
-
-    def _do(self, work: Callable[[], T]) -> T:
-        """Do what may want to send, and to receive."""
-        while True:
-            try:
-                result = work()
-            except ssl.SSLWantReadError:
-                self._flush()
-                self._outer.settimeout(_remaining(self._deadline))
-                received = self._outer.recv(_PIECE)
-                if received:
-                    self._incoming.write(received)
-                else:
-                    self._incoming.write_eof()
-            else:
-                self._flush()
-                return result
-
-    def _flush(self) -> None:
-        if self._outgoing.pending:
-            self._outer.settimeout(_remaining(self._deadline))
-            self._outer.sendall(self._outgoing.read())

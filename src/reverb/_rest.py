@@ -9,8 +9,9 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 import msgspec
 
@@ -105,20 +106,16 @@ class Proxy:
         self.is_tls = parts.scheme == "https"
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if self.is_tls else 80)
-        self.headers: dict[str, str] = {}
+        self.lines = ""
+        """What a request to it has in its head beside what the server gets."""
         if parts.username is not None:
             login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            self.headers["Proxy-Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
+            self.lines = _lines({"Proxy-Authorization": f"Basic {b64encode(login.encode()).decode()}"})
 
     def tunnel(self, address: str) -> bytes:
         """Return what asks for a connection to ``host:port``."""
-        lines = [f"CONNECT {_ascii(address)} HTTP/1.1", f"Host: {_ascii(address)}"]
-        lines += [f"{name}: {value}" for name, value in self.headers.items()]
-        return "\r\n".join([*lines, "", ""]).encode("ascii")
-
-
-def _ascii(address: str) -> str:
-    return address if address.isascii() else address.encode("idna").decode()
+        place = _ascii(address)
+        return f"CONNECT {place} HTTP/1.1\r\n{_lines({'Host': place})}{self.lines}\r\n".encode("ascii")
 
 
 @dataclass(frozen=True)
@@ -203,19 +200,21 @@ class Server:
         query = sign_request(
             self.key, self.secret, request.method, request.path, request.query, request.body, timestamp
         )
-        return f"{self.prefix}{request.path}?{urlencode(query, safe=_NAME_CHARACTERS)}"
+        return (
+            f"{self.prefix}{request.path}?{'&'.join(f'{name}={_quote(value)}' for name, value in query.items())}"
+        )
 
     def message(self, request: Request, timestamp: int, proxy: Proxy | None = None) -> bytes:
         """Return a request as HTTP/1.1 has it, signed at ``timestamp``; for a ``proxy``, that passes it on."""
-        origin, more = ("", {}) if proxy is None else (self.origin, proxy.headers)
-        lines = [
-            f"{request.method} {origin}{self.target(request, timestamp)} HTTP/1.1",
-            f"Host: {_ascii(self.address)}",
-        ]
-        lines += [f"{name}: {value}" for name, value in (self.headers | more).items()]
-        if request.body:
-            lines.append(f"Content-Length: {len(request.body)}")
-        return "\r\n".join([*lines, "", ""]).encode("ascii") + request.body
+        origin, more = ("", "") if proxy is None else (self.origin, proxy.lines)
+        length = f"Content-Length: {len(request.body)}\r\n" if request.body else ""
+        target = self.target(request, timestamp)
+        head = f"{request.method} {origin}{target} HTTP/1.1\r\n{self._lines}{more}{length}\r\n"
+        return head.encode("ascii") + request.body
+
+    @cached_property
+    def _lines(self) -> str:
+        return _lines({"Host": _ascii(self.address), **self.headers})
 
     def size(self, request: Request) -> int:
         """Bytes of a signed request, its head included, as Reverb counts them."""
@@ -395,6 +394,21 @@ def _info(info: _Info) -> ChannelInfo:
 
 
 # --- parts -----------------------------------------------------------------------------------------------------
+
+
+def _lines(headers: dict[str, str]) -> str:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+
+
+def _ascii(address: str) -> str:
+    return address if address.isascii() else address.encode("idna").decode()
+
+
+def _quote(value: str) -> str:
+    """Write a value as a part of a query."""
+    if value.isalnum() and value.isascii():  # most are, and quoting takes its time
+        return value
+    return quote_plus(value, safe=_NAME_CHARACTERS)
 
 
 def _encode_event(event: str, fields: dict[str, Any], socket_id: str | None, info: str | None) -> bytes:

@@ -41,4 +41,4 @@ def lack_of(key: str, secret: str) -> str | None:
 
 
 def hmac_hex(secret: str, content: bytes) -> str:
-    return hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
+    return hmac.digest(secret.encode(), content, "sha256").hex()
