@@ -10,6 +10,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.shells import shell
+
+__all__ = ["shell"]  # a fixture
+
 from tests import loops
 
 # The machine may be busy: what Hypothesis looks for are wrong results, not slow ones.

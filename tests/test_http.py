@@ -11,7 +11,6 @@ import subprocess
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -31,7 +30,6 @@ from reverb import (
     ReverbClient,
     ReverbConfig,
     ReverbError,
-    SyncReverbAPI,
     TimeoutError,
     _calls,
 )
@@ -51,6 +49,7 @@ from tests.scripted_http import (
     hang_up,
     never,
 )
+from tests.shells import Shell
 from tests.test_rest import VECTORS
 from tests.watching import until
 
@@ -59,36 +58,6 @@ OK = answer(200)
 
 
 SETTINGS: dict[str, Any] = {"app_id": "42", "app_key": "app-key", "app_secret": SECRET}
-
-
-class InThreads:
-    """A SyncReverbAPI whose calls are made in threads, so that a test awaits them as those of a ReverbAPI."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        self.api = SyncReverbAPI(*args, **options)
-
-    async def __aenter__(self) -> InThreads:
-        self.api.__enter__()
-        return self
-
-    async def __aexit__(self, *error: Any) -> None:
-        await asyncio.to_thread(self.api.__exit__, *error)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return partial(asyncio.to_thread, getattr(self.api, name))
-
-    def __repr__(self) -> str:
-        return repr(self.api)
-
-
-Shell = Callable[..., Any]
-"""Makes an API whose calls are awaited."""
-
-
-@pytest.fixture(params=[ReverbAPI, InThreads], ids=["async", "sync"])
-def shell(request: pytest.FixtureRequest) -> Shell:
-    """Both APIs in turn: a test that takes this fixture runs unchanged with each."""
-    return request.param  # type: ignore[no-any-return]
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ from tests.integration.servers import free_ports
 from tests.laravel import Laravel
 from tests.scripted import Peer, ScriptedServer
 from tests.scripted_http import BOMB, Answer, ScriptedHTTPServer, answer, hang_up, never
+from tests.shells import Shell
 from tests.watching import until
 
 OURS = str(Path(reverb.__file__).parent)
@@ -304,7 +305,7 @@ async def test_an_authorizer_that_returns_what_it_was_answered() -> None:
 
 
 @asynccontextmanager
-async def api_for(host: str, port: int, **options: Any) -> AsyncIterator[ReverbAPI]:
+async def _make(shell: Shell, host: str, port: int, **options: Any) -> AsyncIterator[Any]:
     defaults: Any = {
         "scheme": "ws",
         "app_id": "42",
@@ -312,8 +313,13 @@ async def api_for(host: str, port: int, **options: Any) -> AsyncIterator[ReverbA
         "app_secret": SECRET,
         "request_timeout": 0.2,
     }
-    async with ReverbAPI(**{"host": host, "port": port, **defaults, **options}) as api:
+    async with shell(**{"host": host, "port": port, **defaults, **options}) as api:
         yield api
+
+
+@pytest.fixture
+def api_for(shell: Shell) -> Shell:
+    return partial(_make, shell)
 
 
 @pytest.mark.parametrize(
@@ -331,31 +337,34 @@ async def api_for(host: str, port: int, **options: Any) -> AsyncIterator[ReverbA
         (b"nonsense\r\n\r\n", ConnectionError),
     ],
 )
-async def test_an_api_that_fails(given: Answer, kind: type[ReverbError]) -> None:
+async def test_an_api_that_fails(api_for: Shell, given: Answer, kind: type[ReverbError]) -> None:
     async with ScriptedHTTPServer(given) as server, api_for(server.host, server.port) as api:
         await raised(kind, api.channels)
         await raised(ReverbError, api.trigger_batch, [reverb.BatchEvent("news", "e", 1)] * 3, idempotent=True)
 
 
-async def test_an_api_that_is_down(tmp_path: Path) -> None:
+async def test_an_api_that_is_down(api_for: Shell, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     async with api_for("127.0.0.1", port) as api:
         await raised(ConnectionError, api.channels)
     certificates = make_certificates(tmp_path)
     async with (
         ScriptedHTTPServer(answer(200), ssl_context=certificates.server) as server,
-        api_for("localhost", server.port, scheme="wss") as api,
+        api_for("localhost", server.port, scheme="wss", request_timeout=10) as api,
     ):
         await raised(ConnectionError, api.channels)
 
 
 @pytest.mark.parametrize("given", [never, half])
 async def test_an_api_for_which_its_caller_has_no_time(given: Answer) -> None:
-    async with ScriptedHTTPServer(given) as server, api_for(server.host, server.port, request_timeout=10) as api:
+    async with (
+        ScriptedHTTPServer(given) as server,
+        _make(ReverbAPI, server.host, server.port, request_timeout=10) as api,
+    ):
         await raised(asyncio.TimeoutError, asyncio.wait_for, api.channels(), 0.05)
 
 
-async def test_an_api_behind_a_proxy_that_refuses() -> None:
+async def test_an_api_behind_a_proxy_that_refuses(api_for: Shell) -> None:
     (port,) = free_ports(1)
     async with ScriptedHTTPServer(answer(407)) as server:
         for at in (server.port, port):
@@ -365,7 +374,7 @@ async def test_an_api_behind_a_proxy_that_refuses() -> None:
                     await raised(ReverbError, api.channels)
 
 
-async def test_an_api_that_is_set_wrongly() -> None:
+async def test_an_api_that_is_set_wrongly(shell: Shell) -> None:
     settings: Any = {
         "host": "localhost",
         "app_key": "key",
@@ -380,10 +389,10 @@ async def test_an_api_that_is_set_wrongly() -> None:
         {"app_id": "1", "app_secret": ""},
         {"app_id": "1", "port": "x"},
     ):
-        await raised(ConfigurationError, ReverbAPI, **{**settings, **wrong})
+        await raised(ConfigurationError, shell, **{**settings, **wrong})
 
 
-async def test_what_the_api_cannot_send(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_the_api_cannot_send(api_for: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     async with api_for("127.0.0.1", 1, encryption_master_key=KEY_OF_CHANNEL) as api:
         await raised(ProtocolError, api.trigger, "private-encrypted-x", "e", "\ud800")
         await raised(ProtocolError, api.trigger, "private-encrypted-x", "e", {"a": object()})

@@ -21,7 +21,6 @@ from reverb import (
     Events,
     PresenceChannel,
     ProtocolError,
-    ReverbAPI,
     ReverbClient,
 )
 from reverb._signatures import hmac_hex
@@ -29,6 +28,7 @@ from reverb.auth import sign_channel
 from reverb.crypto import derive_shared_secret, unseal
 from tests.integration.servers import Soketi, Target, soketi_command
 from tests.integration.test_harness import connect, receive
+from tests.shells import Shell
 from tests.test_dispatch import Recorder
 from tests.watching import until
 
@@ -44,8 +44,10 @@ def client_for(server: Target) -> ReverbClient:
     return ReverbClient(**server.settings, reconnect_delay_min=0.01, reconnect_delay_max=0.1)
 
 
-def api_for(server: Target, **options: Any) -> ReverbAPI:
-    return ReverbAPI(**{**server.settings, **options})
+@pytest.fixture
+def api_for(shell: Shell) -> Shell:
+    """Makes the API of a server."""
+    return lambda server, **options: shell(**{**server.settings, **options})
 
 
 # --- publishing ------------------------------------------------------------------------------------------------
@@ -63,7 +65,7 @@ def api_for(server: Target, **options: Any) -> ReverbAPI:
         ({"text": 'é ☃ 😀 </> \\ " \u2028'}, {"text": 'é ☃ 😀 </> \\ " \u2028'}),
     ],
 )
-async def test_what_is_published_arrives(server: Target, data: Any, seen: Any) -> None:
+async def test_what_is_published_arrives(api_for: Shell, server: Target, data: Any, seen: Any) -> None:
     name, heard = unique("private-orders."), Recorder()
     async with client_for(server) as client, api_for(server) as api:
         (await client.subscribe(name)).bind("App\\Events\\Ordered", heard)
@@ -79,7 +81,7 @@ async def test_a_client_publishes_with_its_own_settings(server: Target) -> None:
         assert await heard.wait_for(1) == [("e", {"id": 1}, name)]
 
 
-async def test_a_hundred_channels_at_once(server: Target) -> None:
+async def test_a_hundred_channels_at_once(api_for: Shell, server: Target) -> None:
     names = [unique("news-") for _ in range(100)]
     heard = Recorder()
     async with client_for(server) as client, api_for(server) as api:
@@ -91,7 +93,7 @@ async def test_a_hundred_channels_at_once(server: Target) -> None:
             await api.trigger([*names, "another"], "e", {})
 
 
-async def test_one_connection_is_left_out(server: Target) -> None:
+async def test_one_connection_is_left_out(api_for: Shell, server: Target) -> None:
     name, left_out, others = unique("news-"), Recorder(), Recorder()
     async with client_for(server) as sender, client_for(server) as other, api_for(server) as api:
         (await sender.subscribe(name)).bind("*", left_out)
@@ -104,7 +106,7 @@ async def test_one_connection_is_left_out(server: Target) -> None:
         assert [data for event, data, _ in left_out.calls if event == "e"] == [2, 4]
 
 
-async def test_long_lists_are_sent_in_order(server: Target) -> None:
+async def test_long_lists_are_sent_in_order(api_for: Shell, server: Target) -> None:
     name, heard = unique("news-"), Recorder()
     events = [BatchEvent(name, "e", {"n": n, "text": "x" * (n * 37 % 3_000)}) for n in range(200)]
     async with client_for(server) as client, api_for(server) as api:
@@ -114,7 +116,7 @@ async def test_long_lists_are_sent_in_order(server: Target) -> None:
         assert [data["n"] for _, data, _ in await heard.wait_for(200)] == list(range(200))
 
 
-async def test_an_event_as_large_as_the_server_takes(server: Target) -> None:
+async def test_an_event_as_large_as_the_server_takes(api_for: Shell, server: Target) -> None:
     name, heard = unique("news-"), Recorder()
     async with client_for(server) as client, api_for(server) as api:
         (await client.subscribe(name)).bind("e", heard)
@@ -125,7 +127,7 @@ async def test_an_event_as_large_as_the_server_takes(server: Target) -> None:
         assert [data for _, data, _ in await heard.wait_for(1)] == ["x" * (10_000 - over)]
 
 
-async def test_what_the_server_refuses_is_raised(server: Target) -> None:
+async def test_what_the_server_refuses_is_raised(api_for: Shell, server: Target) -> None:
     async with api_for(server) as api:
         with pytest.raises(APIError, match=r"answered POST .*events with 4") as caught:
             await api.trigger(unique("news-"), "", {})
@@ -136,7 +138,7 @@ async def test_what_the_server_refuses_is_raised(server: Target) -> None:
         assert stopped.value.accepted == 10
 
 
-async def test_a_wrong_secret(server: Target) -> None:
+async def test_a_wrong_secret(api_for: Shell, server: Target) -> None:
     async with api_for(server, app_secret="wrong") as api:
         with pytest.raises(APIError, match="check REVERB_APP_KEY, REVERB_APP_SECRET") as caught:
             await api.trigger("news", "e", {})
@@ -144,14 +146,14 @@ async def test_a_wrong_secret(server: Target) -> None:
 
 
 @pytest.mark.parametrize("options", [{"app_id": "no-such-id"}, {"path": "/no/such/path"}])
-async def test_what_is_not_there(server: Target, options: dict[str, str]) -> None:
+async def test_what_is_not_there(api_for: Shell, server: Target, options: dict[str, str]) -> None:
     async with api_for(server, **options) as api:
         with pytest.raises(APIError, match="check REVERB_APP_ID and REVERB_PATH") as caught:
             await api.channels()
         assert caught.value.status == 404
 
 
-async def test_encrypted_channels(server: Target) -> None:
+async def test_encrypted_channels(api_for: Shell, server: Target) -> None:
     name, master_key = unique("private-encrypted-"), 32 * b"m"
     options = {"encryption_master_key": b64encode(master_key).decode()}
     async with connect(server) as websocket, api_for(server, **options) as api:
@@ -180,7 +182,7 @@ async def test_encrypted_from_a_clients_api_to_its_handler(server: Target) -> No
 # --- asking ----------------------------------------------------------------------------------------------------
 
 
-async def test_who_is_there(server: Target) -> None:
+async def test_who_is_there(api_for: Shell, server: Target) -> None:
     start = unique("")
     news, room = f"news-{start}", f"presence-{start}"
     async with client_for(server) as ann, client_for(server) as bob, api_for(server) as api:
@@ -192,7 +194,7 @@ async def test_who_is_there(server: Target) -> None:
             await client.subscribe(room, {"user_id": user_id, "user_info": {}})
 
         async def counted() -> bool:
-            return (await api.channel(news, "subscription_count")).subscription_count == 2
+            return bool((await api.channel(news, "subscription_count")).subscription_count == 2)
 
         assert await counted()
         assert (await api.channel(news)).occupied is True
@@ -207,7 +209,7 @@ async def test_who_is_there(server: Target) -> None:
         assert caught.value.status == 400
 
 
-async def test_infos_of_what_is_published(server: Target) -> None:
+async def test_infos_of_what_is_published(api_for: Shell, server: Target) -> None:
     name = unique("news-")
     async with client_for(server) as client, api_for(server) as api:
         await client.subscribe(name)
@@ -224,7 +226,7 @@ async def test_infos_of_what_is_published(server: Target) -> None:
             assert batch.infos == [ChannelInfo(subscription_count=1), ChannelInfo()]
 
 
-async def test_what_only_reverb_tells(server: Target) -> None:
+async def test_what_only_reverb_tells(api_for: Shell, server: Target) -> None:
     async with client_for(server) as client, api_for(server) as api:
         await client.subscribe(unique("news-"))
         if server.name == "soketi":
@@ -240,7 +242,7 @@ async def test_what_only_reverb_tells(server: Target) -> None:
 # --- users -----------------------------------------------------------------------------------------------------
 
 
-async def test_the_connections_of_a_user_are_ended(server: Target) -> None:
+async def test_the_connections_of_a_user_are_ended(api_for: Shell, server: Target) -> None:
     name, user_id = unique("presence-"), unique("user é")
     async with client_for(server) as ann, client_for(server) as bob, api_for(server) as api:
         await ann.subscribe(name, {"user_id": user_id, "user_info": {}})
@@ -252,19 +254,19 @@ async def test_the_connections_of_a_user_are_ended(server: Target) -> None:
             await api.terminate_user(user_id)
             assert ann.is_connected
             return
-        (failed,) = await asyncio.gather(api.terminate_user(user_id), return_exceptions=True)
-        assert failed is None or "500: Internal server error.; Reverb 1.10 answers so" in str(failed)
+        failed: tuple[Any] = await asyncio.gather(api.terminate_user(user_id), return_exceptions=True)
+        assert failed == (None,) or "500: Internal server error.; Reverb 1.10 answers so" in str(failed[0])
         await left.wait_for(1)
         assert bob.is_connected
         await api.terminate_user(unique("nobody-"))
 
 
-async def test_what_is_sent_to_a_user_is_accepted(server: Target) -> None:
+async def test_what_is_sent_to_a_user_is_accepted(api_for: Shell, server: Target) -> None:
     async with api_for(server) as api:
         await api.send_to_user(unique("user-"), "e", {"id": 1})
 
 
-async def test_a_user_who_is_signed_in_to_soketi(soketi: Target) -> None:
+async def test_a_user_who_is_signed_in_to_soketi(api_for: Shell, soketi: Target) -> None:
     target = soketi.app("user")
     user = json.dumps({"id": "7"})
     async with api_for(target) as api, connect(target) as websocket:
