@@ -8,7 +8,7 @@ import ssl
 import tracemalloc
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -96,6 +96,8 @@ class ScriptedHTTPServer:
     def __init__(self, *answers: Answer, ssl_context: ssl.SSLContext | None = None) -> None:
         self.requests: list[Received] = []
         self.connections = 0
+        self.open = 0
+        """Connections that are open."""
         self.host, self.port = "127.0.0.1", 0
         self._answers = answers
         self._ssl_context = ssl_context
@@ -124,6 +126,7 @@ class ScriptedHTTPServer:
         self._handlers.add(handler)
         handler.add_done_callback(self._handlers.discard)
         number, self.connections = self.connections, self.connections + 1
+        self.open += 1
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -139,4 +142,54 @@ class ScriptedHTTPServer:
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         finally:
+            self.open -= 1
             writer.close()
+
+
+class TunnelProxy:
+    """A proxy that passes bytes on to where its clients want to go, and remembers the heads of what they ask."""
+
+    def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
+        self.heads: list[bytes] = []
+        self.host, self.port = "127.0.0.1", 0
+        self._ssl_context = ssl_context
+        self._tunnels: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> TunnelProxy:
+        self._server = await asyncio.start_server(self._accept, self.host, self.port, ssl=self._ssl_context)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for tunnel in self._tunnels:
+            tunnel.cancel()
+        await asyncio.gather(*self._tunnels, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tunnel = asyncio.current_task()
+        assert tunnel is not None
+        self._tunnels.add(tunnel)
+        tunnel.add_done_callback(self._tunnels.discard)
+        try:
+            self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+            host, _, port = self.heads[-1].split(b" ")[1].decode().rpartition(":")
+            from_server, to_server = await asyncio.open_connection(host, int(port))
+            try:
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                await asyncio.gather(_pass_on(reader, to_server), _pass_on(from_server, writer))
+            finally:
+                to_server.close()
+        finally:
+            writer.close()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()

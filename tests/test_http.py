@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import pickle
 import re
 import subprocess
 import sys
+import threading
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -51,7 +55,7 @@ from tests.scripted_http import (
 )
 from tests.shells import Shell
 from tests.test_rest import VECTORS
-from tests.watching import until
+from tests.watching import until, wait_turns
 
 SECRET = "s3cret-of-the-application"
 OK = answer(200)
@@ -161,6 +165,33 @@ async def test_after_close_there_are_new_connections(api_for: Shell) -> None:
         await api.trigger("news", "e", 1)
         await api.close()
         assert server.connections == 2
+
+
+async def test_close_during_a_retry_leaves_nothing_open(api_for: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    has_paused, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def pause(seconds: float) -> None:
+        loop.call_soon_threadsafe(has_paused.set)
+        assert go_on.wait(10)
+
+    async with ScriptedHTTPServer(answer(503), OK) as server:
+        api = api_for(server)
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "sleep", pause)
+            patch.setattr(asyncio, "sleep", lambda seconds: asyncio.to_thread(pause, seconds))
+            call = asyncio.ensure_future(api.channels())
+            await has_paused.wait()
+            await api.close()
+            go_on.set()
+            with pytest.raises(
+                ConnectionError, match=r"GET /apps/42/channels .* was given up: close\(\) was called"
+            ):
+                await call
+        await until(lambda: not server.open)
+        assert await api.channels() == {}
+        await api.close()
+        await until(lambda: not server.open)
 
 
 async def test_tls(api_for: Shell, tmp_path: Path) -> None:
@@ -402,6 +433,67 @@ async def test_a_cancelled_call_frees_its_connection() -> None:
         with pytest.raises(asyncio.CancelledError):
             await call
         assert await api.channels() == {}
+
+
+# --- event loops -----------------------------------------------------------------------------------------------
+
+
+def api_of(server: ScriptedHTTPServer) -> ReverbAPI:
+    return ReverbAPI(host=server.host, port=server.port, scheme="ws", **SETTINGS)
+
+
+async def test_one_event_loop_after_another() -> None:
+    async with ScriptedHTTPServer(OK) as server:
+        api = api_of(server)
+        for number in range(1, 4):
+            assert await asyncio.to_thread(lambda: asyncio.run(api.channels())) == {}
+            assert server.connections == number
+            await until(lambda: not server.open)  # though nobody has closed it
+        assert await api.channels() == {}
+        await api.close()
+
+
+async def test_several_event_loops_at_once() -> None:
+    async def publish(api: ReverbAPI) -> None:
+        await asyncio.gather(*(api.trigger("news", "e", n) for n in range(10)))
+
+    async with ScriptedHTTPServer(OK) as server:
+        api = api_of(server)
+        for _ in range(5):
+            await asyncio.gather(*(asyncio.to_thread(lambda: asyncio.run(publish(api))) for _ in range(4)))
+        assert len(server.requests) == 200
+        await until(lambda: not server.open)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:unclosed:ResourceWarning"
+)  # Python's own, for a loop that was closed like this
+async def test_an_event_loop_that_was_just_closed() -> None:
+    def use_and_close(api: ReverbAPI) -> None:
+        loop = asyncio.new_event_loop()
+        assert loop.run_until_complete(api.channels()) == {}
+        loop.close()
+
+    async with ScriptedHTTPServer(OK) as server:
+        api = api_of(server)
+        for _ in range(3):
+            await asyncio.to_thread(use_and_close, api)
+        assert await api.channels() == {}
+        gc.collect()
+        await until(lambda: server.open == 1)
+        await api.close()
+
+
+async def test_close_while_the_first_call_prepares() -> None:
+    async with ScriptedHTTPServer(OK) as server:
+        api = api_of(server)
+        for turn in range(1, 50):  # at 0 the call would begin behind close()
+            call = asyncio.ensure_future(api.channels())
+            await wait_turns(turn)
+            await api.close()
+            with suppress(ConnectionError):
+                await call
+            await until(lambda: not server.open)
 
 
 # --- batches ---------------------------------------------------------------------------------------------------
