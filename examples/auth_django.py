@@ -20,9 +20,10 @@ from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from reverb import ProtocolError
+from reverb import Credentials, ProtocolError
 from reverb.auth import authenticate_user, authorize_channel
 
+CREDENTIALS = Credentials.from_env()  # read once, not with every request
 USERS = {f"Bearer {os.environ['ANN_TOKEN']}": {"user_id": "1", "user_info": {"name": "Ann"}}}
 
 
@@ -44,7 +45,8 @@ def authorize(request: HttpRequest) -> HttpResponse:
         return HttpResponse(status=403)
     try:
         member = user if channel.startswith("presence-") else None
-        return JsonResponse(authorize_channel(request.POST.get("socket_id", ""), channel, member))
+        socket_id = request.POST.get("socket_id", "")
+        return JsonResponse(authorize_channel(socket_id, channel, member, credentials=CREDENTIALS))
     except ProtocolError as error:
         return JsonResponse({"message": str(error)}, status=400)
 
@@ -57,7 +59,8 @@ def authenticate(request: HttpRequest) -> HttpResponse:
         return HttpResponse(status=401)
     try:
         data = {"id": user["user_id"], "user_info": user["user_info"]}
-        return JsonResponse(authenticate_user(request.POST.get("socket_id", ""), data))
+        socket_id = request.POST.get("socket_id", "")
+        return JsonResponse(authenticate_user(socket_id, data, credentials=CREDENTIALS))
     except ProtocolError as error:
         return JsonResponse({"message": str(error)}, status=400)
 

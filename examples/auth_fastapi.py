@@ -15,9 +15,10 @@ from typing import Annotated
 import uvicorn
 from fastapi import Depends, FastAPI, Form, Header, HTTPException
 
-from reverb import ProtocolError
+from reverb import Credentials, ProtocolError
 from reverb.auth import authenticate_user, authorize_channel
 
+CREDENTIALS = Credentials.from_env()  # read once, not with every request
 USERS = {f"Bearer {os.environ['ANN_TOKEN']}": {"user_id": "1", "user_info": {"name": "Ann"}}}
 
 app = FastAPI()
@@ -46,7 +47,8 @@ def authorize(
     if not may_listen(user, channel_name):
         raise HTTPException(403)
     try:
-        return authorize_channel(socket_id, channel_name, user if channel_name.startswith("presence-") else None)
+        member = user if channel_name.startswith("presence-") else None
+        return authorize_channel(socket_id, channel_name, member, credentials=CREDENTIALS)
     except ProtocolError as error:
         raise HTTPException(400, str(error)) from None
 
@@ -56,7 +58,8 @@ def authenticate(
     user: Annotated[dict, Depends(current_user)], socket_id: Annotated[str, Form()]
 ) -> dict[str, str]:
     try:
-        return authenticate_user(socket_id, {"id": user["user_id"], "user_info": user["user_info"]})
+        data = {"id": user["user_id"], "user_info": user["user_info"]}
+        return authenticate_user(socket_id, data, credentials=CREDENTIALS)
     except ProtocolError as error:
         raise HTTPException(400, str(error)) from None
 

@@ -13,9 +13,10 @@ import os
 
 from flask import Flask, abort, request
 
-from reverb import ProtocolError
+from reverb import Credentials, ProtocolError
 from reverb.auth import authenticate_user, authorize_channel
 
+CREDENTIALS = Credentials.from_env()  # read once, not with every request
 USERS = {f"Bearer {os.environ['ANN_TOKEN']}": {"user_id": "1", "user_info": {"name": "Ann"}}}
 
 app = Flask(__name__)
@@ -38,13 +39,15 @@ def authorize() -> dict[str, str]:
     user, channel = current_user(), request.form["channel_name"]
     if not may_listen(user, channel):
         abort(403)
-    return authorize_channel(request.form["socket_id"], channel, user if channel.startswith("presence-") else None)
+    member = user if channel.startswith("presence-") else None
+    return authorize_channel(request.form["socket_id"], channel, member, credentials=CREDENTIALS)
 
 
 @app.post("/broadcasting/user-auth")
 def authenticate() -> dict[str, str]:
     user = current_user()
-    return authenticate_user(request.form["socket_id"], {"id": user["user_id"], "user_info": user["user_info"]})
+    data = {"id": user["user_id"], "user_info": user["user_info"]}
+    return authenticate_user(request.form["socket_id"], data, credentials=CREDENTIALS)
 
 
 @app.errorhandler(ProtocolError)
