@@ -55,12 +55,17 @@ def target(server: ReverbServer) -> Target:
     return Target("embedded", server.host, server.port)
 
 
-def run(name: str, target: Target, cwd: Path, *arguments: str, **env: str) -> AbstractAsyncContextManager[Command]:
-    """Run a copy of an example, in a directory where it finds neither a ``.env`` nor another's files."""
+def run(
+    name: str, target: Target, cwd: Path, *arguments: str, module: str | None = None, **env: str
+) -> AbstractAsyncContextManager[Command]:
+    """Run a copy of an example, in a directory where it finds neither a ``.env`` nor another's files.
+
+    ``module`` is run in its place where another program loads it.
+    """
     shutil.copy(EXAMPLES / f"{name}.py", cwd)
     settings = {f"REVERB_{setting.upper()}": str(value) for setting, value in target.settings.items()}
     delays = {"REVERB_RECONNECT_DELAY_MIN": "0.01", "REVERB_RECONNECT_DELAY_MAX": "0.1"}
-    return run_module(*arguments, module=name, env={**settings, **delays, **env}, cwd=cwd)
+    return run_module(*arguments, module=module or name, env={**settings, **delays, **env}, cwd=cwd)
 
 
 async def end(command: Command, number: signal.Signals) -> None:
@@ -72,7 +77,9 @@ async def end(command: Command, number: signal.Signals) -> None:
 
 
 def test_every_example_is_run_here() -> None:
-    tested = {name.removeprefix("test_the_") for name in globals() if name.startswith("test_the_")}
+    modules = (importlib.import_module(name) for name in (__name__, "tests.test_examples_synchronous"))
+    names = {name for module in modules for name in vars(module)}
+    tested = {name.removeprefix("test_the_") for name in names if name.startswith("test_the_")}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
