@@ -11,7 +11,6 @@ connected, for whatever restarts programs that are ill), and /metrics is for Pro
 import logging
 import os
 from collections import deque
-from dataclasses import asdict
 
 import msgspec
 import uvicorn
@@ -51,7 +50,7 @@ async def events() -> Response:  # async: what belongs to the event loop is read
 async def health(response: Response) -> dict:
     if not client.is_connected:
         response.status_code = 503
-    return {"state": client.state, "stats": asdict(client.stats)}
+    return {"state": client.state, "stats": msgspec.structs.asdict(client.stats)}
 
 
 @app.get("/metrics")
