@@ -81,7 +81,7 @@ class TestSignature:
             ("b[]=1&b=2", "b=2"),
             ("b=1&b=2", "b=2"),
             ("a.b=1&%20c+d=2", "a_b=1&c_d=2"),
-            ("b[x=1", "b_x=1"),
+            ("b[x.[=1", "b_x__=1"),
             ("b[x]y=1", "b=1"),
             ("b%5B%5D=%2B+%26", "b=+ &"),
             ("b", "b="),
@@ -114,6 +114,10 @@ class TestSignature:
             writer.write(f"GET {path}?{parameters.replace(' ', space)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             assert (await soon(reader.read())).partition(b"\r\n")[0].endswith(answer)
             writer.close()
+
+    async def test_list_in_a_list(self, server: ReverbServer) -> None:
+        assert await self.ask(server, "/apps/app-id/connections", "b[x][]=1", "b=1") == FAULT
+        assert (await request(server, "GET", "/apps/other/connections?b[x][]=1"))[0] == 404
 
     async def test_list_for_a_signature(self, server: ReverbServer) -> None:
         assert await request(server, "GET", "/apps/app-id/connections?auth_signature[]=x") == UNSIGNED

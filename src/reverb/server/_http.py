@@ -73,8 +73,11 @@ class Request:
 
 
 def _parse_query(text: str) -> dict[str, str | list[str]]:
-    """Read a query as PHP's ``parse_str`` does: ``a[]=1&a[]=2`` is a list, and the last of several counts."""
-    query: dict[str, str | dict[str, str]] = {}
+    """Read a query as PHP's ``parse_str`` does: ``a[]=1&a[]=2`` is a list, and the last of several counts.
+
+    Raises RequestError for lists in lists, at which Reverb fails.
+    """
+    query: dict[str, str | dict[str, str | None]] = {}
     for part in text.split("&"):
         name, value = (unquote_plus(each, errors="surrogateescape") for each in part.partition("=")[::2])
         match = re.match(r"([^\[]+)(?:\[([^\]]*)\])?(.*)", name.lstrip(" "), re.DOTALL)
@@ -83,13 +86,20 @@ def _parse_query(text: str) -> dict[str, str | list[str]]:
         base, key, rest = match.groups()
         base = re.sub(r"[ .]", "_", base)
         if key is None:
-            query[base + rest.replace("[", "_", 1)] = value
+            query[base + re.sub(r"[ .\[]", "_", rest)] = value
             continue
         items = query.get(base)
         if not isinstance(items, dict):
             items = query[base] = {}
-        items[key or str(len(items))] = value
-    return {name: list(value.values()) if isinstance(value, dict) else value for name, value in query.items()}
+        items[key or str(len(items))] = None if re.match(r"\[.*\]", rest, re.DOTALL) else value
+    read: dict[str, str | list[str]] = {}
+    for name, found in query.items():
+        values = found.values() if isinstance(found, dict) else (found,)
+        texts = [each for each in values if each is not None]
+        if len(texts) < len(values):
+            raise RequestError(500)
+        read[name] = texts if isinstance(found, dict) else texts[0]
+    return read
 
 
 class RequestReader:
