@@ -37,7 +37,7 @@ def write_files(path: Path, pyproject: str = "") -> int:
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_every_test_runs(pytester: pytest.Pytester, configuration: str) -> None:
     count = write_files(pytester.path, CONFIGURATIONS[configuration])
-    assert count == 8
+    assert count == 9
     result = pytester.runpytest_subprocess(*STRICTLY)
     result.assert_outcomes(passed=count)
 
@@ -83,11 +83,7 @@ def test_the_tables_name_everything() -> None:
     named |= set(re.findall(r"`(\w+)`(?=[^|]*\|)", "\n".join(re.findall(r"^\| `.*", TEXT, re.M))))
     public = {name for name in dir(BlockingServer) if not name.startswith("_")}
     assert public <= named
-    assert {name for name in dir(ReverbServer) if not name.startswith("_")} - public == {
-        "blocking",
-        "start",
-        "stop",
-    }
+    assert {name for name in dir(ReverbServer) if not name.startswith("_")} - public == {"blocking"}
     assert set(reverb.testing.__all__) <= named
 
 

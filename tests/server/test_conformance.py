@@ -571,7 +571,8 @@ class TestKeepalive:
                     while looked < moment:
                         looked = looked + tick if looked >= 0 else (0.9 if tick == 1 else 60.0)
                         now = looked
-                        server._engine._look()
+                        for node in server._engine.nodes:
+                            node._look()
                     await self._receive(actors[receiver], what)
 
     async def _handled(self, server: ReverbServer, client: Client) -> None:

@@ -13,6 +13,6 @@ from __future__ import annotations
 
 from ._app import App, RateLimiting
 from ._journal import Entry, Event
-from ._server import BlockingServer, ReverbServer
+from ._server import BlockingServer, Node, ReverbServer
 
-__all__ = ["App", "BlockingServer", "Entry", "Event", "RateLimiting", "ReverbServer"]
+__all__ = ["App", "BlockingServer", "Entry", "Event", "Node", "RateLimiting", "ReverbServer"]

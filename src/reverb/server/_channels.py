@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from .._signatures import hmac_hex
@@ -82,14 +82,7 @@ class Channel:
 
     def users(self) -> list[dict[str, Any]]:
         """Return each user's data once, as the user's first connection gave it."""
-        users = []
-        seen: set[Hashable] = set()
-        for user in self.members.values():
-            names, equals = php_equals(user.get("user_id"))
-            if seen.isdisjoint(equals):
-                seen |= names
-                users.append(user)
-        return users
+        return list(_unique(self.members.values()).values())
 
     def _presence(self) -> dict[str, Any]:
         users = self.users()
@@ -126,8 +119,20 @@ class Channel:
                 subscriber.send(encoded)
 
 
+def _unique(users: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return each user's first data by their number, as PHP's ``unique`` does."""
+    found = {}
+    seen: set[Hashable] = set()
+    for number, user in enumerate(users):
+        names, equals = php_equals(user.get("user_id"))
+        if seen.isdisjoint(equals):
+            seen |= names
+            found[str(number)] = user
+    return found
+
+
 class Channels:
-    """The channels of one application that have subscribers.
+    """The channels of one application that have subscribers, on one node.
 
     What happens to them goes into ``journal``. Channels in ``denied`` let nobody in. ``strict`` leaves out what
     only Reverb does.
@@ -135,6 +140,10 @@ class Channels:
 
     def __init__(self, app: App, journal: Journal, denied: Collection[str] = (), *, strict: bool = False) -> None:
         self.app = app
+        self.nodes: Sequence[Channels] = (self,)
+        """With scaling, these and those of the other nodes: events reach all, members are each one's own."""
+        self.fail: Callable[[], None] | None = None
+        """With scaling, what ends the process of this node."""
         self.journal = journal
         self.strict = strict
         self._denied = denied
@@ -147,6 +156,14 @@ class Channels:
 
     def get(self, name: str) -> Channel | None:
         return self._channels.get(name)
+
+    def users(self, name: str) -> dict[str, dict[str, Any]]:
+        """Return the data of each user on a channel, of all nodes, by number.
+
+        As in Reverb, numbers are missing where somebody is on several nodes.
+        """
+        found = [channel for channels in self.nodes if (channel := channels.get(name)) is not None]
+        return _unique(user for channel in found for user in channel.users())
 
     def members(self, name: str) -> Collection[Subscriber]:
         """Return the connections that are subscribed to a channel."""
@@ -229,12 +246,32 @@ class Channels:
         data = parsed(text)
         for name in names:
             self.journal.note_event(Event(name, event, data), len(name) + len(event) + len(text))
-            channel = self._channels.get(name)
+            self.broadcast(name, {**message, "channel": name}, except_for=except_for)
+
+    def broadcast(self, name: str, message: dict[str, Any], *, except_for: Subscriber | None) -> None:
+        """Send an event to a channel, on all nodes."""
+        for channels in self.nodes:
+            channel = channels.get(name)
             if channel is not None:
-                channel.broadcast({**message, "channel": name}, except_for=except_for)
+                channel.broadcast(message, except_for=except_for)
 
     def info(self, name: str, wanted: Collection[str]) -> dict[str, Any]:
-        """Return those attributes in ``wanted`` that the channel has, as the HTTP API reports them."""
+        """Return those attributes in ``wanted`` that the channel has, as the HTTP API reports them, of all nodes.
+
+        As in Reverb, a user on two nodes counts twice.
+        """
+        found: dict[str, Any] = {}
+        for channels in self.nodes:
+            for attribute, value in channels.info_here(name, wanted).items():
+                known = found.get(attribute)
+                if attribute.endswith("_count"):
+                    found[attribute] = value + (known or 0)
+                else:
+                    found[attribute] = known or value
+        return found
+
+    def info_here(self, name: str, wanted: Collection[str]) -> dict[str, Any]:
+        """The same of this node alone."""
         channel = self._channels.get(name)
         attributes: dict[str, Any] = {"occupied": channel is not None}
         if channel is not None and channel.is_presence:

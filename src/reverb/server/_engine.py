@@ -46,16 +46,19 @@ class Engine:
         max_request_size: int,
         tick: float,
         strict: bool,
+        journal: Journal,
+        name: str,
     ) -> None:
+        self.name = name
         self.host = host
         self.port = port
         self.prefix = prefix
         self.is_secure = ssl_context is not None
         self.max_request_size = max_request_size
         self.strict = strict
-        self.journal = Journal()
+        self.journal = journal
         self.faults = Faults()
-        self.channels = [Channels(app, self.journal, self.faults.denied, strict=strict) for app in apps]
+        self.channels = [Channels(app, journal, self.faults.denied, strict=strict) for app in apps]
         self.peers: dict[Peer, None] = {}
         self.unread = 0
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -63,6 +66,15 @@ class Engine:
         self._tick = tick
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def nodes(self) -> Sequence[Engine]:
+        """This is a server by itself, or what is asked as one."""
+        return (self,)
+
+    @property
+    def is_running(self) -> bool:
+        return self._server is not None
 
     @property
     def connections(self) -> list[Connection]:
@@ -78,16 +90,18 @@ class Engine:
         self.port = self._server.sockets[0].getsockname()[1]
         self._schedule_look()
 
-    async def stop(self) -> None:
-        await self._close()
-        self.loop = None
+    async def close(self) -> None:
+        """End every connection, and stop listening; ``start`` works again in the same loop."""
+        lost = [peer.lost for peer in self.peers]
+        self._end()
+        # Not for the server itself: from Python 3.12 on, it waits for clients that stopped in the middle of TLS.
+        if lost:
+            await asyncio.wait(lost)
 
-    async def restart(self, downtime: float) -> None:
-        await self._close()
-        self.journal.note("the server is down")
-        await asyncio.sleep(downtime)
-        await self.start()
-        self.journal.note("the server is back")
+    async def stop(self) -> None:
+        """The same, for good: ``start`` works again in any loop."""
+        await self.close()
+        self.loop = None
 
     def drop(self) -> None:
         for connection in self.connections:
@@ -113,7 +127,13 @@ class Engine:
         for connection in self.connections:
             connection.send(data)
 
-    async def _close(self) -> None:
+    def fail(self) -> None:
+        """End as a process does that raises; what has been answered gets out before."""
+        assert self.loop is not None
+        self.journal.note(f"{self.name} fails, and its process ends", failed=True)
+        self.loop.call_soon(self._end)
+
+    def _end(self) -> None:
         server, self._server = self._server, None
         if server is None:
             return
@@ -121,16 +141,14 @@ class Engine:
             self._timer.cancel()
         server.close()
         self._end_half_open()
-        lost = [peer.lost for peer in self.peers]
         if self.strict:
             for connection in self.connections:
                 connection.close(4200)
         for peer in list(self.peers):
             # Closing it would wait for a client that does not read, or that does not answer the end of TLS.
             peer.abort()
-        # Not for the server itself: from Python 3.12 on, it waits for clients that stopped in the middle of TLS.
-        if lost:
-            await asyncio.wait(lost)
+        for connection in self.connections:
+            connection.end()
 
     def _end_half_open(self) -> None:
         for peer in list(self.peers):

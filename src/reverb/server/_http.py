@@ -361,7 +361,8 @@ def publish_batch(call: Call) -> bytes:
 
 def list_channels(call: Call) -> bytes:
     start, wanted = call.option("filter_by_prefix"), call.option("info").split(",")
-    names = [channel.name for channel in call.channels if channel.name.startswith(start)]
+    occupied = dict.fromkeys(channel.name for channels in call.channels.nodes for channel in channels)
+    names = [name for name in occupied if name.startswith(start)]
     return _json({"channels": php_list({name: call.channels.info(name, wanted) for name in names})})
 
 
@@ -376,27 +377,41 @@ def list_users(call: Call) -> bytes:
         return _json({}, 404)
     if not channel.is_presence:
         return _json({}, 400)
-    users = channel.users()
-    if not all("user_id" in user for user in users):
+    users = call.channels.users(channel.name)
+    if not all("user_id" in user for user in users.values()):
         raise RequestError(500)
-    return _json({"users": [{"id": user["user_id"]} for user in users]})
+    return _json({"users": php_list({number: {"id": user["user_id"]} for number, user in users.items()})})
 
 
 def count_connections(call: Call) -> bytes:
-    return _json({"connections": len(call.channels.subscribers())})
+    return _json({"connections": sum(len(channels.subscribers()) for channels in call.channels.nodes)})
 
 
 def terminate_connections(call: Call) -> bytes:
-    """End the connections of a user, in their order: Reverb 1.10 fails at the first that never named a user."""
+    """End the connections of a user, in their order: Reverb 1.10 fails at the first that never named a user.
+
+    With scaling, the nodes hear of it by way of Redis, and a failure there ends the process.
+    """
     user_id = call.params["user_id"]
-    for connection, user in call.channels.users_by_connection().items():
-        if "user_id" not in user:
-            if call.channels.strict:
-                continue
+    for channels in call.channels.nodes:
+        if _terminate(channels, user_id):
+            continue
+        if channels.fail is None:
             raise RequestError(500)
+        channels.fail()
+    return _json({})
+
+
+def _terminate(channels: Channels, user_id: str) -> bool:
+    """End a user's connections to one node; return whether Reverb gets through all of them."""
+    for connection, user in channels.users_by_connection().items():
+        if "user_id" not in user:
+            if channels.strict:
+                continue
+            return False
         if php_string(user["user_id"]) == user_id:
             connection.terminate()
-    return _json({})
+    return True
 
 
 _ROUTES: Final[tuple[tuple[str, str, Callable[[Call], bytes]], ...]] = (

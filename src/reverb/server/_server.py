@@ -13,13 +13,15 @@ from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 
 from ._app import App
+from ._channels import Channels
+from ._cluster import Cluster
 from ._engine import Engine
 from ._frames import TEXT, frame
-from ._journal import Entry, Event
+from ._journal import Entry, Event, Journal
 from ._websocket import Connection
 from ._wire import encode
 
-__all__ = ["BlockingServer", "ReverbServer"]
+__all__ = ["BlockingServer", "Node", "ReverbServer"]
 
 TIMEOUT: Final = 5.0
 """Seconds that the ``wait_for_…`` methods wait unless they are told otherwise."""
@@ -39,7 +41,7 @@ T = TypeVar("T")
 class Surface:
     """What can be asked and told without waiting, from any thread and any event loop."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine | Cluster) -> None:
         self._engine = engine
 
     @property
@@ -54,7 +56,7 @@ class Surface:
     @property
     def app(self) -> App:
         """The first application, to which ``publish`` publishes."""
-        return self._engine.channels[0].app
+        return self._channels[0].app
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -83,8 +85,11 @@ class Surface:
 
     @property
     def connections(self) -> list[Connection]:
-        """The open connections, in the order in which they came: each has a ``socket_id`` and ``channels``."""
-        return self._at_once(lambda: self._engine.connections)
+        """The open connections, in the order in which they came to their node.
+
+        Each has a ``socket_id`` and ``channels``.
+        """
+        return self._at_once(lambda: [each for node in self._engine.nodes for each in node.connections])
 
     @property
     def subscriptions(self) -> dict[str, list[str]]:
@@ -92,7 +97,7 @@ class Surface:
 
         def collect() -> dict[str, list[str]]:
             found: dict[str, list[str]] = {}
-            for channels in self._engine.channels:
+            for channels in self._channels:
                 for channel in channels:
                     found.setdefault(channel.name, []).extend(each.socket_id for each in channel.members)
             return found
@@ -111,22 +116,22 @@ class Surface:
 
     def drop(self) -> None:
         """End all connections, in bare TCP EOF."""
-        self._at_once(self._engine.drop)
+        self._of_nodes(lambda node: node.drop())
 
     def refuse(self, code: int) -> None:
         """Have new connections told this error instead of a greeting, until ``heal()``.
 
         As in Reverb, behind 4001 the connection is ended, behind other codes it stays open and nothing more comes.
         """
-        self._at_once(lambda: setattr(self._engine.faults, "refused", code))
+        self._of_nodes(lambda node: setattr(node.faults, "refused", code))
 
     def deny(self, channel: str) -> None:
         """Have subscriptions to the channel refused, however they are signed, until ``heal()``."""
-        self._at_once(lambda: self._engine.faults.denied.add(channel))
+        self._of_nodes(lambda node: node.faults.denied.add(channel))
 
     def silence(self) -> None:
         """Lose all that would be sent, and keep the connections, until ``heal()``."""
-        self._at_once(lambda: setattr(self._engine.faults, "silent", True))
+        self._of_nodes(lambda node: setattr(node.faults, "silent", True))
 
     def half_open(self, lost: Literal["both", "to_clients", "from_clients"] = "both") -> None:
         """Lose what is sent on the connections that there are, and keep them open, until ``heal()``.
@@ -137,27 +142,28 @@ class Surface:
         if lost not in ("both", "to_clients", "from_clients"):
             raise ValueError(f'lost is {lost!r}, and can be "both", "to_clients" or "from_clients"')
         loses_input, loses_output = lost != "to_clients", lost != "from_clients"
-        self._at_once(lambda: self._engine.half_open(loses_input=loses_input, loses_output=loses_output))
+        self._of_nodes(lambda node: node.half_open(loses_input=loses_input, loses_output=loses_output))
 
     def delay(self, seconds: float) -> None:
         """Have whatever is sent take so much longer, until ``heal()``."""
-        self._at_once(lambda: setattr(self._engine.faults, "delay", seconds))
+        self._of_nodes(lambda node: setattr(node.faults, "delay", seconds))
 
     def heal(self) -> None:
         """End what ``refuse``, ``deny``, ``silence`` and ``delay`` have begun, and all half-open connections."""
-        self._at_once(self._engine.heal)
+        self._of_nodes(lambda node: node.heal())
 
     def send_raw(self, data: bytes | str) -> None:
         """Send bytes as they are, without a frame, or a text in one, to all connections."""
         raw = frame(TEXT, data.encode()) if isinstance(data, str) else data
-        self._at_once(lambda: self._engine.send_raw(raw))
+        self._of_nodes(lambda node: node.send_raw(raw))
 
     def reset(self) -> None:
         """End all connections and faults, and forget what happened."""
 
         def reset() -> None:
-            self._engine.heal()
-            self._engine.drop()
+            for node in self._engine.nodes:
+                node.heal()
+                node.drop()
             self._engine.journal.clear()
 
         self._at_once(reset)
@@ -209,18 +215,40 @@ class Surface:
 
         return asyncio.run_coroutine_threadsafe(do(), loop).result()
 
+    @property
+    def _channels(self) -> list[Channels]:
+        """The channels of each application on each node."""
+        return [channels for node in self._engine.nodes for channels in node.channels]
+
+    def _of_nodes(self, work: Callable[[Engine], None]) -> None:
+        """Do something to each node, in the server's thread."""
+
+        def do() -> None:
+            for node in self._engine.nodes:
+                work(node)
+
+        self._at_once(do)
+
     # What takes time, in the server's event loop.
+
+    async def _restart(self, downtime: float) -> None:
+        engine = self._engine
+        await engine.close()
+        engine.journal.note(f"{engine.name} is down")
+        await asyncio.sleep(downtime)
+        await engine.start()
+        engine.journal.note(f"{engine.name} is back")
 
     async def _publish(self, channels: str | Sequence[str], event: str, data: Any) -> None:
         names = [channels] if isinstance(channels, str) else list(channels)
         text = data if isinstance(data, str) else encode(data)
-        self._engine.channels[0].publish(names, {"event": event, "data": text})
-        if self._engine.unread:
+        self._channels[0].publish(names, {"event": event, "data": text})
+        if any(node.unread for node in self._engine.nodes):
             await asyncio.sleep(0)  # Who publishes in a loop leaves no turn for writing.
 
     async def _wait_for_subscription(self, channel: str, timeout: float) -> None:
         def found() -> bool | None:
-            return self._engine.has_subscriber(channel) or None
+            return any(node.has_subscriber(channel) for node in self._engine.nodes) or None
 
         await self._engine.journal.wait_for(found, f"nobody subscribed to {channel}", timeout)
 
@@ -231,59 +259,14 @@ class Surface:
 
     async def _wait_for_connections(self, count: int, timeout: float) -> None:
         def found() -> bool | None:
-            return len(self._engine.connections) == count or None
+            return sum(len(node.connections) for node in self._engine.nodes) == count or None
 
         wanted = f"not {count} connection{'s' * (count != 1)}"
         await self._engine.journal.wait_for(found, wanted, timeout)
 
 
-class ReverbServer(Surface):
-    """Serves applications on ``ws://{host}:{port}{path}/app/{key}`` and the HTTP API below ``{path}/apps/{id}``.
-
-    For development and tests, not for the open network: a ``host`` that is no loopback address gets a
-    ``RuntimeWarning``. With ``port`` 0 the system picks a free one, which ``port`` tells once the server runs and
-    which it keeps when started again. ``path`` is a prefix such as ``/ws``. With an ``ssl_context``, wss and https
-    are spoken. ``max_request_size`` is in bytes, of a request to the HTTP API with its head. ``host``, ``port``,
-    ``path`` and ``max_request_size`` are named as in Laravel's ``config/reverb.php``.
-
-    Only tests want these: ``tick`` is the time in seconds between two looks for silent connections, and ``strict``
-    gives the answers that the Pusher protocol describes, with close codes and ``pusher:subscription_error``, where
-    Reverb has its own way.
-
-    ``async with`` runs the server in the present event loop, ``with`` in a thread of its own; the latter gives a
-    :class:`BlockingServer`. All methods may be called from any thread.
-    """
-
-    def __init__(
-        self,
-        apps: Sequence[App] = (App(),),
-        *,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        path: str = "",
-        ssl_context: ssl.SSLContext | None = None,
-        max_request_size: int = 10_000,
-        tick: float = 60.0,
-        strict: bool = False,
-    ) -> None:
-        if not _is_loopback(host):
-            message = (
-                f"{host!r} is no loopback address: others can reach this server, which is made for tests only"
-            )
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
-        engine = Engine(
-            apps,
-            # The name may stand for two addresses, and port 0 for a different port on each.
-            host="127.0.0.1" if host == "localhost" else host,
-            port=port,
-            prefix=f"/{path.strip('/')}" if path.strip("/") else "",
-            ssl_context=ssl_context,
-            max_request_size=max_request_size,
-            tick=tick,
-            strict=strict,
-        )
-        super().__init__(engine)
-        self._thread: _LoopThread | None = None
+class Node(Surface):
+    """A server that runs in an event loop: its methods may be awaited in any other one, too."""
 
     @property
     def blocking(self) -> BlockingServer:
@@ -296,11 +279,11 @@ class ReverbServer(Surface):
 
     async def stop(self) -> None:
         """End every connection in bare TCP EOF, as Reverb does, and stop listening."""
-        await self._in_its_loop(self._engine.stop())
+        await self._in_its_loop(self._engine.close())
 
     async def restart(self, downtime: float = 0.0) -> None:
         """Stop, and start again on the same port after ``downtime`` seconds."""
-        await self._in_its_loop(self._engine.restart(downtime))
+        await self._in_its_loop(self._restart(downtime))
 
     async def publish(self, channels: str | Sequence[str], event: str, data: Any = None) -> None:
         """Publish an event to a channel, or to several. ``data`` other than a string are sent as JSON."""
@@ -325,6 +308,87 @@ class ReverbServer(Surface):
         """Wait until there are ``count`` connections, no more and no less; raise TimeoutError, which tells what
         happened."""
         await self._in_its_loop(self._wait_for_connections(count, timeout))
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop | None:
+        return self._engine.loop
+
+    async def _in_its_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        loop = self._loop
+        if loop is None or loop is asyncio.get_running_loop():
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+
+class ReverbServer(Node):
+    """Serves applications on ``ws://{host}:{port}{path}/app/{key}`` and the HTTP API below ``{path}/apps/{id}``.
+
+    For development and tests, not for the open network: a ``host`` that is no loopback address gets a
+    ``RuntimeWarning``. With ``port`` 0 the system picks a free one, which ``port`` tells once the server runs and
+    which it keeps when started again. ``path`` is a prefix such as ``/ws``. With an ``ssl_context``, wss and https
+    are spoken. ``max_request_size`` is in bytes, of a request to the HTTP API with its head. ``host``, ``port``,
+    ``path`` and ``max_request_size`` are named as in Laravel's ``config/reverb.php``.
+
+    Only tests want these: ``tick`` is the time in seconds between two looks for silent connections, and ``strict``
+    gives the answers that the Pusher protocol describes, with close codes and ``pusher:subscription_error``, where
+    Reverb has its own way. With more than one of ``nodes`` it is Reverb with scaling behind a balancer: so many
+    servers, each with an address of its own, pass events on to each other and know the members of their own; the
+    address of the whole leads to the first of them that runs.
+
+    ``async with`` runs the server in the present event loop, ``with`` in a thread of its own; the latter gives a
+    :class:`BlockingServer`. All methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        apps: Sequence[App] = (App(),),
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        path: str = "",
+        ssl_context: ssl.SSLContext | None = None,
+        max_request_size: int = 10_000,
+        tick: float = 60.0,
+        strict: bool = False,
+        nodes: int = 1,
+    ) -> None:
+        if nodes < 1:
+            raise ValueError(f"there must be at least one node, not {nodes}")
+        if not _is_loopback(host):
+            message = (
+                f"{host!r} is no loopback address: others can reach this server, which is made for tests only"
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        # The name may stand for two addresses, and port 0 for a different port on each.
+        address = "127.0.0.1" if host == "localhost" else host
+        journal = Journal()
+        engines = [
+            Engine(
+                apps,
+                name="the server" if nodes == 1 else f"node {number}",
+                host=address,
+                port=port if nodes == 1 else 0,
+                prefix=f"/{path.strip('/')}" if path.strip("/") else "",
+                ssl_context=ssl_context,
+                max_request_size=max_request_size,
+                tick=tick,
+                strict=strict,
+                journal=journal,
+            )
+            for number in range(1, nodes + 1)
+        ]
+        super().__init__(
+            engines[0] if nodes == 1 else Cluster(engines, host=address, port=port, ssl_context=ssl_context)
+        )
+        self._thread: _LoopThread | None = None
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Each node by itself: its address, its connections and members, and what may go wrong with it."""
+        return tuple(Node(node) for node in self._engine.nodes)
+
+    async def stop(self) -> None:
+        await self._in_its_loop(self._engine.stop())
 
     async def __aenter__(self) -> ReverbServer:
         await self.start()
@@ -355,11 +419,9 @@ class ReverbServer(Surface):
             finally:
                 thread.end()
 
-    async def _in_its_loop(self, work: Coroutine[Any, Any, T]) -> T:
-        loop = self._engine.loop if self._thread is None else self._thread.loop
-        if loop is None or loop is asyncio.get_running_loop():
-            return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop | None:
+        return self._engine.loop if self._thread is None else self._thread.loop
 
 
 class BlockingServer(Surface):
@@ -368,9 +430,22 @@ class BlockingServer(Surface):
     Those that a ``ReverbServer`` has to be awaited for raise RuntimeError where an event loop is running.
     """
 
+    @property
+    def nodes(self) -> tuple[BlockingServer, ...]:
+        """As :attr:`ReverbServer.nodes`."""
+        return tuple(BlockingServer(node) for node in self._engine.nodes)
+
+    def start(self) -> None:
+        """As :meth:`ReverbServer.start`."""
+        self._wait(self._engine.start())
+
+    def stop(self) -> None:
+        """As :meth:`ReverbServer.stop`."""
+        self._wait(self._engine.close())
+
     def restart(self, downtime: float = 0.0) -> None:
         """As :meth:`ReverbServer.restart`."""
-        self._wait(self._engine.restart(downtime))
+        self._wait(self._restart(downtime))
 
     def publish(self, channels: str | Sequence[str], event: str, data: Any = None) -> None:
         """As :meth:`ReverbServer.publish`."""

@@ -219,8 +219,7 @@ class Connection:
                 message["user_id"] = user_id
         noted = Event(name, event, data, self.socket_id, message.get("user_id"))
         self._journal.note_event(noted, size)
-        if channel is not None:
-            channel.broadcast(php_array(message), except_for=self)
+        self._channels.broadcast(name, php_array(message), except_for=self)
 
 
 class _Limiter:
