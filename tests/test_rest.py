@@ -263,6 +263,8 @@ def test_infos_of_batches() -> None:
 def test_users_are_named_once_and_by_strings() -> None:
     answer = {"users": [{"id": 7}, {"id": "8"}, {"id": "7"}]}
     assert make_server().convert(GET, answer, Users).ids() == ["7", "8"]
+    of_two_nodes = {"users": {"0": {"id": 7}, "1": {"id": "8"}, "3": {"id": "9"}}}
+    assert make_server().convert(GET, of_two_nodes, Users).ids() == ["7", "8", "9"]
     nobody = make_server().get("/channels/presence-a/users")
     assert make_server().read(nobody, 404, b"{}") == {}
     with pytest.raises(APIError):

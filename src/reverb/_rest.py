@@ -374,11 +374,13 @@ class _User(msgspec.Struct):
 
 
 class Users(msgspec.Struct):
-    users: list[_User] = []
+    users: list[_User] | dict[str, _User] = []
+    """An object where Reverb has left somebody out who is on several of its nodes: PHP keeps the numbers."""
 
     def ids(self) -> list[str]:
+        users = self.users if isinstance(self.users, list) else self.users.values()
         # Versions of Reverb before 1.10 list a user once for each connection.
-        return list(dict.fromkeys(str(user.id) for user in self.users))
+        return list(dict.fromkeys(str(user.id) for user in users))
 
 
 class Connections(msgspec.Struct):

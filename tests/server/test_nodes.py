@@ -124,12 +124,16 @@ class TestPresence:
             assert await api.users("presence-room") == ["ann", "bob"]
 
     async def test_who_is_on_both_nodes(self, first: Node, second: Node) -> None:
-        """Is listed once, and counted twice."""
+        """Is listed once, and counted twice. PHP's list with a gap is an object."""
         async with connected(first, second) as (ann, too), ReverbAPI(**second.settings) as api:
             await joined(ann, "ann")
             await joined(too, "ann")
             assert await api.users("presence-room") == ["ann"]
             assert (await api.channel("presence-room", "user_count")).user_count == 2
+            async with connected(first, second) as (bob, cid):
+                await joined(bob, "bob")
+                await joined(cid, "cid")
+                assert await api.users("presence-room") == ["ann", "bob", "cid"]
 
     async def test_a_node_on_which_nobody_is_on_the_channel(self, first: Node, second: Node) -> None:
         """Answers 404, which is nobody."""
