@@ -248,6 +248,7 @@ class Peer(asyncio.BufferedProtocol):
         for timer, _ in self._delayed:
             timer.cancel()
         self._count(-self.unread)
+        self._transport.abort()  # or Python 3.10 says of TLS that its transport was never closed
         self.lost.set_result(None)
         if self._loses_input and not self.is_closed:
             return  # What the client has done is lost, too: to the server it is still there.
