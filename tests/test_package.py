@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +46,23 @@ def test_the_client_does_without_what_others_need(reverb_server: ReverbServer) -
     imported = set(run.stdout.split())
     assert {"reverb", "picows"} <= imported
     assert imported.isdisjoint({"aiohttp", "dotenv", "email", "json", "pydantic", "pytest", "rich", "typer"})
+
+
+def test_publishing_without_asyncio_does_without_it(tmp_path: Path) -> None:
+    """What is imported costs each process of a server that forks for every request, and each script."""
+    code = (
+        "import sys\n"
+        "from reverb import BatchEvent, ConnectionError, SyncReverbAPI\n"
+        "api = SyncReverbAPI(host='127.0.0.1', port=1, scheme='ws', app_id='1', app_key='k', app_secret='s')\n"
+        "try:\n"
+        "    api.trigger('news', 'e', {})\n"
+        "except ConnectionError:\n"
+        "    pass\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    imported = set(run.stdout.split())
+    assert {"reverb", "msgspec"} <= imported
+    assert imported.isdisjoint({"aiohttp", "asyncio", "email", "http", "json", "picows", "urllib3"})

@@ -160,8 +160,11 @@ def authorize_channel(
     For backends that pusher-js or Laravel Echo ask at their ``authEndpoint``, with ``socket_id`` and
     ``channel_name``. **Whether the user may listen to the channel is the caller's business, before this.**
     ``user_data`` is for presence channels: ``{"user_id": …, "user_info": {…}}``. On encrypted channels the answer
-    has the channel's key, derived from ``REVERB_ENCRYPTION_MASTER_KEY``. ``credentials`` are read from the
-    environment and ``.env`` where they are not given.
+    has the channel's key, derived from ``REVERB_ENCRYPTION_MASTER_KEY``.
+
+    This is a plain function, for synchronous programs and coroutines alike: it waits for nothing. Without
+    ``credentials`` the environment and ``.env`` are read at each call. Make a :meth:`Credentials.from_env` once in
+    the process and pass it, and calls read nothing.
 
     Raises :class:`ProtocolError` for a socket id or a channel name that is malformed or needs no authorisation,
     and :class:`SubscriptionError` for ``user_data`` that does not go with the channel.
@@ -187,8 +190,9 @@ def authenticate_user(
 ) -> dict[str, str]:
     """Sign a browser's user in: return what to answer to its ``pusher.signin()``, as JSON.
 
-    ``user_data`` is ``{"id": "…"}`` and may have ``user_info`` and a ``watchlist`` of other users' ids. Raises
-    :class:`ProtocolError` for a malformed socket id, or ``user_data`` without an id.
+    A plain function, with ``credentials`` as :func:`authorize_channel` has them. ``user_data`` is ``{"id": "…"}``
+    and may have ``user_info`` and a ``watchlist`` of other users' ids. Raises :class:`ProtocolError` for a
+    malformed socket id, or ``user_data`` without an id.
     """
     _checked(socket_id)
     signer = SecretAuthorizer.from_credentials(Credentials.from_env() if credentials is None else credentials)
