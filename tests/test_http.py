@@ -484,6 +484,22 @@ async def test_an_event_loop_that_was_just_closed() -> None:
         await api.close()
 
 
+def test_an_event_loop_that_goes_on_after_its_end_was_announced() -> None:
+    """As a loop does that was lent to somebody who cleans up behind himself."""
+
+    async def run() -> None:
+        async with ScriptedHTTPServer(OK) as server:
+            api = api_of(server)
+            await asyncio.gather(api.channels(), api.channels())
+            await asyncio.get_running_loop().shutdown_asyncgens()
+            await until(lambda: not server.open)
+            with pytest.warns(ResourceWarning, match="asynchronous generator"):
+                assert await api.channels() == {}
+            await api.close()
+
+    asyncio.run(run())
+
+
 async def test_close_while_the_first_call_prepares() -> None:
     async with ScriptedHTTPServer(OK) as server:
         api = api_of(server)

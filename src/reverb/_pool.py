@@ -284,9 +284,10 @@ class _Socket:
         sock.setblocking(False)
 
     def send(self, content: bytes, deadline: float) -> None:
-        while content:
+        rest = memoryview(content)
+        while rest:
             try:
-                content = content[self._socket.send(content) :]
+                rest = rest[self._socket.send(rest) :]
             except BlockingIOError:
                 _wait_for(self._socket, "write", _remaining(deadline))
 

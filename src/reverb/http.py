@@ -179,9 +179,9 @@ class ReverbAPI:
 
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
-        if session is None:
+        if session is None or session.is_closed:
+            session = self._sessions[loop] = _Session(self._calls, self._ssl_context)
             await self._forget_closed_loops()
-            session = self._sessions.setdefault(loop, _Session(self._calls, self._ssl_context))
         try:
             step = next(call)
             while True:
@@ -208,12 +208,12 @@ class _Session:
     def __init__(self, calls: Calls, ssl_context: ssl.SSLContext | None) -> None:
         self._calls = calls
         self._ssl_context = ssl_context
-        self._is_closed = False
+        self.is_closed = False
         self._session: ClientSession | None = None
         self._life: AsyncGenerator[ClientSession, None] | None = None
 
     async def close(self) -> None:
-        self._is_closed = True
+        self.is_closed = True
         if self._life is not None:
             await self._life.aclose()
 
@@ -265,7 +265,7 @@ class _Session:
 
             require_aiohttp("the HTTP API")
             await load_aiohttp()
-        if self._session is None and not self._is_closed:
+        if self._session is None and not self.is_closed:
             self._life = self._live()
             self._session = await anext(self._life)
         return self._session
@@ -286,6 +286,7 @@ class _Session:
         try:
             yield session
         finally:
+            self.is_closed = True
             await session.close()
 
 

@@ -254,8 +254,8 @@ async def test_the_connections_of_a_user_are_ended(api_for: Shell, server: Targe
             await api.terminate_user(user_id)
             assert ann.is_connected
             return
-        failed: tuple[Any] = await asyncio.gather(api.terminate_user(user_id), return_exceptions=True)
-        assert failed == (None,) or "500: Internal server error.; Reverb 1.10 answers so" in str(failed[0])
+        outcomes: Any = await asyncio.gather(api.terminate_user(user_id), return_exceptions=True)
+        assert outcomes == [None] or "500: Internal server error.; Reverb 1.10 answers so" in str(outcomes[0])
         await left.wait_for(1)
         assert bob.is_connected
         await api.terminate_user(unique("nobody-"))
