@@ -8,14 +8,14 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
 
-from reverb import APIError, ChannelInfo, ConnectionError, SyncReverbAPI, TimeoutError
+from reverb import APIError, ChannelInfo, ConnectionError, ReverbError, SyncReverbAPI, TimeoutError
 from tests.certificates import make_certificates
 from tests.scripted_http import Answer, ScriptedHTTPServer, TunnelProxy, answer
 from tests.watching import until
@@ -266,22 +266,37 @@ async def test_a_proxy_whose_certificate_is_not_trusted(tmp_path: Path) -> None:
 # --- threads and forks -----------------------------------------------------------------------------------------
 
 
-async def test_many_threads_share_the_pool() -> None:
+@pytest.fixture
+def _often_another_thread() -> Iterator[None]:
+    """Threads take turns after a microsecond, and so between any two lines."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("_often_another_thread")
+@pytest.mark.parametrize("size", [4, 20])
+async def test_many_threads_share_the_pool(size: int) -> None:
     async with ScriptedHTTPServer(OK) as server:
-        with api_for(server, pool_size=4) as api:
+        with api_for(server, pool_size=size) as api:
             outcomes: list[Any] = []
 
             def work() -> None:
-                for _ in range(25):
-                    outcomes.append(api.channels())
+                for _ in range(50):
+                    try:
+                        outcomes.append(api.channels())
+                        api.trigger("news", "e", 1)  # which is not tried again
+                    except ReverbError as error:
+                        outcomes.append(error)
 
             threads = [threading.Thread(target=work) for _ in range(16)]
             for thread in threads:
                 thread.start()
-            await until(lambda: not any(thread.is_alive() for thread in threads), 20)
-        assert outcomes == [NEWS] * 400
-        assert len(server.requests) == 400
-        assert server.connections <= 4
+            await until(lambda: not any(thread.is_alive() for thread in threads), 40)
+        assert outcomes == [NEWS] * 800
+        assert len(server.requests) == 1600
+        assert server.connections <= size
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork() here")

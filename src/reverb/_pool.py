@@ -96,11 +96,13 @@ class Pool:
             connection = self._take() or _connect(self._place, self._tls, deadline)
             try:
                 answer = connection.exchange(message, most, deadline)
-                if connection.is_reusable:
-                    self._idle.append(connection)
-            finally:
-                if not connection.is_reusable:
-                    connection.close()
+            except BaseException:
+                connection.close()
+                raise
+            if connection.is_reusable:
+                self._idle.append(connection)  # and with that it may be another thread's
+            else:
+                connection.close()
         finally:
             self._free.release()
             if self.is_closed:
@@ -157,7 +159,7 @@ class _Stream(Protocol):
 class _Connection:
     def __init__(self, stream: _Stream) -> None:
         self.is_reusable = False
-        """Whether the last exchange has left it as it was before."""
+        """Whether the last exchange, which was answered, has left it as it was before."""
         self.used_at = monotonic()
         self._stream = stream
         self._received = b""
