@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -337,7 +338,10 @@ for _ in range(3):
     """The connections of events, and the processes that published them."""
     waiting: list[asyncio.Event] = []
 
+    numbers = itertools.count()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = next(numbers)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 if head.startswith(b"GET"):
@@ -346,7 +350,7 @@ for _ in range(3):
                 length = re.search(rb"Content-Length: (\d+)", head)
                 assert length is not None
                 event = json.loads(await reader.readexactly(int(length[1])))
-                seen.append((id(writer), int(event["data"])))
+                seen.append((connection, int(event["data"])))
                 if event["name"] == "wait":
                     waiting.append(asyncio.Event())
                     await waiting[-1].wait()
