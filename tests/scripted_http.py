@@ -142,8 +142,10 @@ class ScriptedHTTPServer:
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         finally:
-            self.open -= 1
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            self.open -= 1
 
 
 class TunnelProxy:
