@@ -7,15 +7,15 @@
     reverb publish private-labels print '{"id": 7, "text": "Fragile"}'
 
 The main thread works off each event ``print`` on ``private-labels``, for which it may block as long as it likes,
-and answers with a client event ``printed``. Into your program take ``event_loop``, and the rest as a model:
+and answers with a client event ``printed``. Into your program take ``EventLoop``, and the rest as a model:
 
 - What belongs to the client is done in its thread. ``call()`` runs a coroutine there and returns its result, or
-  raises what it has raised.
+  raises what it has raised; ``start()`` does not wait for it.
 - What goes together is one coroutine, such as ``connect()`` below: no event gets lost between its steps.
 - Events wait in a stream until the main thread takes them. It is bounded, ends with ``disconnect()``, and raises
   when the connection is lost for good.
 
-Ends on Ctrl-C and SIGTERM.
+Ends on Ctrl-C and SIGTERM, behind the event that it is at.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,24 +41,31 @@ class Label:
     text: str
 
 
-@contextmanager
-def event_loop() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
-    """Run an event loop in a thread while the block runs; give what calls into it."""
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+class EventLoop:
+    """An event loop in a thread, which runs while the block does."""
 
-    async def live() -> None:
-        over = asyncio.Event()
-        started.set_result((asyncio.get_running_loop(), over))
-        await over.wait()
+    def __enter__(self) -> "EventLoop":
+        started: Future[None] = Future()
 
-    thread = threading.Thread(target=lambda: asyncio.run(live()), name="reverb", daemon=True)
-    thread.start()
-    loop, over = started.result()
-    try:
-        yield lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result()
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join()
+        async def live() -> None:
+            self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+            started.set_result(None)
+            await self._over.wait()
+
+        self._thread = threading.Thread(target=lambda: asyncio.run(live()), name="reverb", daemon=True)
+        self._thread.start()
+        started.result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> "Future[Any]":
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.start(coroutine).result()
 
 
 async def connect(client: ReverbClient) -> EventStream[Event[Label]]:
@@ -81,22 +88,28 @@ def print_label(label: Label) -> None:
 
 
 def main() -> None:
-    client = ReverbClient()
-    with event_loop() as call, suppress(StopAsyncIteration, KeyboardInterrupt):
+    client, is_over = ReverbClient(), threading.Event()
+    with EventLoop() as loop, suppress(StopAsyncIteration):  # which is how the stream ends
+
+        def stop(*_: object) -> None:
+            is_over.set()
+            loop.start(client.disconnect())
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
         try:
-            labels = call(connect(client))
+            labels = loop.call(connect(client))
             logging.info("waiting for labels")
-            while True:
-                event = call(anext(labels))
+            while not is_over.is_set():
+                event = loop.call(anext(labels))
                 print_label(event.data)
-                call(answer(client, event.data))
+                loop.call(answer(client, event.data))
         finally:
-            call(client.disconnect())
+            loop.call(client.disconnect())
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
     try:
         main()
     except ReverbError as error:
