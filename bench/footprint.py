@@ -22,13 +22,14 @@ _SERVER = {
 }
 
 
-def run(*arguments: str, env: dict[str, str] | None = None) -> tuple[str, float]:
-    """Run Python; return what it printed, and the seconds that it was on the CPU.
+def _environment() -> dict[str, str]:
+    """Ours, in which the bytecode of modules may be written: or each start would compile them anew."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
-    It may write the bytecode of modules, or each start would compile them anew.
-    """
-    environment = {**os.environ, **(env or {})}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
+def run(*arguments: str, env: dict[str, str] | None = None) -> tuple[str, float]:
+    """Run Python; return what it printed, and the seconds that it was on the CPU."""
+    environment = _environment() | (env or {})
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     finished = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -160,7 +161,6 @@ _WHO = ("reverb", "websockets", "asyncpusher", "pysher")
 
 def _idle(bench: Bench) -> Figures:
     """All at the same time: they have nothing to do."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     figures = {}
     arguments = [str(bench.sender.port), str(_IDLE_FOR)]
     processes = {
@@ -168,7 +168,7 @@ def _idle(bench: Bench) -> Figures:
             [sys.executable, "-m", "bench.idle", who, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
+            env=_environment(),
         )
         for who in _WHO
     }

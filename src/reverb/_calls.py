@@ -20,6 +20,7 @@ from urllib.parse import quote
 from . import __version__, _failures, _protocol, _rest
 from ._failures import Failure
 from ._rest import BatchEvent, BatchResult, ChannelInfo, Proxy, Request, Server
+from ._settings import variable_of
 from ._signatures import lack_of
 from ._visible import bare
 from .config import ReverbConfig
@@ -245,7 +246,7 @@ class Calls:
 
 def _server(config: ReverbConfig) -> Server:
     missing = [
-        f"  REVERB_{name.upper()} is missing: the HTTP API needs it"
+        f"  {variable_of(name)} is missing: the HTTP API needs it"
         for name in ("app_id", "app_secret")
         if not getattr(config, name)
     ]

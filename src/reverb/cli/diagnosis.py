@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from .. import ReverbConfig, _failures
 from .._failures import Certificate, Failure, count_days
 from .._protocol import ServerError, is_auth_refusal
-from .._settings import Found, where
+from .._settings import Found, variable_of, where
 from ..exceptions import APIError, AuthenticationError, ReverbError
 from .probe import Answer
 from .process import ExitCode
@@ -99,7 +99,7 @@ class Place(NamedTuple):
             found = self.found.get(name)
             if found is None or found.value is None:
                 continue
-            variable, value = f"REVERB_{name.upper()}", found.text
+            variable, value = variable_of(name), found.text
             if value != value.strip() or value.startswith(('"', "'")):
                 return f"{variable} begins or ends with a space or a quotation mark, which counts as part of it."
             if found.hint:

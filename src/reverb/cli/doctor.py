@@ -15,7 +15,7 @@ from rich.text import Text
 
 from .. import ReverbConfig
 from .._checks import is_url
-from .._settings import Found, SecretStr, look_up
+from .._settings import Found, SecretStr, look_up, variable_of
 from .._visible import bare
 from ..exceptions import ConfigurationError
 from .examination import Examination, Step
@@ -124,7 +124,7 @@ def _rows(found: Mapping[str, Found], config: ReverbConfig | None) -> list[_Row]
             source += f", unlike {' and '.join(_source(name, other) for other in each.differing)}"
         if each.hint:
             source += ", cut off at its #"
-        rows.append(_Row(f"REVERB_{name.upper()}", value or None, source))
+        rows.append(_Row(variable_of(name), value or None, source))
     return rows
 
 

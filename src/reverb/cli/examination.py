@@ -29,7 +29,7 @@ from .._protocol import (
     parse_error,
     parse_members,
 )
-from .._settings import Checked, Found, setting
+from .._settings import Checked, Found, setting, variable_of
 from .._tasks import spawn
 from .._visible import bare
 from ..auth import ChannelAuth, load_aiohttp
@@ -600,7 +600,7 @@ class Examination:
         missing = [name for name in ("app_id", "app_secret") if getattr(config, name) is None]
         if missing:
             verb = "is" if len(missing) == 1 else "are"
-            raise _Skipped(" and ".join(f"REVERB_{name.upper()}" for name in missing) + f" {verb} not set")
+            raise _Skipped(" and ".join(map(variable_of, missing)) + f" {verb} not set")
         await load_aiohttp()  # takes a moment that is not the server's
         try:
             api = ReverbAPI(config, ssl_context=self._ssl_context)

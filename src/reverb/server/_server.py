@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 
+from .._settings import variable_of
 from ._app import App
 from ._channels import Channels
 from ._cluster import Cluster
@@ -76,7 +77,7 @@ class Surface:
     @property
     def env(self) -> dict[str, str]:
         """The same as environment variables."""
-        return {f"REVERB_{name.upper()}": str(value) for name, value in self.settings.items()}
+        return {variable_of(name): str(value) for name, value in self.settings.items()}
 
     @property
     def events(self) -> list[Event]:
