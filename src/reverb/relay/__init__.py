@@ -1,0 +1,1 @@
+"""Several listeners, one log: write what a server sends into the streams of Redis, Valkey, or NATS JetStream."""
