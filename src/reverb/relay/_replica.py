@@ -1,0 +1,409 @@
+"""What one relay does, as rules: what it has received, when it may write, what it writes. Pure: no engine, clock,
+or task, so that a test can play every order of things.
+
+Several relays receive the same events. One of them, the leader, holds the engine's lease and writes; the others
+keep what they receive, until the leader's watermark says that the log has it. The leader may die at any moment,
+and whoever takes over writes what the log lacks.
+
+**The watermark.** The relay asks the server a question (a ping) from time to time. When the answer is there, all
+that the server sent before the question was asked has been received, since a connection keeps its order. When all
+that was received before the answer is in the log, the time of the question is the watermark. It holds however long
+a process was paused, as it needs no timeouts.
+
+**Holes.** A relay that was not subscribed for a while may have missed events. The hole is part of its record, in
+its place, and goes into the log as a gap entry, unless the log knows better.
+
+Times are in milliseconds by the engine's clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from ._alignment import SLACK, Hole, Reason, Received, Segment, align
+from ._log import GAP, Entry, Grant, Sight
+
+_BYTES_OF_ITEM = 300
+"""About what an item takes in memory beside its payload."""
+
+
+class State(msgspec.Struct, omit_defaults=True):
+    """What the leader leaves in the engine beside the watermark."""
+
+    uncovered: dict[str, int] = {}
+    """Channels that the watermark does not count for, and until when the log has everything of them."""
+    channels: list[str] | None = None
+    """The channels to subscribe to, where the leader finds them; None where they are named."""
+
+
+class Coverage(msgspec.Struct):
+    """How well this relay follows a channel."""
+
+    open_since: int
+    """Since when events may be missing, while it is not subscribed."""
+    reason: Reason
+    complete_since: int | None = None
+    """Since when nothing is missing; None while the channel is not subscribed."""
+    is_refused: bool = False
+    is_first: bool = True
+    """Whether it was never subscribed before."""
+
+
+class Replica:
+    """One relay's record and rules."""
+
+    def __init__(self, *, lease: int, most_bytes: int) -> None:
+        self.epoch: int | None = None
+        """The epoch in which it writes; None while it does not lead."""
+        self.watermark: int | None = None
+        self.found: list[str] | None = None
+        """The channels that the leader has found, where channels are found."""
+        self.others = 0
+        """How many other relays are ready."""
+        self._lease = lease
+        self._most_bytes = most_bytes
+        self._keep = 2 * lease
+        self._coverage: dict[str, Coverage] = {}
+        self._uncovered: dict[str, int] = {}
+        self._after = 0
+        """Everything received from now on was sent after this time."""
+
+        self._record: deque[Received | Hole] = deque()
+        self._bytes = 0
+        self._cut = 0
+        """Until when the record may have been forgotten."""
+        self._dropped: dict[str, Hole] = {}
+        """What had to be forgotten though it may not be in the log."""
+        self._free_since: int | None = None
+
+        # While it leads:
+        self._pending: deque[Received | Hole] = deque()
+        self._batch: list[Received | Hole] = []
+        self._entries: list[Entry] = []
+        self._put = 0
+        """How many items have been pending in this epoch, those that still are included."""
+        self._done = 0
+        """How many of them are in the log."""
+        self._written = 0
+        """The number of the last entry in the log."""
+        self._questions: deque[tuple[int, int]] = deque()
+        """Questions that were answered: how many items came before the answer, and when it was asked."""
+        self._told = 0
+        """How many of the batch, the first ones, say what was dropped."""
+        self._holes: deque[Hole] = deque()
+        """The holes that are not in the log yet."""
+        self._is_fresh = False
+        """Whether nobody has ever said what the log has."""
+
+    # --- the server --------------------------------------------------------------------------------------------
+
+    def follow(self, channel: str, now: int, *, found_after: int | None = None) -> None:
+        """Want a channel, which is not subscribed yet. One that was found may have had events since the time at
+        which it was not there yet, ``found_after``."""
+        if channel not in self._coverage:
+            since, reason = (now, "start") if found_after is None else (found_after, "discovery")
+            self._coverage[channel] = Coverage(since, reason)  # type: ignore[arg-type]
+
+    def leave(self, channel: str) -> None:
+        """Want a channel no more. What was received of it still counts."""
+        self._coverage.pop(channel, None)
+
+    def refused(self, channel: str) -> None:
+        """A channel can't be subscribed for now, so don't wait for it. The log's gap entry comes when it is."""
+        if channel in self._coverage:
+            self._coverage[channel].is_refused = True
+
+    def connecting(self, now: int) -> None:
+        """What is received from here on was sent later."""
+        self._after = max(self._after, now)
+
+    def subscribed(self, channel: str, now: int) -> None:
+        """The server has confirmed: from now on all events of the channel are received."""
+        coverage = self._coverage.get(channel)
+        if coverage is None:
+            return
+        if coverage.complete_since is not None:
+            self._interrupt(coverage)
+        hole = Hole(channel, coverage.open_since, now, coverage.reason)
+        is_beginning = coverage.is_first and coverage.reason == "start"
+        coverage.complete_since, coverage.is_first, coverage.is_refused = now, False, False
+        self._add(hole, is_written=not (is_beginning and self._is_fresh))
+
+    def lost(self) -> None:
+        """The connection to the server is lost."""
+        for coverage in self._coverage.values():
+            if coverage.complete_since is not None:
+                self._interrupt(coverage)
+
+    def received(self, channel: str, event: str, data: bytes, user_id: str | None, now: int) -> None:
+        self._add(Received(channel, event, data, user_id, now, self._after))
+
+    def answered(self, asked_at: int) -> None:
+        """The server has answered a question that was asked at this time, on the connection that there is."""
+        self._after = max(self._after, asked_at)
+        if self.epoch is not None:
+            self._questions.append((self._put, asked_at))
+            self._settle()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all channels are subscribed, but those that are refused."""
+        return all(each.complete_since is not None or each.is_refused for each in self._coverage.values())
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it could take over now without a gap in the log."""
+        return (
+            self.is_complete
+            and not self._dropped
+            and all(
+                self.watermark is None
+                or each.complete_since is None
+                or each.complete_since <= self._covered(channel, self.watermark)
+                for channel, each in self._coverage.items()
+            )
+        )
+
+    def _interrupt(self, coverage: Coverage) -> None:
+        assert coverage.complete_since is not None
+        coverage.open_since = max(self._after, coverage.complete_since)
+        coverage.complete_since, coverage.reason = None, "disconnect"
+
+    # --- the lease ---------------------------------------------------------------------------------------------
+
+    def sighted(self, sight: Sight) -> None:
+        """The engine has said how the lease is, to a relay that does not lead."""
+        self._free_since = None if sight.holder is not None else self._free_since or sight.clock
+        self._take(sight)
+        self._forget()
+
+    def may_take_over(self, now: int) -> bool:
+        """Whether it is this relay's turn: one that is ready first, then one with a gap, then one without a
+        connection, which writes what it has."""
+        if self._free_since is None:
+            return False
+        turn = 0 if self.is_ready else 1 if self.is_complete else 2
+        return now >= self._free_since + turn * self._lease
+
+    def tail_since(self, now: int) -> int:
+        """From which time on :meth:`take_over` needs the log."""
+        return min((_time_of(item) for item in self._record), default=now) - 4 * SLACK
+
+    def take_over(self, grant: Grant, tail: Sequence[Entry]) -> None:
+        """Lead, from the end of the log on."""
+        self._take(grant.sight)
+        self._free_since = None
+        self.epoch = grant.epoch
+        self._written = self._done = 0
+        self._is_fresh = self.watermark is None and not tail
+        log: dict[str, list[Entry]] = {}
+        for entry in tail:
+            log.setdefault(entry.channel, []).append(entry)
+        missing: list[Received | Hole] = []
+        for hole in self._dropped.values():
+            self._record.appendleft(hole)
+            self._bytes += _size_of(hole)
+        self._dropped.clear()
+        segments = self._segments()
+        for channel in [*segments, *(name for name in self._coverage if name not in segments)]:
+            covered = None if self.watermark is None else self._covered(channel, self.watermark)
+            lacked, known = align(segments.get(channel, ()), log.get(channel, ()), covered)
+            missing += lacked
+            coverage = self._coverage.get(channel)
+            if coverage is not None and coverage.complete_since is None and known is not None:
+                coverage.open_since = known if coverage.is_first else max(known, coverage.open_since)
+        # Of each channel they are in order, and so are its times.
+        missing.sort(key=_time_of)
+        self._pending.extend(missing)
+        self._put = len(missing)
+        self._holes.extend(item for item in missing if isinstance(item, Hole))
+        self._questions.append((self._put, self._after))
+        self._settle()
+
+    def deposed(self) -> None:
+        """Another relay leads, or the lease is given back."""
+        self.epoch = None
+        for hole in self._batch[: self._told]:
+            assert isinstance(hole, Hole)
+            self._drop(hole)
+        self._batch, self._entries, self._told = [], [], 0
+        self._pending.clear()
+        self._questions.clear()
+        self._holes.clear()
+
+    @property
+    def should_hand_over(self) -> bool:
+        """Whether it leads, but another relay could do it better: one that is connected."""
+        return self.epoch is not None and self.others > 0 and not self.is_complete
+
+    def progress(self) -> tuple[int | None, bytes]:
+        """What a leader says with each renewal: watermark and state."""
+        uncovered = {
+            channel: each.open_since for channel, each in self._coverage.items() if each.complete_since is None
+        }
+        for hole in self._holes:
+            uncovered[hole.channel] = min(hole.since, uncovered.get(hole.channel, hole.since))
+        self._uncovered = uncovered
+        return self.watermark, msgspec.json.encode(State(uncovered, self.found))
+
+    def renewed(self, sight: Sight) -> None:
+        """The engine has taken the last :meth:`progress`."""
+        self.others = sight.others
+        self._forget()
+
+    def _take(self, sight: Sight) -> None:
+        self.watermark, self.others = sight.watermark, sight.others
+        state = msgspec.json.decode(sight.state, type=State) if sight.state else State()
+        self._uncovered, self.found = state.uncovered, state.channels
+
+    # --- writing -----------------------------------------------------------------------------------------------
+
+    @property
+    def has_pending(self) -> bool:
+        return self.epoch is not None and bool(self._entries or self._pending or self._dropped)
+
+    @property
+    def pending(self) -> int:
+        """How many entries wait to be written."""
+        return len(self._entries) + len(self._pending)
+
+    def next_batch(self, most: int) -> Sequence[Entry]:
+        """What a leader writes next: the same again until it is :meth:`stored`."""
+        if not self._entries:
+            assert self.epoch is not None
+            self._batch = [*self._dropped.values()]
+            self._told = len(self._batch)
+            self._dropped.clear()
+            while self._pending and len(self._batch) < most:
+                self._batch.append(self._pending.popleft())
+            self._entries = [
+                _entry_of(item, self.epoch, number) for number, item in enumerate(self._batch, self._written + 1)
+            ]
+        return self._entries
+
+    def stored(self) -> None:
+        """The batch is in the log."""
+        self._written += len(self._batch)
+        self._done += len(self._batch) - self._told
+        for item in self._batch[self._told :]:
+            if isinstance(item, Hole):
+                self._holes.popleft()
+        self._batch, self._entries, self._told = [], [], 0
+        self._settle()
+
+    def _settle(self) -> None:
+        """Raise the watermark to the last question before whose answer nothing waits to be written."""
+        if self._dropped or self._told:
+            return
+        while self._questions and self._questions[0][0] <= self._done:
+            _, asked_at = self._questions.popleft()
+            self.watermark = max(asked_at, self.watermark or 0)
+
+    # --- the record --------------------------------------------------------------------------------------------
+
+    def _add(self, item: Received | Hole, *, is_written: bool = True) -> None:
+        self._record.append(item)
+        self._bytes += _size_of(item)
+        if self.epoch is not None and is_written:
+            self._pending.append(item)
+            self._put += 1
+            if isinstance(item, Hole):
+                self._holes.append(item)
+        while self._bytes > self._most_bytes:
+            self._evict()
+
+    def _evict(self) -> None:
+        """Forget the oldest item, though the log may need it."""
+        item = self._record.popleft()
+        self._bytes -= _size_of(item)
+        self._cut = max(self._cut, _time_of(item))
+        is_pending = bool(self._pending) and self._pending[0] is item
+        if is_pending:
+            self._pending.popleft()
+            self._done += 1
+            if isinstance(item, Hole):
+                self._holes.popleft()
+        if is_pending or self.epoch is None:
+            since = item.since if isinstance(item, Hole) else item.after
+            self._drop(Hole(item.channel, since, _time_of(item), "buffer"))
+
+    def _drop(self, hole: Hole) -> None:
+        known = self._dropped.setdefault(hole.channel, hole)
+        known.since, known.until = min(known.since, hole.since), max(known.until, hole.until)
+
+    def _forget(self) -> None:
+        """Forget what the log has, but for some older events, which show where it ends."""
+        if self.watermark is None:
+            return
+        age = SLACK + self._keep
+        limit = self.watermark - age
+        safe = min(limit, *(since - age for since in self._uncovered.values()), limit)
+        while self._record and _time_of(self._record[0]) < safe:
+            self._release(self._record.popleft())
+        if self._record and _time_of(self._record[0]) < limit:  # kept for a channel that is not covered
+            record, self._record = self._record, deque()
+            for item in record:
+                if _time_of(item) < self._covered(item.channel, self.watermark) - age:
+                    self._release(item)
+                else:
+                    self._record.append(item)
+        if self.epoch is None:
+            for channel, hole in [*self._dropped.items()]:
+                if hole.until < self._covered(channel, self.watermark) - SLACK:
+                    del self._dropped[channel]
+
+    def _release(self, item: Received | Hole) -> None:
+        self._bytes -= _size_of(item)
+        self._cut = max(self._cut, _time_of(item))
+
+    def _covered(self, channel: str, watermark: int) -> int:
+        return min(self._uncovered.get(channel, watermark), watermark)
+
+    def _segments(self) -> dict[str, list[Segment]]:
+        """The record, by channel."""
+        found: dict[str, list[Segment]] = {}
+        for item in self._record:
+            segments = found.setdefault(item.channel, [])
+            if isinstance(item, Hole):
+                segments.append(Segment(item, item.until, []))
+            else:
+                if not segments:
+                    segments.append(Segment(None, self._cut, []))
+                segments[-1].events.append(item)
+        return found
+
+    def shift(self, milliseconds: int) -> None:
+        """Move all times: the engine's clock turned out to be another one."""
+        self._after += milliseconds
+        self._cut += milliseconds
+        for item in (*self._record, *self._dropped.values()):
+            if isinstance(item, Hole):
+                item.since += milliseconds
+                item.until += milliseconds
+            else:
+                item.at += milliseconds
+                item.after += milliseconds
+        for coverage in self._coverage.values():
+            coverage.open_since += milliseconds
+            if coverage.complete_since is not None:
+                coverage.complete_since += milliseconds
+
+
+def _time_of(item: Received | Hole) -> int:
+    return item.until if isinstance(item, Hole) else item.at
+
+
+def _size_of(item: Received | Hole) -> int:
+    return _BYTES_OF_ITEM + (0 if isinstance(item, Hole) else len(item.data))
+
+
+def _entry_of(item: Received | Hole, epoch: int, number: int) -> Entry:
+    if isinstance(item, Received):
+        return Entry(
+            item.channel, item.event, item.data, item.user_id, item.at, item.after, epoch, number, item.again
+        )
+    data = msgspec.json.encode({"from": item.since, "to": item.until, "reason": item.reason})
+    return Entry(item.channel, GAP, data, None, item.until, item.since, epoch, number)
