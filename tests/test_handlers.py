@@ -307,6 +307,40 @@ async def test_unusual_json_on_an_encrypted_channel(reverb_server: ReverbServer)
         assert await heard.wait_for(1) == [("e", VALUE, "private-encrypted-x")]
 
 
+JSON_TEXT = ' {"b":1.0,\t"a":"\\u00e9 \\ud83d"}\n'
+
+
+async def test_the_text_itself_for_handlers_streams_and_who_waits(
+    client: ReverbClient, reverb_server: ReverbServer
+) -> None:
+    channel, by_type, by_annotation = await client.subscribe("stock"), Recorder(), Recorder()
+
+    async def takes_raw(event: str, data: msgspec.Raw, channel: str | None) -> None:
+        by_annotation(event, data, channel)
+
+    channel.bind("e", by_type, type=msgspec.Raw).bind("e", takes_raw)
+    stream = channel.events("e", type=msgspec.Raw)
+    waiting = asyncio.ensure_future(client.wait_for("e", type=msgspec.Raw, timeout=5))
+    await asyncio.sleep(0)  # it is bound then
+    for data in (json.dumps(JSON_TEXT), '"no JSON"', "null", '{"b":1,"a":2}'):
+        reverb_server.send_raw(f'{{"event":"e","channel":"stock","data":{data}}}')
+    reverb_server.send_raw('{"event":"e","channel":"stock"}')
+    texts = [JSON_TEXT, '"no JSON"', "null", '{"b":1,"a":2}', "null"]
+    for each in (by_type, by_annotation):
+        assert [bytes(data).decode() for _, data, _ in await each.wait_for(len(texts))] == texts
+    assert [bytes((await asyncio.wait_for(anext(stream), 5)).data).decode() for _ in texts] == texts
+    assert bytes((await waiting).data).decode() == JSON_TEXT
+
+
+async def test_the_text_itself_on_an_encrypted_channel(reverb_server: ReverbServer) -> None:
+    heard, settings = Recorder(), {"encryption_master_key": b64encode(32 * b"m").decode()}
+    async with ReverbClient(**{**reverb_server.settings, **settings}) as client:
+        (await client.subscribe("private-encrypted-x")).bind("e", heard, type=msgspec.Raw)
+        await client.api.trigger("private-encrypted-x", "e", JSON_TEXT)
+        await heard.wait_for(1)
+        assert bytes(heard.calls[0][1]).decode() == JSON_TEXT
+
+
 async def test_unusual_names_of_members(client: ReverbClient, reverb_server: ReverbServer) -> None:
     room = await client.subscribe("presence-x", {"user_id": "1"})
     heard = Recorder()

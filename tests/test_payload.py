@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import sys
 import types
 import typing
@@ -89,6 +90,72 @@ def test_json_as_it_comes() -> None:
     for anything in (None, Any):
         read = reader(anything)
         assert [read('{"id":"1"}'), read("text"), read(None)] == [{"id": "1"}, "text", None]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"b":1,"a":{"c":[]}}',
+        ' { "b" : 1.0,\n"a":-0 }\t\n',
+        '{"a":1,"a":2}',
+        r'"\u00e9\/\ud83d\ude00"',
+        '"é😀"',
+        "[1E+2,1e999,-1e-999,12345678901234567890123,%s]" % ("9" * 5000),
+        "null",
+        "false",
+        '"text"',
+        r'{"name":"\ud83d"}',
+        r'{"\ude00":"\\\ud83d\ud83d\ude00"}',
+        "[" * 100 + "]" * 100,
+    ],
+)
+def test_raw_is_the_text_as_it_was_received(text: str) -> None:
+    raw = reader(msgspec.Raw)(text)
+    assert type(raw) is msgspec.Raw
+    assert bytes(raw) == text.encode()
+    assert bytes(msgspec.json.encode({"data": raw})) == b'{"data":%s}' % text.encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "  ",
+        "text",
+        "nul",
+        '{"a":1',
+        "{'a':1}",
+        "[1,]",
+        "01",
+        "[NaN]",
+        "Infinity",
+        '"a\nb"',
+        r'"\x"',
+        r'"\ud8"',
+        r'"\ud83d" "',
+        "\ufeff{}",
+        "[" * 200_000,
+        "[" * 200_000 + "]" * 200_000,
+    ],
+)
+def test_raw_of_a_text_that_is_no_json_is_a_json_string(text: str) -> None:
+    assert json.loads(bytes(reader(msgspec.Raw)(text))) == text
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (None, "null"),
+        ({"b": 1, "a": ["é", None, 1.5]}, '{"b":1,"a":["é",null,1.5]}'),
+        ([], "[]"),
+        (True, "true"),
+        ({"n": 10**40}, '{"n":1%s}' % ("0" * 40)),
+        ({"n": inf}, '{"n":null}'),
+        ({"message": "no", "exception": ValueError("no")}, '{"message":"no","exception":"no"}'),
+    ],
+)
+def test_raw_of_data_that_came_as_a_value_is_its_json(data: Any, text: str) -> None:
+    assert bytes(reader(msgspec.Raw)(data)) == text.encode()
 
 
 @pytest.mark.parametrize(
@@ -314,6 +381,12 @@ def too_short(event: str) -> None: ...
 )
 def test_annotations_that_say_no_more_than_json_change_nothing(handler: Any) -> None:
     assert found(handler) is None
+
+
+def test_raw_is_a_type_that_handlers_are_annotated_with() -> None:
+    def handler(event: str, data: msgspec.Raw, channel: str | None) -> None: ...
+
+    assert found(handler) is msgspec.Raw
 
 
 def test_an_optional_type_is_one() -> None:

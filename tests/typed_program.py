@@ -91,6 +91,8 @@ async def main() -> None:
         async for event in channel.events("e", type=Item):
             assert_type(event.data, Item)
             print(event.data.name)  # wrong
+        async for raw in channel.events("e", type=msgspec.Raw):
+            assert_type(raw.data, msgspec.Raw)
         async for options in channel.events("e", type=Options):
             assert_type(options.data["id"], int)
         async for items in channel.events("e", type=list[Item]):

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from ._protocol import DECODE_ERRORS, parse_data
+from ._protocol import DECODE_ERRORS, check_json, parse_data
 
 Read = Callable[[Any], Any]
 """Turns the raw data of a message into what a handler gets; raises :class:`MisfitError`."""
@@ -46,8 +46,11 @@ class MisfitError(Exception):
 def reader(type_: Any) -> Read:
     """Return what reads data as ``type_``: one for all who ask, since decoders are costly to make.
 
-    Raises TypeError for types that nothing can be read into. None and ``Any`` mean JSON as it comes.
+    Raises TypeError for types that nothing can be read into. None and ``Any`` mean JSON as it comes, and
+    ``msgspec.Raw`` its text.
     """
+    if type_ is msgspec.Raw:
+        return _read_raw
     return parse_data if type_ in (None, Any) else _reader(type_)
 
 
@@ -73,6 +76,20 @@ def _reader(type_: Any) -> Read:
             raise _misfit(type_, error) from None
 
     return read
+
+
+def _read_raw(data: Any) -> msgspec.Raw:
+    """Return the JSON text of data: as it was received where data came as text, which is then not parsed."""
+    if type(data) is str:
+        try:
+            check_json(data)
+        except DECODE_ERRORS:
+            from ._unusual import is_unusual_json
+
+            if not is_unusual_json(data):
+                return msgspec.Raw(msgspec.json.encode(data))
+        return msgspec.Raw(data)
+    return msgspec.Raw(msgspec.json.encode(data, enc_hook=str))  # an event about an error has the exception in it
 
 
 def _misfit(type_: Any, error: msgspec.ValidationError) -> MisfitError:

@@ -43,6 +43,8 @@ decode_unchecked = msgspec.json.Decoder(Message).decode
 DECODE_ERRORS = (ValueError, RecursionError)
 """A UnicodeDecodeError is a ValueError, as are msgspec's own errors; deep nesting is a RecursionError."""
 decode_json = msgspec.json.Decoder().decode
+check_json = msgspec.json.Decoder(msgspec.Raw).decode
+"""Raises one of DECODE_ERRORS for what is no JSON. Makes no objects, and so takes a quarter of the time."""
 _encode_json = msgspec.json.Encoder().encode
 
 

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from ._protocol import DECODE_ERRORS
+from ._protocol import DECODE_ERRORS, check_json
 
 _JSON_START = re.compile(r'[{\["]|-?[0-9]')
 """How JSON begins that can hold what :func:`decode_unusual` is for."""
@@ -30,6 +30,17 @@ def parse_unusual(text: str) -> Any:
         return decode_unusual(text)
     except DECODE_ERRORS:
         return text
+
+
+def is_unusual_json(text: str) -> bool:
+    """Whether a text that msgspec has refused is JSON all the same, with half a surrogate pair in it."""
+    if r"\u" not in text:
+        return False
+    try:
+        check_json(_SURROGATES.sub(_mend, text))
+    except DECODE_ERRORS:
+        return False
+    return True
 
 
 def decode_unusual(text: str) -> Any:

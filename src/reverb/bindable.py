@@ -61,6 +61,10 @@ class Bindable:
     ``dict``, change nothing, and neither do those that can't be used, because they are not there at run time or
     nothing can be read into them. (The log has those, at INFO.) Where data does not fit, the handler is not
     called, and those of ``"error"`` get a :class:`PayloadError` that names the field.
+
+    With :class:`msgspec.Raw` as type or annotation it is the JSON text as it was received, unparsed:
+    ``bytes(data)`` is UTF-8, and always JSON. A text that is no JSON comes as a JSON string, no data at all as
+    ``null``.
     """
 
     __slots__ = ()
