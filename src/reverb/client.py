@@ -251,16 +251,21 @@ class ReverbClient(Bindable):
 
     @overload
     async def subscribe(
-        self, channel: str, user_data: None = None, *, max_pending: int | None = None
+        self, channel: str, user_data: None = None, *, max_pending: int | None = None, decrypt: bool = True
     ) -> Channel: ...
 
     @overload
     async def subscribe(
-        self, channel: str, user_data: dict[str, Any], *, max_pending: int | None = None
+        self, channel: str, user_data: dict[str, Any], *, max_pending: int | None = None, decrypt: bool = True
     ) -> PresenceChannel: ...
 
     async def subscribe(
-        self, channel: str, user_data: dict[str, Any] | None = None, *, max_pending: int | None = None
+        self,
+        channel: str,
+        user_data: dict[str, Any] | None = None,
+        *,
+        max_pending: int | None = None,
+        decrypt: bool = True,
     ) -> Channel:
         """Subscribe to ``channel``; return it once the server has confirmed.
 
@@ -274,6 +279,9 @@ class ReverbClient(Bindable):
         place, and ``stats.dropped`` counts them. By default nothing is dropped: see :attr:`Stats.dropped`. Passed
         again, it replaces the last one.
 
+        ``decrypt`` is for encrypted channels: when it is false, handlers get their events as the server sends
+        them, ``{"nonce": …, "ciphertext": …}``. That takes neither a key nor PyNaCl.
+
         For type checkers a channel with ``user_data`` is a :class:`PresenceChannel`, as is what
         :meth:`subscribe_presence` returns.
 
@@ -281,7 +289,8 @@ class ReverbClient(Bindable):
         :class:`TimeoutError` when it does not answer within ``REVERB_SUBSCRIBE_TIMEOUT`` seconds; the connection
         stays up. Raises :class:`ConfigurationError` for a private channel without ``REVERB_APP_SECRET`` and
         :class:`ConnectionError` on a client that is not connected. Raises :class:`SubscriptionError`, too, for
-        ``user_data`` that differs from that of the subscription there is, and where an authorizer has the say.
+        ``user_data`` or ``decrypt`` that differs from that of the subscription there is, and for ``user_data``
+        where an authorizer has the say.
         Cancelled, it leaves nothing subscribed that nobody else has asked for.
         """
         core = self._core
@@ -289,7 +298,7 @@ class ReverbClient(Bindable):
             raise ConnectionError(f"cannot subscribe to {channel!r}: not connected; call connect() first")
         if max_pending is not None and max_pending < 1:
             raise ValueError("max_pending must leave room for an event")
-        make = self._maker_of(channel, user_data)
+        make = self._maker_of(channel, user_data, decrypt=decrypt)
         return self._channel_of(await core.channels.subscribe(channel, make, max_pending))
 
     async def subscribe_presence(
@@ -348,7 +357,9 @@ class ReverbClient(Bindable):
         state = f"connected as {self.socket_id}" if self.is_connected else "not connected"
         return f"<ReverbClient {self._config.address} {state}, {plural(len(self.channels), 'channel')}>"
 
-    def _maker_of(self, name: str, user_data: dict[str, Any] | None) -> Callable[[], Inbox]:
+    def _maker_of(
+        self, name: str, user_data: dict[str, Any] | None, *, decrypt: bool = True
+    ) -> Callable[[], Inbox]:
         """Return what makes the inbox of a channel; raise what speaks against subscribing to it."""
         if not _is_name(name):
             raise SubscriptionError(f"a channel name must be a string that is not empty, not {name!r}")
@@ -368,7 +379,14 @@ class ReverbClient(Bindable):
         if user_data is not None:
             raise SubscriptionError(f"user_data is for presence channels; {name!r} is none")
         if _protocol.is_encrypted(name):
-            return lambda: EncryptedInbox(name, core.dispatcher, core.lane, core.ask_for_key)
+            found = core.channels.subscriptions.get(name)
+            if found is not None and isinstance(found.item, EncryptedInbox) != decrypt:
+                other = f"decrypt={not decrypt}"
+                raise SubscriptionError(
+                    f"{name!r} is subscribed with {other}: unsubscribe from it first, or pass the same"
+                )
+            if decrypt:
+                return lambda: EncryptedInbox(name, core.dispatcher, core.lane, core.ask_for_key)
         return lambda: Inbox(name, core.dispatcher, core.lane)
 
     def _channel_data(self, name: str, user_data: dict[str, Any] | None) -> str | None:

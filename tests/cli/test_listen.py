@@ -102,6 +102,22 @@ async def test_who_we_are_by_default(settings: dict[str, str], tmp_path: Path) -
         assert json.loads(joined[0])["data"]["presence"]["ids"] == [match[1]]
 
 
+async def test_encrypted_channels_without_the_master_key(
+    target: Target, settings: dict[str, str], tmp_path: Path
+) -> None:
+    names = ("private-encrypted-a", "private-encrypted-b")
+    async with reverb("listen", "--json", *names, env=settings, cwd=tmp_path) as command:
+        for name in names:
+            await command.err.expect(f"subscribed to {name}$")
+        sealed = {"nonce": "bm9uY2U=", "ciphertext": "Y2lwaGVydGV4dA=="}
+        await target.publish("private-encrypted-b", "e", sealed)
+        await command.out.expect("ciphertext")
+        shown = objects(command.out.text)[-1]
+        assert shown == {"channel": "private-encrypted-b", "event": "e", "data": sealed}
+        told = "REVERB_ENCRYPTION_MASTER_KEY is missing: events of encrypted channels are shown as they are sent"
+        assert command.err.text.count(told) == 1
+
+
 async def test_in_a_terminal(target: Target, settings: dict[str, str], tmp_path: Path) -> None:
     async with reverb("listen", "news", env=settings, cwd=tmp_path, terminal=True) as command:
         await command.out.expect("subscribed to news")

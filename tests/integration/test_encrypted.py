@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from reverb import (
     AuthenticationError,
+    Channel,
     ChannelAuth,
     ConfigurationError,
     EncryptedChannel,
@@ -109,6 +111,48 @@ async def test_without_a_key_nothing_is_subscribed(server: Target, monkeypatch: 
         monkeypatch.setitem(sys.modules, "nacl.secret", None)
         with pytest.raises(ConfigurationError, match=r"python-reverb\[encryption\]"):
             await client.subscribe(unique("private-encrypted-"))
+
+
+async def test_sealed_events_need_no_key(server: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, raw, everything, name = Recorder(), Recorder(), Recorder(), unique("private-encrypted-")
+    sealed = [seal(json.dumps(each), derive_shared_secret(name, OLD)) for each in ({"id": 1}, 2)]
+    monkeypatch.setitem(sys.modules, "nacl.secret", None)
+    async with client_for(server) as client:
+        channel = await client.subscribe(name, decrypt=False)
+        assert type(channel) is Channel
+        channel.bind("e", heard).bind("e", raw, type=msgspec.Raw)
+        client.bind("e", everything)
+        for data in sealed:
+            await server.publish(name, "e", data)
+        calls = [("e", json.loads(data), name) for data in sealed]
+        assert await heard.wait_for(2) == calls
+        assert json.loads(sealed[0]).keys() == {"nonce", "ciphertext"}
+        assert [bytes(data).decode() for _, data, _ in await raw.wait_for(2)] == sealed
+        assert await everything.wait_for(2) == calls
+        with pytest.raises(SubscriptionError, match="no client events"):
+            await channel.trigger("x", {})
+    assert client_tasks() == set()
+
+
+@pytest.mark.parametrize("decrypt", [True, False])
+async def test_a_channel_is_decrypted_for_all_or_for_nobody(server: Target, decrypt: bool) -> None:
+    name = unique("private-encrypted-")
+    async with client_for(server, encryption_master_key=b64encode(OLD).decode()) as client:
+        first = asyncio.ensure_future(client.subscribe(name, decrypt=decrypt))
+        await asyncio.sleep(0)  # it is on its way then
+        for _ in range(2):
+            with pytest.raises(SubscriptionError, match=f"subscribed with decrypt={decrypt}: unsubscribe"):
+                await client.subscribe(name, decrypt=not decrypt)
+            channel = await client.subscribe(name, decrypt=decrypt)
+        assert channel is await first
+        await client.unsubscribe(name)
+        assert isinstance(await client.subscribe(name, decrypt=not decrypt), EncryptedChannel) is not decrypt
+
+
+async def test_channels_that_are_not_encrypted_are_the_same_with_or_without_decrypting(server: Target) -> None:
+    name = unique("private-")
+    async with client_for(server) as client:
+        assert await client.subscribe(name, decrypt=False) is await client.subscribe(name)
 
 
 @pytest.mark.parametrize("plain", [True, False])

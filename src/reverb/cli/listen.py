@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from .. import ConnectionState, Events, PresenceChannel, ReverbClient, ReverbConfig
-from .._protocol import is_presence
+from .._protocol import is_encrypted, is_presence
 from .commands import Commands
 from .options import Given, PresenceUser, configure, parse_presence_user, takes_server
 from .process import ExitCode, complete, ends_this_task, exit_on_error, fail, run
@@ -123,6 +123,10 @@ async def _listen(
         if data["current"] == ConnectionState.UNAVAILABLE:
             status(f"{config.address} is out of reach; still trying", "yellow")
 
+    has_key = config.encryption_master_key is not None or config.auth_endpoint is not None
+    if not has_key and any(map(is_encrypted, channels)):
+        what = "events of encrypted channels are shown as they are sent, sealed"
+        status(f"REVERB_ENCRYPTION_MASTER_KEY is missing: {what}", "yellow")
     slow = asyncio.get_running_loop().call_later(_PATIENCE, status, f"connecting to {config.address} …", "dim")
 
     def on_connected(event: str, data: Any, channel: str | None) -> None:
@@ -171,7 +175,10 @@ async def _listen(
         try:
             async with commands or nullcontext(), client:
                 await asyncio.gather(
-                    *(client.subscribe(name, user_data=user if is_presence(name) else None) for name in channels)
+                    *(
+                        client.subscribe(name, user_data=user if is_presence(name) else None, decrypt=has_key)
+                        for name in channels
+                    )
                 )
                 log.tell_warnings()
                 await _wait_for_the_end(client, enough, timeout)
