@@ -167,6 +167,11 @@ class Replica:
             )
         )
 
+    @property
+    def missing(self) -> int:
+        """How many channels are not subscribed."""
+        return sum(each.complete_since is None for each in self._coverage.values())
+
     def _interrupt(self, coverage: Coverage) -> None:
         assert coverage.complete_since is not None
         coverage.open_since = max(self._after, coverage.complete_since)
@@ -269,6 +274,11 @@ class Replica:
     def pending(self) -> int:
         """How many entries wait to be written."""
         return len(self._entries) + len(self._pending)
+
+    def lag(self, now: int) -> int:
+        """For how many milliseconds the oldest of them has waited."""
+        first = self._batch or self._pending
+        return max(0, now - _time_of(first[0])) if first else 0
 
     def next_batch(self, most: int) -> Sequence[Entry]:
         """What a leader writes next: the same again until it is :meth:`stored`."""

@@ -1,0 +1,224 @@
+"""``reverb relay``: write the events of channels into a log, together with other relays."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from .._checks import seconds, text, whole
+from .._protocol import is_presence
+from .._settings import Checked, SecretStr, setting
+from ..client import ReverbClient
+from ..config import ReverbConfig
+from ..exceptions import plural
+from ..relay import Relay, RelayStatus
+from .options import Given, configure, parse_presence_user, takes_server
+from .process import ExitCode, ends_this_task, exit_on_error, fail, run
+from .view import OutputConsole, View, print_json, printable
+
+__all__ = ["relay"]
+
+_REFRESH = 0.5
+"""Seconds between looks at the relay in a terminal."""
+_REPORT = {True: 1.0, False: 10.0}
+"""Seconds between lines for programs, and for people who read them later."""
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class RelaySettings(Checked):
+    """The variables of a relay."""
+
+    relay_to: SecretStr = setting(text, is_secret=True)
+    relay_channels: str = setting(text, "")
+    relay_stream: str = setting(text, "reverb")
+    relay_lease: float = setting(seconds(), 5.0)
+    relay_partitions: int = setting(whole(1), 1)
+    relay_maxlen: int | None = setting(whole(1), None)
+    relay_max_age: float | None = setting(seconds(), None)
+    relay_buffer: int = setting(whole(1), 64 * 1024 * 1024)
+
+
+@takes_server(with_app_id=False)
+def relay(
+    given: Given,
+    channels: Annotated[
+        list[str] | None, typer.Argument(metavar="CHANNEL…", help="Instead of REVERB_RELAY_CHANNELS.")
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where the log is: redis://host:6379/0, rediss://…, nats://host:4222, tls://…; instead of "
+            "REVERB_RELAY_TO, which nobody sees in the list of processes.",
+        ),
+    ] = None,
+    stream: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Instead of REVERB_RELAY_STREAM (reverb).")
+    ] = None,
+    lease: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="When another relay takes over from one that is gone; instead of REVERB_RELAY_LEASE (5).",
+        ),
+    ] = None,
+    partitions: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Split the log by channel, for workers that keep the order; REVERB_RELAY_PARTITIONS."
+        ),
+    ] = None,
+    maxlen: Annotated[
+        int | None, typer.Option(metavar="N", help="Keep about so many entries; REVERB_RELAY_MAXLEN (all).")
+    ] = None,
+    max_age: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Keep entries for about so long; REVERB_RELAY_MAX_AGE (for ever)."),
+    ] = None,
+    presence_user: Annotated[
+        str | None,
+        typer.Option(
+            "--presence-user",
+            metavar="JSON",
+            help="""Who the relays are on presence channels, where they are seen: {"user_id": "relay"}.""",
+        ),
+    ] = None,
+    decrypt: Annotated[
+        bool, typer.Option("--decrypt", help="Write the events of encrypted channels decrypted, not as they come.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: the status as a JSON object each second.")
+    ] = False,
+) -> None:
+    """Write the events of channels into a Redis or Valkey stream, or into NATS JetStream.
+
+    Run two or three of the same: one writes, and another one takes over when it is gone. Ends with SIGTERM or
+    Ctrl-C, after it has written what it has and has handed over.
+    """
+    options: dict[str, Any] = {
+        "relay_to": to,
+        "relay_channels": " ".join(channels or []),
+        "relay_stream": stream,
+        "relay_lease": lease,
+        "relay_partitions": partitions,
+        "relay_maxlen": maxlen,
+        "relay_max_age": max_age,
+    }
+    with exit_on_error():
+        settings = RelaySettings.from_env(**{name: value for name, value in options.items() if value})
+        config = configure(given)
+        names = re.split(r"[\s,]+", settings.relay_channels.strip()) if settings.relay_channels.strip() else []
+        if not names:
+            raise fail("no channels: name them, or set REVERB_RELAY_CHANNELS", ExitCode.USAGE)
+        user = None if presence_user is None else parse_presence_user(presence_user)
+        if user is None and any(map(is_presence, names)):
+            raise fail("presence channels need --presence-user: the relay is seen there", ExitCode.USAGE)
+        run(_relay(config, settings, names, user, decrypt=decrypt, as_json=as_json))
+
+
+async def _relay(
+    config: ReverbConfig,
+    settings: RelaySettings,
+    channels: list[str],
+    user: dict[str, Any] | None,
+    *,
+    decrypt: bool,
+    as_json: bool,
+) -> None:
+    output = OutputConsole(ends_this_task())
+    status = View(Console(stderr=True, highlight=False), ["-"]).status
+    client = ReverbClient(config)
+    relay = Relay(
+        client,
+        channels,
+        to=settings.relay_to.get_secret_value(),
+        stream=settings.relay_stream,
+        lease=settings.relay_lease,
+        partitions=settings.relay_partitions,
+        maxlen=settings.relay_maxlen,
+        max_age=settings.relay_max_age,
+        presence_user=user,
+        decrypt=decrypt,
+        buffer=settings.relay_buffer,
+    )
+    logger, handler = logging.getLogger("reverb"), _Log(status)
+    logger.addHandler(handler)
+    try:
+        async with client:
+            status(
+                f"connected to {config.address}; {plural(len(channels), 'channel')} to {relay.address}", "green"
+            )
+            reporting = asyncio.create_task(_report(relay, output, as_json=as_json))
+            try:
+                await relay.run()
+            finally:
+                reporting.cancel()
+                await asyncio.wait({reporting})
+                done = relay.status
+                status(f"ended: {done.written} written, {done.pending} left")
+    finally:
+        logger.removeHandler(handler)
+
+
+async def _report(relay: Relay, output: OutputConsole, *, as_json: bool) -> None:
+    """Say how the relay is, again and again."""
+    if as_json or not output.is_terminal:
+        before = relay.status
+        while True:
+            await asyncio.sleep(_REPORT[as_json])
+            now = relay.status
+            if as_json:
+                print_json(msgspec.to_builtins(now), ends_this_task())
+            else:
+                output.print(_sentence(before, now, _REPORT[as_json]), soft_wrap=True)
+            before = now
+    with Live(console=output, auto_refresh=False, transient=True) as live:
+        before = relay.status
+        while True:
+            await asyncio.sleep(_REFRESH)
+            now = relay.status
+            live.update(_sentence(before, now, _REFRESH), refresh=True)
+            before = now
+
+
+def _sentence(before: RelayStatus, now: RelayStatus, seconds: float) -> Text:
+    rate = (now.received - before.received) / seconds
+    style = "green" if now.role == "leader" else "cyan"
+    parts: list[Any] = [(now.role, f"bold {style}"), f"  {rate:,.0f} events/s  {now.written:,} written"]
+    if now.pending:
+        parts.append((f"  {now.pending:,} waiting, {now.lag:.1f} s behind", "yellow"))
+    if now.gaps:
+        parts.append((f"  gaps {now.gaps}", "yellow"))
+    if now.again:
+        parts.append(f"  perhaps double {now.again}")
+    if not now.is_connected:
+        parts.append(("  not connected", "red"))
+    elif now.missing:
+        parts.append((f"  {plural(now.missing, 'channel')} not subscribed", "red"))
+    if now.problem:
+        parts.append((f"  {printable(now.problem)}", "red"))
+    parts.append((f"  others ready: {now.others}", "dim"))
+    return Text.assemble(*parts)
+
+
+class _Log(logging.Handler):
+    """Tells, as status, what the library logs, and what happens to the lease."""
+
+    def __init__(self, status: Callable[[str, str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._status = status
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING or record.name == "reverb.relay":
+            style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno > logging.INFO else ""
+            self._status(record.getMessage(), style)

@@ -1,0 +1,385 @@
+"""The running relay: a client that receives, an engine that keeps, and the rules in between."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
+from secrets import token_hex
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from .._backoff import Backoff
+from .._protocol import PROTOCOL_PREFIXES, Action, is_encrypted, is_presence
+from .._tasks import spawn
+from ..client import ReverbClient
+from ..events import Events
+from ..exceptions import AuthenticationError, ConfigurationError, ReverbError, SubscriptionError
+from ._clock import EngineClock
+from ._engines import make_sink
+from ._log import DeposedError, EngineError, Sight
+from ._replica import Replica
+
+__all__ = ["Relay", "RelayStatus"]
+
+log = logging.getLogger("reverb.relay")
+
+T = TypeVar("T")
+
+_BATCH = 500
+"""Entries in one write, at most."""
+_REFUSED_RETRY = 2.0, 60.0
+"""Seconds between attempts to subscribe to a channel that is refused."""
+
+
+class RelayStatus(msgspec.Struct, frozen=True):
+    """What a relay does, and has done."""
+
+    name: str
+    role: Literal["leader", "follower"]
+    is_connected: bool
+    """To the server."""
+    is_ready: bool
+    """Whether it has all that the log lacks, and could take over without a gap."""
+    problem: str | None
+    """Why the engine can't be reached; None while it can."""
+    channels: int
+    missing: int
+    """Channels that are not subscribed."""
+    received: int
+    """Events since the start."""
+    written: int
+    """Entries since the start, gap entries included."""
+    again: int
+    """How many of them may be in the log twice."""
+    gaps: int
+    """How many of them say that events may be missing."""
+    pending: int
+    """Entries that wait to be written."""
+    lag: float
+    """Seconds since the oldest of them was received; 0 when nothing waits."""
+    others: int
+    """Other relays that are ready to take over."""
+    takeovers: int
+    """How many times it began to lead."""
+
+
+class Relay:
+    """Writes the events of channels into a log that an engine keeps, together with other relays that do the same.
+
+    ``client`` is a connected client that nobody else uses. ``channels`` are subscribed as long as :meth:`run`
+    runs; on presence channels the relay is the member ``presence_user``. Events of encrypted channels are written
+    as they are, unless ``decrypt``. ``to`` is the engine's URL: ``redis://``, ``rediss://``, ``nats://`` or
+    ``tls://``.
+
+    ``lease`` is the seconds after which another relay takes over from one that is gone. ``buffer`` is the bytes
+    that are kept while the engine is away. ``maxlen`` and ``max_age`` (entries, seconds) bound the log;
+    ``partitions`` splits it by channel. Raises :class:`ConfigurationError` for what can't work.
+
+    ::
+
+        async with ReverbClient() as client:
+            await Relay(client, ["orders"], to="redis://localhost:6379/0").run()
+    """
+
+    def __init__(
+        self,
+        client: ReverbClient,
+        channels: Iterable[str] = (),
+        *,
+        to: str,
+        stream: str = "reverb",
+        lease: float = 5.0,
+        partitions: int = 1,
+        maxlen: int | None = None,
+        max_age: float | None = None,
+        presence_user: Mapping[str, Any] | None = None,
+        decrypt: bool = False,
+        buffer: int = 64 * 1024 * 1024,
+    ) -> None:
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
+        self._client = client
+        self._named = list(dict.fromkeys(channels))
+        self._presence_user = None if presence_user is None else dict(presence_user)
+        self._decrypt = decrypt
+        self._lease = lease
+        self._sink = make_sink(
+            to,
+            relay=self.name,
+            stream=stream,
+            lease=lease,
+            partitions=partitions,
+            maxlen=maxlen,
+            max_age=max_age,
+        )
+        for channel in self._named:
+            if is_presence(channel) and presence_user is None:
+                raise ConfigurationError(f"{channel!r} needs a presence_user: whoever subscribes is a member")
+        self._replica = Replica(lease=round(lease * 1000), most_bytes=buffer)
+        self._clock = EngineClock(round((time.time() - time.monotonic()) * 1000))
+        self._is_open = False
+        self._problems: dict[Literal["lease", "write"], str] = {}
+        """Why the engine did not do what it was asked last."""
+        self._wake = asyncio.Event()
+        self._work = asyncio.Event()
+        self._subscriptions: dict[str, asyncio.Task[None]] = {}
+        self._received = self._written = self._again = self._gaps = self._takeovers = 0
+
+    @property
+    def address(self) -> str:
+        """Where the log is; without a password."""
+        return self._sink.address
+
+    @property
+    def status(self) -> RelayStatus:
+        replica = self._replica
+        return RelayStatus(
+            name=self.name,
+            role="follower" if replica.epoch is None else "leader",
+            is_connected=self._client.is_connected,
+            is_ready=replica.is_ready,
+            problem=next(iter(self._problems.values()), None),
+            channels=len(self._subscriptions),
+            missing=replica.missing,
+            received=self._received,
+            written=self._written,
+            again=self._again,
+            gaps=self._gaps,
+            pending=replica.pending,
+            lag=replica.lag(self._now()) / 1000,
+            others=replica.others,
+            takeovers=self._takeovers,
+        )
+
+    async def run(self) -> None:
+        """Relay until cancelled, or until the client disconnects; then write what is left, and hand over.
+
+        Raises :class:`ConfigurationError` where the engine can't be used, and what
+        :meth:`ReverbClient.listen` raises.
+        """
+        binding = self._client.binding("*", self._receive, type=msgspec.Raw)
+        self._replica.connecting(self._now())
+        for channel in self._named:
+            self._follow(channel)
+        listening = spawn(self._client.listen())
+        tasks = [listening, *map(spawn, (self._attend(), self._write(), self._ask()))]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            binding.unbind()
+            await _finish(self._end(tasks))
+
+    # --- the server --------------------------------------------------------------------------------------------
+
+    def _receive(self, event: str, data: msgspec.Raw, channel: str | None, *, user_id: str | None) -> None:
+        if event.startswith(PROTOCOL_PREFIXES):
+            self._notice(event, data, channel)
+        elif channel is not None:
+            self._received += 1
+            self._replica.received(channel, event, bytes(data), user_id, self._now())
+            if self._replica.epoch is not None:
+                self._work.set()
+
+    def _notice(self, event: str, data: msgspec.Raw, channel: str | None) -> None:
+        """Take what is about the connection and its channels."""
+        if event == Events.SUBSCRIPTION_SUCCEEDED and channel is not None:
+            self._replica.subscribed(channel, self._now())
+            self._work.set()
+        elif event == Events.STATE_CHANGE:
+            if msgspec.json.decode(data)["current"] == "connected":
+                self._replica.connecting(self._now())
+            else:
+                self._replica.lost()
+                self._wake.set()
+
+    def _follow(self, channel: str, found_after: int | None = None) -> None:
+        self._replica.follow(channel, self._now(), found_after=found_after)
+        self._subscriptions[channel] = spawn(self._subscribe(channel))
+
+    async def _subscribe(self, channel: str) -> None:
+        backoff = Backoff(*_REFUSED_RETRY)
+        user_data = self._presence_user if is_presence(channel) else None
+        while True:
+            try:
+                await self._client.subscribe(
+                    channel,
+                    user_data,
+                    decrypt=self._decrypt or not is_encrypted(channel),
+                )
+                return
+            except (AuthenticationError, SubscriptionError, ConfigurationError) as error:
+                self._replica.refused(channel)
+                log.error("events of %r are not relayed: %s", channel, error)
+            except ReverbError as error:  # without an answer
+                log.warning("%r is not subscribed: %s", channel, error)
+            await asyncio.sleep(backoff.delay(Action.BACK_OFF))
+
+    async def _ask(self) -> None:
+        """Ask the server a question from time to time: what was sent before it is here when its answer is."""
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            connection, asked_at = self._client.socket_id, self._now()
+            with suppress(ReverbError):  # the client itself looks after a connection that is dead
+                await self._client.ping()
+                while self._client.stats.queued:  # noqa: ASYNC110 - what is decrypted is delivered later
+                    await asyncio.sleep(0.01)
+                if connection is not None and connection == self._client.socket_id:
+                    self._replica.answered(asked_at)
+
+    # --- the engine --------------------------------------------------------------------------------------------
+
+    async def _attend(self) -> None:
+        """Look after the lease."""
+        backoff = Backoff(min(0.1, self._lease / 10), min(2.0, self._lease / 2))
+        while True:
+            self._wake.clear()
+            delay = self._lease / 10
+            try:
+                await self._take_turn()
+                if self._replica.epoch is not None:
+                    delay = self._lease / 3
+                self._reached("lease")
+                backoff.restart()
+            except DeposedError as error:
+                self._deposed(error)
+                continue
+            except EngineError as error:
+                self._missed("lease", error)
+                delay = backoff.delay(Action.BACK_OFF)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), delay)
+
+    async def _take_turn(self) -> None:
+        replica, sink = self._replica, self._sink
+        if not self._is_open:
+            await sink.open()
+            self._is_open = True
+        if replica.epoch is None:
+            replica.sighted(await self._timed(sink.look(is_ready=replica.is_ready)))
+            if replica.may_take_over(self._now()):
+                await self._take_over()
+        elif replica.should_hand_over:
+            log.warning("another relay takes over from %s, which lost its connection to the server", self.name)
+            await self._hand_over()
+        else:
+            replica.renewed(await self._timed(sink.renew(replica.epoch, *replica.progress())))
+
+    async def _take_over(self) -> None:
+        asked = time.monotonic()
+        grant = await self._sink.acquire()
+        if grant is None:
+            return
+        self._adjust(grant.sight, asked)
+        tail = await self._sink.tail(self._replica.tail_since(self._now()))
+        self._replica.take_over(grant, tail)
+        self._takeovers += 1
+        self._wake.set()  # to say so
+        self._work.set()
+        log.info("%s leads now, with %d entries to write to %s", self.name, self._replica.pending, self.address)
+
+    async def _hand_over(self) -> None:
+        """Write what there is, within the time of a lease, and give the lease back."""
+        replica = self._replica
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._write_all(), self._lease)
+        if replica.epoch is not None:
+            epoch, (watermark, state) = replica.epoch, replica.progress()
+            replica.deposed()
+            await self._sink.release(epoch, watermark, state)
+
+    async def _timed(self, asking: Coroutine[Any, Any, Sight]) -> Sight:
+        asked = time.monotonic()
+        sight = await asking
+        self._adjust(sight, asked)
+        return sight
+
+    def _adjust(self, sight: Sight, asked: float) -> None:
+        step = self._clock.adjust(sight.clock, asked, time.monotonic())
+        if step:
+            self._replica.shift(step)
+
+    def _now(self) -> int:
+        return self._clock.at(time.monotonic())
+
+    def _reached(self, what: Literal["lease", "write"]) -> None:
+        if self._problems.pop(what, None) and not self._problems:
+            log.info("%s answers again", self.address)
+
+    def _missed(self, what: Literal["lease", "write"], error: EngineError) -> None:
+        if not self._problems:
+            log.warning("%s; trying again", error)
+        self._problems[what] = str(error)
+
+    def _deposed(self, error: DeposedError) -> None:
+        log.warning("%s leads no more: %s", self.name, error)
+        self._replica.deposed()
+
+    # --- writing -----------------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        backoff = Backoff(min(0.1, self._lease / 10), min(2.0, self._lease / 2))
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            try:
+                await self._write_all()
+                self._reached("write")
+                backoff.restart()
+            except DeposedError as error:
+                self._deposed(error)
+                self._wake.set()
+            except EngineError as error:
+                self._missed("write", error)
+                await asyncio.sleep(backoff.delay(Action.BACK_OFF))
+                self._work.set()
+
+    async def _write_all(self) -> None:
+        replica = self._replica
+        while replica.has_pending:
+            epoch, batch = replica.epoch, replica.next_batch(_BATCH)
+            assert epoch is not None
+            await self._sink.append(epoch, batch)
+            if replica.epoch != epoch:
+                return
+            replica.stored()
+            self._written += len(batch)
+            for entry in batch:
+                self._again += entry.again
+                self._gaps += entry.is_gap
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        tasks += self._subscriptions.values()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for channel in self._subscriptions:
+            await self._client.unsubscribe(channel)
+        with suppress(EngineError, DeposedError):
+            if self._replica.epoch is not None:
+                await self._hand_over()
+        await self._sink.close()
+
+
+async def _finish(work: Coroutine[Any, Any, None]) -> None:
+    """Await ``work`` to its end, also when this is cancelled meanwhile."""
+    task = spawn(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                break
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()
