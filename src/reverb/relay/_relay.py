@@ -127,6 +127,7 @@ class Relay:
         """Why the engine did not do what it was asked last."""
         self._wake = asyncio.Event()
         self._work = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
         self._received = self._written = self._again = self._gaps = self._takeovers = 0
 
@@ -342,17 +343,18 @@ class Relay:
 
     async def _write_all(self) -> None:
         replica = self._replica
-        while replica.has_pending:
-            epoch, batch = replica.epoch, replica.next_batch(_BATCH)
-            assert epoch is not None
-            await self._sink.append(epoch, batch)
-            if replica.epoch != epoch:
-                return
-            replica.stored()
-            self._written += len(batch)
-            for entry in batch:
-                self._again += entry.again
-                self._gaps += entry.is_gap
+        async with self._writing:
+            while replica.has_pending:
+                epoch, batch = replica.epoch, replica.next_batch(_BATCH)
+                assert epoch is not None
+                await self._sink.append(epoch, batch)
+                if replica.epoch != epoch:
+                    return
+                replica.stored()
+                self._written += len(batch)
+                for entry in batch:
+                    self._again += entry.again
+                    self._gaps += entry.is_gap
 
     # --- the end -----------------------------------------------------------------------------------------------
 
