@@ -1,18 +1,20 @@
-"""The numbers of :attr:`ReverbClient.stats` for Prometheus; needs the extra ``prometheus``."""
+"""The numbers of clients and relays for Prometheus; needs the extra ``prometheus``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ._metrics import METRICS
+from ._metrics import METRICS, RELAY_METRICS
 from .client import ReverbClient
 from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-__all__ = ["ReverbCollector"]
+    from .relay import Relay
+
+__all__ = ["RelayCollector", "ReverbCollector"]
 
 
 class ReverbCollector:
@@ -25,13 +27,7 @@ class ReverbCollector:
     """
 
     def __init__(self, clients: Mapping[str, ReverbClient]) -> None:
-        try:
-            from prometheus_client import metrics_core
-        except ImportError:
-            raise ConfigurationError(
-                'reverb.prometheus needs prometheus_client: pip install "python-reverb[prometheus]"'
-            ) from None
-        self._kinds = {"counter": metrics_core.CounterMetricFamily, "gauge": metrics_core.GaugeMetricFamily}
+        self._kinds = _kinds()
         self._clients = clients
 
     def collect(self) -> Iterator[Metric]:
@@ -44,3 +40,29 @@ class ReverbCollector:
                 if value is not None:
                     family.add_metric([name], value)
             yield family
+
+
+class RelayCollector:
+    """Reads the numbers of a :class:`~reverb.relay.Relay` whenever Prometheus asks: ``reverb_relay_…``, without
+    labels, as each relay is a process of its own. Raises :class:`ConfigurationError` without prometheus_client."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._kinds = _kinds()
+        self._relay = relay
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._relay.status
+        for metric in RELAY_METRICS:
+            yield self._kinds[metric.kind](
+                f"reverb_relay_{metric.name}", metric.meaning, value=metric.value(status)
+            )
+
+
+def _kinds() -> dict[str, Any]:
+    try:
+        from prometheus_client import metrics_core
+    except ImportError:
+        raise ConfigurationError(
+            'reverb.prometheus needs prometheus_client: pip install "python-reverb[prometheus]"'
+        ) from None
+    return {"counter": metrics_core.CounterMetricFamily, "gauge": metrics_core.GaugeMetricFamily}

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -22,6 +24,7 @@ from ..client import ReverbClient
 from ..config import ReverbConfig
 from ..exceptions import plural
 from ..relay import Relay, RelayStatus
+from .health import answer_http, keep_file, read_file
 from .options import Given, configure, parse_presence_user, takes_server
 from .process import ExitCode, ends_this_task, exit_on_error, fail, run
 from .view import OutputConsole, View, print_json, printable
@@ -46,6 +49,8 @@ class RelaySettings(Checked):
     relay_maxlen: int | None = setting(whole(1), None)
     relay_max_age: float | None = setting(seconds(), None)
     relay_buffer: int = setting(whole(1), 64 * 1024 * 1024)
+    relay_health_file: str | None = setting(text, None)
+    relay_health_port: int | None = setting(whole(0, 65535), None)
 
 
 @takes_server(with_app_id=False)
@@ -96,6 +101,27 @@ def relay(
     decrypt: Annotated[
         bool, typer.Option("--decrypt", help="Write the events of encrypted channels decrypted, not as they come.")
     ] = False,
+    health_file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH", help="Keep the status in this file, as JSON; instead of REVERB_RELAY_HEALTH_FILE."
+        ),
+    ] = None,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Answer on 127.0.0.1: /live, /health, and /metrics for Prometheus; 0 takes a free port; instead "
+            "of REVERB_RELAY_HEALTH_PORT.",
+        ),
+    ] = None,
+    is_healthy: Annotated[
+        bool,
+        typer.Option(
+            "--is-healthy",
+            help="Relay nothing: say whether the relay that keeps the health file works, with exit code 0 or 1.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="For programs: the status as a JSON object each second.")
     ] = False,
@@ -113,9 +139,18 @@ def relay(
         "relay_partitions": partitions,
         "relay_maxlen": maxlen,
         "relay_max_age": max_age,
+        "relay_health_file": health_file,
+        "relay_health_port": health_port,
     }
+    if is_healthy:
+        options["relay_to"] = "-"  # not needed to ask
     with exit_on_error():
-        settings = RelaySettings.from_env(**{name: value for name, value in options.items() if value})
+        settings = RelaySettings.from_env(
+            **{name: value for name, value in options.items() if value not in (None, "")}
+        )
+        if is_healthy:
+            _check(settings)
+            return
         config = configure(given)
         names = re.split(r"[\s,]+", settings.relay_channels.strip()) if settings.relay_channels.strip() else []
         if not names:
@@ -124,6 +159,14 @@ def relay(
         if user is None and any(map(is_presence, names)):
             raise fail("presence channels need --presence-user: the relay is seen there", ExitCode.USAGE)
         run(_relay(config, settings, names, user, decrypt=decrypt, as_json=as_json))
+
+
+def _check(settings: RelaySettings) -> None:
+    if settings.relay_health_file is None:
+        raise fail("--is-healthy needs --health-file or REVERB_RELAY_HEALTH_FILE", ExitCode.USAGE)
+    problem = read_file(Path(settings.relay_health_file))
+    if problem is not None:
+        raise fail(problem, ExitCode.FAILED)
 
 
 async def _relay(

@@ -68,6 +68,12 @@ class RelayStatus(msgspec.Struct, frozen=True):
     takeovers: int
     """How many times it began to lead."""
 
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it is connected to the server, and the engine does what it is asked. If not, it goes on trying:
+        don't restart it for that, as it keeps what the log does not have yet."""
+        return self.is_connected and self.problem is None
+
 
 class Relay:
     """Writes the events of channels into a log that an engine keeps, together with other relays that do the same.

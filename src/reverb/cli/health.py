@@ -1,0 +1,127 @@
+"""How a relay answers those who watch over it: in a file, or over HTTP on the loopback interface."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from time import time
+
+import msgspec
+from aiohttp import web
+
+from ..client import ReverbClient
+from ..exceptions import ConfigurationError, ReverbError
+from ..relay import Relay, RelayStatus
+
+__all__ = ["FRESH", "answer_http", "keep_file", "read_file"]
+
+FRESH = 10.0
+"""Seconds after which a file that was not written again means that the relay hangs or is gone."""
+_INTERVAL = 1.0
+
+
+@asynccontextmanager
+async def keep_file(path: Path, relay: Relay) -> AsyncIterator[None]:
+    """Write the status into a file each second, as JSON, always whole; remove it at the end."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+
+    def write() -> None:
+        try:
+            draft.write_bytes(_json(relay.status))
+            draft.replace(path)
+        except OSError as error:
+            raise ConfigurationError(f"the health file can't be written: {error}") from None
+
+    async def keep() -> None:
+        while True:
+            await asyncio.sleep(_INTERVAL)
+            with suppress(ConfigurationError):  # a full disk is no reason to end
+                write()
+
+    write()
+    keeping = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.wait({keeping})
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def read_file(path: Path) -> str | None:
+    """Tell what is wrong with the relay that keeps this file; None when it is healthy."""
+    try:
+        status = msgspec.json.decode(path.read_bytes())
+        age = time() - status["time"]
+    except FileNotFoundError:
+        return f"no relay keeps the file {path}"
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return f"{path} is no health file: {error}"
+    if age > FRESH:
+        return f"the relay does not answer: {path} is {age:.0f} seconds old"
+    if status["is_healthy"]:
+        return None
+    return str(status["problem"] or "the relay is not connected to the server")
+
+
+@asynccontextmanager
+async def answer_http(port: int, relay: Relay, client: ReverbClient) -> AsyncIterator[int]:
+    """Answer on 127.0.0.1: ``/live`` (the process works), ``/health`` (and does what it is for), ``/metrics``."""
+
+    async def live(request: web.Request) -> web.Response:
+        return _response(relay.status, 200)
+
+    async def health(request: web.Request) -> web.Response:
+        status = relay.status
+        return _response(status, 200 if status.is_healthy else 503)
+
+    app = web.Application()
+    app.add_routes(
+        [web.get("/live", live), web.get("/health", health), web.get("/metrics", _metrics(relay, client))]
+    )
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, "127.0.0.1", port).start()
+        except OSError as error:
+            raise ConfigurationError(f"port {port} can't be used for --health-port: {error.strerror}") from None
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+def _metrics(relay: Relay, client: ReverbClient):  # type: ignore[no-untyped-def]
+    try:
+        from prometheus_client import CollectorRegistry, generate_latest
+
+        from ..prometheus import RelayCollector, ReverbCollector
+
+        registry = CollectorRegistry()
+        registry.register(RelayCollector(relay))
+        registry.register(ReverbCollector({"relay": client}))
+    except (ImportError, ReverbError):
+        registry = None
+
+    async def metrics(request: web.Request) -> web.Response:
+        if registry is None:
+            raise web.HTTPNotImplemented(text='needs prometheus_client: pip install "python-reverb[prometheus]"\n')
+        return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
+
+    return metrics
+
+
+def _response(status: RelayStatus, code: int) -> web.Response:
+    return web.Response(status=code, body=_json(status), content_type="application/json")
+
+
+def _json(status: RelayStatus) -> bytes:
+    fields = msgspec.to_builtins(status)
+    return msgspec.json.encode({"time": time(), "is_healthy": status.is_healthy, **fields}) + b"\n"
