@@ -1,0 +1,514 @@
+"""The log as a stream of Redis or Valkey.
+
+A hash, ``{NAME}:state``, says who may write: each script that writes checks the ``fence`` in it, which the latest
+:meth:`RedisSink.acquire` has set. ``{NAME}:lease`` only says until when nobody else may take over, and
+``{NAME}:ready`` who would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import ssl
+from collections.abc import Coroutine, Sequence
+from itertools import count
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
+from zlib import crc32
+
+import msgspec
+from redis import exceptions
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from .._tasks import spawn
+from ..exceptions import ConfigurationError, plural
+from ._log import DeposedError, EngineError, Entry, Grant, Sight
+
+__all__ = ["RedisSink"]
+
+log = logging.getLogger("reverb.relay")
+
+_OLDEST = (6, 2)
+"""The version of Redis that knows ``XADD MINID`` and exclusive ranges."""
+_PAGE = 500
+"""Entries that are read at once."""
+_NEVER = ("MOVED", "CROSSSLOT", "unknown command", "DB index is out of range", "invalid DB index")
+"""How answers begin that will not change by themselves: of a cluster, or a server that lacks what we need."""
+_UNREADABLE = (
+    "must be redis://USER:PASSWORD@HOST:PORT/DATABASE; in a password, / # ? @ are written as %2F and so on"
+)
+
+T = TypeVar("T")
+
+
+class _Script:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+# KEYS of all scripts: the lease, the state, who is ready, and the streams.
+# A Lua number that is larger than 2^31 is written by string.format('%.0f'): other ways may round it.
+
+_SIGHT = """
+local function now()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The state itself is left out for those who know it.
+local function sight(clock, relay, known)
+    redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', clock)
+    local others = redis.call('ZCARD', KEYS[3])
+    if redis.call('ZSCORE', KEYS[3], relay) then others = others - 1 end
+    local stored = redis.call('HMGET', KEYS[2], 'watermark', 'digest')
+    local state = false
+    if stored[2] and stored[2] ~= known then state = redis.call('HGET', KEYS[2], 'state') end
+    return {clock, redis.call('GET', KEYS[1]), stored[1], stored[2], state, others}
+end
+"""
+
+_STORE = """
+-- A request that comes late, after one that was made later, stores nothing.
+local function store(turn, watermark, digest, is_new, state)
+    if tonumber(turn) <= tonumber(redis.call('HGET', KEYS[2], 'turn')) then return end
+    redis.call('HSET', KEYS[2], 'turn', turn, 'digest', digest)
+    if watermark ~= '' then redis.call('HSET', KEYS[2], 'watermark', watermark) end
+    if is_new == '1' then redis.call('HSET', KEYS[2], 'state', state) end
+end
+
+local function lacks(digest, is_new)
+    return is_new == '0' and redis.call('HGET', KEYS[2], 'digest') ~= digest
+end
+"""
+
+_LOOK = _Script(
+    _SIGHT
+    + """
+local relay, lease, is_ready, known = unpack(ARGV)
+local clock = now()
+if is_ready == '1' then
+    redis.call('ZADD', KEYS[3], clock + lease, relay)
+    redis.call('PEXPIRE', KEYS[3], lease)
+else
+    redis.call('ZREM', KEYS[3], relay)
+end
+return sight(clock, relay, known)
+"""
+)
+
+_ACQUIRE = _Script(
+    _SIGHT
+    + """
+local relay, lease, token, known = unpack(ARGV)
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= relay then return false end
+local clock = now()
+-- An epoch is the time of its beginning, so that there is a new one also after the server has lost its memory.
+local epoch = math.max(clock, (tonumber(redis.call('HGET', KEYS[2], 'epoch')) or 0) + 1)
+local text = string.format('%.0f', epoch)
+redis.call('SET', KEYS[1], relay, 'PX', lease)
+redis.call('HSET', KEYS[2], 'epoch', text, 'fence', text .. '-' .. token, 'number', 0, 'turn', 0)
+redis.call('ZREM', KEYS[3], relay)
+return {epoch, sight(clock, relay, known)}
+"""
+)
+
+_RENEW = _Script(
+    _SIGHT
+    + _STORE
+    + """
+local relay, lease, fence, turn, watermark, digest, is_new, state = unpack(ARGV)
+if redis.call('HGET', KEYS[2], 'fence') ~= fence then return false end
+if lacks(digest, is_new) then return 0 end
+redis.call('SET', KEYS[1], relay, 'PX', lease)
+store(turn, watermark, digest, is_new, state)
+return sight(now(), relay, digest)
+"""
+)
+
+_RELEASE = _Script(
+    _STORE
+    + """
+local fence, turn, watermark, digest, is_new, state = unpack(ARGV)
+if redis.call('HGET', KEYS[2], 'fence') ~= fence then return false end
+if lacks(digest, is_new) then return 0 end
+store(turn, watermark, digest, is_new, state)
+redis.call('HDEL', KEYS[2], 'fence')
+redis.call('DEL', KEYS[1])
+return 1
+"""
+)
+
+_APPEND = _Script(
+    """
+local fence, epoch, first, packed, places, maxlen, max_age = unpack(ARGV)
+first = tonumber(first)
+local own = redis.call('HMGET', KEYS[2], 'fence', 'number')
+if own[1] ~= fence then return 0 end
+local last = tonumber(own[2])
+if first > last + 1 then return -1 end
+local entries = cmsgpack.unpack(packed)
+local streams = places ~= '' and cmsgpack.unpack(places)
+local format = string.format
+local failure
+for i = last - first + 2, #entries do
+    local channel, event, data, received_at, sent_after, number, user_id, again = unpack(entries[i], 1, 8)
+    local fields = {'channel', channel, 'event', event, 'data', data}
+    local n = 6
+    if user_id then
+        fields[7], fields[8] = 'user_id', user_id
+        n = 8
+    end
+    fields[n + 1], fields[n + 2] = 'received_at', format('%.0f', received_at)
+    fields[n + 3], fields[n + 4] = 'sent_after', format('%.0f', sent_after)
+    fields[n + 5], fields[n + 6] = 'writer', epoch .. '-' .. format('%.0f', number)
+    if again then fields[n + 7], fields[n + 8] = 'again', '1' end
+    local added = redis.pcall('XADD', KEYS[streams and streams[i] or 4], '*', unpack(fields))
+    if type(added) == 'table' and added.err then
+        failure = added
+        break
+    end
+    last = first + i - 1
+end
+if last > tonumber(own[2]) then redis.call('HSET', KEYS[2], 'number', format('%.0f', last)) end
+if failure then return failure end
+if maxlen ~= '' or max_age ~= '' then
+    local time = redis.call('TIME')
+    for k = 4, #KEYS do
+        if maxlen ~= '' then redis.call('XTRIM', KEYS[k], 'MAXLEN', '~', maxlen) end
+        if max_age ~= '' then
+            redis.call('XTRIM', KEYS[k], 'MINID', '~', format('%.0f', time[1] * 1000 - max_age))
+        end
+    end
+end
+return 1
+"""
+)
+
+_READ = _Script("return redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])")
+
+
+class _Own(NamedTuple):
+    """What was granted to this relay."""
+
+    epoch: int
+    fence: str
+
+
+class RedisSink:
+    """Keeps the log in Redis 6.2 or later, or in Valkey; see :class:`~reverb.relay._log.Sink`.
+
+    ``lease`` and ``max_age`` are in seconds. With ``partitions`` there are so many streams, and each channel is in
+    one of them.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        relay: str,
+        stream: str = "reverb",
+        lease: float = 5.0,
+        partitions: int = 1,
+        maxlen: int | None = None,
+        max_age: float | None = None,
+    ) -> None:
+        if not stream or "{" in stream or "}" in stream:
+            url = ""  # error reporters send what a frame holds
+            raise ConfigurationError("the stream of a relay needs a name, without { and }")
+        parsed = _parse(url)
+        url = ""  # error reporters send what a frame holds
+        if isinstance(parsed, str):
+            raise ConfigurationError(f"the URL of the relay's engine {parsed}")
+        self.address, options = parsed
+        self._relay = relay
+        self._lease = str(max(1, round(lease * 1000)))
+        self._patience = lease / 2
+        self._streams = [f"{stream}:{each}" for each in range(partitions)] if partitions > 1 else [stream]
+        self._own_keys = [f"{{{stream}}}:{each}" for each in ("lease", "state", "ready")]
+        self._limits = ("" if maxlen is None else maxlen, "" if max_age is None else round(max_age * 1000))
+        pool = ConnectionPool(
+            **options,
+            protocol=2,
+            socket_timeout=None,  # _wait() bounds all of a request
+            socket_connect_timeout=self._patience,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._client: Any = Redis(connection_pool=pool)
+        self._own: _Own | None = None
+        self._turns = count(1)
+        self._state = b""
+        """What is stored beside the watermark, as far as this relay knows."""
+        self._digest = _digest(b"")
+        self._requests: set[asyncio.Task[Any]] = set()
+
+    async def open(self) -> None:
+        facts = await self._wait(self._examine())
+        if (version := _version(facts)) and version < _OLDEST:
+            found = ".".join(map(str, version))
+            raise ConfigurationError(f"{self.address} is Redis {found}; a relay needs 6.2 or later")
+        if facts.get("maxmemory", 0) and facts.get("maxmemory_policy") != "noeviction":
+            log.warning(
+                "%s may delete the log when its memory is full: its maxmemory-policy is %s; set noeviction",
+                self.address,
+                facts.get("maxmemory_policy"),
+            )
+        if facts.get("aof_enabled") == 0:
+            log.warning(
+                "%s forgets the latest entries of the log when it is restarted: "
+                "turn its append-only file on (appendonly yes)",
+                self.address,
+            )
+
+    async def close(self) -> None:
+        for request in self._requests:
+            request.cancel()
+        closing = spawn(self._client.connection_pool.disconnect())
+        self._requests.add(closing)
+        closing.add_done_callback(self._ended)
+        await asyncio.wait(self._requests, timeout=self._patience)
+        closing.cancel()
+
+    async def look(self, *, is_ready: bool) -> Sight:
+        answer = await self._evaluate(_LOOK, self._relay, self._lease, int(is_ready), self._digest)
+        return self._seen(answer)
+
+    async def acquire(self) -> Grant | None:
+        token = secrets.token_hex(8)
+        answer = await self._evaluate(_ACQUIRE, self._relay, self._lease, token, self._digest)
+        if answer is None:
+            return None
+        epoch, sight = answer
+        self._own = _Own(epoch, f"{epoch}-{token}")
+        return Grant(epoch, self._seen(sight))
+
+    async def renew(self, epoch: int, watermark: int | None, state: bytes) -> Sight:
+        answer = await self._store(_RENEW, (self._relay, self._lease, self._fence(epoch)), watermark, state)
+        if answer is None:
+            raise self._deposed()
+        return self._seen(answer)
+
+    async def release(self, epoch: int, watermark: int | None, state: bytes) -> None:
+        if self._own is None or self._own.epoch != epoch:
+            return
+        await self._store(_RELEASE, (self._own.fence,), watermark, state)
+        self._own = None
+
+    async def tail(self, since: int) -> list[Entry]:
+        entries = []
+        for stream in self._streams:
+            start = str(max(0, since))
+            while True:
+                page = await self._wait(self._run(_READ, (stream,), (start, _PAGE)))
+                for _, fields in page:
+                    if (entry := _entry(fields)) is not None:
+                        entries.append(entry)
+                if len(page) < _PAGE:
+                    break
+                start = f"({page[-1][0].decode()}"
+        if len(self._streams) > 1:
+            entries.sort(key=lambda entry: (entry.epoch, entry.number))
+        return entries
+
+    async def append(self, epoch: int, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
+        places: bytes | str = ""
+        if (partitions := len(self._streams)) > 1:
+            places = msgspec.msgpack.encode(
+                [crc32(entry.channel.encode()) % partitions + 4 for entry in entries]  # from KEYS[4] on
+            )
+        answer = await self._evaluate(
+            _APPEND,
+            self._fence(epoch),
+            epoch,
+            entries[0].number,
+            msgspec.msgpack.encode([_packed(entry) for entry in entries]),
+            places,
+            *self._limits,
+        )
+        if answer == 0:
+            raise self._deposed()
+        if answer < 0:
+            raise DeposedError(f"{self.address} has lost entries of the log that it had taken")
+
+    def _fence(self, epoch: int) -> str:
+        if self._own is None or self._own.epoch != epoch:
+            raise self._deposed()
+        return self._own.fence
+
+    def _deposed(self) -> DeposedError:
+        return DeposedError(f"another relay may write to {self.address}, or it has lost its memory")
+
+    def _seen(self, answer: Any) -> Sight:
+        clock, holder, watermark, digest, state, others = answer
+        if digest is None:
+            self._remember(b"")
+        elif state is not None:
+            self._remember(state)
+        return Sight(
+            clock=clock,
+            holder=None if holder is None else holder.decode(),
+            watermark=None if watermark is None else int(watermark),
+            state=self._state,
+            others=others,
+        )
+
+    def _remember(self, state: bytes) -> None:
+        if state != self._state:
+            self._state, self._digest = state, _digest(state)
+
+    async def _store(self, script: _Script, args: tuple[str, ...], watermark: int | None, state: bytes) -> Any:
+        """Run a script that stores a state; send the state only if the engine doesn't have it."""
+        args = (*args, str(next(self._turns)), "" if watermark is None else str(watermark))
+        answer: Any = 0
+        if state == self._state:
+            answer = await self._evaluate(script, *args, self._digest, 0, b"")
+        if answer == 0:
+            digest = _digest(state)
+            answer = await self._evaluate(script, *args, digest, 1, state)
+            if answer is not None:
+                self._state, self._digest = state, digest
+        return answer
+
+    async def _evaluate(self, script: _Script, *args: str | int | bytes) -> Any:
+        return await self._wait(self._run(script, (*self._own_keys, *self._streams), args))
+
+    async def _run(self, script: _Script, keys: tuple[str, ...], args: tuple[str | int | bytes, ...]) -> Any:
+        try:
+            return await self._client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+        except exceptions.NoScriptError:
+            return await self._client.execute_command("EVAL", script.text, len(keys), *keys, *args)
+
+    async def _examine(self) -> dict[str, Any]:
+        """Find what can't work, and return what the server says about itself, if it may."""
+        for key in self._streams:
+            if (kind := await self._client.execute_command("TYPE", key)) not in (b"none", b"stream"):
+                raise exceptions.ResponseError(f"WRONGTYPE {key} is a {kind.decode()}")
+        try:
+            facts: dict[str, Any] = await self._client.execute_command("INFO")
+        except exceptions.NoPermissionError:
+            return {}
+        return facts
+
+    async def _wait(self, request: Coroutine[Any, Any, T]) -> T:
+        """Make a request in a task, so that neither its end nor that of its caller leaves a half-read connection:
+        the library closes the connection of a task that is cancelled."""
+        task = spawn(request)
+        self._requests.add(task)
+        task.add_done_callback(self._ended)
+        try:
+            await asyncio.wait({task}, timeout=self._patience)
+        finally:
+            task.cancel()
+        if not task.done():
+            raise EngineError(f"{self.address} did not answer within {plural(self._patience, 'second')}")
+        if task.cancelled():
+            raise EngineError(f"the connection to {self.address} has been closed")
+        if (error := task.exception()) is None:
+            return task.result()
+        raise self._failed(error)
+
+    def _ended(self, request: asyncio.Task[Any]) -> None:
+        self._requests.discard(request)
+        if not request.cancelled():
+            request.exception()  # there may be nobody left to see it
+
+    def _failed(self, error: BaseException) -> BaseException:
+        """Say what an error of the library means. The library's own is left out: its frames hold the password."""
+        text = str(error)
+        if isinstance(error, exceptions.AuthenticationError | exceptions.AuthenticationWrongNumberOfArgsError):
+            return ConfigurationError(
+                f"{self.address} refuses the user or the password of the relay's URL: {text}"
+            )
+        if isinstance(error, exceptions.NoPermissionError):
+            return ConfigurationError(
+                f"{self.address} does not let the relay's user do what a relay needs; "
+                f"allow it +@all on the keys of the stream: {text}"
+            )
+        if isinstance(error.__context__, ssl.SSLCertVerificationError):
+            return ConfigurationError(f"the certificate of {self.address} is not valid for it: {text}")
+        if isinstance(error, exceptions.ResponseError) and text.startswith("WRONGTYPE"):
+            return ConfigurationError(
+                f"a key of the stream is in use for something else on {self.address}; "
+                f"choose another name or database: {text}"
+            )
+        if isinstance(error, exceptions.ResponseError) and text.startswith(_NEVER):
+            return ConfigurationError(f"{self.address} can't keep the log of a relay: {text}")
+        if isinstance(error, exceptions.RedisError | OSError):
+            return EngineError(f"{self.address} failed: {text}")
+        return error
+
+
+def _parse(url: str) -> str | tuple[str, dict[str, Any]]:
+    """Return the engine's address and what the library needs to know; or what is wrong."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 6379
+    except ValueError:
+        return _UNREADABLE
+    database = parts.path.strip("/") or "0"
+    if parts.scheme not in ("redis", "rediss"):
+        return "must begin with redis:// or rediss://"
+    # A password with a / or # that is not escaped ends the host early: show nothing of it.
+    if not parts.hostname or not database.isdecimal() or parts.query or parts.fragment:
+        return _UNREADABLE
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    options: dict[str, Any] = {
+        "connection_class": SSLConnection if parts.scheme == "rediss" else Connection,
+        "host": parts.hostname,
+        "port": port,
+        "db": int(database),
+    }
+    if parts.username:
+        options["username"] = unquote(parts.username)
+    if parts.password:
+        options["password"] = unquote(parts.password)
+    return f"{parts.scheme}://{host}:{port}/{database}", options
+
+
+def _packed(entry: Entry) -> tuple[Any, ...]:
+    return (
+        entry.channel,
+        entry.event,
+        msgspec.Raw(b"\xdb" + len(entry.data).to_bytes(4, "big") + entry.data),  # Lua's reader knows text only
+        entry.received_at,
+        entry.sent_after,
+        entry.number,
+        entry.user_id,
+        entry.again,
+    )
+
+
+def _digest(state: bytes) -> bytes:
+    return hashlib.blake2b(state, digest_size=16).hexdigest().encode()
+
+
+def _version(facts: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(int(part) for part in str(facts.get("redis_version", "")).split(".")[:2] if part.isdecimal())
+
+
+def _entry(fields: list[bytes]) -> Entry | None:
+    """Read an entry; None if it is not one of a relay."""
+    found = dict(zip(fields[::2], fields[1::2], strict=True))
+    try:
+        epoch, _, number = found[b"writer"].partition(b"-")
+        user_id = found.get(b"user_id")
+        return Entry(
+            channel=found[b"channel"].decode(),
+            event=found[b"event"].decode(),
+            data=found[b"data"],
+            user_id=None if user_id is None else user_id.decode(),
+            received_at=int(found[b"received_at"]),
+            sent_after=int(found[b"sent_after"]),
+            epoch=int(epoch),
+            number=int(number),
+            again=found.get(b"again") == b"1",
+        )
+    except (KeyError, ValueError):
+        return None
