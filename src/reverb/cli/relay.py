@@ -197,7 +197,13 @@ async def _relay(
     logger, handler = logging.getLogger("reverb"), _Log(status)
     logger.addHandler(handler)
     try:
-        async with client:
+        async with AsyncExitStack() as stack:
+            if settings.relay_health_file is not None:
+                await stack.enter_async_context(keep_file(Path(settings.relay_health_file), relay))
+            if settings.relay_health_port is not None:
+                port = await stack.enter_async_context(answer_http(settings.relay_health_port, relay, client))
+                status(f"answering on http://127.0.0.1:{port}: /live, /health, /metrics", "dim")
+            await stack.enter_async_context(client)
             status(
                 f"connected to {config.address}; {plural(len(channels), 'channel')} to {relay.address}", "green"
             )
