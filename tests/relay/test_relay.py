@@ -1,0 +1,342 @@
+"""The running relay: the embedded server on one side, Valkey on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from reverb import AuthenticationError, ConfigurationError, ReverbClient, ReverbConfig
+from reverb.auth import ChannelAuth
+from reverb.relay import Relay
+from reverb.server import ReverbServer
+from tests.faults.proxy import FaultProxy, Link
+from tests.relay.engines import Valkey
+from tests.watching import client_tasks, until
+
+LEASE = 0.6
+"""Seconds."""
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    with Valkey(tmp_path) as valkey:
+        yield valkey
+
+
+class Log:
+    """What consumers see."""
+
+    def __init__(self, url: str) -> None:
+        self._redis: Any = Redis.from_url(url, decode_responses=True)
+
+    async def entries(self) -> list[dict[str, str]]:
+        return [fields for _, fields in await self._redis.xrange("reverb")]
+
+    async def wait_for(self, count: int, *, gaps: bool = False) -> list[dict[str, str]]:
+        """Wait until so many entries are there, gap entries not counted unless ``gaps``."""
+        end = monotonic() + 10
+        while True:
+            entries = [each for each in await self.entries() if gaps or each["event"] != "reverb:gap"]
+            if len(entries) >= count:
+                return entries
+            assert monotonic() < end, f"not {count} entries, but {entries}"
+            await asyncio.sleep(0.01)
+
+    async def gaps(self) -> list[tuple[str, dict[str, Any]]]:
+        return [
+            (each["channel"], json.loads(each["data"]))
+            for each in await self.entries()
+            if each["event"] == "reverb:gap"
+        ]
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+
+@pytest.fixture
+async def log(valkey: Valkey) -> AsyncIterator[Log]:
+    log = Log(valkey.url)
+    yield log
+    await log.close()
+
+
+@asynccontextmanager
+async def running(client: ReverbClient, channels: list[str], url: str, **options: Any) -> AsyncIterator[Relay]:
+    """A relay that runs meanwhile; and is subscribed to what it can be."""
+    relay = Relay(client, channels, to=url, **{"lease": LEASE, **options})
+    async with client:
+        task = asyncio.create_task(relay.run())
+        try:
+            await until(lambda: relay.status.channels == len(channels) and not relay.status.missing)
+            yield relay
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def test_writes_what_it_receives(reverb_server: ReverbServer, valkey: Valkey, log: Log) -> None:
+    async with running(ReverbClient(), ["orders"], valkey.url) as relay:
+        await reverb_server.publish("orders", "shipped", {"id": 7, "name": "Zoë"})
+        await reverb_server.publish("orders", "shipped", {"id": 8})
+        first, second = await log.wait_for(2)
+        await until(lambda: relay.status.written == 2)
+        status = relay.status
+    assert (first["channel"], first["event"]) == ("orders", "shipped")
+    assert json.loads(first["data"]) == {"id": 7, "name": "Zoë"}
+    assert "user_id" not in first
+    assert "again" not in first
+    assert int(first["sent_after"]) <= int(first["received_at"]) <= int(second["received_at"])
+    epoch, number = first["writer"].split("-")
+    assert second["writer"] == f"{epoch}-2"
+    assert number == "1"
+    assert await log.gaps() == []
+    assert (status.role, status.received, status.pending, status.gaps, status.again) == ("leader", 2, 0, 0, 0)
+    assert status.is_healthy
+
+
+async def test_a_payload_is_written_as_it_was_received(
+    reverb_server: ReverbServer, valkey: Valkey, log: Log
+) -> None:
+    async with running(ReverbClient(), ["orders"], valkey.url):
+        for text in ('{ "b": 1.50,\n"a": "\\u00e9" }', "no JSON", ""):
+            await reverb_server.publish("orders", "e", text)
+        entries = await log.wait_for(3)
+    assert [each["data"] for each in entries] == ['{ "b": 1.50,\n"a": "\\u00e9" }', '"no JSON"', '""']
+
+
+async def test_one_of_two_writes(reverb_server: ReverbServer, valkey: Valkey, log: Log) -> None:
+    async with (
+        running(ReverbClient(), ["orders"], valkey.url) as first,
+        running(ReverbClient(), ["orders"], valkey.url) as second,
+    ):
+        for number in range(20):
+            await reverb_server.publish("orders", "e", {"n": number // 2})
+        await until(lambda: first.status.received == second.status.received == 20)
+        await log.wait_for(20)
+        await until(lambda: first.status.others == 1)
+        assert sorted([first.status.role, second.status.role]) == ["follower", "leader"]
+    assert [json.loads(each["data"])["n"] for each in await log.entries()] == [n // 2 for n in range(20)]
+
+
+async def test_one_that_ends_hands_over_at_once_and_nothing_is_lost_or_double(
+    reverb_server: ReverbServer, valkey: Valkey, log: Log
+) -> None:
+    async with running(ReverbClient(), ["orders"], valkey.url, lease=2) as second:
+        async with running(ReverbClient(), ["orders"], valkey.url, lease=2) as first:
+            await until(lambda: "leader" in (first.status.role, second.status.role))
+            for number in range(10):
+                await reverb_server.publish("orders", "e", {"n": number // 2})
+            leader = first if first.status.role == "leader" else second
+            await until(lambda: second.status.is_ready and leader.status.written == 10)
+        for number in range(10, 20):
+            await reverb_server.publish("orders", "e", {"n": number // 2})
+        entries = await log.wait_for(20)
+    assert [json.loads(each["data"])["n"] for each in entries] == [n // 2 for n in range(20)]
+    assert await log.gaps() == []
+    assert not [each for each in entries if "again" in each]
+    assert client_tasks() == set()
+
+
+async def test_writes_what_is_left_before_it_ends(reverb_server: ReverbServer, valkey: Valkey, log: Log) -> None:
+    async with running(ReverbClient(), ["orders"], valkey.url, lease=2) as relay:
+        await until(lambda: relay.status.role == "leader")
+        valkey.pause()
+        for number in range(5):
+            await reverb_server.publish("orders", "e", {"n": number})
+        await until(lambda: relay.status.pending == 5)
+        asyncio.get_running_loop().call_later(0.1, valkey.resume)
+    assert len(await log.entries()) == 5
+    assert relay.status.pending == 0
+
+
+async def test_what_a_single_relay_missed_is_said(
+    reverb_server: ReverbServer, reverb_config: ReverbConfig, valkey: Valkey, log: Log
+) -> None:
+    async with FaultProxy(reverb_server.host, reverb_server.port) as proxy:
+        client = ReverbClient(ReverbConfig(**{**reverb_server.settings, "port": proxy.port}))
+        async with running(client, ["orders"], valkey.url) as relay:
+            await reverb_server.publish("orders", "e", {"n": 1})
+            before = int((await log.wait_for(1))[0]["received_at"])
+            proxy.refuse()
+            proxy.hit(Link.reset)
+            await until(lambda: not relay.status.is_connected)
+            await reverb_server.publish("orders", "e", {"n": 2})
+            await proxy.heal()
+            await until(lambda: relay.status.missing == 0)
+            await reverb_server.publish("orders", "e", {"n": 3})
+            entries = await log.wait_for(3, gaps=True)
+    assert [each["event"] for each in entries] == ["e", "reverb:gap", "e"]
+    ((channel, gap),) = await log.gaps()
+    assert (channel, gap["reason"]) == ("orders", "disconnect")
+    assert gap["from"] <= before + LEASE * 1000
+    assert gap["from"] < gap["to"] <= int(entries[2]["received_at"])
+
+
+async def test_a_leader_that_loses_the_server_makes_way_without_a_gap(
+    reverb_server: ReverbServer, valkey: Valkey, log: Log
+) -> None:
+    async with FaultProxy(reverb_server.host, reverb_server.port) as proxy:
+        client = ReverbClient(ReverbConfig(**{**reverb_server.settings, "port": proxy.port}))
+        async with running(client, ["orders"], valkey.url, lease=5) as first:
+            await until(lambda: first.status.role == "leader")
+            async with running(ReverbClient(), ["orders"], valkey.url, lease=5) as second:
+                await until(lambda: second.status.is_ready and first.status.others == 1, deadline=10)
+                await reverb_server.publish("orders", "e", {"n": 1})
+                await log.wait_for(1)
+                proxy.refuse()
+                proxy.hit(Link.reset)
+                await until(lambda: not first.status.is_connected)
+                await reverb_server.publish("orders", "e", {"n": 2})
+                await until(lambda: second.status.role == "leader", deadline=3)  # not a lease later
+                await log.wait_for(2)
+                await proxy.heal()
+                await until(lambda: first.status.is_ready, deadline=10)
+    assert [json.loads(each["data"])["n"] for each in await log.entries()] == [1, 2]
+
+
+async def test_while_the_engine_is_away_it_keeps_what_it_receives(
+    reverb_server: ReverbServer, valkey: Valkey, log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(ReverbClient(), ["orders"], valkey.url) as relay:
+        await until(lambda: relay.status.role == "leader")
+        valkey.kill()
+        for number in range(50):
+            await reverb_server.publish("orders", "e", {"n": number})
+        await until(lambda: relay.status.received == 50 and relay.status.problem is not None)
+        assert not relay.status.is_healthy
+        assert relay.status.pending == 50
+        assert relay.status.lag > 0
+        valkey.start()
+        entries = await log.wait_for(50)
+        await until(lambda: relay.status.problem is None)
+    assert [json.loads(each["data"])["n"] for each in entries] == list(range(50))
+    assert await log.gaps() == []
+    told = [each for each in caplog.records if each.name == "reverb.relay" and each.levelno == logging.WARNING]
+    assert len([each for each in told if "trying again" in each.getMessage()]) == 1
+
+
+async def test_it_starts_while_the_engine_is_away(reverb_server: ReverbServer, valkey: Valkey, log: Log) -> None:
+    valkey.kill()
+    async with running(ReverbClient(), ["orders"], valkey.url) as relay:
+        await reverb_server.publish("orders", "e", {"n": 1})
+        await until(lambda: relay.status.received == 1 and relay.status.problem is not None)
+        valkey.start()
+        (entry,) = await log.wait_for(1)
+    assert json.loads(entry["data"]) == {"n": 1}
+
+
+async def test_beyond_its_buffer_the_oldest_are_given_up_and_that_is_said(
+    reverb_server: ReverbServer, valkey: Valkey, log: Log
+) -> None:
+    async with running(ReverbClient(), ["orders"], valkey.url, buffer=10_000) as relay:
+        await until(lambda: relay.status.role == "leader")
+        valkey.kill()
+        for number in range(50):
+            await reverb_server.publish("orders", "e", {"n": number, "text": "x" * 700})
+        await until(lambda: relay.status.received == 50)
+        valkey.start()
+        await log.wait_for(2, gaps=True)
+        await until(lambda: relay.status.pending == 0)
+        entries = await log.entries()
+    sending = [each["event"] for each in entries].index("reverb:gap")
+    assert [json.loads(each["data"])["n"] for each in entries[:sending]] == list(range(sending))
+    assert json.loads(entries[sending]["data"])["reason"] == "buffer"
+    numbers = [json.loads(each["data"])["n"] for each in entries[sending + 1 :]]
+    assert 5 <= len(numbers) <= 10
+    assert numbers == list(range(50 - len(numbers), 50))
+
+
+async def test_a_channel_that_is_refused_does_not_hold_up_the_others(
+    reverb_server: ReverbServer, valkey: Valkey, log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Authorizer:
+        refuses = True
+
+        async def __call__(self, socket_id: str, channel: str) -> ChannelAuth:
+            if self.refuses:
+                raise AuthenticationError("not yet")
+            return await ReverbClient().authorize(socket_id, channel)  # type: ignore[attr-defined, no-any-return]
+
+    client = ReverbClient(authorizer=Authorizer())
+    relay = Relay(client, ["orders", "private-orders"], to=valkey.url, lease=LEASE)
+    async with client:
+        task = asyncio.create_task(relay.run())
+        await until(lambda: relay.status.role == "leader" and relay.status.missing == 1)
+        await reverb_server.publish("orders", "e", {"n": 1})
+        await log.wait_for(1)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    assert "events of 'private-orders' are not relayed: not yet" in caplog.text
+
+
+async def test_client_events_have_their_sender(reverb_server: ReverbServer, valkey: Valkey, log: Log) -> None:
+    async with (
+        running(ReverbClient(), ["presence-room"], valkey.url, presence_user={"user_id": "relay"}),
+        ReverbClient() as other,
+    ):
+        room = await other.subscribe("presence-room", {"user_id": "ann"})
+        await room.trigger("typing", {})
+        (entry,) = await log.wait_for(1)
+    assert (entry["event"], entry["user_id"]) == ("client-typing", "ann")
+
+
+async def test_encrypted_events_are_written_as_they_are(
+    reverb_server: ReverbServer, valkey: Valkey, log: Log
+) -> None:
+    key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+    config = ReverbConfig(**reverb_server.settings, encryption_master_key=key)
+    async with ReverbClient(config) as publisher:
+        async with running(ReverbClient(), ["private-encrypted-a"], valkey.url):
+            await publisher.api.trigger("private-encrypted-a", "e", {"n": 1})
+            (entry,) = await log.wait_for(1)
+        assert json.loads(entry["data"]).keys() == {"nonce", "ciphertext"}
+        client = ReverbClient(config)
+        async with running(client, ["private-encrypted-a"], valkey.url, decrypt=True) as relay:
+            await publisher.api.trigger("private-encrypted-a", "e", {"n": 2})
+            await until(lambda: relay.status.written > 0)
+    assert json.loads((await log.entries())[-1]["data"]) == {"n": 2}
+
+
+async def test_ends_for_an_engine_that_can_not_be_used(reverb_server: ReverbServer, valkey: Valkey) -> None:
+    redis: Redis = Redis.from_url(valkey.url)
+    await redis.set("reverb", "not a stream")
+    await redis.aclose()
+    async with ReverbClient() as client:
+        with pytest.raises(ConfigurationError, match="in use for something else"):
+            await asyncio.wait_for(Relay(client, ["orders"], to=valkey.url).run(), 5)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [("http://localhost", "must begin with one of redis://"), ("", "not with 'nothing'"), ("redis://", "must be")],
+)
+async def test_refuses_urls(url: str, message: str) -> None:
+    client = ReverbClient(app_key="key", host="127.0.0.1")
+    with pytest.raises(ConfigurationError, match=message):
+        Relay(client, ["orders"], to=url)
+
+
+async def test_presence_channels_want_to_know_who_comes() -> None:
+    client = ReverbClient(app_key="key", host="127.0.0.1")
+    with pytest.raises(ConfigurationError, match="presence_user"):
+        Relay(client, ["presence-room"], to="redis://localhost")
+
+
+async def test_ends_when_its_client_does(reverb_server: ReverbServer, valkey: Valkey) -> None:
+    client = ReverbClient()
+    async with client:
+        task = asyncio.create_task(Relay(client, ["orders"], to=valkey.url, lease=LEASE).run())
+        await until(lambda: "orders" in client.channels)
+    await asyncio.wait_for(task, 5)
+    assert client_tasks() == set()
