@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
+import ssl
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
@@ -29,18 +32,20 @@ def missing(why: str) -> None:
 class Valkey:
     """A Valkey server on a free port; its append-only file keeps each write before it is answered.
 
-    ``options`` go to the server: ``Valkey(path, "--appendonly", "no")``.
+    ``options`` go to the server: ``Valkey(path, "--appendonly", "no")``. With a ``password``, it is needed.
     """
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, password: str = "") -> None:
         self._directory = directory
+        self._password = password
         self._options = options
         (self.port,) = free_ports(1)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        user = f":{self._password}@" if self._password else ""
+        return f"redis://{user}127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         """Start, and wait until it answers."""
@@ -59,6 +64,7 @@ class Valkey:
             *("--appendonly", "yes"),
             *("--appendfsync", "always"),
             *("--save", ""),
+            *("--requirepass", self._password),
             *self._options,
         ]
         self._process = subprocess.Popen([binary, *arguments])
@@ -114,3 +120,71 @@ class Valkey:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.kill()
+
+
+class Line:
+    """A way to a server that holds back what clients send, and passes it on later, even if the client is gone."""
+
+    def __init__(self, port: int, ssl_context: ssl.SSLContext | None = None) -> None:
+        self._to = port
+        self._ssl_context = ssl_context
+        self._gate = asyncio.Event()
+        """What has to be set for what comes now."""
+        self._gate.set()
+        self._held: list[asyncio.Event] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def hold(self) -> None:
+        """Hold back what comes from now on."""
+        self._gate = asyncio.Event()
+        self._held.append(self._gate)
+
+    def pass_new(self) -> None:
+        """Let pass what comes from now on, but for connections of which something is held back."""
+        self._gate = asyncio.Event()
+        self._gate.set()
+
+    def release(self) -> None:
+        """Let pass what is held back, too."""
+        for gate in self._held:
+            gate.set()
+
+    async def passed(self) -> None:
+        """Wait until the server has taken, and answered, what was held back of clients that are gone."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._to)
+        back = asyncio.create_task(self._pass_on(from_server, writer))
+        try:
+            while data := await reader.read(65536):
+                await self._gate.wait()
+                to_server.write(data)
+            to_server.write_eof()
+            await asyncio.wait({back}, timeout=DEADLINE)
+        finally:
+            back.cancel()
+            to_server.close()
+            writer.close()
+            self._tasks.discard(task)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            with suppress(OSError):
+                writer.write(data)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0, ssl=self._ssl_context)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)

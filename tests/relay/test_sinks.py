@@ -16,9 +16,11 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 
+from reverb.exceptions import ConfigurationError
 from reverb.relay._log import DeposedError, EngineError, Entry, Grant, Sink
 from reverb.relay._redis import RedisSink
-from tests.relay.engines import Valkey
+from tests.relay.engines import Line, Valkey
+from tests.test_secrets import SECRET, raised
 from tests.watching import turns, wait_turns
 
 LEASE = 1.0
@@ -27,6 +29,8 @@ LEASE = 1.0
 
 class Engine(Protocol):
     """A server that a test may end, and start with what it has kept."""
+
+    port: int
 
     @property
     def url(self) -> str: ...
@@ -38,8 +42,9 @@ class Engine(Protocol):
     def resume(self) -> None: ...
 
 
-ENGINES: dict[str, tuple[Callable[[Path], Any], Callable[..., Sink]]] = {"valkey": (Valkey, RedisSink)}
-"""How to make the server, and the sink. A server is a context manager."""
+ENGINES: dict[str, tuple[Callable[..., Any], Callable[..., Sink]]] = {"valkey": (Valkey, RedisSink)}
+"""How to make the server, and the sink. A server is a context manager, made of a directory for its data, and
+perhaps of the ``password`` that it wants."""
 
 
 class Setting:
@@ -311,22 +316,30 @@ async def test_entries_under_way_while_another_one_takes_over_are_in_before_it_o
     assert [number for _, number in seen] == list(range(1, len(seen) + 1))
 
 
-async def test_what_the_engine_gets_late_is_refused_if_another_one_writes_by_then(setting: Setting) -> None:
-    """A relay sends, and is not answered: what it sent waits on its way until another one has taken over."""
-    first, second = await setting.opened_sink(), await setting.opened_sink()
-    old = await granted(first)
-    await first.append(old.epoch, entries(old, 1, 1))
-    setting.engine.pause()
-    with pytest.raises(EngineError):
-        await first.append(old.epoch, entries(old, 2, 2))
-    setting.engine.resume()
-    new = await granted_in_time(second)
-    seen = await numbers(second)
-    with pytest.raises(DeposedError):
-        await first.append(old.epoch, entries(old, 2, 2))
-    await second.append(new.epoch, entries(new, 1, 1))
-    assert await numbers(second) == [*seen, (new.epoch, 1)]
-    assert seen in ([(old.epoch, 1)], [(old.epoch, 1), (old.epoch, 2)])
+async def test_what_the_engine_gets_late_is_refused(setting: Setting) -> None:
+    """What a relay has sent is on its way for so long that another one has taken over when it arrives."""
+    async with Line(setting.engine.port) as line:
+        first = await setting.opened_sink(url=setting.engine.url.replace(str(setting.engine.port), str(line.port)))
+        second = await setting.opened_sink("two")
+        old = await granted(first)
+        await first.append(old.epoch, entries(old, 1, 1))
+        line.hold()
+        for work in (
+            lambda: first.append(old.epoch, entries(old, 2, 2)),
+            lambda: first.renew(old.epoch, 5, b"late"),
+            lambda: first.release(old.epoch, 5, b"late"),
+        ):
+            with pytest.raises(EngineError):
+                await work()
+        new = await granted_in_time(second)
+        await second.append(new.epoch, entries(new, 1, 1))
+        await first.close()
+        line.release()
+        await asyncio.wait_for(line.passed(), 5)
+        sight = await second.renew(new.epoch, 6, b"new")
+        assert (sight.holder, sight.watermark, sight.state) == ("two", 6, b"new")
+        await second.append(new.epoch, entries(new, 2, 2))
+        assert await numbers(second) == [(old.epoch, 1), (new.epoch, 1), (new.epoch, 2)]
 
 
 async def test_an_epoch_that_was_never_granted_writes_nothing(setting: Setting) -> None:
@@ -597,6 +610,23 @@ async def fails_in_time(work: Callable[[], Any]) -> None:
     with pytest.raises(EngineError):
         await work()
     assert time.monotonic() - began < 0.9 * LEASE
+
+
+@pytest.mark.parametrize("name", list(ENGINES))
+async def test_a_wrong_password_is_a_mistake_in_the_settings(tmp_path: Path, name: str) -> None:
+    make, make_sink = ENGINES[name]
+    with make(tmp_path, password="right-word") as engine:
+        sink = make_sink(engine.url.replace("right-word", SECRET), relay="one", lease=LEASE)
+        error = await raised(ConfigurationError, sink.open)
+        assert SECRET not in sink.address
+        assert sink.address in str(error)
+        assert "password" in str(error)
+        await sink.close()
+        sink = make_sink(engine.url, relay="one", lease=LEASE)
+        assert "right-word" not in sink.address
+        await sink.open()
+        assert await sink.acquire() is not None
+        await sink.close()
 
 
 async def test_an_engine_is_used_again_when_it_answers_again(setting: Setting) -> None:

@@ -39,7 +39,7 @@ _PAGE = 500
 _NEVER = ("MOVED", "CROSSSLOT", "unknown command", "DB index is out of range", "invalid DB index")
 """How answers begin that will not change by themselves: of a cluster, or a server that lacks what we need."""
 _UNREADABLE = (
-    "must be redis://USER:PASSWORD@HOST:PORT/DATABASE; in a password, / # ? @ are written as %2F and so on"
+    "must be redis://USER:PASSWORD@HOST:PORT/DATABASE, with / # ? @ in a password written as %2F %23 %3F %40"
 )
 
 T = TypeVar("T")
@@ -54,12 +54,16 @@ class _Script:
 # KEYS of all scripts: the lease, the state, who is ready, and the streams.
 # A Lua number that is larger than 2^31 is written by string.format('%.0f'): other ways may round it.
 
-_SIGHT = """
+_NOW = """
 local function now()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
+"""
 
+_SIGHT = (
+    _NOW
+    + """
 -- The state itself is left out for those who know it.
 local function sight(clock, relay, known)
     redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', clock)
@@ -71,6 +75,7 @@ local function sight(clock, relay, known)
     return {clock, redis.call('GET', KEYS[1]), stored[1], stored[2], state, others}
 end
 """
+)
 
 _STORE = """
 -- A request that comes late, after one that was made later, stores nothing.
@@ -145,7 +150,8 @@ return 1
 )
 
 _APPEND = _Script(
-    """
+    _NOW
+    + """
 local fence, epoch, first, packed, places, maxlen, max_age = unpack(ARGV)
 first = tonumber(first)
 local own = redis.call('HMGET', KEYS[2], 'fence', 'number')
@@ -178,12 +184,10 @@ end
 if last > tonumber(own[2]) then redis.call('HSET', KEYS[2], 'number', format('%.0f', last)) end
 if failure then return failure end
 if maxlen ~= '' or max_age ~= '' then
-    local time = redis.call('TIME')
+    local oldest = max_age ~= '' and format('%.0f', now() - max_age)
     for k = 4, #KEYS do
         if maxlen ~= '' then redis.call('XTRIM', KEYS[k], 'MAXLEN', '~', maxlen) end
-        if max_age ~= '' then
-            redis.call('XTRIM', KEYS[k], 'MINID', '~', format('%.0f', time[1] * 1000 - max_age))
-        end
+        if oldest then redis.call('XTRIM', KEYS[k], 'MINID', '~', oldest) end
     end
 end
 return 1
@@ -387,9 +391,10 @@ class RedisSink:
 
     async def _examine(self) -> dict[str, Any]:
         """Find what can't work, and return what the server says about itself, if it may."""
-        for key in self._streams:
-            if (kind := await self._client.execute_command("TYPE", key)) not in (b"none", b"stream"):
-                raise exceptions.ResponseError(f"WRONGTYPE {key} is a {kind.decode()}")
+        wanted = zip(self._own_keys, (b"string", b"hash", b"zset"), strict=True)
+        for key, kind in (*wanted, *((stream, b"stream") for stream in self._streams)):
+            if (found := await self._client.execute_command("TYPE", key)) not in (b"none", kind):
+                raise exceptions.ResponseError(f"WRONGTYPE {key} is a {found.decode()}")
         try:
             facts: dict[str, Any] = await self._client.execute_command("INFO")
         except exceptions.NoPermissionError:
