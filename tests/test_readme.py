@@ -285,6 +285,24 @@ async def test_who_comes_and_goes(block: Block, client: ReverbClient) -> None:
         await until(lambda: fragment.printed[1:] == ["Bob left"])
 
 
+@block_of("Channels that are found")
+async def test_channels_that_are_found(block: Block, client: ReverbClient, target: Target) -> None:
+    heard, names = Recorder(), ("private-orders.7", "private-orders.7.debug", "news")
+    async with ReverbClient() as other:
+        for name in names:
+            await other.subscribe(name)
+        fragment = Fragment(block, client=client, log=heard)
+        running = asyncio.ensure_future(fragment.run())
+        await until(lambda: any(each.is_subscribed for each in client.channels.values()))
+        assert fragment.printed == [str(["private-orders.7"])]
+        for name in names:
+            await target.publish(name, "e", 1)
+        await until(lambda: "e" in heard.events)
+        assert [call for call in heard.calls if call[0] == "e"] == [("e", 1, "private-orders.7")]
+    await client.disconnect()
+    await running
+
+
 @block_of("Encrypted channels")
 async def test_encrypted_channels(block: Block, server: ReverbServer, target: Target) -> None:
     received, name = Recorder(), "private-encrypted-payments"

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .channel import Channel, EncryptedChannel, PresenceChannel
     from .client import ReverbClient, run
     from .config import Credentials, ReverbConfig
+    from .discovery import Discovery
     from .echo import Echo
     from .events import ConnectionState, Events
     from .exceptions import (
@@ -46,6 +47,7 @@ __all__ = [
     "ConnectionError",
     "ConnectionState",
     "Credentials",
+    "Discovery",
     "Echo",
     "EncryptedChannel",
     "EndpointAuthorizer",
@@ -87,6 +89,7 @@ _HOMES = {
     "ConnectionError": "exceptions",
     "ConnectionState": "events",
     "Credentials": "config",
+    "Discovery": "discovery",
     "Echo": "echo",
     "EncryptedChannel": "channel",
     "EndpointAuthorizer": "auth",

@@ -42,6 +42,8 @@ class Core:
         self.supervisor = Supervisor(config, self.dispatcher, self)
         self.closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
         """What else is to be closed when the client disconnects."""
+        self.discovered: dict[str, object] = {}
+        """The channels that the program has not subscribed to itself, and who has found them."""
         self._greeted: Session | None = None
         """That of the last connection on which the server has greeted us."""
         self._authorizations: Authorizations | None = None

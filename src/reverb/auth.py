@@ -114,6 +114,11 @@ class SecretAuthorizer:
         if lack is not None:
             raise ConfigurationError(lack)
 
+    @property
+    def has_master_key(self) -> bool:
+        """Whether it knows the keys of encrypted channels."""
+        return self._master_key is not None
+
     async def __call__(self, socket_id: str, channel_name: str) -> ChannelAuth:
         return self.authorize(socket_id, channel_name)
 

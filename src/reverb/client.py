@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, overload
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from .config import Settings
+    from .discovery import Discovery
     from .http import ReverbAPI
 
 __all__ = ["ReverbClient", "run"]
@@ -299,7 +301,9 @@ class ReverbClient(Bindable):
         if max_pending is not None and max_pending < 1:
             raise ValueError("max_pending must leave room for an event")
         make = self._maker_of(channel, user_data, decrypt=decrypt)
-        return self._channel_of(await core.channels.subscribe(channel, make, max_pending))
+        subscription = await core.channels.subscribe(channel, make, max_pending)
+        core.discovered.pop(channel, None)
+        return self._channel_of(subscription)
 
     async def subscribe_presence(
         self, channel: str, user_data: dict[str, Any] | None = None, *, max_pending: int | None = None
@@ -317,7 +321,57 @@ class ReverbClient(Bindable):
 
         The server confirms nothing. While the connection is down it is remembered.
         """
+        self._core.discovered.pop(channel, None)
         self._core.channels.unsubscribe(channel)
+
+    def discover(
+        self,
+        *,
+        prefix: str = "",
+        exclude: str | Iterable[str] = (),
+        interval: float = 2.0,
+        user_data: dict[str, Any] | None = None,
+        decrypt: bool | None = None,
+    ) -> Discovery:
+        """Follow all channels on which somebody is: subscribe to each as it appears, and leave it as it empties.
+
+        ``async with client.discover(prefix="orders.") as found: …`` asks the HTTP API every ``interval`` seconds,
+        the first time before the block begins. At its end, or when the client disconnects, that is over; the end
+        of the block leaves the channels that were found. **What was published on a channel between its first
+        subscriber and our next poll is missed.**
+
+        ``prefix`` is how names begin, ``exclude`` a glob pattern, or several, of names to leave out. Presence
+        channels are followed with ``user_data`` only, because others see who is on them; its ``user_id`` should be
+        nobody else's. Encrypted channels are decrypted if there is a key: with a master key, or where an
+        authorizer has the say; ``decrypt`` says otherwise.
+
+        ``Events.CHANNEL_FOUND`` and ``Events.CHANNEL_LEFT`` tell of channels, and ``found.channels`` has them.
+        A channel is left when three polls in a row have found nobody but us. Servers that don't count subscribers
+        (Pusher, unless that is enabled) can't tell: there it is kept. Channels that the program subscribes to
+        itself are never left, and one that it unsubscribes from is not taken again before it was empty.
+
+        The first poll raises what :meth:`ReverbAPI.channels` raises. One that fails later is reported to the
+        handlers of ``"error"``, once per outage, and tried again after longer and longer times. Raises
+        :class:`ConfigurationError` without ``REVERB_APP_ID`` or ``REVERB_APP_SECRET``, and
+        :class:`ConnectionError` on a client that is not connected.
+        """
+        from ._occupancy import Chooser  # not all programs discover
+        from .discovery import Discovery
+
+        if not 0 < interval < inf:
+            raise ValueError("the interval between polls must be more than 0 seconds")
+        if user_data is not None:
+            self._channel_data("presence-", user_data)  # raises what speaks against it
+        authorizer = self._core.authorizer
+        if decrypt is None:
+            decrypt = not isinstance(authorizer, SecretAuthorizer) or authorizer.has_master_key
+        patterns = (exclude,) if isinstance(exclude, str) else exclude
+
+        def take(name: str) -> Channel:
+            return want(self, name, user_data if _protocol.is_presence(name) else None, decrypt=decrypt)
+
+        chooser = Chooser(prefix, patterns, presence=user_data is not None)
+        return Discovery(self._core, self.api, take, chooser, interval)
 
     @property
     def user(self) -> User:
@@ -448,9 +502,13 @@ _KINDS: dict[type[Inbox], type[Channel]] = {
 }
 
 
-def want(client: ReverbClient, name: str, user_data: dict[str, Any] | None = None) -> Channel:
-    """Return a channel at once, which is subscribed as soon as there is a connection; for :class:`reverb.Echo`."""
-    make = client._maker_of(name, user_data)
+def want(
+    client: ReverbClient, name: str, user_data: dict[str, Any] | None = None, *, decrypt: bool = True
+) -> Channel:
+    """Return a channel at once, which is subscribed as soon as there is a connection; for :class:`reverb.Echo` and
+    channels that are found."""
+    make = client._maker_of(name, user_data, decrypt=decrypt)
+    client._core.discovered.pop(name, None)
     return client._channel_of(client._core.channels.want(name, make))
 
 

@@ -45,6 +45,12 @@ class Events(str, Enum):
     """Events of a channel were dropped, because more waited for its handlers than ``max_pending`` allows:
     ``{"count"}``. Comes in their place; see :meth:`ReverbClient.subscribe`."""
 
+    CHANNEL_FOUND = "reverb:channel_found"
+    """Somebody is on a channel, which is followed from now on: ``{"channel"}``. Comes before the channel's own
+    events; see :meth:`ReverbClient.discover`."""
+    CHANNEL_LEFT = "reverb:channel_left"
+    """A channel that was found is followed no longer: ``{"channel"}``."""
+
     def __str__(self) -> str:
         return self.value
 

@@ -1,0 +1,170 @@
+"""Channels that are found: those on which somebody is, subscribed as they appear and left as they empty."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ._backoff import Backoff
+from ._core import Core
+from ._occupancy import Chooser
+from ._protocol import Action
+from ._tasks import spawn
+from ._visible import visible
+from .bindable import lane_of
+from .channel import Channel
+from .events import Events
+from .exceptions import APIError, ConnectionError, ReverbError
+from .http import ReverbAPI
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+__all__ = ["Discovery", "occupied"]
+
+log = logging.getLogger("reverb.discovery")
+
+_INFOS = ("subscription_count,user_count", "subscription_count", None)
+"""What is asked for. Pusher refuses (400) to count users of all channels, and subscriptions unless that is
+enabled."""
+
+
+async def occupied(api: ReverbAPI, prefix: str | None = None) -> dict[str, int | None]:
+    """Return the channels on which somebody is, and how many are: connections, or on Reverb's presence channels
+    users; None where the server does not tell.
+
+    Raises what :meth:`ReverbAPI.channels` raises.
+    """
+    for info in _INFOS:
+        try:
+            found = await api.channels(prefix, info)
+        except APIError as error:
+            if error.status != 400 or info is None:
+                raise
+        else:
+            break
+    return {
+        name: each.user_count if each.subscription_count is None else each.subscription_count
+        for name, each in found.items()
+    }
+
+
+class Discovery:
+    """Made by :meth:`ReverbClient.discover`. As an ``async with`` it follows channels to the end of the block."""
+
+    def __init__(
+        self,
+        core: Core,
+        api: ReverbAPI,
+        take: Callable[[str], Channel],
+        chooser: Chooser,
+        interval: float,
+    ) -> None:
+        self._core = core
+        self._api = api
+        self._take = take
+        self._chooser = chooser
+        self._interval = interval
+        self._backoff = Backoff(interval, max(interval, core.config.reconnect_delay_max))
+        self._found: dict[str, Channel] = {}
+        self._declined: set[str] = set()
+        """Channels that can't be taken, or that the program has left, for as long as they are occupied."""
+        self._has_begun = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def channels(self) -> dict[str, Channel]:
+        """The channels that it has found and follows, by name."""
+        return {name: each for name, each in self._found.items() if self._core.discovered.get(name) is self}
+
+    async def __aenter__(self) -> Self:
+        if self._has_begun:
+            raise RuntimeError("a discovery begins once: call discover() again")
+        self._has_begun = True
+        self._require_running()
+        await self._poll()
+        self._task = spawn(self._follow(), name="reverb discovery")
+        self._core.closers.insert(0, self._stop)  # before the API is closed, which would fail a poll
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for name in self.channels:
+            self._leave(name)
+        if self._stop in self._core.closers:
+            self._core.closers.remove(self._stop)
+        await self._stop()
+
+    async def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _follow(self) -> None:
+        """Poll until the client is disconnected, or its connection lost for good."""
+        delay = self._interval
+        while True:
+            await asyncio.sleep(delay)
+            try:
+                await self._core.supervisor.wait_connected(None)
+            except ReverbError:
+                return
+            try:
+                await self._poll()
+            except ReverbError as error:
+                if not self._core.supervisor.is_running:
+                    return
+                if not self._backoff.attempts:
+                    log.warning("%s; no channels are found until that works again", error, extra=self._log_fields)
+                    self._core.lane.tell(str(error), error)
+                delay = self._backoff.delay(Action.BACK_OFF)
+            else:
+                if self._backoff.attempts:
+                    log.info("channels are found again", extra=self._log_fields)
+                self._backoff.restart()
+                delay = self._interval
+
+    async def _poll(self) -> None:
+        counts = await occupied(self._api, self._chooser.prefix or None)
+        self._require_running()
+        subscriptions = self._core.channels.subscriptions
+        followed = self.channels
+        self._declined |= {name for name in self._found if subscriptions.get(name) is None}
+        self._declined &= counts.keys()
+        self._found = followed
+        wanted = {each.name: int(each.is_subscribed) for each in subscriptions}
+        ours = {name: wanted.pop(name) for name in followed}
+        choice = self._chooser.choose(counts, ours, {*wanted, *self._declined})
+        for name in choice.leave:
+            self._leave(name)
+        for name in choice.take:
+            try:
+                channel = self._take(name)
+            except ReverbError as error:
+                self._declined.add(name)
+                log.warning("%s", error, extra={**self._log_fields, "reverb_channel": visible(name)})
+                self._core.lane.tell(str(error), error)
+                continue
+            self._found[name] = channel
+            self._core.discovered[name] = self
+            # Ahead of the channel's own events: its handlers can be bound now.
+            lane_of(channel).put(Events.CHANNEL_FOUND.value, {"channel": name})
+
+    def _require_running(self) -> None:
+        if not self._core.supervisor.is_running:
+            raise ConnectionError("cannot discover channels: not connected; call connect() first")
+
+    def _leave(self, name: str) -> None:
+        del self._found[name]
+        del self._core.discovered[name]
+        self._core.channels.unsubscribe(name)
+        self._core.lane.put(Events.CHANNEL_LEFT.value, {"channel": name})
+
+    @property
+    def _log_fields(self) -> dict[str, str]:
+        return {"reverb_address": self._core.config.address}
