@@ -93,7 +93,7 @@ KEPT: list[reverb.ReverbError] = [
     reverb.ProtocolError("what failed", code=4301),
     reverb.PayloadError("what failed", path="$.id"),
     reverb.TimeoutError("what failed"),
-    reverb.APIError(404, "what failed"),
+    reverb.APIError(404, "what failed", retry_after=7),
     reverb.BatchError("what failed", accepted=10, code=413),
     Renamed("example.com", 80),
     Prefixed("private-x"),

@@ -315,6 +315,18 @@ async def test_there_is_an_end_to_it(api_for: Shell) -> None:
         assert len(server.requests) == 4
 
 
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [(["Retry-After: 7"], 7.0), ([], None), (["Retry-After: Wed, 21 Oct 2026 07:28:00 GMT"], None)],
+    ids=["seconds", "nothing", "date"],
+)
+async def test_an_error_says_when_to_ask_again(api_for: Shell, headers: list[str], seconds: float | None) -> None:
+    async with ScriptedHTTPServer(answer(429, "{}", *headers)) as server, api_for(server) as api:
+        with pytest.raises(APIError) as caught:
+            await api.channels()
+        assert caught.value.retry_after == seconds
+
+
 async def test_a_server_that_is_just_starting(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     (port,) = free_ports(1)
     async with shell(

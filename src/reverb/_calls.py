@@ -81,10 +81,10 @@ class Attempt:
 
     # --- what came of it ---------------------------------------------------------------------------------------
 
-    def answered(self, status: int, body: bytes, flaw: str | None) -> Any:
+    def answered(self, status: int, body: bytes, flaw: str | None, retry_after: str | None) -> Any:
         """There is an answer: return its JSON, or Failed if it is an error."""
         try:
-            return self._calls.server.read(self.request, status, body, flaw)
+            return self._calls.server.read(self.request, status, body, flaw, retry_after)
         except APIError as error:
             error = error.with_traceback(None)  # our frame has the body, which may quote a signature
             return Failed(error, is_temporary=error.status in (502, 503, 504), is_unexecuted=error.status == 503)

@@ -31,6 +31,8 @@ _PIECE = 64 * 1024
 class Answer(NamedTuple):
     status: int
     body: Body
+    retry_after: str | None
+    """The header of that name."""
 
 
 class NoConnectionError(Exception):
@@ -189,7 +191,7 @@ class _Connection:
         is_kept = "close" not in options and (version > 0 or "keep-alive" in options)
         self.used_at = monotonic()
         self.is_reusable = is_kept and has_end and body.flaw is None and not self._received
-        return Answer(status, body)
+        return Answer(status, body, headers.get("retry-after"))
 
     def ask_for_tunnel(self, message: bytes, deadline: float) -> None:
         """Have a proxy pass on all that comes; raise TunnelError if it does not want to."""

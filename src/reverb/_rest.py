@@ -230,10 +230,12 @@ class Server:
 
     # --- answers -----------------------------------------------------------------------------------------------
 
-    def read(self, request: Request, status: int, body: bytes, flaw: str | None = None) -> Any:
+    def read(
+        self, request: Request, status: int, body: bytes, flaw: str | None = None, retry_after: str | None = None
+    ) -> Any:
         """Return the JSON of a good answer; raise :class:`APIError` for any other.
 
-        ``flaw`` says why the body is not there, or not all of it.
+        ``flaw`` says why the body is not there, or not all of it; ``retry_after`` is the header of that name.
         """
         if flaw is not None and 200 <= status < 300:
             what = f"{flaw} (a prefix makes it less)" if request.path.endswith("/channels") else flaw
@@ -252,7 +254,7 @@ class Server:
         hint = self._hint(request, status)
         reason = flaw if flaw and not body else _reason(answer, body)
         text = f"{self.address} answered {request} with {status}: {reason}"
-        raise APIError(status, f"{text}; {hint}" if hint else text)
+        raise APIError(status, f"{text}; {hint}" if hint else text, retry_after=_seconds(retry_after))
 
     def convert(self, request: Request, answer: Any, into: type[T]) -> T:
         """Return a good answer as a typed one."""
@@ -424,6 +426,13 @@ def _encode_event(event: str, fields: dict[str, Any], socket_id: str | None, inf
 def _batch(empty: Request, encoded: Sequence[bytes]) -> Batch:
     body = b'{"batch":[%b]}' % b",".join(encoded)
     return Batch(Request(empty.method, empty.path, body=body), len(encoded))
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Read the header ``Retry-After``, which may also be a date: then it is not read."""
+    if retry_after is None or not re.fullmatch("[0-9]{1,9}", retry_after.strip()):
+        return None
+    return float(retry_after)
 
 
 def _parse(body: bytes) -> Any:

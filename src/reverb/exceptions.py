@@ -112,14 +112,18 @@ class TimeoutError(ReverbError, builtins.TimeoutError):
 
 
 class APIError(ReverbError):
-    """The HTTP API answered with an error. ``status``, which is also the ``code``, is its HTTP status."""
+    """The HTTP API answered with an error. ``status``, which is also the ``code``, is its HTTP status.
 
-    def __init__(self, status: int, message: str) -> None:
+    ``retry_after`` is the number of seconds after which the server wants to be asked again, if it says so.
+    """
+
+    def __init__(self, status: int, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message, code=status)
         self.status = status
+        self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.status, str(self))
+        return partial(type(self), retry_after=self.retry_after), (self.status, str(self))
 
 
 class BatchError(ReverbError):

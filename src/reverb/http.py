@@ -242,6 +242,7 @@ class _Session:
                 timeout=aiohttp.ClientTimeout(total=attempt.remaining),
             ) as exchange.response:
                 status = exchange.response.status
+                retry_after = exchange.response.headers.get("Retry-After")
                 body, flaw = await read_body(exchange, _rest.max_answer_size(status))
         except asyncio.TimeoutError:
             return attempt.timed_out()
@@ -256,7 +257,7 @@ class _Session:
             return attempt.no_host()
         except (aiohttp.ClientError, OSError) as error:
             return attempt.closed() if session.closed else attempt.hung_up(error)
-        return attempt.answered(status, body, flaw)
+        return attempt.answered(status, body, flaw, retry_after)
 
     async def _open(self) -> ClientSession | None:
         """Return the session, or None if it is closed, for good."""
@@ -420,7 +421,7 @@ class SyncReverbAPI:
     def _send(self, pool: Pool, attempt: Attempt) -> Any:
         """Send a request, and return what came of it."""
         try:
-            status, body = pool.exchange(
+            status, body, retry_after = pool.exchange(
                 partial(attempt.message, self._proxy), _rest.max_answer_size, attempt.deadline
             )
         except TimeoutError:
@@ -435,7 +436,7 @@ class SyncReverbAPI:
             return attempt.not_http(str(error))
         except (OSError, EOFError) as error:
             return attempt.hung_up(error)
-        return attempt.answered(status, body.content, body.flaw)
+        return attempt.answered(status, body.content, body.flaw, retry_after)
 
     def _pool(self) -> Pool:
         """Return the pool of this process. The system's locks may be held for ever in a forked one, so the dict
