@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+import nats
 import redis
 
-from reverb.relay import RedisSource, Source
+from reverb.relay import NatsSource, RedisSource, Source
 from tests.relay.engines import Valkey
+from tests.relay.nats_server import Nats
 
 
 class Server(Protocol):
@@ -70,3 +72,47 @@ class RedisStream:
         groups: Any = self.redis.xinfo_groups("reverb:publish")
         (group,) = groups
         return int(group["lag"]) + int(group["pending"])
+
+
+class JetStream:
+    def __init__(self, directory: Path) -> None:
+        self.server = Nats(directory)
+
+    def __enter__(self) -> JetStream:
+        self.server.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.server.__exit__(*error)
+
+    def source(self, *, consumer: str | None = None, **options: Any) -> NatsSource:
+        """``consumer`` is for Redis: processes have no names here."""
+        return NatsSource(self.server.url, group="g", **options)
+
+    async def add(self, **fields: str) -> str:
+        await self._make()
+        data = fields.pop("data").encode()
+        async with await nats.connect(self.server.url) as client:
+            sent = await client.jetstream().publish("reverb-publish.any", data, headers=fields)
+        return str(sent.seq)
+
+    async def dead(self) -> list[dict[str, str]]:
+        found = []
+        async with await nats.connect(self.server.url) as client:
+            manager = client.jsm()
+            count = (await manager.stream_info("reverb-publish-dead")).state.messages
+            for number in range(1, count + 1):
+                message = await manager.get_msg("reverb-publish-dead", number)
+                found.append({**(message.headers or {}), "data": (message.data or b"").decode()})
+        return found
+
+    async def left(self) -> int:
+        async with await nats.connect(self.server.url) as client:
+            info = await client.jsm().consumer_info("reverb-publish", "g")
+        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+    async def _make(self) -> None:
+        """Make the streams and the consumer, which keeps to these settings from now on."""
+        source = self.source(claim_after=1)
+        await source.open()
+        await source.close()

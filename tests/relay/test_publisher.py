@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import nats
 import pytest
+from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 
 from reverb import APIError, ConfigurationError, ReverbAPI
-from reverb.relay import DeadLetter, Item, Published, Publisher, Report, Source, Waiting
+from reverb.relay import DeadLetter, Item, NatsSource, Published, Publisher, RedisSource, Report, Source, Waiting
 from reverb.server import ReverbServer
 from tests.integration.servers import free_ports
-from tests.relay.streams import RedisStream, Stream
+from tests.relay.nats_server import Nats
+from tests.relay.streams import JetStream, RedisStream, Stream
 from tests.scripted_http import ScriptedHTTPServer, answer
 from tests.watching import until
 
 DEADLINE = 20.0
 
 
-@pytest.fixture(params=[RedisStream], ids=["redis"])
+@pytest.fixture(params=[RedisStream, JetStream], ids=["redis", "jetstream"])
 def stream(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stream]:
     with request.param(tmp_path) as stream:
         yield stream
@@ -330,8 +334,6 @@ async def fails(source: Source, says: str) -> None:
 
 
 async def test_redis_that_wants_a_password(tmp_path: Path) -> None:
-    from reverb.relay import RedisSource
-
     with RedisStream(tmp_path, "--requirepass", "S3CR3T") as stream:
         await fails(stream.source(), "check user and password")
         wrong = stream.server.url.replace("://", "://:S3CR3T2@")
@@ -354,8 +356,6 @@ async def test_a_redis_that_is_too_old(tmp_path: Path) -> None:
 
 
 async def test_no_url_of_redis() -> None:
-    from reverb.relay import RedisSource
-
     await fails(RedisSource("redis://:S3CR3T@localhost/x?socket_timeout=a", group="g"), "is no URL of Redis")
 
 
@@ -383,3 +383,99 @@ async def test_names_that_are_no_text(tmp_path: Path, server: ReverbServer) -> N
             await running.until_done(0, 1)
         (dead,) = await stream.dead()
         assert dead["reason"] == "its field 'channel' is not UTF-8"
+
+
+# --- JetStream -------------------------------------------------------------------------------------------------
+
+
+async def test_nats_that_wants_a_password(tmp_path: Path) -> None:
+    with Nats(tmp_path, "--user", "ann", "--pass", "S3CR3T") as server:
+        await fails(NatsSource(server.url, group="g"), "check user and password")
+        await fails(NatsSource(server.url.replace("://", "://ann:S3CR3T2@"), group="g"), "check user and password")
+        right = NatsSource(server.url.replace("://", "://ann:S3CR3T@"), group="g")
+        await right.open()
+        await right.close()
+
+
+async def test_nats_without_jetstream(tmp_path: Path) -> None:
+    with Nats(tmp_path, jetstream=False) as server:
+        await fails(NatsSource(server.url, group="g"), "start nats-server with --jetstream")
+
+
+async def test_the_subject_says_the_channel_where_no_header_does(tmp_path: Path, server: ReverbServer) -> None:
+    with JetStream(tmp_path) as stream:
+        await stream.add(event="e", data="1")
+        async with publishing(stream.source(), server.settings) as running:
+            await running.until_done(1)
+        server.assert_published("any", "e", 1)
+
+
+@pytest.mark.parametrize("setting", ["deliver_subject", "ack_policy"])
+async def test_a_consumer_of_another_kind(tmp_path: Path, setting: str) -> None:
+    with JetStream(tmp_path) as stream:
+        streams = NatsSource(stream.server.url, group="g")
+        await streams.open()
+        await streams.close()
+        async with await nats.connect(stream.server.url) as client:
+            manager = client.jsm()
+            await manager.delete_stream("reverb-publish")
+            await manager.add_stream(StreamConfig(name="reverb-publish", subjects=["reverb-publish.>"]))
+            config = ConsumerConfig(durable_name="g", ack_policy=AckPolicy.EXPLICIT)
+            if setting == "deliver_subject":
+                config.deliver_subject = "push"
+            else:
+                config.ack_policy = AckPolicy.ALL
+            await manager.add_consumer("reverb-publish", config)
+        await fails(stream.source(), "it has to be a pull consumer with the ack policy explicit")
+
+
+async def test_a_group_that_can_not_be_called_so(tmp_path: Path) -> None:
+    with JetStream(tmp_path) as stream:
+        await fails(NatsSource(stream.server.url, group="a.b"), "a.b")
+
+
+async def test_one_group_for_each_stream_that_is_made(tmp_path: Path) -> None:
+    with JetStream(tmp_path) as stream:
+        first = stream.source()
+        await first.open()
+        await first.close()
+        await fails(NatsSource(stream.server.url, group="h"), "refuses 'reverb-publish' or its group 'h'")
+
+
+async def test_a_dead_letter_as_large_as_a_message_may_be(tmp_path: Path, server: ReverbServer) -> None:
+    with JetStream(tmp_path) as stream:
+        await stream.add(channel="news", event="e", data=json.dumps("x" * (1024 * 1024 - 100)))
+        async with publishing(stream.source(), server.settings) as running:
+            await running.until_done(0, 1)
+        (dead,) = await stream.dead()
+        assert dead["data"] == ""
+        assert "its data is left out" in dead["reason"]
+
+
+async def test_a_dead_letter_is_a_message_of_its_own(tmp_path: Path, server: ReverbServer) -> None:
+    with JetStream(tmp_path) as stream:
+        headers = {"Nats-Msg-Id": "7", "Nats-Expected-Last-Sequence": "0"}
+        await stream.add(channel="news", data="{}", **headers)
+        async with publishing(stream.source(), server.settings) as running:
+            await running.until_done(0, 1)
+        (dead,) = await stream.dead()
+        assert dead["Nats-Msg-Id"] == "reverb-publish-1"
+        assert "Nats-Expected-Last-Sequence" not in dead
+
+
+# --- without an engine -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "missing", "extra"),
+    [
+        (RedisSource("redis://localhost", group="g"), "redis.asyncio", "relay-redis"),
+        (NatsSource("nats://localhost", group="g"), "nats.aio.client", "relay-nats"),
+    ],
+    ids=["redis", "nats"],
+)
+async def test_the_extra_that_is_missing_is_named(
+    source: Source, missing: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    await fails(source, rf"pip install \"python-reverb\[{extra}\]\"")

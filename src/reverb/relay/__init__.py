@@ -4,6 +4,7 @@ And the other direction: publish what others write into such a stream.
 """
 
 from ._log import EngineError
+from ._nats_source import NatsSource
 from ._publisher import DeadLetter, Item, Published, Publisher, Report, Source, Waiting
 from ._redis_source import RedisSource
 from ._relay import Relay, RelayStatus
@@ -12,6 +13,7 @@ __all__ = [
     "DeadLetter",
     "EngineError",
     "Item",
+    "NatsSource",
     "Published",
     "Publisher",
     "RedisSource",

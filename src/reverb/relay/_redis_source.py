@@ -48,7 +48,7 @@ class RedisSource:
         stream: str = "reverb:publish",
         dead_letter: str | None = None,
         consumer: str | None = None,
-        claim_after: float = 60.0,
+        claim_after: float = 30.0,
     ) -> None:
         self.address = bare(url)
         self.claim_after = claim_after
