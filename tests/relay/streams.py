@@ -45,13 +45,13 @@ class RedisStream:
         self.server = Valkey(directory, *options)
 
     def __enter__(self) -> RedisStream:
-        self.server.__enter__()
+        self.server.start()
         self.redis = redis.Redis.from_url(self.server.url)
         return self
 
     def __exit__(self, *error: object) -> None:
         self.redis.close()
-        self.server.__exit__(*error)
+        self.server.kill()
 
     def source(self, **options: Any) -> RedisSource:
         return RedisSource(self.server.url, group="g", **options)

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from reverb import AuthenticationError, ConfigurationError, ReverbClient, ReverbConfig
 from reverb.auth import ChannelAuth
-from reverb.relay import Relay
+from reverb.relay import Find, Relay
 from reverb.server import ReverbServer
 from tests.faults.proxy import FaultProxy, Link
 from tests.relay.engines import Valkey
@@ -306,6 +306,25 @@ async def test_encrypted_events_are_written_as_they_are(
             await publisher.api.trigger("private-encrypted-a", "e", {"n": 2})
             await until(lambda: relay.status.written > 0)
     assert json.loads((await log.entries())[-1]["data"]) == {"n": 2}
+
+
+async def test_finds_channels_and_the_others_follow(reverb_server: ReverbServer, valkey: Valkey, log: Log) -> None:
+    find = Find(prefix="orders.", exclude=("*.debug",), interval=0.2)
+    async with (
+        running(ReverbClient(), [], valkey.url, find=find) as first,
+        running(ReverbClient(), ["news"], valkey.url, find=find) as second,
+        ReverbClient() as page,
+    ):
+        for channel in ("orders.1", "private-orders.2", "orders.debug", "other"):
+            await page.subscribe(channel)
+        await until(lambda: first.status.channels == 1 and second.status.channels == 2)
+        await reverb_server.publish("orders.1", "e", {"n": 1})
+        await reverb_server.publish("orders.debug", "e", {"n": 2})
+        await log.wait_for(1)
+        await page.unsubscribe("orders.1")
+        await until(lambda: first.status.channels == 0 and second.status.channels == 1, deadline=10)
+    events = [each for each in await log.entries() if each["event"] == "e"]
+    assert [each["channel"] for each in events] == ["orders.1"]
 
 
 async def test_ends_for_an_engine_that_can_not_be_used(reverb_server: ReverbServer, valkey: Valkey) -> None:

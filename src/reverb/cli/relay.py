@@ -23,7 +23,7 @@ from .._settings import Checked, SecretStr, setting
 from ..client import ReverbClient
 from ..config import ReverbConfig
 from ..exceptions import plural
-from ..relay import Relay, RelayStatus
+from ..relay import Find, Relay, RelayStatus
 from .health import answer_http, keep_file, read_file
 from .options import Given, configure, parse_presence_user, takes_server
 from .process import ExitCode, ends_this_task, exit_on_error, fail, run
@@ -98,6 +98,24 @@ def relay(
             help="""Who the relays are on presence channels, where they are seen: {"user_id": "relay"}.""",
         ),
     ] = None,
+    find_all: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="All channels on which somebody is, by the HTTP API; presence channels only with "
+            "--presence-user.",
+        ),
+    ] = False,
+    prefix: Annotated[str, typer.Option(metavar="P", help="With --all: only channels whose names begin so.")] = "",
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude", metavar="PATTERN", help="With --all: no channels of such names, such as *.debug."
+        ),
+    ] = None,
+    interval: Annotated[
+        float, typer.Option(metavar="SECONDS", help="With --all: between two looks at what is occupied.")
+    ] = 2.0,
     decrypt: Annotated[
         bool, typer.Option("--decrypt", help="Write the events of encrypted channels decrypted, not as they come.")
     ] = False,
@@ -153,12 +171,15 @@ def relay(
             return
         config = configure(given)
         names = re.split(r"[\s,]+", settings.relay_channels.strip()) if settings.relay_channels.strip() else []
-        if not names:
-            raise fail("no channels: name them, or set REVERB_RELAY_CHANNELS", ExitCode.USAGE)
+        if not names and not find_all:
+            raise fail("no channels: name them, set REVERB_RELAY_CHANNELS, or take --all", ExitCode.USAGE)
+        if (prefix or exclude) and not find_all:
+            raise fail("--prefix and --exclude say what --all finds; it is missing", ExitCode.USAGE)
+        find = Find(prefix, tuple(exclude or ()), interval) if find_all else None
         user = None if presence_user is None else parse_presence_user(presence_user)
         if user is None and any(map(is_presence, names)):
             raise fail("presence channels need --presence-user: the relay is seen there", ExitCode.USAGE)
-        run(_relay(config, settings, names, user, decrypt=decrypt, as_json=as_json))
+        run(_relay(config, settings, names, find, user, decrypt=decrypt, as_json=as_json))
 
 
 def _check(settings: RelaySettings) -> None:
@@ -173,6 +194,7 @@ async def _relay(
     config: ReverbConfig,
     settings: RelaySettings,
     channels: list[str],
+    find: Find | None,
     user: dict[str, Any] | None,
     *,
     decrypt: bool,
@@ -193,6 +215,7 @@ async def _relay(
         presence_user=user,
         decrypt=decrypt,
         buffer=settings.relay_buffer,
+        find=find,
     )
     logger, handler = logging.getLogger("reverb"), _Log(status)
     logger.addHandler(handler)
@@ -204,9 +227,8 @@ async def _relay(
                 port = await stack.enter_async_context(answer_http(settings.relay_health_port, relay, client))
                 status(f"answering on http://127.0.0.1:{port}: /live, /health, /metrics", "dim")
             await stack.enter_async_context(client)
-            status(
-                f"connected to {config.address}; {plural(len(channels), 'channel')} to {relay.address}", "green"
-            )
+            what = "all channels" if find is not None else plural(len(channels), "channel")
+            status(f"connected to {config.address}; {what} to {relay.address}", "green")
             reporting = asyncio.create_task(_report(relay, output, as_json=as_json))
             try:
                 await relay.run()

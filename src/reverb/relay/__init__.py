@@ -7,11 +7,12 @@ from ._log import EngineError
 from ._nats_source import NatsSource
 from ._publisher import DeadLetter, Item, Published, Publisher, Report, Source, Waiting
 from ._redis_source import RedisSource
-from ._relay import Relay, RelayStatus
+from ._relay import Find, Relay, RelayStatus
 
 __all__ = [
     "DeadLetter",
     "EngineError",
+    "Find",
     "Item",
     "NatsSource",
     "Published",

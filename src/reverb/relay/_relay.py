@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from .._backoff import Backoff
+from .._occupancy import Chooser
 from .._protocol import PROTOCOL_PREFIXES, Action, is_encrypted, is_presence
 from .._tasks import spawn
 from ..client import ReverbClient
@@ -25,7 +26,7 @@ from ._engines import make_sink
 from ._log import DeposedError, EngineError, Sight
 from ._replica import Replica
 
-__all__ = ["Relay", "RelayStatus"]
+__all__ = ["Find", "Relay", "RelayStatus"]
 
 log = logging.getLogger("reverb.relay")
 
@@ -75,6 +76,18 @@ class RelayStatus(msgspec.Struct, frozen=True):
         return self.is_connected and self.problem is None
 
 
+class Find(msgspec.Struct, frozen=True):
+    """Which channels a relay finds by itself: those on which somebody is, by the HTTP API."""
+
+    prefix: str = ""
+    """How their names begin."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of names to leave out, such as ``*.debug``."""
+    interval: float = 2.0
+    """Seconds between two looks. What was published between a channel's first subscriber and the next look is
+    missing, and a gap entry says so."""
+
+
 class Relay:
     """Writes the events of channels into a log that an engine keeps, together with other relays that do the same.
 
@@ -84,7 +97,8 @@ class Relay:
     ``tls://``.
 
     ``lease`` is the seconds after which another relay takes over from one that is gone. ``buffer`` is the bytes
-    that are kept while the engine is away. ``maxlen`` and ``max_age`` (entries, seconds) bound the log;
+    that are kept while the engine is away. ``find`` adds the channels on which somebody is; presence channels only
+    with a ``presence_user``. ``maxlen`` and ``max_age`` (entries, seconds) bound the log;
     ``partitions`` splits it by channel. Raises :class:`ConfigurationError` for what can't work.
 
     ::
@@ -107,6 +121,7 @@ class Relay:
         presence_user: Mapping[str, Any] | None = None,
         decrypt: bool = False,
         buffer: int = 64 * 1024 * 1024,
+        find: Find | None = None,
     ) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
         self._client = client
@@ -128,6 +143,11 @@ class Relay:
                 raise ConfigurationError(f"{channel!r} needs a presence_user: whoever subscribes is a member")
         self._replica = Replica(lease=round(lease * 1000), most_bytes=buffer)
         self._clock = EngineClock(round((time.time() - time.monotonic()) * 1000))
+        self._find = find
+        self._chooser: Chooser | None = None
+        if find is not None:
+            _ = client.api  # raises where it can't be asked
+            self._chooser = Chooser(find.prefix, find.exclude, presence=presence_user is not None)
         self._is_open = False
         self._problems: dict[Literal["lease", "write"], str] = {}
         """Why the engine did not do what it was asked last."""
@@ -175,6 +195,8 @@ class Relay:
             self._follow(channel)
         listening = spawn(self._client.listen())
         tasks = [listening, *map(spawn, (self._attend(), self._write(), self._ask()))]
+        if self._find is not None and self._chooser is not None:
+            tasks.append(spawn(self._find_channels(self._find, self._chooser)))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -228,6 +250,65 @@ class Relay:
                 log.warning("%r is not subscribed: %s", channel, error)
             await asyncio.sleep(backoff.delay(Action.BACK_OFF))
 
+    async def _unfollow(self, channel: str) -> None:
+        task = self._subscriptions.pop(channel)
+        task.cancel()
+        self._replica.leave(channel)
+        await self._client.unsubscribe(channel)
+
+    async def _find_channels(self, find: Find, chooser: Chooser) -> None:
+        """While it leads, look which channels are occupied; the other relays follow what it says."""
+        from ..discovery import occupied  # which needs what asks the HTTP API
+
+        looked_at: int | None = None
+        epoch: int | None = None
+        backoff = Backoff(find.interval, max(find.interval, 30.0))
+        delay = 0.0
+        while True:
+            await asyncio.sleep(delay)
+            replica = self._replica
+            if replica.epoch is None:
+                delay = self._lease / 10
+                continue
+            if replica.epoch != epoch:  # what came since then, the last leader may not have seen
+                epoch, looked_at = replica.epoch, replica.watermark
+            now = self._now()
+            try:
+                counts = await occupied(self._client.api, find.prefix or None)
+            except ReverbError as error:
+                if not backoff.attempts:
+                    log.warning("%s; no channels are found until that works again", error)
+                delay = backoff.delay(Action.BACK_OFF)
+                continue
+            backoff.restart()
+            delay = find.interval
+            if replica.epoch == epoch:
+                await self._choose(chooser, counts, looked_at)
+                looked_at = now
+
+    async def _choose(self, chooser: Chooser, counts: Mapping[str, int | None], found_after: int | None) -> None:
+        found = [name for name in self._subscriptions if name not in self._named]
+        relays = 1 + self._replica.others
+        choice = chooser.choose(counts, dict.fromkeys(found, relays), self._named)
+        for channel in choice.leave:
+            await self._unfollow(channel)
+        for channel in choice.take:
+            self._follow(channel, found_after)
+        if choice.leave or choice.take or self._replica.found is None:
+            self._replica.found = sorted(name for name in self._subscriptions if name not in self._named)
+            self._wake.set()  # for the others to know
+
+    async def _follow_found(self) -> None:
+        """Subscribe to the channels that the leader has found, and to no others."""
+        found = self._replica.found or []
+        for channel in found:
+            if channel not in self._subscriptions:
+                self._follow(channel, self._now())
+        for channel in [
+            name for name in self._subscriptions if name not in self._named and name not in set(found)
+        ]:
+            await self._unfollow(channel)
+
     async def _ask(self) -> None:
         """Ask the server a question from time to time: what was sent before it is here when its answer is."""
         while True:
@@ -270,6 +351,8 @@ class Relay:
             self._is_open = True
         if replica.epoch is None:
             replica.sighted(await self._timed(sink.look(is_ready=replica.is_ready)))
+            if self._find is not None:
+                await self._follow_found()
             if replica.may_take_over(self._now()):
                 await self._take_over()
         elif replica.should_hand_over:
