@@ -14,6 +14,7 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
@@ -30,7 +31,10 @@ from .exceptions import PayloadError, ReverbError, plural
 log = logging.getLogger("reverb.dispatch")
 
 _FAIR_SHARE = 100
-"""Events that a lane delivers before it lets others have a turn."""
+"""Events that a lane delivers before it lets others have a turn, …"""
+_TURN = 0.002
+"""… and seconds that it has for more, where its handlers are quick. A read brings some 1,000 events: were fewer
+delivered between two reads, what waits would grow to its bound, and no cache of the processor holds that much."""
 _CANCEL_TIMEOUT = 1.0
 """Seconds that a cancelled handler gets to clean up."""
 _FLOOD = 4
@@ -586,6 +590,7 @@ class Lane:
         try:
             if self._begun is not None:
                 await self._begun[0]
+            began_at = monotonic()
             while True:
                 for _ in range(_FAIR_SHARE):
                     if not pending or worker.is_over:
@@ -626,7 +631,9 @@ class Lane:
                         if _is_cancelled_itself():
                             raise
                         self.report(event, route.bindings[0], error)
-                await asyncio.sleep(0)
+                if monotonic() - began_at >= _TURN:
+                    await asyncio.sleep(0)
+                    began_at = monotonic()
         finally:
             self._begun = None
             self._working = False
