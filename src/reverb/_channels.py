@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -15,6 +16,7 @@ from ._protocol import ServerError
 from ._session import Session, no_answer
 from ._subscriptions import (
     Answered,
+    Claim,
     Command,
     Confirmed,
     Fence,
@@ -28,6 +30,7 @@ from ._subscriptions import (
     Withdrawn,
 )
 from ._tasks import settle
+from ._timeouts import Timeouts
 from ._visible import visible
 from .auth import Authorizer, SecretAuthorizer
 from .config import ReverbConfig
@@ -63,6 +66,8 @@ class Channels:
         self._client_lane = client_lane
         self._streams = streams
         self._is_carrying_out = False
+        self._waiting: Timeouts[Claim[Inbox]] = Timeouts(self._give_up)
+        """How long callers wait."""
         self._slow_timer: asyncio.TimerHandle | None = None
         self._warned_slow_at = -_SLOW_WARNING_INTERVAL
 
@@ -73,26 +78,11 @@ class Channels:
     ) -> Subscription[Inbox]:
         """Return the subscription to a channel once the server has confirmed it; ``make`` is called where there is
         none yet. Whatever else happens, cancellation included, the caller wants it no longer."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[None] = loop.create_future()
-        timeout = self._config.subscribe_timeout
-        timer: asyncio.TimerHandle
-
-        def resolve(error: ReverbError | None) -> None:
-            settle(answer, error)
-
-        def give_up() -> None:
-            nonlocal timer
-            if self.session is None or not self.session.is_open:
-                resolve(TimeoutError(f"{no_answer(name, timeout)}: there was no connection"))
-            elif self.subscriptions.is_stuck(claim.subscription):
-                resolve(TimeoutError(no_answer(name, timeout)))
-            else:  # who is asked has a time of his own
-                timer = loop.call_later(timeout, give_up)
-
-        timer = loop.call_later(timeout, give_up)
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         found = self.subscriptions.get(name)
-        claim = self.subscriptions.claim(name, make() if found is None else found.item, resolve)
+        item = make() if found is None else found.item
+        claim = self.subscriptions.claim(name, item, partial(settle, answer))
+        self._waiting.start(claim, self._config.subscribe_timeout)
         if max_pending is not None:
             claim.subscription.item.lane.max_pending = max_pending
         try:
@@ -100,13 +90,25 @@ class Channels:
             await answer
             if not self.subscriptions.give(claim):
                 raise SubscriptionError(f"{name!r} was unsubscribed before it could be used")
-        finally:
-            timer.cancel()
+        except BaseException:
             self.subscriptions.withdraw(claim)
             self.carry_out()
+            raise
+        finally:
+            self._waiting.stop(claim)
             if claim.subscription.is_given:
                 claim.subscription.item.given()
         return claim.subscription
+
+    def _give_up(self, claim: Claim[Inbox]) -> None:
+        """A caller has waited for as long as the server has for its answer."""
+        name, timeout = claim.subscription.name, self._config.subscribe_timeout
+        if self.session is None or not self.session.is_open:
+            claim.resolve(TimeoutError(f"{no_answer(name, timeout)}: there was no connection"))
+        elif self.subscriptions.is_stuck(claim.subscription):
+            claim.resolve(TimeoutError(no_answer(name, timeout)))
+        else:  # who is asked has a time of his own
+            self._waiting.start(claim, timeout)
 
     def want(self, name: str, make: Callable[[], Inbox]) -> Subscription[Inbox]:
         """Want a channel without waiting for it; it is subscribed as soon as that is possible."""
@@ -161,8 +163,10 @@ class Channels:
             while True:
                 while commands:
                     self._carry_out(commands.popleft())
-                is_asked = self.session is not None and self.session.ask_next()
-                if not (is_asked or commands):
+                session = self.session
+                if session is not None and self.subscriptions.has_next and session.ask_next():
+                    continue
+                if not commands:
                     return
         finally:
             self._is_carrying_out = False

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Any
-from weakref import WeakSet
 
 import msgspec
 
@@ -24,6 +23,7 @@ from ._binding import ERROR_EVENT, Binding, Handler, PlainHandler, check_name
 from ._payload import MisfitError
 from ._protocol import DECODE_ERRORS, PROTOCOL_PREFIXES, Message, decode_json, parse_data
 from ._tasks import runs_for, spawn
+from ._timeouts import Timeouts
 from ._visible import event_fields, quoted, visible
 from .events import Events
 from .exceptions import PayloadError, ReverbError, plural
@@ -71,6 +71,9 @@ class Route(msgspec.Struct):
     """Whether one of them wants the data as JSON."""
 
 
+_NO_ROUTE = Route(plain=None, awaited=None, bindings=(), immediate=False, wants_json=False)
+
+
 class Worker:
     """Runs handlers, in a task of its own."""
 
@@ -113,7 +116,9 @@ class Dispatcher:
         """… and those that had to make room for later ones: see :attr:`Lane.max_pending`."""
         self._max_bytes = max_bytes
         self._on_pressure = on_pressure
-        self._all_lanes: WeakSet[Lane] = WeakSet()
+        self.held: Timeouts[Lane] = Timeouts(lambda lane: lane.release())
+        """Lanes that are going to be released."""
+        self._all_lanes: set[Lane] = set()
         self._workers: dict[asyncio.Task[None], Worker] = {}
         self._ready: deque[Lane] = deque()
         """Lanes with events that no worker has taken on yet."""
@@ -124,8 +129,11 @@ class Dispatcher:
         """Who waits for a worker to end, or for :meth:`spare`, :meth:`hurry` or the end of :meth:`drain`."""
 
     def add(self, lane: Lane) -> None:
-        """Know a lane for as long as it lives."""
+        """Know a lane, until it is closed."""
         self._all_lanes.add(lane)
+
+    def remove(self, lane: Lane) -> None:
+        self._all_lanes.discard(lane)
 
     def forget_routes(self, removed: list[Binding]) -> None:
         """Tell all lanes that bindings of the client have changed: see :meth:`Lane.forget_routes`."""
@@ -303,7 +311,6 @@ class Lane:
     """
 
     __slots__ = (
-        "__weakref__",
         "_begun",
         "_bound",
         "_calling",
@@ -316,8 +323,6 @@ class Lane:
         "_max_pending",
         "_parent",
         "_pending",
-        "_release_at",
-        "_releasing",
         "_unseal",
         "_unsealing",
         "_working",
@@ -345,9 +350,6 @@ class Lane:
         self._held = False
         self.is_busy = False
         """Whether events have to wait: handlers are at work, or are about to be bound."""
-        self._releasing: asyncio.Handle | None = None
-        self._release_at = 0.0
-        """When that is due, on the event loop's clock."""
         self._calling: list[Binding] = []
         """The bindings that get the event which is being delivered. What is taken out of it is not called."""
         self._is_closed = False
@@ -462,9 +464,11 @@ class Lane:
         if self._is_closed or self._dispatcher.closed:
             return
         self._dispatcher.taken += 1
-        route = self._find_route(event)
-        if is_failure and route.bindings:
-            route.immediate = False
+        route = _NO_ROUTE
+        if not self.is_busy:  # else a worker finds it when it is the event's turn
+            route = self._find_route(event)
+            if is_failure and route.bindings:
+                route.immediate = False
         self.take(route, Message(event, self.name, data, user_id), size)
         self._dispatcher.regulate()
 
@@ -524,16 +528,11 @@ class Lane:
         """Let held events go after ``seconds`` at the latest; with 0, once the running piece of the program is
         through."""
         if self._held:
-            loop = asyncio.get_running_loop()
-            due = loop.time() + seconds
-            if self._releasing is None or self._release_at > due:
-                self._cancel_release()
-                self._releasing = loop.call_later(seconds, self.release)
-                self._release_at = due
+            self._dispatcher.held.start(self, seconds)
 
     def release(self) -> None:
         """Let held events go."""
-        self._cancel_release()
+        self._dispatcher.held.stop(self)
         self._held = False
         self.is_busy = self._working
         if self._pending and not self._working:
@@ -542,7 +541,7 @@ class Lane:
     def clear(self) -> None:
         """Forget what is not delivered yet."""
         self._unsealing = False
-        self._cancel_release()
+        self._dispatcher.held.stop(self)
         self._held = False
         self.is_busy = self._working
         self._droppable = self._kept = 0
@@ -559,11 +558,7 @@ class Lane:
         """Deliver nothing any more; the handler that is running may finish."""
         self._is_closed = True
         self.clear()
-
-    def _cancel_release(self) -> None:
-        if self._releasing is not None:
-            self._releasing.cancel()
-            self._releasing = None
+        self._dispatcher.remove(self)
 
     def _start(self, begun: tuple[Coroutine[Any, Any, None], Any] | None = None) -> None:
         """Have a worker deliver what waits; before that, what has ``begun`` already."""

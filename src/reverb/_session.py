@@ -19,6 +19,7 @@ from ._pace import Pace
 from ._protocol import Action, Message, ServerError
 from ._subscriptions import Question, Subscription, Subscriptions
 from ._tasks import settle, spawn
+from ._timeouts import Timeouts
 from ._visible import event_fields, quoted
 from .auth import ChannelAuth, SecretAuthorizer
 from .config import ReverbConfig
@@ -65,6 +66,8 @@ class Session:
         self._on_settled: Callable[[], None] = lambda: None
         self._asks: dict[Subscription[Inbox], _Ask] = {}
         """What is authorised, or asked for."""
+        self._deadlines: Timeouts[Subscription[Inbox]] = Timeouts(self._overdue)
+        """How long the server has for its answers."""
         self._waiting: dict[Question, asyncio.Future[None]] = {}
         """Who waits for the answer to a ping or a sign-in."""
         self._retries: dict[Subscription[Inbox], asyncio.TimerHandle] = {}
@@ -104,6 +107,7 @@ class Session:
         for ask in self._asks.values():
             ask.stop()
         self._asks.clear()
+        self._deadlines.clear()
         for timer in self._retries.values():
             timer.cancel()
         self._retries.clear()
@@ -137,7 +141,7 @@ class Session:
         answer that nobody reads; but not without bounds.
         """
         full = self._dispatcher.is_full
-        if full and (self._waiting or any(each.deadline is not None for each in self._asks.values())):
+        if full and (self._waiting or any(each.is_sent for each in self._asks.values())):
             full = self._dispatcher.is_flooded
         self.connection.set_reading(not full)
         return not full
@@ -214,10 +218,8 @@ class Session:
             self._fail(subscription, ask, AuthenticationError(text))
             return
         self._subscriptions.asked(subscription, question)
-        timeout = self._config.subscribe_timeout
-        ask.deadline = asyncio.get_running_loop().call_later(
-            max(0.0, ask.began_at + timeout - monotonic()), self._overdue, subscription, timeout
-        )
+        ask.is_sent = True
+        self._deadlines.start(subscription, max(0.0, ask.began_at + self._config.subscribe_timeout - monotonic()))
         self.regulate_reading()
 
     def _fail(self, subscription: Subscription[Inbox], ask: _Ask, error: ReverbError) -> None:
@@ -226,8 +228,9 @@ class Session:
             self._pace.dropped()
             self._subscriptions.refused(subscription, error)
 
-    def _overdue(self, subscription: Subscription[Inbox], timeout: float) -> None:
-        self._subscriptions.overdue(subscription, TimeoutError(no_answer(subscription.name, timeout)))
+    def _overdue(self, subscription: Subscription[Inbox]) -> None:
+        error = TimeoutError(no_answer(subscription.name, self._config.subscribe_timeout))
+        self._subscriptions.overdue(subscription, error)
         self._carry_out()
 
     # --- what the subscriptions command ------------------------------------------------------------------------
@@ -238,8 +241,8 @@ class Session:
         if waiter is not None:
             settle(waiter, None if error is None else self._explain(question, error))
         ask = None if question.subject is None else self._asks.pop(question.subject, None)
-        if ask is not None:
-            ask.stop()
+        if ask is not None and question.subject is not None:
+            self._deadlines.stop(question.subject)
             if error is not None and _protocol.is_rate_limit(*error):
                 self._pace.refused(ask.asked_at, monotonic())
             else:
@@ -447,7 +450,7 @@ class Session:
 class _Ask:
     """A channel that is being asked for."""
 
-    __slots__ = ("asked_at", "authorizing", "began_at", "deadline")
+    __slots__ = ("asked_at", "authorizing", "began_at", "is_sent")
 
     def __init__(self, now: float) -> None:
         self.asked_at = now
@@ -455,13 +458,12 @@ class _Ask:
         self.began_at = now
         """… and when the authorizer had time for it."""
         self.authorizing: asyncio.Task[Any] | None = None
-        self.deadline: asyncio.TimerHandle | None = None
+        self.is_sent = False
+        """Whether the server has been asked."""
 
     def stop(self) -> None:
         if self.authorizing is not None:
             self.authorizing.cancel()
-        if self.deadline is not None:
-            self.deadline.cancel()
 
 
 def no_answer(name: str, timeout: float) -> str:

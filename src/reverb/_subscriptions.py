@@ -95,7 +95,7 @@ class Subscription(Generic[T]):
         """Refusals for a passing reason since it was last subscribed, or connected."""
         self.question: Question | None = None
         """What the server was asked, while the answer is to come."""
-        self.claims: dict[Claim[T], None] = {}
+        self.claims: list[Claim[T]] = []
 
     @property
     def is_subscribed(self) -> bool:
@@ -247,7 +247,7 @@ class Subscriptions(Generic[T]):
         """
         found = self._find(name, item)
         claim = Claim(found, resolve)
-        found.claims[claim] = None
+        found.claims.append(claim)
         if found.is_subscribed:
             self._resolve(claim, None)
         return claim
@@ -275,14 +275,15 @@ class Subscriptions(Generic[T]):
         subscription = claim.subscription
         if claim not in subscription.claims:
             return False
-        del subscription.claims[claim]
+        subscription.claims.remove(claim)
         subscription.is_given = True
         return True
 
     def withdraw(self, claim: Claim[T]) -> None:
         """Want the channel no longer, unless others do."""
         subscription = claim.subscription
-        subscription.claims.pop(claim, None)
+        if claim in subscription.claims:
+            subscription.claims.remove(claim)
         if not subscription.is_wanted:
             self._drop(subscription)
 
@@ -331,6 +332,11 @@ class Subscriptions(Generic[T]):
             self._want(each)
 
     # --- asking ------------------------------------------------------------------------------------------------
+
+    @property
+    def has_next(self) -> bool:
+        """Whether there may be a subscription for :meth:`take_next`."""
+        return bool(self._queue) and self._answers is not None
 
     def take_next(self) -> Subscription[T] | None:
         """Return the next subscription to sign for, and then to ask for."""
@@ -622,7 +628,7 @@ class Subscriptions(Generic[T]):
         for claim in list(subscription.claims):
             if not claim.is_resolved and claim not in but:
                 if error is not None:
-                    del subscription.claims[claim]
+                    subscription.claims.remove(claim)
                 self._resolve(claim, error)
 
     def _settle(self, subscription: Subscription[T]) -> None:
