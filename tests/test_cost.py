@@ -1,4 +1,4 @@
-"""What a message costs, in numbers that no busy machine can change.
+"""What a message costs, and a subscribe, in numbers that no busy machine can change.
 
 Counted are the bytecode instructions that run in the package's own modules while messages from a real socket
 reach handlers. They vary with the version of Python, a little with how messages share reads, and not with the
@@ -12,21 +12,24 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
-from bench.load import Load
-from bench.receivers import RECEIVERS, Address, Receiver, Tally
+from bench.load import EVENT, Load
+from bench.receivers import RECEIVERS, Address, Receiver, Tally, make_client
 from bench.sender import Sender
 
 import reverb
-from reverb import _protocol
+from reverb import ReverbClient, _protocol
 from reverb._dispatch import Lane
 
-# Instructions a message, as counted on Python 3.10, 3.11, 3.12 and 3.13. See pytest -s.
+from .watching import wait_turns
+
+# Instructions a message, or a subscribe, as counted on Python 3.10, 3.11, 3.12 and 3.13. See pytest -s.
 COUNTED = {
     "reverb, plain": (89, 90, 79, 81),
     "reverb, async": (177, 177, 165, 166),
@@ -34,11 +37,13 @@ COUNTED = {
     "reverb, plain, wildcard": (89, 90, 79, 81),
     "reverb, plain, 5 handlers": (223, 217, 193, 197),
     "reverb, async, 5 handlers": (390, 362, 343, 349),
+    "a subscribe": (2806, 2883, 2634, 2575),
 }
 SLACK = 1.08
 """How many times as many may be found: messages share reads, and workers, in other ways each time."""
 
 MESSAGES = 2000
+CHANNELS = 1000
 PACKAGE = str(Path(reverb.__file__).parent)
 
 
@@ -96,7 +101,7 @@ async def count(sender: Sender, receiver: Receiver, load: Load) -> float:
     return counter.instructions / load.messages
 
 
-@pytest.mark.parametrize("name", COUNTED)
+@pytest.mark.parametrize("name", [name for name in COUNTED if name in RECEIVERS])
 async def test_instructions_for_a_message(sender: Sender, name: str) -> None:
     counted = await count(sender, RECEIVERS[name], Load(MESSAGES))
     print(f"{name}: {counted:.1f} instructions a message")
@@ -162,3 +167,75 @@ async def test_nothing_stays_of_a_message(sender: Sender, name: str) -> None:
         await blocks()  # what is made once
     before = await blocks()
     assert await blocks() - before < MESSAGES / 20
+
+
+# --- subscribing -----------------------------------------------------------------------------------------------
+
+
+def ignore(event: str, data: Any, channel: str | None) -> None: ...
+
+
+async def subscribe(client: ReverbClient, first: int = 0) -> None:
+    """Subscribe to so many channels at once, with a handler each."""
+
+    async def add(number: int) -> None:
+        (await client.subscribe(f"orders.{number}")).bind(EVENT, ignore)
+
+    await asyncio.gather(*map(add, range(first, first + CHANNELS)))
+    await wait_turns(10)  # what the first events of a channel lead to
+
+
+async def test_instructions_for_a_subscribe(sender: Sender) -> None:
+    counter = Counter()
+    async with make_client(Address(sender.port), subscribe_timeout=60.0) as client:
+        counter.start()
+        try:
+            await subscribe(client)
+        finally:
+            counter.stop()
+    counted = counter.instructions / CHANNELS
+    print(f"{counted:.1f} instructions a subscribe")
+    assert 1 < counted <= most("a subscribe")
+
+
+async def test_subscribes_share_timers(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a timer for each takes is not counted above: it is asyncio's."""
+    loop = asyncio.get_running_loop()
+    made, call_at = 0, loop.call_at
+
+    def call_at_and_count(*arguments: Any, **context: Any) -> asyncio.TimerHandle:
+        nonlocal made
+        made += 1
+        return call_at(*arguments, **context)
+
+    async with make_client(Address(sender.port), subscribe_timeout=60.0) as client:
+        monkeypatch.setattr(loop, "call_at", call_at_and_count)
+        await subscribe(client)
+        assert 1 <= made < CHANNELS / 10
+
+
+async def test_a_subscribe_leaves_nothing_to_the_garbage_collector(sender: Sender) -> None:
+    """That is, no objects that hold each other: these would live until the collector looks at all there is."""
+    async with make_client(Address(sender.port), subscribe_timeout=60.0) as client:
+        gc.collect()
+        gc.disable()
+        try:
+            await subscribe(client)
+            assert gc.collect() < CHANNELS / 10
+        finally:
+            gc.enable()
+
+
+async def test_a_channel_takes_little_memory(sender: Sender) -> None:
+    async with make_client(Address(sender.port), subscribe_timeout=60.0) as client:
+        await subscribe(client)
+        gc.collect()
+        tracemalloc.start()
+        try:
+            await subscribe(client, CHANNELS)
+            gc.collect()
+            taken = tracemalloc.get_traced_memory()[0] / CHANNELS
+        finally:
+            tracemalloc.stop()
+        print(f"{taken:.0f} bytes a channel")
+        assert taken <= 1650

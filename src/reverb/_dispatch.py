@@ -71,6 +71,8 @@ class Route(msgspec.Struct):
     """Whether one of them wants the data as JSON."""
 
 
+_NOBODY: list[Binding] = []
+"""What all lanes at rest have in common; never changed."""
 _NO_ROUTE = Route(plain=None, awaited=None, bindings=(), immediate=False, wants_json=False)
 
 
@@ -350,7 +352,7 @@ class Lane:
         self._held = False
         self.is_busy = False
         """Whether events have to wait: handlers are at work, or are about to be bound."""
-        self._calling: list[Binding] = []
+        self._calling = _NOBODY
         """The bindings that get the event which is being delivered. What is taken out of it is not called."""
         self._is_closed = False
         self._max_pending: int | None = None
@@ -545,7 +547,8 @@ class Lane:
         self._held = False
         self.is_busy = self._working
         self._droppable = self._kept = 0
-        self._calling.clear()
+        if self._calling:
+            self._calling.clear()
         if self._pending:
             dispatcher = self._dispatcher
             dispatcher.discarded += len(self._pending)

@@ -9,6 +9,8 @@ from math import inf
 from time import monotonic
 from typing import Any
 
+import msgspec
+
 from . import _protocol
 from ._authorizations import Authenticate, Authorizations
 from ._backoff import Backoff
@@ -167,7 +169,7 @@ class Session:
         if subscription is None:
             return False
         self._pace.asked()
-        ask = self._asks[subscription] = _Ask(now)
+        ask = self._asks[subscription] = _Ask(now, now)
         authorizer, inbox = self._authorizations.authorizer, subscription.item
         if not _protocol.needs_auth(subscription.name):
             self._send(subscription, ask, None)
@@ -220,7 +222,8 @@ class Session:
         self._subscriptions.asked(subscription, question)
         ask.is_sent = True
         self._deadlines.start(subscription, max(0.0, ask.began_at + self._config.subscribe_timeout - monotonic()))
-        self.regulate_reading()
+        if self._dispatcher.is_full:
+            self.regulate_reading()
 
     def _fail(self, subscription: Subscription[Inbox], ask: _Ask, error: ReverbError) -> None:
         if self._asks.get(subscription) is ask:
@@ -247,7 +250,8 @@ class Session:
                 self._pace.refused(ask.asked_at, monotonic())
             else:
                 self._pace.taken(ask.asked_at, monotonic())
-        self.regulate_reading()
+        if self._dispatcher.is_full:
+            self.regulate_reading()
 
     def withdraw(self, subscription: Subscription[Inbox]) -> None:
         """Stop signing for what nobody wants any more."""
@@ -447,19 +451,16 @@ class Session:
         log.warning("%s says: %s", self._address, error, extra=fields)
 
 
-class _Ask:
+class _Ask(msgspec.Struct, eq=False, gc=False):
     """A channel that is being asked for."""
 
-    __slots__ = ("asked_at", "authorizing", "began_at", "is_sent")
-
-    def __init__(self, now: float) -> None:
-        self.asked_at = now
-        """When it was its turn in the server's pace, on the clock of :func:`time.monotonic`, …"""
-        self.began_at = now
-        """… and when the authorizer had time for it."""
-        self.authorizing: asyncio.Task[Any] | None = None
-        self.is_sent = False
-        """Whether the server has been asked."""
+    asked_at: float
+    """When it was its turn in the server's pace, on the clock of :func:`time.monotonic`, …"""
+    began_at: float
+    """… and when the authorizer had time for it."""
+    authorizing: asyncio.Task[Any] | None = None
+    is_sent: bool = False
+    """Whether the server has been asked."""
 
     def stop(self) -> None:
         if self.authorizing is not None:
