@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, quote_plus, unquote, urlsplit
@@ -73,13 +73,12 @@ class BatchResult:
     """For each of those, what its ``info`` asked for."""
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A request that is not signed yet. ``path`` goes without the server's path prefix and is sent as it is."""
 
     method: str
     path: str
-    query: dict[str, str] = field(default_factory=dict)
+    query: dict[str, str] = {}
     body: bytes = b""
     is_signed: bool = True
 
@@ -118,8 +117,7 @@ class Proxy:
         return f"CONNECT {place} HTTP/1.1\r\n{_lines({'Host': place})}{self.lines}\r\n".encode("ascii")
 
 
-@dataclass(frozen=True)
-class Server:
+class Server(msgspec.Struct, frozen=True, dict=True):
     """A server's application, as requests to it and errors from it name it."""
 
     scheme: str
@@ -130,7 +128,7 @@ class Server:
     """In front of each path; not signed."""
     app_id: str
     key: str
-    secret: str = field(repr=False)
+    secret: str
     max_request_size: int
     headers: dict[str, str]
     """Sent with each request, beside ``Host`` and ``Content-Length``."""
@@ -138,6 +136,9 @@ class Server:
     @property
     def origin(self) -> str:
         return f"{self.scheme}://{self.address}"
+
+    def __repr__(self) -> str:
+        return f"<Server {self.origin} {self.app_id!r}>"
 
     # --- requests ----------------------------------------------------------------------------------------------
 
