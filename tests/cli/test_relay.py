@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import urllib.error
 import urllib.request
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from reverb._settings import variables_of
+from reverb.cli.relay import RelaySettings
 from reverb.server import ReverbServer
 from tests.cli.in_process import invoke
 from tests.cli.processes import reverb
@@ -168,6 +171,11 @@ def test_wrong_usage(arguments: tuple[str, ...], message: str, monkeypatch: pyte
     result = invoke("relay", *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_the_settings_are_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"REVERB_RELAY_\w+", text)) == set(variables_of(RelaySettings))
 
 
 def test_the_password_of_the_engine_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

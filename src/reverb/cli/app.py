@@ -25,7 +25,7 @@ COMMANDS = {
     "terminate": "End all connections of a user.",
     "doctor": "Find out what does not work, and what to change: here, on the server, or in the proxy between.",
     "bench": "Measure how long events take through a server, and how many get through.",
-    "relay": "Write events into Redis, Valkey or NATS streams, with relays that take over from each other.",
+    "relay": "Write the events of channels into a Redis or Valkey stream, or into NATS JetStream.",
     "serve": "Run a development server that answers like Reverb.",
     "systemd": "Print a systemd unit for a program that listens.",
     "demo": "See the client at work: it takes five seconds.",
