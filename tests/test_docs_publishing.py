@@ -6,6 +6,7 @@ import ast
 import asyncio
 import json
 import re
+import shlex
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -29,6 +30,7 @@ from reverb.auth import sign_channel, sign_user
 from reverb.server import App, ReverbServer
 from reverb.webhooks import ChannelOccupied, Webhook
 from tests.integration.servers import SOKETI_CONFIG, MissingError, Target, free_ports, run_soketi
+from tests.relay.streams import RedisStream
 from tests.scripted_http import ScriptedHTTPServer, answer
 from tests.test_dispatch import Recorder
 from tests.test_examples import run
@@ -39,7 +41,7 @@ from tests.watching import until
 __all__ = ["client", "server", "target"]  # fixtures
 
 TEXT = (Path(__file__).parents[1] / "docs/publishing.md").read_text(encoding="utf-8")
-SYNCHRONOUS, ASYNCHRONOUS, COMMIT, BATCH, WEBHOOK = (
+SYNCHRONOUS, ASYNCHRONOUS, COMMIT, BATCH, STREAM, WEBHOOK = (
     Block("python", text, 1) for text in re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
 )
 
@@ -81,6 +83,27 @@ async def test_what_remains_of_a_batch() -> None:
             names = {"api": api, "events": events, "BatchError": BatchError}
             await asyncio.to_thread(exec, BATCH.text, names)
     assert names["remaining"] == events[10:]
+
+
+async def test_publishing_from_a_stream(
+    server: ReverbServer, target: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    (add,) = re.findall(r"^redis-cli (XADD .*)$", TEXT, re.M)
+    with RedisStream(tmp_path) as stream:
+        stream.redis.execute_command(*shlex.split(add))
+        fragment = Fragment(
+            replace(STREAM, text=STREAM.text.replace("redis://localhost:6379/0", stream.server.url))
+        )
+        await fragment.run()
+        publishing = asyncio.ensure_future(fragment.names["publish_from_redis"]())
+        try:
+            await until(lambda: server.events or publishing.done(), 15)
+        finally:
+            publishing.cancel()
+            await asyncio.wait({publishing})
+    server.assert_published("orders", "order.shipped", {"id": 7})
 
 
 async def test_taking_webhooks() -> None:

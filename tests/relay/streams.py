@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,12 +27,15 @@ class Server(Protocol):
 class Stream(Protocol):
     """A stream, its group ``g``, and its dead letters."""
 
-    server: Server
+    @property
+    def server(self) -> Server: ...
 
     def source(self, **options: Any) -> Source: ...
 
     async def add(self, **fields: str | bytes) -> str:
         """Write an entry; return its id."""
+
+    async def add_all(self, entries: Sequence[dict[str, str]]) -> None: ...
 
     async def dead(self) -> list[dict[str, str]]:
         """Return the dead letters."""
@@ -41,12 +45,13 @@ class Stream(Protocol):
 
 
 class RedisStream:
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, password: str | None = None) -> None:
         self.server = Valkey(directory, *options)
+        self._password = password
 
     def __enter__(self) -> RedisStream:
         self.server.start()
-        self.redis = redis.Redis.from_url(self.server.url)
+        self.redis = redis.Redis.from_url(self.server.url, password=self._password)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -60,6 +65,13 @@ class RedisStream:
         entry: dict[Any, Any] = {**fields}
         id_: Any = self.redis.xadd("reverb:publish", entry)
         return str(id_.decode())
+
+    async def add_all(self, entries: Sequence[dict[str, str]]) -> None:
+        with self.redis.pipeline() as pipeline:
+            for fields in entries:
+                entry: dict[Any, Any] = {**fields}
+                pipeline.xadd("reverb:publish", entry)
+            pipeline.execute()
 
     async def dead(self) -> list[dict[str, str]]:
         entries: Any = self.redis.xrange("reverb:publish:dead")
@@ -79,7 +91,7 @@ class JetStream:
         self.server = Nats(directory)
 
     def __enter__(self) -> JetStream:
-        self.server.__enter__()
+        self.server.start()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -91,9 +103,18 @@ class JetStream:
 
     async def add(self, **fields: str) -> str:
         await self._make()
-        data = fields.pop("data").encode()
         async with await nats.connect(self.server.url) as client:
-            sent = await client.jetstream().publish("reverb-publish.any", data, headers=fields)
+            return await self._publish(client, fields)
+
+    async def add_all(self, entries: Sequence[dict[str, str]]) -> None:
+        await self._make()
+        async with await nats.connect(self.server.url) as client:
+            for fields in entries:
+                await self._publish(client, fields)
+
+    async def _publish(self, client: Any, fields: dict[str, str]) -> str:
+        headers = {name: value for name, value in fields.items() if name != "data"}
+        sent = await client.jetstream().publish("reverb-publish.any", fields["data"].encode(), headers=headers)
         return str(sent.seq)
 
     async def dead(self) -> list[dict[str, str]]:

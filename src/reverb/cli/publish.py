@@ -1,8 +1,9 @@
-"""``reverb publish``: events to channels, over the HTTP API."""
+"""``reverb publish``: events to channels, over the HTTP API. What ``--from`` does is in ``publish_from.py``."""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -21,10 +22,11 @@ from .options import (
     takes_server,
 )
 from .output import progress_bar, show
-from .process import ExitCode, complete, exit_on_error, fail, unsendable
+from .process import ExitCode, complete, exit_on_error, fail, run, unsendable
 
 __all__ = ["publish"]
 
+_from_option = partial(typer.Option, rich_help_panel="From a stream")
 _STEP = 10
 """Events sent before the progress is shown again: what a batch holds."""
 
@@ -51,6 +53,50 @@ def publish(
     text: Annotated[
         bool, typer.Option("--text", help="The data is a text, not JSON, and is sent as it is.")
     ] = False,
+    source: Annotated[
+        str | None,
+        _from_option(
+            "--from",
+            metavar="URL",
+            help="Publish what others write into a stream, until Ctrl-C: redis://host:6379/0 (or rediss), "
+            "nats://host:4222 (or tls). Set REVERB_RELAY_PASSWORD instead of a password here.",
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        _from_option("--group", metavar="NAME", help="The consumer group; processes of a group share the work."),
+    ] = None,
+    stream: Annotated[
+        str | None,
+        _from_option(
+            "--stream", metavar="NAME", help="By default reverb:publish, or reverb-publish in JetStream."
+        ),
+    ] = None,
+    dead_letter: Annotated[
+        str | None,
+        _from_option(
+            "--dead-letter",
+            metavar="NAME",
+            help="The stream for what can't be published; by default the stream's name with :dead or -dead.",
+        ),
+    ] = None,
+    consumer: Annotated[
+        str | None,
+        _from_option(
+            "--consumer",
+            metavar="NAME",
+            help="This process within a group of Redis; by default the machine's name. Two need two names.",
+        ),
+    ] = None,
+    claim_after: Annotated[
+        float,
+        _from_option(
+            "--claim-after",
+            metavar="SECONDS",
+            min=1,
+            help="When another process publishes what one has taken and left behind.",
+        ),
+    ] = 30.0,
     as_json: AsJson = False,
 ) -> None:
     """Publish an event on channels, or a file of events.
@@ -60,7 +106,20 @@ def publish(
     Of three arguments or more the last one is the data: `reverb publish news sports published '{"id": 12}'`.
 
     The lines of a file are checked first, then sent in order and in batches, up to the first that fails.
+
+    The entries of a stream (`--from`) have the fields `channel`, `event` and `data`. Each is published once, or
+    more than once after a crash; what can't be published goes to another stream, with the reason.
     """
+    if source is not None:
+        if arguments or text or file is not None:
+            raise fail("--from goes without channels, event, data and --file", ExitCode.USAGE)
+        if not group:
+            raise fail("--from needs the name of a consumer group: --group", ExitCode.USAGE)
+        with exit_on_error():
+            _run_from(given, source, group, stream, dead_letter, consumer, claim_after, as_json=as_json)
+        return
+    if any((group, stream, dead_letter, consumer)):
+        raise fail("--group, --stream, --dead-letter and --consumer go with --from", ExitCode.USAGE)
     if file is not None:
         if arguments or text:
             raise fail("--file goes without channels, event and data", ExitCode.USAGE)
@@ -78,6 +137,25 @@ def publish(
             show([{"accepted": 1}], f"published {event} on {', '.join(channels)}", as_json=as_json)
         else:
             complete(_publish_lines(config, lines, as_json=as_json))
+
+
+def _run_from(
+    given: Given,
+    url: str,
+    group: str,
+    stream: str | None,
+    dead_letter: str | None,
+    consumer: str | None,
+    claim_after: float,
+    *,
+    as_json: bool,
+) -> None:
+    from .publish_from import publish_from, source_of
+
+    source = source_of(
+        url, group=group, stream=stream, dead_letter=dead_letter, consumer=consumer, claim_after=claim_after
+    )
+    run(publish_from(configure(given), source, as_json=as_json))  # a signal is the end that it is meant to have
 
 
 async def _publish(config: ReverbConfig, channels: list[str], event: str, data: str) -> None:
