@@ -1,0 +1,103 @@
+"""FastStream reads the relay's log in Redis or Valkey, with types.
+
+pip install "faststream[redis]"
+RELAY_URL=redis://127.0.0.1:6379/0 python faststream_redis.py
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orders
+from faststream import AckPolicy, FastStream
+from faststream.redis import RedisBroker, StreamSub
+from faststream.redis.message import RedisStreamMessage
+from pydantic import BaseModel
+from redis import ResponseError
+
+STREAM = os.environ.get("STREAM", "reverb")
+GROUP = os.environ.get("GROUP", "orders")
+CONSUMER = os.environ.get("CONSUMER", socket.gethostname())
+STUCK = float(os.environ.get("STUCK_AFTER", "60"))  # seconds; more than any entry takes
+
+Parse = Callable[[Any], Awaitable[RedisStreamMessage]]
+
+
+async def parse_entry(message: Any, parse: Parse) -> RedisStreamMessage:
+    """Take the field ``data`` of an entry as the body, and its other fields as headers.
+
+    FastStream's own parser expects one field with both of them in it.
+    """
+    parsed = await parse(message)
+    fields = {name.decode(): value.decode() for name, value in message["data"].items()}
+    parsed.body = fields.pop("data").encode()
+    parsed.headers = fields
+    parsed.content_type = "application/json"
+    return parsed
+
+
+broker = RedisBroker(
+    os.environ.get("RELAY_URL", "redis://127.0.0.1:6379/0"),
+    parser=parse_entry,
+    ack_policy=AckPolicy.NACK_ON_ERROR,  # what a handler raised on stays pending, and is taken up again
+    graceful_timeout=60,  # seconds that a handler may need to finish on SIGTERM
+)
+app = FastStream(broker)
+
+
+@app.on_startup
+async def create_group() -> None:
+    """From the log's beginning on; FastStream would begin at its end."""
+    client = await broker.connect()
+    try:
+        await client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
+    except ResponseError as error:
+        if not str(error).startswith("BUSYGROUP"):  # it is there
+            raise
+
+
+new = broker.subscriber(stream=StreamSub(STREAM, group=GROUP, consumer=CONSUMER, max_records=1))
+# What was given to a reader that did not finish it, this one before its last start included.
+stuck = broker.subscriber(
+    stream=StreamSub(
+        STREAM, group=GROUP, consumer=CONSUMER, min_idle_time=int(1000 * STUCK), polling_interval=1000
+    )
+)
+
+
+class Order(BaseModel):
+    id: int
+    status: str
+    version: int
+
+
+class Gap(BaseModel):
+    reason: str
+
+
+def is_event(name: str) -> Callable[[RedisStreamMessage], bool]:
+    return lambda message: message.headers["event"] == name
+
+
+@new(filter=is_event("order.changed"))
+@stuck(filter=is_event("order.changed"))
+def change(order: Order) -> None:
+    orders.change(order.model_dump())
+
+
+@new(filter=is_event("reverb:gap"))
+@stuck(filter=is_event("reverb:gap"))
+def catch_up(gap: Gap) -> None:
+    orders.read_all(gap.model_dump_json())
+
+
+@new
+@stuck
+def ignore() -> None:
+    """All other events; without this, each of them is an error."""
+
+
+if __name__ == "__main__":
+    asyncio.run(app.run())

@@ -1,0 +1,121 @@
+"""Reads the relay's log in Redis or Valkey (6.2 or later) with a consumer group.
+
+    pip install redis
+    RELAY_URL=redis://127.0.0.1:6379/0 python redis_group.py reverb
+
+Several of these share the entries, each under a name of its own (CONSUMER). To keep the order, too, let the
+relay write partitions, and start exactly one reader for each:
+
+    reverb relay … --partitions 2
+    CONSUMER=0 python redis_group.py reverb:0
+    CONSUMER=1 python redis_group.py reverb:1
+
+An entry is acknowledged when it is done. Whoever dies before that leaves it pending: the same CONSUMER takes it
+up when it is started again, any other one after a minute. SIGTERM lets the entries at hand be finished, ten at
+most.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+import orders
+import redis
+
+URL = os.environ.get("RELAY_URL", "redis://127.0.0.1:6379/0")
+GROUP = os.environ.get("GROUP", "orders")
+CONSUMER = os.environ.get("CONSUMER", socket.gethostname())
+STUCK = float(os.environ.get("STUCK_AFTER", "60"))  # seconds; more than any entry takes
+TRIES = 5
+
+Fields = dict[str, str]
+
+
+def read(stream: str, handle: Callable[[Fields], None]) -> None:
+    """Call ``handle`` with the fields of each entry, until SIGTERM or SIGINT."""
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.set())
+    with redis.Redis.from_url(URL, decode_responses=True) as client:
+        reader = Reader(client, stream, handle)
+        while not ending.is_set():
+            try:
+                is_good = reader.step()
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                print(f"cannot read {stream}: {error}", file=sys.stderr)
+                is_good = False
+            if not is_good:
+                ending.wait(1)
+
+
+class Reader:
+    def __init__(self, client: redis.Redis, stream: str, handle: Callable[[Fields], None]) -> None:
+        self.client = client
+        self.stream = stream
+        self.handle = handle
+        self.is_new = True
+        self.has_pending = True  # entries that were given to this consumer, and are not acknowledged
+        self.next_claim = 0.0
+
+    def step(self) -> bool:
+        """Handle what is there, or wait a second for it. False: try again later."""
+        if self.is_new:
+            self.create_group()
+        if time.monotonic() >= self.next_claim:
+            self.claim()
+        # "0" is what is pending, in order and one by one; ">" is what nobody was given yet.
+        start, count = ("0", 1) if self.has_pending else (">", 10)
+        self.has_pending = True  # until it is known that all went well
+        answer = self.client.xreadgroup(GROUP, CONSUMER, {self.stream: start}, count=count, block=1000)
+        entries = answer[0][1] if answer else []
+        for id_, fields in entries:
+            if not self.finish(id_, fields):
+                return False
+        self.has_pending = start == "0" and bool(entries)
+        return True
+
+    def create_group(self) -> None:
+        try:
+            self.client.xgroup_create(self.stream, GROUP, id="0", mkstream=True)  # "0": from the log's beginning
+        except redis.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):  # it is there
+                raise
+        self.is_new = False
+
+    def claim(self) -> None:
+        """Take over what others were given, and have not finished for so long that they must be dead."""
+        _, claimed, trimmed = self.client.xautoclaim(
+            self.stream, GROUP, CONSUMER, int(1000 * STUCK), start_id="0-0", count=100
+        )
+        if trimmed:
+            self.handle(gap(f"{len(trimmed)} entries were trimmed before they were done"))
+        self.has_pending = self.has_pending or bool(claimed)
+        self.next_claim = time.monotonic() + STUCK / 2
+
+    def finish(self, id_: str, fields: Fields) -> bool:
+        try:
+            self.handle(fields or gap("an entry was trimmed before it was done"))
+        except Exception as error:
+            traceback.print_exc()
+            (pending,) = self.client.xpending_range(self.stream, GROUP, id_, id_, 1)
+            if pending["times_delivered"] < TRIES:
+                return False
+            self.client.xadd(f"{self.stream}:dead", {**fields, "entry": id_, "reason": repr(error)})
+        self.client.xack(self.stream, GROUP, id_)
+        return True
+
+
+def gap(reason: str) -> Fields:
+    """An entry as the relay writes it where events may be missing."""
+    data = {"from": None, "to": time.time_ns() // 1_000_000, "reason": reason}
+    return {"channel": "", "event": "reverb:gap", "data": json.dumps(data)}
+
+
+if __name__ == "__main__":
+    read(sys.argv[1], orders.take)
