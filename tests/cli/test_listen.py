@@ -118,6 +118,63 @@ async def test_encrypted_channels_without_the_master_key(
         assert command.err.text.count(told) == 1
 
 
+async def test_all_channels(target: Target, settings: dict[str, str], tmp_path: Path) -> None:
+    patterns = ("--prefix", "private-", "--exclude", "*.debug", "--exclude", "*.log")
+    async with ReverbClient(**target.settings) as other:
+        for name in ("private-a", "private-a.debug", "private-a.log", "news", "private-encrypted-a"):
+            await other.subscribe(name, decrypt=False)
+        arguments = ("listen", "--all", *patterns, "--interval", "0.05")
+        async with reverb(*arguments, env=settings, cwd=tmp_path) as command:
+            await command.err.expect("subscribed to private-a$")
+            await command.err.expect("subscribed to private-encrypted-a$")
+            await target.publish("private-a", "e", 1)
+            await command.out.expect("private-a +e +1$")
+            await other.subscribe("private-b")
+            await command.err.expect("subscribed to private-b$")
+            await target.publish("private-b", "e", 2)
+            await command.out.expect("private-b +e +2$")
+            await other.unsubscribe("private-a")
+            await command.err.expect("left private-a: nobody else is subscribed$")
+            command.send_signal(signal.SIGINT)
+            assert await command.exit_code() == 0
+            told = rows(command.err.text)
+            assert {each for each in told if each.startswith("subscribed")} == {
+                f"subscribed to private-{each}" for each in ("a", "b", "encrypted-a")
+            }
+            assert [each for each in told if each.startswith("left")] == [
+                "left private-a: nobody else is subscribed"
+            ]
+            assert sum("REVERB_ENCRYPTION_MASTER_KEY" in each for each in told) == 1
+
+
+async def test_all_channels_and_some_by_name_as_json(
+    target: Target, settings: dict[str, str], tmp_path: Path
+) -> None:
+    user = '{"user_id": "watcher"}'
+    arguments = ("news", "--all", "--presence-user", user, "--json", "--count", "2")
+    async with ReverbClient(**target.settings) as other:
+        await other.subscribe("presence-room", {"user_id": "bob"})
+        async with reverb("listen", *arguments, env=settings, cwd=tmp_path) as command:
+            await command.err.expect("subscribed to news$")
+            await command.err.expect("subscribed to presence-room as watcher; here now: .*bob")
+            for name in ("news", "presence-room"):
+                await target.publish(name, "e", name)
+            assert await command.exit_code() == 0
+            shown = [each for each in objects(command.out.text) if each["event"] == "e"]
+            assert shown == [{"channel": name, "event": "e", "data": name} for name in ("news", "presence-room")]
+
+
+async def test_presence_channels_are_not_joined_unasked(
+    target: Target, settings: dict[str, str], tmp_path: Path
+) -> None:
+    async with ReverbClient(**target.settings) as other:
+        room = await other.subscribe("presence-room", {"user_id": "bob"})
+        await other.subscribe("news")
+        async with reverb("listen", "--all", env=settings, cwd=tmp_path) as command:
+            await command.err.expect("subscribed to news$")
+            assert room.members.keys() == {"bob"}
+
+
 async def test_in_a_terminal(target: Target, settings: dict[str, str], tmp_path: Path) -> None:
     async with reverb("listen", "news", env=settings, cwd=tmp_path, terminal=True) as command:
         await command.out.expect("subscribed to news")
@@ -416,6 +473,30 @@ async def test_wrong_secret(terminal: bool, settings: dict[str, str], tmp_path: 
     env = {**settings, "REVERB_APP_SECRET": "wr0ng"}
     says = ".*refused the signature for 'private-a'.*REVERB_APP_SECRET"
     await fails("private-a", env=env, cwd=tmp_path, code=4, says=says, terminal=terminal)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "name a channel, or take --all"),
+        (("news", "--prefix", "x"), "--prefix, --exclude and --interval go with --all"),
+        (("news", "--exclude", "x"), "--prefix, --exclude and --interval go with --all"),
+        (("news", "--interval", "1"), "--prefix, --exclude and --interval go with --all"),
+        (("--all", "--interval", "0"), "--interval must be more than 0 seconds"),
+        (("--all", "--interval", "nan"), "--interval must be more than 0 seconds"),
+    ],
+)
+async def test_options_of_all(
+    arguments: tuple[str, ...], says: str, settings: dict[str, str], tmp_path: Path
+) -> None:
+    await fails(*arguments, env=settings, cwd=tmp_path, code=2, says=says)
+
+
+async def test_all_without_an_application_id(settings: dict[str, str], tmp_path: Path) -> None:
+    env = {name: value for name, value in settings.items() if name != "REVERB_APP_ID"}
+    says = "invalid settings:\n  REVERB_APP_ID is missing: the HTTP API needs it"
+    await fails("--all", env=env, cwd=tmp_path, code=2, says=says)
+    await fails("--all", "--app-id", "none", env=env, cwd=tmp_path, code=4, says=".*with 404.*REVERB_APP_ID.*")
 
 
 async def test_missing_secret(settings: dict[str, str], tmp_path: Path) -> None:

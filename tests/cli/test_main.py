@@ -68,7 +68,7 @@ async def test_there_is_no_option_for_the_secret(tmp_path: Path) -> None:
         assert "--secret" in command.err.text
 
 
-@pytest.mark.parametrize("arguments", [["listen"], ["listne"], ["listen", "--port", "abc", "news"]])
+@pytest.mark.parametrize("arguments", [["trigger"], ["listne"], ["listen", "--port", "abc", "news"]])
 async def test_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
     async with reverb(*arguments, cwd=tmp_path) as command:
         assert await command.exit_code() == 2
@@ -219,7 +219,7 @@ def test_the_options_name_their_variables() -> None:
         assert variable in variables_of(ReverbConfig)
 
 
-@pytest.mark.parametrize(("typed", "offered"), [("reverb tri", ["trigger"]), ("reverb listen --ex", ["--exec"])])
+@pytest.mark.parametrize(("typed", "offered"), [("reverb tri", ["trigger"]), ("reverb listen --exe", ["--exec"])])
 def test_completion_in_bash(typed: str, offered: list[str], tmp_path: Path) -> None:
     """The script that the command prints, run by bash as it is when somebody presses Tab."""
     program = f"""

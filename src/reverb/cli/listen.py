@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from fnmatch import fnmatchcase
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,13 +29,33 @@ _PATIENCE = 1.0
 """Seconds before we say that we are still connecting."""
 
 
-@takes_server(with_app_id=False)
+@takes_server(with_app_id=True, with_endpoint=True)
 def listen(
     given: Given,
     channels: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="CHANNEL", help="Such as news, private-orders.7 or presence-room.1."),
-    ],
+    ] = None,
+    follow_all: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="All channels that somebody is subscribed to, as they come and go. The HTTP API is asked for "
+            "them, and what is published on a new channel before that is missed. Presence channels only with "
+            "--presence-user, because others see us there.",
+        ),
+    ] = False,
+    prefix: Annotated[
+        str | None, typer.Option(metavar="PREFIX", help="With --all: only channels that begin so.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="With --all: no channels so named. Can be given several times."),
+    ] = None,
+    interval: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="With --all: between two questions for channels; 2 by default."),
+    ] = None,
     patterns: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,16 +96,34 @@ def listen(
 
     Events go to the standard output, what happens to the connection goes to the standard error.
     """
+    channels = channels or []
     if not all(channels):
         raise fail("the name of a channel is empty", ExitCode.USAGE)
+    if not (channels or follow_all):
+        raise fail("name a channel, or take --all", ExitCode.USAGE)
+    if not follow_all and (prefix, exclude, interval) != (None, None, None):
+        raise fail("--prefix, --exclude and --interval go with --all", ExitCode.USAGE)
+    if interval is not None and not 0 < interval < inf:
+        raise fail("--interval must be more than 0 seconds", ExitCode.USAGE)
     if not all(patterns or []):
         raise fail("--event is empty; * is any event", ExitCode.USAGE)
     if command is not None and not command.strip():
         raise fail("--exec is empty: no command is run", ExitCode.USAGE)
     user = parse_presence_user(presence_user)
+
+    def discover(client: ReverbClient) -> AbstractAsyncContextManager[object]:
+        if not follow_all:
+            return nullcontext()
+        user_data = None if presence_user is None else user
+        return client.discover(
+            prefix=prefix or "", exclude=exclude or (), interval=interval or 2.0, user_data=user_data
+        )
+
     with exit_on_error():
         config = configure(given)
-        work = _listen(config, channels, user, patterns or ["*"], count, timeout, command, as_json=as_json)
+        work = _listen(
+            config, channels, user, discover, patterns or ["*"], count, timeout, command, as_json=as_json
+        )
         if count is None and timeout is None:
             run(work)  # a signal is the end that it is meant to have
         else:
@@ -95,6 +134,7 @@ async def _listen(
     config: ReverbConfig,
     channels: list[str],
     user: dict[str, Any],
+    discover: Callable[[ReverbClient], AbstractAsyncContextManager[object]],
     patterns: list[str],
     count: int | None,
     timeout: float | None,
@@ -108,7 +148,7 @@ async def _listen(
     commands = None if command is None else Commands(command, status)
     enough = asyncio.Event()
     seen = 0
-    is_connected_again = False
+    is_connected_again = is_over = False
     unwritten: OSError | None = None
 
     def show(event: str, data: Any, channel: str, user_id: str | None) -> None:
@@ -124,9 +164,15 @@ async def _listen(
             status(f"{config.address} is out of reach; still trying", "yellow")
 
     has_key = config.encryption_master_key is not None or config.auth_endpoint is not None
-    if not has_key and any(map(is_encrypted, channels)):
-        what = "events of encrypted channels are shown as they are sent, sealed"
-        status(f"REVERB_ENCRYPTION_MASTER_KEY is missing: {what}", "yellow")
+    has_told_of_key = False
+
+    def tell_of_key(channel: str) -> None:
+        nonlocal has_told_of_key
+        if is_encrypted(channel) and not (has_key or has_told_of_key):
+            has_told_of_key = True
+            what = "events of encrypted channels are shown as they are sent, sealed"
+            status(f"REVERB_ENCRYPTION_MASTER_KEY is missing: {what}", "yellow")
+
     slow = asyncio.get_running_loop().call_later(_PATIENCE, status, f"connecting to {config.address} …", "dim")
 
     def on_connected(event: str, data: Any, channel: str | None) -> None:
@@ -147,6 +193,11 @@ async def _listen(
             status(f"subscribed to {channel} as {subscribed.me.get('user_id')}; here now: {here}", "green")
         else:
             status(f"subscribed to {channel}", "green")
+        tell_of_key(channel or "")
+
+    def on_left(event: str, data: Any, channel: str | None) -> None:
+        if not is_over:
+            status(f"left {data['channel']}: nobody else is subscribed", "dim")
 
     def on_event(event: str, data: Any, channel: str | None, user_id: str | None) -> Awaitable[None] | None:
         nonlocal seen
@@ -170,6 +221,7 @@ async def _listen(
     client.bind(Events.CONNECTION_ESTABLISHED, on_connected)
     client.bind(Events.RECONNECTED, on_reconnected)
     client.bind(Events.SUBSCRIPTION_SUCCEEDED, on_subscribed)
+    client.bind(Events.CHANNEL_LEFT, on_left)
     client.bind("*", on_event)
     with _Log(status) as log:
         try:
@@ -180,8 +232,12 @@ async def _listen(
                         for name in channels
                     )
                 )
-                log.tell_warnings()
-                await _wait_for_the_end(client, enough, timeout)
+                async with discover(client):
+                    log.tell_warnings()
+                    try:
+                        await _wait_for_the_end(client, enough, timeout)
+                    finally:
+                        is_over = True
         except asyncio.CancelledError:
             status(f"disconnected from {config.address}")
             raise

@@ -76,10 +76,12 @@ options in the list of processes: set `REVERB_APP_SECRET`"""
 _ENDPOINT = ", or `REVERB_AUTH_ENDPOINT` and `REVERB_AUTH_TOKEN`"
 
 
-def takes_server(*, with_app_id: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes_server(
+    *, with_app_id: bool, with_endpoint: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a command whose first parameter is ``given``: on the command line it has the options that name the
     server and the application instead, and its ``--help`` says so. Commands that use the HTTP API need an
-    application id; those that don't may be authorised by an endpoint."""
+    application id; those that subscribe may be authorised by an endpoint."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         added = {name: type_ for name, type_ in _SERVER_OPTIONS.items() if with_app_id or name != _APP_ID}
@@ -94,7 +96,7 @@ def takes_server(*, with_app_id: bool) -> Callable[[Callable[..., None]], Callab
         parameters = [*(each.replace(kind=Parameter.KEYWORD_ONLY) for each in own), *options]
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         with_options.__annotations__ = {each.name: each.annotation for each in parameters}
-        with_options.__doc__ = f"{inspect.getdoc(command)}{_ABOUT_SETTINGS}{'' if with_app_id else _ENDPOINT}."
+        with_options.__doc__ = f"{inspect.getdoc(command)}{_ABOUT_SETTINGS}{_ENDPOINT if with_endpoint else ''}."
         return with_options
 
     return decorate

@@ -26,7 +26,7 @@ from .process import ExitCode, complete, exit_on_error, fail, unsendable
 __all__ = ["trigger"]
 
 
-@takes_server(with_app_id=False)
+@takes_server(with_app_id=False, with_endpoint=True)
 def trigger(
     given: Given,
     channel: Annotated[

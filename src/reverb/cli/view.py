@@ -59,7 +59,7 @@ class View:
 
     def __init__(self, console: Console, channels: Iterable[str], event_width: int = 24) -> None:
         self._console = console
-        self._channel_width = max(cell_len(printable(channel)) for channel in channels)
+        self._channel_width = max((cell_len(printable(channel)) for channel in channels), default=0)
         self._event_width = event_width
 
     def event(self, event: str, data: Any, channel: str | None, user_id: str | None = None) -> None:
