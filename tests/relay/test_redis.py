@@ -212,6 +212,19 @@ async def test_a_server_that_lost_the_latest_entries_is_found_out(valkey: Valkey
         await sink.append(again.epoch, entries(again, 1, 6))
 
 
+async def test_a_state_that_the_server_forgot_is_sent_again(valkey: Valkey, server: Any) -> None:
+    async with opened(valkey.url) as sink, opened(valkey.url, "two") as other:
+        grant = await granted(sink)
+        await sink.renew(grant.epoch, 1, b"old")
+        await server.copy("{reverb}:state", "copy")
+        await sink.renew(grant.epoch, 2, b"new")
+        await server.rename("copy", "{reverb}:state")
+        assert (await other.look(is_ready=True)).state == b"old"
+        await sink.renew(grant.epoch, 3, b"new")
+        sight = await other.look(is_ready=True)
+        assert (sight.watermark, sight.state) == (3, b"new")
+
+
 async def test_a_server_that_forgot_a_take_over_does_not_mix_the_two_up(valkey: Valkey, server: Any) -> None:
     async with opened(valkey.url) as first, opened(valkey.url, "two") as second:
         old = await granted(first)
@@ -252,6 +265,22 @@ async def test_what_was_renewed_late_does_not_replace_what_is_newer(valkey: Valk
         assert (sight.watermark, sight.state) == (3, b"third")
 
 
+async def test_a_lease_that_was_given_back_is_not_taken_by_what_was_renewed_late(valkey: Valkey) -> None:
+    async with Line(valkey.port) as line:
+        async with opened(valkey.url.replace(str(valkey.port), str(line.port))) as sink:
+            grant = await granted(sink)
+            await sink.renew(grant.epoch, None, b"")
+            line.hold()
+            with pytest.raises(EngineError):
+                await sink.renew(grant.epoch, None, b"")
+            line.pass_new()
+            await sink.release(grant.epoch, None, b"")
+        line.release()
+        await asyncio.wait_for(line.passed(), 5)
+    async with opened(valkey.url, "two") as other:
+        assert (await other.look(is_ready=True)).holder is None
+
+
 async def test_nothing_of_an_epoch_is_written_after_its_lease_was_given_back(valkey: Valkey) -> None:
     async with opened(valkey.url) as sink:
         grant = await granted(sink)
@@ -284,6 +313,23 @@ async def test_a_replica_is_tried_again(valkey: Valkey, server: Any) -> None:
             await sink.acquire()
         await server.replicaof("NO", "ONE")
         assert await granted_in_time(sink)
+
+
+async def test_a_call_is_tried_once(valkey: Valkey) -> None:
+    attempts = 0
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        await reader.read(1000)
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as other:
+        sink = RedisSink(f"redis://127.0.0.1:{other.sockets[0].getsockname()[1]}", relay="one", lease=2.0)
+        with pytest.raises(EngineError):
+            await sink.look(is_ready=True)
+        await sink.close()
+    assert attempts == 1
 
 
 @pytest.mark.parametrize("key", ["reverb", "{reverb}:lease", "{reverb}:state", "{reverb}:ready"])

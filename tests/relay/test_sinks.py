@@ -276,6 +276,13 @@ async def test_others_are_those_that_said_lately_that_they_are_ready(setting: Se
     assert (await third.look(is_ready=False)).others == 1
     assert (await first.renew(grant.epoch, None, b"")).others == 1
     end = time.monotonic() + 4 * LEASE
+    await second.look(is_ready=True)
+    await third.look(is_ready=True)
+    assert (await first.renew(grant.epoch, None, b"")).others == 2
+    while (await first.renew(grant.epoch, None, b"")).others != 1:  # the third goes on, the second does not
+        assert time.monotonic() < end, "who said nothing for long still counts as ready"
+        await third.look(is_ready=True)
+        await asyncio.sleep(0.05)
     while (await first.renew(grant.epoch, None, b"")).others:
         assert time.monotonic() < end, "who said nothing for long still counts as ready"
         await asyncio.sleep(0.05)

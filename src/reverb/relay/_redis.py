@@ -118,7 +118,6 @@ local epoch = math.max(clock, (tonumber(redis.call('HGET', KEYS[2], 'epoch')) or
 local text = string.format('%.0f', epoch)
 redis.call('SET', KEYS[1], relay, 'PX', lease)
 redis.call('HSET', KEYS[2], 'epoch', text, 'fence', text .. '-' .. token, 'number', 0, 'turn', 0)
-redis.call('ZREM', KEYS[3], relay)
 return {epoch, sight(clock, relay, known)}
 """
 )
@@ -152,7 +151,7 @@ return 1
 _APPEND = _Script(
     _NOW
     + """
-local fence, epoch, first, packed, places, maxlen, max_age = unpack(ARGV)
+local fence, first, packed, places, maxlen, max_age = unpack(ARGV)
 first = tonumber(first)
 local own = redis.call('HMGET', KEYS[2], 'fence', 'number')
 if own[1] ~= fence then return 0 end
@@ -160,31 +159,19 @@ local last = tonumber(own[2])
 if first > last + 1 then return -1 end
 local entries = cmsgpack.unpack(packed)
 local streams = places ~= '' and cmsgpack.unpack(places)
-local format = string.format
 local failure
 for i = last - first + 2, #entries do
-    local channel, event, data, received_at, sent_after, number, user_id, again = unpack(entries[i], 1, 8)
-    local fields = {'channel', channel, 'event', event, 'data', data}
-    local n = 6
-    if user_id then
-        fields[7], fields[8] = 'user_id', user_id
-        n = 8
-    end
-    fields[n + 1], fields[n + 2] = 'received_at', format('%.0f', received_at)
-    fields[n + 3], fields[n + 4] = 'sent_after', format('%.0f', sent_after)
-    fields[n + 5], fields[n + 6] = 'writer', epoch .. '-' .. format('%.0f', number)
-    if again then fields[n + 7], fields[n + 8] = 'again', '1' end
-    local added = redis.pcall('XADD', KEYS[streams and streams[i] or 4], '*', unpack(fields))
+    local added = redis.pcall('XADD', KEYS[streams and streams[i] or 4], '*', unpack(entries[i]))
     if type(added) == 'table' and added.err then
         failure = added
         break
     end
     last = first + i - 1
 end
-if last > tonumber(own[2]) then redis.call('HSET', KEYS[2], 'number', format('%.0f', last)) end
+if last > tonumber(own[2]) then redis.call('HSET', KEYS[2], 'number', string.format('%.0f', last)) end
 if failure then return failure end
 if maxlen ~= '' or max_age ~= '' then
-    local oldest = max_age ~= '' and format('%.0f', now() - max_age)
+    local oldest = max_age ~= '' and string.format('%.0f', now() - max_age)
     for k = 4, #KEYS do
         if maxlen ~= '' then redis.call('XTRIM', KEYS[k], 'MAXLEN', '~', maxlen) end
         if oldest then redis.call('XTRIM', KEYS[k], 'MINID', '~', oldest) end
@@ -330,9 +317,8 @@ class RedisSink:
         answer = await self._evaluate(
             _APPEND,
             self._fence(epoch),
-            epoch,
             entries[0].number,
-            msgspec.msgpack.encode([_packed(entry) for entry in entries]),
+            msgspec.msgpack.encode([_fields(entry) for entry in entries]),
             places,
             *self._limits,
         )
@@ -477,17 +463,27 @@ def _parse(url: str) -> str | tuple[str, dict[str, Any]]:
     return f"{parts.scheme}://{host}:{port}/{database}", options
 
 
-def _packed(entry: Entry) -> tuple[Any, ...]:
-    return (
+def _fields(entry: Entry) -> list[str | msgspec.Raw]:
+    """Return names and values of an entry's fields; :func:`_entry` reads them."""
+    fields: list[str | msgspec.Raw] = [
+        "channel",
         entry.channel,
+        "event",
         entry.event,
+        "data",
         msgspec.Raw(b"\xdb" + len(entry.data).to_bytes(4, "big") + entry.data),  # Lua's reader knows text only
-        entry.received_at,
-        entry.sent_after,
-        entry.number,
-        entry.user_id,
-        entry.again,
-    )
+        "received_at",
+        str(entry.received_at),
+        "sent_after",
+        str(entry.sent_after),
+        "writer",
+        f"{entry.epoch}-{entry.number}",
+    ]
+    if entry.user_id is not None:
+        fields += ("user_id", entry.user_id)
+    if entry.again:
+        fields += ("again", "1")
+    return fields
 
 
 def _digest(state: bytes) -> bytes:
