@@ -92,9 +92,10 @@ async def test_publishing_from_a_stream(
         monkeypatch.setenv(name, value)
     (add,) = re.findall(r"^redis-cli (XADD .*)$", TEXT, re.M)
     with RedisStream(tmp_path) as stream:
-        stream.redis.execute_command(*shlex.split(add))
+        commands: Any = stream.redis
+        commands.execute_command(*shlex.split(add))
         fragment = Fragment(
-            replace(STREAM, text=STREAM.text.replace("redis://localhost:6379/0", stream.server.url))
+            STREAM._replace(text=STREAM.text.replace("redis://localhost:6379/0", stream.server.url))
         )
         await fragment.run()
         publishing = asyncio.ensure_future(fragment.names["publish_from_redis"]())

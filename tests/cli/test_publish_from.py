@@ -32,6 +32,10 @@ def redis_stream(tmp_path: Path) -> Iterator[RedisStream]:
         yield stream
 
 
+def has_published(server: ReverbServer, count: int) -> bool:
+    return len(server.events) >= count
+
+
 async def fill(stream: Stream, count: int) -> None:
     await stream.add_all([{"channel": "news", "event": "e", "data": json.dumps({"n": n})} for n in range(count)])
 
@@ -77,7 +81,7 @@ async def test_killed_in_the_middle(
     arguments = ["--from", stream.server.url, "--group", "g", "--claim-after", "1", "--json"]
     for seen in (100, 300):
         async with reverb("publish", *arguments, env=settings, cwd=tmp_path) as command:
-            await until(lambda seen=seen: len(embedded.events) >= seen, DEADLINE)
+            await until(partial(has_published, embedded, seen), DEADLINE)
             command.send_signal(signal.SIGKILL)
             await command.exit_code()
     assert len(embedded.events) < 2000

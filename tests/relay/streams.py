@@ -17,7 +17,8 @@ from tests.relay.nats_server import Nats
 class Server(Protocol):
     """An engine, as a process of its own."""
 
-    url: str
+    @property
+    def url(self) -> str: ...
 
     def kill(self) -> None: ...
 
@@ -95,7 +96,7 @@ class JetStream:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.server.__exit__(*error)
+        self.server.kill()
 
     def source(self, *, consumer: str | None = None, **options: Any) -> NatsSource:
         """``consumer`` is for Redis: processes have no names here."""

@@ -389,7 +389,7 @@ async def test_names_that_are_no_text(tmp_path: Path, server: ReverbServer) -> N
 
 
 async def test_nats_that_wants_a_password(tmp_path: Path) -> None:
-    with Nats(tmp_path, "--user", "ann", "--pass", "S3CR3T") as server:
+    with Nats(tmp_path, 'authorization {user: "ann", password: "S3CR3T"}') as server:
         await fails(NatsSource(server.url, group="g"), "check user and password")
         await fails(NatsSource(server.url.replace("://", "://ann:S3CR3T2@"), group="g"), "check user and password")
         right = NatsSource(server.url.replace("://", "://ann:S3CR3T@"), group="g")
