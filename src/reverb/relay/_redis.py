@@ -181,7 +181,24 @@ return 1
 """
 )
 
-_READ = _Script("return redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])")
+# An answer of two texts, however many entries: the library takes 10 us for each text in an answer. For each entry
+# there are the lengths of its id, and of the names and values of its fields.
+_READ = _Script(
+    """
+local lengths, texts = {}, {}
+for i, entry in ipairs(redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])) do
+    local id, fields = entry[1], entry[2]
+    local own = {#id}
+    texts[#texts + 1] = id
+    for j, text in ipairs(fields) do
+        own[j + 1] = #text
+        texts[#texts + 1] = text
+    end
+    lengths[i] = own
+end
+return {cmsgpack.pack(lengths), table.concat(texts)}
+"""
+)
 
 
 class _Own(NamedTuple):
@@ -294,14 +311,12 @@ class RedisSink:
         entries = []
         for stream in self._streams:
             start = str(max(0, since))
-            while True:
-                page = await self._wait(self._run(_READ, (stream,), (start, _PAGE)))
-                for _, fields in page:
+            while start:
+                page = _page(await self._wait(self._run(_READ, (stream,), (start, _PAGE))))
+                for _, *fields in page:
                     if (entry := _entry(fields)) is not None:
                         entries.append(entry)
-                if len(page) < _PAGE:
-                    break
-                start = f"({page[-1][0].decode()}"
+                start = f"({page[-1][0].decode()}" if len(page) == _PAGE else ""
         if len(self._streams) > 1:
             entries.sort(key=lambda entry: (entry.epoch, entry.number))
         return entries
@@ -492,6 +507,16 @@ def _digest(state: bytes) -> bytes:
 
 def _version(facts: dict[str, Any]) -> tuple[int, ...]:
     return tuple(int(part) for part in str(facts.get("redis_version", "")).split(".")[:2] if part.isdecimal())
+
+
+def _page(answer: list[bytes]) -> list[list[bytes]]:
+    """Take an answer apart: for each entry its id, and names and values of its fields."""
+    lengths, text = answer
+    page = []
+    end = 0
+    for own in msgspec.msgpack.decode(lengths, type=list[list[int]]):
+        page.append([text[end : (end := end + length)] for length in own])
+    return page
 
 
 def _entry(fields: list[bytes]) -> Entry | None:
