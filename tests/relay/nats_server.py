@@ -30,23 +30,32 @@ def nats_server() -> str:
 
 
 class Nats:
-    """Runs within ``with``, on a port of its own. ``config`` is text for the server's configuration file."""
+    """Runs within ``with``, on a port of its own. With a ``password``, user and password are needed.
 
-    def __init__(self, directory: Path, config: str = "", *, jetstream: bool = True) -> None:
+    ``config`` is text for the server's configuration file, and ``jetstream`` for that part of it; None for a server
+    without."""
+
+    def __init__(
+        self, directory: Path, config: str = "", *, password: str = "", jetstream: str | None = ""
+    ) -> None:
+        self._password = password
         self._binary = nats_server()
         self.host = "127.0.0.1"
         (self.port,) = free_ports(1)
         self._log = directory / "nats.log"
         self._config = directory / "nats.conf"
         lines = [f'listen: "{self.host}:{self.port}"', f'log_file: "{self._log}"', config]
-        if jetstream:
-            lines.append(f'jetstream {{store_dir: "{directory}"}}')
+        if password:
+            lines.append(f'authorization {{user: relay, password: "{password}"}}')
+        if jetstream is not None:
+            lines.append(f'jetstream {{store_dir: "{directory}", {jetstream}}}')
         self._config.write_text("\n".join(lines))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"nats://{self.host}:{self.port}"
+        user = f"relay:{self._password}@" if self._password else ""
+        return f"nats://{user}{self.host}:{self.port}"
 
     @property
     def process(self) -> subprocess.Popen[bytes]:

@@ -81,6 +81,7 @@ _SUBJECTS_OF_ANOTHER_STREAM = 10065
 _MESSAGE_IS_TOO_LARGE = 10054
 _OTHER_LAST_MESSAGE = 10070
 _OTHER_LAST_SEQUENCE = 10071
+_TOO_MANY_REQUESTS = 10167
 
 
 class NatsSink:
@@ -247,11 +248,14 @@ class NatsSink:
             try:
                 await self._publish(link, epoch, entries)
                 return
-            except _RefusedError:
-                stored = await self._last_number(link, epoch)
-            # It is refused as a whole if the server has forgotten the ids of what is in the log already, and from
-            # some message on if it was too busy to take that one. In all other cases nothing more gets in.
+            except (_RefusedError, _BusyError) as error:
+                refusal = error
+            # A busy server drops messages, and refuses those behind them. One that has forgotten the ids of what
+            # is in the log refuses that. In all other cases nothing more gets in.
+            stored = await self._last_number(link, epoch)
             if stored is None or stored < entries[0].number:
+                if isinstance(refusal, _BusyError):
+                    raise refusal
                 raise DeposedError(
                     f"{self.address}: the log has another writer than epoch {epoch}, or has lost entries of it."
                 )
@@ -651,6 +655,8 @@ class _Link:
             return ConfigurationError(f"{text}. Choose another name for the log.")
         if error.err_code == _MESSAGE_IS_TOO_LARGE:
             return ConfigurationError(f"{text}. Raise the stream's max_msg_size.")
+        if error.err_code == _TOO_MANY_REQUESTS:
+            return _BusyError(f"{text}.")
         return EngineError(f"{text}.")
 
 
@@ -685,6 +691,10 @@ class _AbsentError(Exception):
 
 class _SilenceError(EngineError):
     """Nobody listens to the subject."""
+
+
+class _BusyError(EngineError):
+    """The server has more to do than it can."""
 
 
 class _PlainTextError(Exception):
