@@ -201,6 +201,50 @@ async def test_a_connection_that_is_lost_for_good_ends_it(
         await until(lambda: client_tasks() == set())
 
 
+async def test_a_poll_under_way_when_the_connection_is_lost_for_good_is_of_no_interest(
+    reverb_client: ReverbClient,
+    reverb_server: ReverbServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    is_answered = asyncio.Event()
+    is_answered.set()
+
+    async def channels(prefix: str | None, info: str | None) -> dict[str, ChannelInfo]:
+        await is_answered.wait()
+        return {"news": ChannelInfo(subscription_count=2)}
+
+    monkeypatch.setattr(reverb_client.api, "channels", channels)
+    async with reverb_client.discover(interval=QUICKLY):
+        is_answered.clear()
+        reverb_server.refuse(4001)
+        reverb_server.drop()
+        with pytest.raises(ConnectionError):
+            await reverb_client.listen()
+        is_answered.set()
+        await until(lambda: client_tasks() == set())
+    assert "no channels are found" not in caplog.text
+
+
+async def test_a_channel_belongs_to_the_one_that_found_it_last(
+    reverb_client: ReverbClient, answers: Answers
+) -> None:
+    answers.answer = {"news": 2}
+    async with reverb_client.discover(interval=QUICKLY) as second:
+        await until(lambda: "news" in second.channels)
+        async with reverb_client.discover(interval=60.0) as first:
+            await reverb_client.unsubscribe("news")
+            await until(lambda: "news" not in second.channels)
+            assert first.channels == {}
+        answers.answer = {"more": 2}
+        async with reverb_client.discover(interval=60.0) as first:
+            assert first.channels.keys() == {"more"}
+            await reverb_client.unsubscribe("more")
+            await until(lambda: "more" in second.channels)
+            assert first.channels == {}
+        assert reverb_client.channels.keys() == {"more"}
+
+
 async def test_nobody_polls_while_the_connection_is_down(
     reverb_client: ReverbClient, reverb_server: ReverbServer, answers: Answers
 ) -> None:

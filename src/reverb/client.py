@@ -336,9 +336,9 @@ class ReverbClient(Bindable):
         """Follow all channels on which somebody is: subscribe to each as it appears, and leave it as it empties.
 
         ``async with client.discover(prefix="orders.") as found: …`` asks the HTTP API every ``interval`` seconds,
-        the first time before the block begins. At its end, or when the client disconnects, that is over; the end
-        of the block leaves the channels that were found. **What was published on a channel between its first
-        subscriber and our next poll is missed.**
+        the first time before the block begins. That is over at its end, when the client disconnects, and when the
+        connection is lost for good; the end of the block leaves the channels that were found. **What was published
+        on a channel between its first subscriber and our next poll is missed.**
 
         ``prefix`` is how names begin, ``exclude`` a glob pattern, or several, of names to leave out. Presence
         channels are followed with ``user_data`` only, because others see who is on them; its ``user_id`` should be

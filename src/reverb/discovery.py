@@ -88,7 +88,7 @@ class Discovery:
         self._require_running()
         await self._poll()
         self._task = spawn(self._follow(), name="reverb discovery")
-        self._core.closers.insert(0, self._stop)  # before the API is closed, which would fail a poll
+        self._core.closers.append(self._stop)
         return self
 
     async def __aexit__(

@@ -30,6 +30,7 @@ import reverb
 from reverb import (
     Channel,
     ChannelAuth,
+    ChannelInfo,
     ConnectionState,
     PresenceChannel,
     ProtocolError,
@@ -751,6 +752,21 @@ def _joins(how: str) -> Callable[[Cell], Coroutine[Any, Any, Any]]:
     return join
 
 
+async def _answer_polls(cell: Cell) -> None:
+    """Somebody is on a channel, as the HTTP API says, which takes some turns to say it."""
+
+    async def channels(prefix: str | None, info: str | None) -> dict[str, ChannelInfo]:
+        await turns(2)
+        return {f"{cell.name}-found": ChannelInfo(subscription_count=2)}
+
+    vars(cell.client.api)["channels"] = channels
+
+
+async def _discover(cell: Cell) -> None:
+    async with cell.client.discover(interval=0.001):
+        await turns(5)
+
+
 async def _join_private(cell: Cell) -> None:
     cell.echo = Echo(cell.client)
     cell.kept = cell.echo.private(cell.name.removeprefix("private-"))
@@ -844,6 +860,7 @@ LISTEN = Call(
     nudge=lambda cell: cell.client.disconnect(),
     check=_check_kept,
 )
+DISCOVER = Call("async with discover()", _discover, is_subscribed=True, prepare=_answer_polls, check=_check_kept)
 JOINS = (
     Call("Echo.channel()", _joins("channel"), prepare=_make_echo, before_judging=_echo_settled),
     Call("Echo.private()", _joins("private"), prefix="private-", prepare=_make_echo, before_judging=_echo_settled),
@@ -864,6 +881,7 @@ CALLS = (
     WAIT_FOR_MEMBER,
     NEXT,
     LISTEN,
+    DISCOVER,
     *JOINS,
     WHISPER,
     LEAVE,
