@@ -1,4 +1,4 @@
-"""Entries in the logs of engines, as a relay writes them."""
+"""Entries in the logs of engines, as a relay writes them, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from typing import Any, Protocol
 
 import nats
 from nats.js.api import ConsumerInfo
-from redis.asyncio import Redis
+from redis import Redis
+from typing_extensions import Self
+
+from reverb.relay._log import Entry
+from reverb.relay._redis import RedisSink
 
 
 class Feed(Protocol):
+    """Writes one entry after another."""
+
     async def write(self, event: str, data: Any, *, channel: str = ..., again: bool = ...) -> None: ...
 
     async def unfinished(self, group: str) -> int:
@@ -26,56 +32,67 @@ class Feed(Protocol):
     async def close(self) -> None: ...
 
 
-def fields_of(number: int, channel: str, event: str, again: bool) -> dict[str, str]:
-    now = str(time.time_ns() // 1_000_000)
-    fields = {"channel": channel, "event": event, "received_at": now, "sent_after": now, "writer": f"1-{number}"}
-    return {**fields, "again": "1"} if again else fields
-
-
 class RedisFeed:
     def __init__(self, url: str, partitions: int = 1) -> None:
-        self.redis: Redis = Redis.from_url(url, decode_responses=True)
-        self.streams = ["reverb"] if partitions == 1 else [f"reverb:{each}" for each in range(partitions)]
-        self.number = 0
+        self._sink = RedisSink(url, relay="feed", lease=60, partitions=partitions)
+        self._redis = Redis.from_url(url, decode_responses=True)
+        self._streams = ["reverb"] if partitions == 1 else [f"reverb:{each}" for each in range(partitions)]
+        self._epoch = self._number = 0
+
+    async def open(self) -> Self:
+        await self._sink.open()
+        grant = await self._sink.acquire()
+        assert grant is not None
+        self._epoch = grant.epoch
+        return self
 
     async def write(self, event: str, data: Any, *, channel: str = "orders", again: bool = False) -> None:
-        self.number += 1
-        fields: dict[Any, Any] = {**fields_of(self.number, channel, event, again), "data": json.dumps(data)}
-        await self.redis.xadd(self.streams[zlib.crc32(channel.encode()) % len(self.streams)], fields)
+        now = time.time_ns() // 1_000_000
+        self._number += 1
+        text = json.dumps(data).encode()
+        entry = Entry(channel, event, text, None, now, now, self._epoch, self._number, again)
+        await self._sink.append(self._epoch, [entry])
 
     async def unfinished(self, group: str) -> int:
-        return sum(each["pending"] + each["lag"] for each in await self._groups(group))
+        return sum(each["pending"] + each["lag"] for each in self._groups(group))
 
     async def waiting(self, group: str) -> int:
-        return sum(each["lag"] for each in await self._groups(group))
-
-    async def _groups(self, group: str) -> list[dict[str, Any]]:
-        streams = [stream for stream in self.streams if await self.redis.exists(stream)]
-        found = [each for stream in streams for each in await self.redis.xinfo_groups(stream)]
-        return [each for each in found if each["name"] == group]
+        return sum(each["lag"] for each in self._groups(group))
 
     async def close(self) -> None:
-        await self.redis.aclose()
+        self._redis.close()
+        await self._sink.close()
+
+    def _groups(self, group: str) -> list[dict[str, Any]]:
+        found: list[Any] = []
+        for stream in self._streams:
+            if self._redis.exists(stream):
+                found += self._redis.xinfo_groups(stream)
+        return [each for each in found if each["name"] == group]
 
 
 class NatsFeed:
     def __init__(self, url: str, partitions: int = 1) -> None:
-        self.url = url
-        self.partitions = partitions
-        self.number = 0
+        self._url = url
+        self._partitions = partitions
+        self._epoch = time.time_ns()
+        self._number = 0
 
-    async def open(self) -> NatsFeed:
-        self.client = await nats.connect(self.url)
-        self.stream = self.client.jetstream()
-        await self.stream.add_stream(name="reverb", subjects=["reverb.>"])
+    async def open(self) -> Self:
+        self._client = await nats.connect(self._url)
+        self._stream = self._client.jetstream()
+        await self._stream.add_stream(name="reverb", subjects=["reverb.>"])
         return self
 
     async def write(self, event: str, data: Any, *, channel: str = "orders", again: bool = False) -> None:
-        self.number += 1
-        headers = fields_of(self.number, channel, event, again)
-        headers["Nats-Msg-Id"] = headers.pop("writer")
-        part = f"{zlib.crc32(channel.encode()) % self.partitions}." if self.partitions > 1 else ""
-        await self.stream.publish(f"reverb.{part}{channel}", json.dumps(data).encode(), headers=headers)
+        now = str(time.time_ns() // 1_000_000)
+        self._number += 1
+        headers = {"channel": channel, "event": event, "received_at": now, "sent_after": now}
+        headers["Nats-Msg-Id"] = f"{self._epoch}-{self._number}"
+        if again:
+            headers["again"] = "1"
+        part = f"{zlib.crc32(channel.encode()) % self._partitions}." if self._partitions > 1 else ""
+        await self._stream.publish(f"reverb.{part}{channel}", json.dumps(data).encode(), headers=headers)
 
     async def unfinished(self, group: str) -> int:
         return sum((each.num_pending or 0) + (each.num_ack_pending or 0) for each in await self._consumers(group))
@@ -83,9 +100,9 @@ class NatsFeed:
     async def waiting(self, group: str) -> int:
         return sum(each.num_pending or 0 for each in await self._consumers(group))
 
+    async def close(self) -> None:
+        await self._client.close()
+
     async def _consumers(self, group: str) -> list[ConsumerInfo]:
         """Those of the group: one, or one for each partition."""
-        return [each for each in await self.stream.consumers_info("reverb") if each.name.startswith(group)]
-
-    async def close(self) -> None:
-        await self.client.close()
+        return [each for each in await self._stream.consumers_info("reverb") if each.name.startswith(group)]

