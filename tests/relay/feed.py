@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
-from typing import Any, Protocol
+from typing import Any
 
 import nats
 from nats.js.api import ConsumerInfo
 from redis import Redis
 from typing_extensions import Self
 
-from reverb.relay._log import Entry
+from reverb.relay._log import Entry, Sink
+from reverb.relay._nats import NatsSink
 from reverb.relay._redis import RedisSink
 
 
-class Feed(Protocol):
-    """Writes one entry after another."""
+class Feed:
+    """Writes one entry after another, and says what a group of readers has left."""
 
-    async def write(self, event: str, data: Any, *, channel: str = ..., again: bool = ...) -> None: ...
-
-    async def unfinished(self, group: str) -> int:
-        """How many entries a group has not acknowledged: new ones, and those that are at work."""
-        ...
-
-    async def waiting(self, group: str) -> int:
-        """How many of them were not given to a reader."""
-        ...
-
-    async def close(self) -> None: ...
-
-
-class RedisFeed:
-    def __init__(self, url: str, partitions: int = 1) -> None:
-        self._sink = RedisSink(url, relay="feed", lease=60, partitions=partitions)
-        self._redis = Redis.from_url(url, decode_responses=True)
-        self._streams = ["reverb"] if partitions == 1 else [f"reverb:{each}" for each in range(partitions)]
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
         self._epoch = self._number = 0
 
     async def open(self) -> Self:
@@ -54,6 +38,24 @@ class RedisFeed:
         await self._sink.append(self._epoch, [entry])
 
     async def unfinished(self, group: str) -> int:
+        """How many entries a group has not acknowledged: new ones, and those that are at work."""
+        raise NotImplementedError
+
+    async def waiting(self, group: str) -> int:
+        """How many of them were not given to a reader."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        await self._sink.close()
+
+
+class RedisFeed(Feed):
+    def __init__(self, url: str, partitions: int = 1) -> None:
+        super().__init__(RedisSink(url, relay="feed", lease=60, partitions=partitions))
+        self._redis = Redis.from_url(url, decode_responses=True)
+        self._streams = ["reverb"] if partitions == 1 else [f"reverb:{each}" for each in range(partitions)]
+
+    async def unfinished(self, group: str) -> int:
         return sum(each["pending"] + each["lag"] for each in self._groups(group))
 
     async def waiting(self, group: str) -> int:
@@ -61,7 +63,7 @@ class RedisFeed:
 
     async def close(self) -> None:
         self._redis.close()
-        await self._sink.close()
+        await super().close()
 
     def _groups(self, group: str) -> list[dict[str, Any]]:
         found: list[Any] = []
@@ -71,28 +73,14 @@ class RedisFeed:
         return [each for each in found if each["name"] == group]
 
 
-class NatsFeed:
+class NatsFeed(Feed):
     def __init__(self, url: str, partitions: int = 1) -> None:
+        super().__init__(NatsSink(url, relay="feed", lease=60, partitions=partitions))
         self._url = url
-        self._partitions = partitions
-        self._epoch = time.time_ns()
-        self._number = 0
 
     async def open(self) -> Self:
         self._client = await nats.connect(self._url)
-        self._stream = self._client.jetstream()
-        await self._stream.add_stream(name="reverb", subjects=["reverb.>"])
-        return self
-
-    async def write(self, event: str, data: Any, *, channel: str = "orders", again: bool = False) -> None:
-        now = str(time.time_ns() // 1_000_000)
-        self._number += 1
-        headers = {"channel": channel, "event": event, "received_at": now, "sent_after": now}
-        headers["Nats-Msg-Id"] = f"{self._epoch}-{self._number}"
-        if again:
-            headers["again"] = "1"
-        part = f"{zlib.crc32(channel.encode()) % self._partitions}." if self._partitions > 1 else ""
-        await self._stream.publish(f"reverb.{part}{channel}", json.dumps(data).encode(), headers=headers)
+        return await super().open()
 
     async def unfinished(self, group: str) -> int:
         return sum((each.num_pending or 0) + (each.num_ack_pending or 0) for each in await self._consumers(group))
@@ -102,7 +90,9 @@ class NatsFeed:
 
     async def close(self) -> None:
         await self._client.close()
+        await super().close()
 
     async def _consumers(self, group: str) -> list[ConsumerInfo]:
         """Those of the group: one, or one for each partition."""
-        return [each for each in await self._stream.consumers_info("reverb") if each.name.startswith(group)]
+        found = await self._client.jetstream().consumers_info("reverb")
+        return [each for each in found if each.name.startswith(group)]
