@@ -24,7 +24,7 @@ that a message takes from one node of the server to the others."""
 
 Reason = Literal["start", "disconnect", "discovery", "buffer"]
 """Why events may be missing: no relay was subscribed before; the connection to the server was lost; the channel
-was in use before it was found; more was received than is kept while the engine is away."""
+was in use before it was found; the log lacks more than the relay keeps."""
 
 
 class Received(msgspec.Struct):
@@ -54,40 +54,39 @@ class Hole(msgspec.Struct):
 class Segment(msgspec.Struct):
     """What was received of a channel without a hole in between."""
 
-    hole: Hole | None
-    """What is before it; None where the record was cut because the log has what was before."""
-    begin: int
-    """From when on it is complete."""
+    hole: Hole
+    """What is before it; for the first segment everything before it."""
     events: list[Received]
 
 
 def align(
-    segments: Sequence[Segment], tail: Sequence[Entry], covered: int | None
+    segments: Sequence[Segment], tail: Sequence[Entry], covered: int | None, asked_at: int
 ) -> tuple[list[Received | Hole], int | None]:
     """Return what the log lacks of a channel, in order; and until when the log has everything, or says what not,
     before that is written.
 
     ``tail`` is the end of the log, this channel's entries; ``covered`` is the time until which the log has
-    everything, by its last writer's word. None means: nobody said so.
+    everything, by its last writer's word. None means: nobody said so. ``asked_at`` is when the last question was
+    asked that the server has answered: what it sent before that is in the segments.
     """
     context, told = _end_of(tail)
-    known = max((time for time in (covered, told) if time is not None), default=None)
+    known = max((time for time in (covered and covered - SLACK, told) if time is not None), default=None)
     lowest = _stored(segments, covered)
     fits = (
         [place for place in _places_from(lowest, segments) if _fits(place, segments, context)] if context else []
     )
     first, last = (fits[0], fits[-1]) if fits else (lowest, lowest)
+    # The log may have events that this relay has not received yet, or can't place.
+    until = context[0].received_at + SLACK if context else 0
+    is_unsure = bool(context) and (not fits or asked_at <= until)
     missing: list[Received | Hole] = []
     for number in range(first[0], len(segments)):
         segment = segments[number]
         skipped = first[1] if number == first[0] else 0
-        if segment.hole is not None and not skipped:
+        if not skipped:
             missing += _rest_of(segment.hole, known, is_first=number == 0)
         for index, event in enumerate(segment.events[skipped:], skipped):
-            # Where nothing fits, the log has entries that this relay can't place.
-            event.again = (
-                (number, index) < last if fits else bool(context) and event.after <= context[0].received_at + SLACK
-            )
+            event.again = (number, index) < last or (is_unsure and event.after <= until)
             missing.append(event)
     return missing, known
 
@@ -103,15 +102,15 @@ def _end_of(tail: Sequence[Entry]) -> tuple[list[Entry], int | None]:
     told: int | None = None
     for entry in reversed(tail):
         if entry.is_gap:
+            told = max(told or 0, msgspec.json.decode(entry.data)["to"])
             if context:
                 break
-            told = max(told or 0, msgspec.json.decode(entry.data)["to"])
         elif context and context[-1].again and context[-1].epoch != entry.epoch:
             break
         else:
             context.append(entry)
     if context:
-        told = max(told or 0, context[0].sent_after)
+        told = max(told or 0, context[0].sent_after - SLACK)
     return context, told
 
 
@@ -141,7 +140,7 @@ def _fits(place: Place, segments: Sequence[Segment], context: list[Entry]) -> bo
         if not _is_same(entry, segment.events[index]):
             return False
     # What the log has before the segment's first event must have been sent before the segment began.
-    return count >= len(context) or context[count].sent_after <= segment.begin + SLACK
+    return count >= len(context) or context[count].sent_after <= segment.hole.until + SLACK
 
 
 def _is_same(entry: Entry, event: Received) -> bool:

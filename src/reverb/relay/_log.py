@@ -103,12 +103,15 @@ class Sink(Protocol):
         one holds it. From its return on, no entry of an earlier epoch gets into the log."""
 
     async def renew(self, epoch: int, watermark: int | None, state: bytes) -> Sight:
-        """Hold the lease for another period, and say what is stored. Raises :class:`DeposedError`.
+        """Hold the lease for another period, and say what is stored.
 
-        A lease that has run out, but that nobody else has taken, is renewed."""
+        Raises :class:`DeposedError`, and stores nothing, when ``epoch`` is not the latest, or when entries of it
+        that :meth:`append` has returned for are not in the log (an engine that was restarted may have lost them):
+        the watermark would hide that. A lease that has run out, but that nobody else has taken, is renewed."""
 
     async def release(self, epoch: int, watermark: int | None, state: bytes) -> None:
-        """Give the lease back at once, and say what is stored. Does nothing when it is lost already."""
+        """Give the lease back at once, and say what is stored. Does nothing where :meth:`renew` would raise
+        :class:`DeposedError`."""
 
     async def tail(self, since: int) -> list[Entry]:
         """The entries that were written since then, in the order of the log. Called by the holder."""

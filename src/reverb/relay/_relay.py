@@ -367,7 +367,7 @@ class Relay:
         if grant is None:
             return
         self._adjust(grant.sight, asked)
-        tail = await self._sink.tail(self._replica.tail_since(self._now()))
+        tail = await self._sink.tail(self._replica.tail_since(grant))
         self._replica.take_over(grant, tail)
         self._takeovers += 1
         self._wake.set()  # to say so

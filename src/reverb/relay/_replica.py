@@ -73,13 +73,15 @@ class Replica:
 
         self._record: deque[Received | Hole] = deque()
         self._bytes = 0
-        self._cut = 0
-        """Until when the record may have been forgotten."""
-        self._dropped: dict[str, Hole] = {}
-        """What had to be forgotten though it may not be in the log."""
+        self._cuts: dict[str, int] = {}
+        """Until when the record of each channel is forgotten."""
         self._free_since: int | None = None
 
         # While it leads:
+        self._unsure_until = 0
+        """What the server may have sent before this time, the log may have already."""
+        self._dropped: dict[str, Hole] = {}
+        """What had to be forgotten before it was written."""
         self._pending: deque[Received | Hole] = deque()
         self._batch: list[Received | Hole] = []
         self._entries: list[Entry] = []
@@ -91,8 +93,8 @@ class Replica:
         """The number of the last entry in the log."""
         self._questions: deque[tuple[int, int]] = deque()
         """Questions that were answered: how many items came before the answer, and when it was asked."""
-        self._told = 0
-        """How many of the batch, the first ones, say what was dropped."""
+        self._told: list[Hole] = []
+        """What was dropped and is in the batch, in its beginning."""
         self._holes: deque[Hole] = deque()
         """The holes that are not in the log yet."""
         self._is_fresh = False
@@ -139,7 +141,7 @@ class Replica:
                 self._interrupt(coverage)
 
     def received(self, channel: str, event: str, data: bytes, user_id: str | None, now: int) -> None:
-        self._add(Received(channel, event, data, user_id, now, self._after))
+        self._add(Received(channel, event, data, user_id, now, self._after, self._after <= self._unsure_until))
 
     def answered(self, asked_at: int) -> None:
         """The server has answered a question that was asked at this time, on the connection that there is."""
@@ -156,15 +158,12 @@ class Replica:
     @property
     def is_ready(self) -> bool:
         """Whether it could take over now without a gap in the log."""
-        return (
-            self.is_complete
-            and not self._dropped
-            and all(
-                self.watermark is None
-                or each.complete_since is None
-                or each.complete_since <= self._covered(channel, self.watermark)
-                for channel, each in self._coverage.items()
-            )
+        return self.is_complete and all(
+            self.watermark is None
+            or each.complete_since is None
+            or max(each.complete_since, self._cuts.get(channel, 0))
+            <= self._covered(channel, self.watermark) - SLACK
+            for channel, each in self._coverage.items()
         )
 
     @property
@@ -193,9 +192,12 @@ class Replica:
         turn = 0 if self.is_ready else 1 if self.is_complete else 2
         return now >= self._free_since + turn * self._lease
 
-    def tail_since(self, now: int) -> int:
-        """From which time on :meth:`take_over` needs the log."""
-        return min((_time_of(item) for item in self._record), default=now) - 4 * SLACK
+    def tail_since(self, grant: Grant) -> int:
+        """From which time on :meth:`take_over` needs the log: all of it where no watermark says what it has."""
+        if grant.sight.watermark is None:
+            return 0
+        sent = (item.until if isinstance(item, Hole) else item.after for item in self._record)
+        return min(sent, default=grant.sight.clock) - SLACK
 
     def take_over(self, grant: Grant, tail: Sequence[Entry]) -> None:
         """Lead, from the end of the log on."""
@@ -208,14 +210,10 @@ class Replica:
         for entry in tail:
             log.setdefault(entry.channel, []).append(entry)
         missing: list[Received | Hole] = []
-        for hole in self._dropped.values():
-            self._record.appendleft(hole)
-            self._bytes += _size_of(hole)
-        self._dropped.clear()
         segments = self._segments()
         for channel in [*segments, *(name for name in self._coverage if name not in segments)]:
             covered = None if self.watermark is None else self._covered(channel, self.watermark)
-            lacked, known = align(segments.get(channel, ()), log.get(channel, ()), covered)
+            lacked, known = align(segments.get(channel, ()), log.get(channel, ()), covered, self._after)
             missing += lacked
             coverage = self._coverage.get(channel)
             if coverage is not None and coverage.complete_since is None and known is not None:
@@ -226,15 +224,15 @@ class Replica:
         self._put = len(missing)
         self._holes.extend(item for item in missing if isinstance(item, Hole))
         self._questions.append((self._put, self._after))
+        self._unsure_until = max((entry.received_at for entry in tail), default=-SLACK) + SLACK
         self._settle()
 
     def deposed(self) -> None:
         """Another relay leads, or the lease is given back."""
         self.epoch = None
-        for hole in self._batch[: self._told]:
-            assert isinstance(hole, Hole)
-            self._drop(hole)
-        self._batch, self._entries, self._told = [], [], 0
+        self._unsure_until = 0
+        self._dropped.clear()
+        self._batch, self._entries, self._told = [], [], []
         self._pending.clear()
         self._questions.clear()
         self._holes.clear()
@@ -249,7 +247,7 @@ class Replica:
         uncovered = {
             channel: each.open_since for channel, each in self._coverage.items() if each.complete_since is None
         }
-        for hole in self._holes:
+        for hole in (*self._told, *self._dropped.values(), *self._holes):
             uncovered[hole.channel] = min(hole.since, uncovered.get(hole.channel, hole.since))
         self._uncovered = uncovered
         return self.watermark, msgspec.json.encode(State(uncovered, self.found))
@@ -284,8 +282,8 @@ class Replica:
         """What a leader writes next: the same again until it is :meth:`stored`."""
         if not self._entries:
             assert self.epoch is not None
-            self._batch = [*self._dropped.values()]
-            self._told = len(self._batch)
+            self._told = [*self._dropped.values()]
+            self._batch = [*self._told]
             self._dropped.clear()
             while self._pending and len(self._batch) < most:
                 self._batch.append(self._pending.popleft())
@@ -297,11 +295,12 @@ class Replica:
     def stored(self) -> None:
         """The batch is in the log."""
         self._written += len(self._batch)
-        self._done += len(self._batch) - self._told
-        for item in self._batch[self._told :]:
+        written = self._batch[len(self._told) :]
+        self._done += len(written)
+        for item in written:
             if isinstance(item, Hole):
                 self._holes.popleft()
-        self._batch, self._entries, self._told = [], [], 0
+        self._batch, self._entries, self._told = [], [], []
         self._settle()
 
     def _settle(self) -> None:
@@ -328,21 +327,18 @@ class Replica:
     def _evict(self) -> None:
         """Forget the oldest item, though the log may need it."""
         item = self._record.popleft()
-        self._bytes -= _size_of(item)
-        self._cut = max(self._cut, _time_of(item))
-        is_pending = bool(self._pending) and self._pending[0] is item
-        if is_pending:
-            self._pending.popleft()
-            self._done += 1
-            if isinstance(item, Hole):
-                self._holes.popleft()
-        if is_pending or self.epoch is None:
-            since = item.since if isinstance(item, Hole) else item.after
-            self._drop(Hole(item.channel, since, _time_of(item), "buffer"))
+        self._release(item)
+        while self._pending and _time_of(self._pending[0]) <= _time_of(item):
+            self._drop(self._pending.popleft())
 
-    def _drop(self, hole: Hole) -> None:
-        known = self._dropped.setdefault(hole.channel, hole)
-        known.since, known.until = min(known.since, hole.since), max(known.until, hole.until)
+    def _drop(self, item: Received | Hole) -> None:
+        """Write a gap instead of what is pending."""
+        self._done += 1
+        if isinstance(item, Hole):
+            self._holes.popleft()
+        since, until = (item.since, item.until) if isinstance(item, Hole) else (item.after, item.at)
+        known = self._dropped.setdefault(item.channel, Hole(item.channel, since, until, "buffer"))
+        known.since, known.until = min(known.since, since), max(known.until, until)
 
     def _forget(self) -> None:
         """Forget what the log has, but for some older events, which show where it ends."""
@@ -360,36 +356,35 @@ class Replica:
                     self._release(item)
                 else:
                     self._record.append(item)
-        if self.epoch is None:
-            for channel, hole in [*self._dropped.items()]:
-                if hole.until < self._covered(channel, self.watermark) - SLACK:
-                    del self._dropped[channel]
 
     def _release(self, item: Received | Hole) -> None:
         self._bytes -= _size_of(item)
-        self._cut = max(self._cut, _time_of(item))
+        self._cuts[item.channel] = _time_of(item)
 
     def _covered(self, channel: str, watermark: int) -> int:
         return min(self._uncovered.get(channel, watermark), watermark)
 
     def _segments(self) -> dict[str, list[Segment]]:
         """The record, by channel."""
-        found: dict[str, list[Segment]] = {}
+        found: dict[str, list[Segment]] = {
+            channel: [Segment(Hole(channel, 0, cut, "buffer"), [])] for channel, cut in self._cuts.items()
+        }
         for item in self._record:
-            segments = found.setdefault(item.channel, [])
             if isinstance(item, Hole):
-                segments.append(Segment(item, item.until, []))
+                found.setdefault(item.channel, []).append(Segment(item, []))
             else:
-                if not segments:
-                    segments.append(Segment(None, self._cut, []))
-                segments[-1].events.append(item)
+                if item.channel not in found:  # received before the server confirmed
+                    found[item.channel] = [Segment(Hole(item.channel, 0, item.at, "start"), [])]
+                found[item.channel][-1].events.append(item)
         return found
 
     def shift(self, milliseconds: int) -> None:
         """Move all times: the engine's clock turned out to be another one."""
         self._after += milliseconds
-        self._cut += milliseconds
-        for item in (*self._record, *self._dropped.values()):
+        self._cuts = {channel: cut + milliseconds for channel, cut in self._cuts.items()}
+        self._questions = deque((count, asked_at + milliseconds) for count, asked_at in self._questions)
+        items = (*self._record, *self._pending, *self._batch, *self._dropped.values())
+        for item in {id(item): item for item in items}.values():
             if isinstance(item, Hole):
                 item.since += milliseconds
                 item.until += milliseconds
