@@ -225,6 +225,24 @@ async def test_while_the_engine_is_away_it_keeps_what_it_receives(
     assert len([each for each in told if "trying again" in each.getMessage()]) == 1
 
 
+async def test_a_problem_with_the_engine_ends_when_another_relay_leads(
+    reverb_server: ReverbServer, valkey: Valkey
+) -> None:
+    async with FaultProxy("127.0.0.1", valkey.port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}"
+        async with running(ReverbClient(), ["orders"], url, lease=6) as relay, Redis.from_url(valkey.url) as redis:
+            await until(lambda: relay.status.role == "leader")
+            await redis.flushall()
+            await redis.set("{reverb}:lease", "another", px=60_000)
+            proxy.refuse()
+            proxy.hit(Link.reset)
+            await reverb_server.publish("orders", "shipped", {"id": 7})
+            await until(lambda: relay.status.problem)
+            await proxy.heal()
+            await until(lambda: relay.status.role == "follower")
+            await until(lambda: relay.status.problem is None)
+
+
 async def test_it_starts_while_the_engine_is_away(reverb_server: ReverbServer, valkey: Valkey, log: Log) -> None:
     valkey.kill()
     async with running(ReverbClient(), ["orders"], valkey.url) as relay:

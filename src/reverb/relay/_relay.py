@@ -336,6 +336,7 @@ class Relay:
                 self._reached("lease")
                 backoff.restart()
             except DeposedError as error:
+                self._reached("lease")
                 self._deposed(error)
                 continue
             except EngineError as error:
@@ -423,6 +424,7 @@ class Relay:
                 self._reached("write")
                 backoff.restart()
             except DeposedError as error:
+                self._reached("write")
                 self._deposed(error)
                 self._wake.set()
             except EngineError as error:
