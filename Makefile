@@ -7,11 +7,12 @@
 #   make bench ARGS=quick     measure, beside other clients and the bare libraries
 #   make fleet                simulate many clients that lose their server and come back; ARGS='--seed 7' for others
 #   make soak                 random faults for ten minutes; ARGS='--minutes 600 --seed 7' for longer
+#   make relay-chaos          kill, stop and cut off relays for a minute, and read their log; ARGS='--seeds 20' for more
 #   make clean                remove everything that the targets above made
 #
 # PYTHON=/path/to/python chooses the interpreter; otherwise the first Python >= 3.10 that runs is taken.
 
-.PHONY: demo test check screens bench fleet soak clean
+.PHONY: demo test check screens bench fleet soak relay-chaos clean
 
 BIN := .venv/bin
 SOURCES := src tests bench examples docs/screens.py
@@ -56,6 +57,9 @@ fleet: $(BENCH_STAMP)
 
 soak: $(STAMP)
 	@$(BIN)/python -m tests.faults.soak $(ARGS)
+
+relay-chaos: $(STAMP)
+	@$(BIN)/python -m tests.relay.chaos $(ARGS)
 
 clean:
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -61,9 +62,12 @@ class Valkey:
         user = f":{self._password}@" if self._password else ""
         return f"redis://{user}127.0.0.1:{self.port}/0"
 
+    def binary(self) -> str:
+        """Where the server's program is; skips the test when there is none."""
+        return _binary()
+
     def start(self) -> None:
         """Start, and wait until it answers."""
-        binary = _binary()
         log = self._directory / "valkey.log"
         arguments = [
             *("--port", str(self.port)),
@@ -76,7 +80,7 @@ class Valkey:
             *("--requirepass", self._password),
             *self._options,
         ]
-        self._process = subprocess.Popen([binary, *arguments])
+        self._process = subprocess.Popen([self.binary(), *arguments])
         end = monotonic() + DEADLINE
         while not self._answers():
             if self._process.poll() is not None or monotonic() > end:
@@ -129,6 +133,17 @@ class Valkey:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.kill()
+
+
+class Redis(Valkey):
+    """A Redis server of the system, such as Debian's."""
+
+    def binary(self) -> str:
+        """As of Valkey. Nothing that the tests install has it, so it may be missing anywhere."""
+        binary = shutil.which("redis-server")
+        if binary is None:
+            pytest.skip("there is no redis-server to test against")
+        return binary
 
 
 class Line:
