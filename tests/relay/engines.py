@@ -64,7 +64,7 @@ class Valkey:
 
     def binary(self) -> str:
         """Where the server's program is; skips the test when there is none."""
-        return _binary()
+        return str(_binary())
 
     def start(self) -> None:
         """Start, and wait until it answers."""

@@ -32,8 +32,8 @@ def nats_server() -> str:
 class Nats:
     """Runs within ``with``, on a port of its own. With a ``password``, user and password are needed.
 
-    ``config`` is text for the server's configuration file, and ``jetstream`` for that part of it; None for a server
-    without."""
+    ``config`` is text for the server's configuration file, and ``jetstream`` for that part of it; None for a
+    server without."""
 
     def __init__(
         self, directory: Path, config: str = "", *, password: str = "", jetstream: str | None = ""

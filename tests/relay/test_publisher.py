@@ -398,7 +398,7 @@ async def test_nats_that_wants_a_password(tmp_path: Path) -> None:
 
 
 async def test_nats_without_jetstream(tmp_path: Path) -> None:
-    with Nats(tmp_path, jetstream=False) as server:
+    with Nats(tmp_path, jetstream=None) as server:
         await fails(NatsSource(server.url, group="g"), "start nats-server with --jetstream")
 
 
