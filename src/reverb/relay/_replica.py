@@ -328,7 +328,8 @@ class Replica:
         """Forget the oldest item, though the log may need it."""
         item = self._record.popleft()
         self._release(item)
-        while self._pending and _time_of(self._pending[0]) <= _time_of(item):
+        # What came at the same time may wait in another order.
+        while self._pending and (self._pending[0] is item or _time_of(self._pending[0]) < _time_of(item)):
             self._drop(self._pending.popleft())
 
     def _drop(self, item: Received | Hole) -> None:
