@@ -186,10 +186,12 @@ class Replica:
 
     def may_take_over(self, now: int) -> bool:
         """Whether it is this relay's turn: one that is ready first, then one with a gap, then one without a
-        connection, which writes what it has."""
+        connection, which writes what it has. Where no other relay is ready, each is a turn earlier."""
         if self._free_since is None:
             return False
         turn = 0 if self.is_ready else 1 if self.is_complete else 2
+        if not self.others:
+            turn = max(0, turn - 1)
         return now >= self._free_since + turn * self._lease
 
     def tail_since(self, grant: Grant) -> int:
