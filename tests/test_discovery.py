@@ -207,16 +207,19 @@ async def test_a_poll_under_way_when_the_connection_is_lost_for_good_is_of_no_in
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    is_answered = asyncio.Event()
+    is_answered, polls = asyncio.Event(), 0
     is_answered.set()
 
     async def channels(prefix: str | None, info: str | None) -> dict[str, ChannelInfo]:
+        nonlocal polls
+        polls += 1
         await is_answered.wait()
         return {"news": ChannelInfo(subscription_count=2)}
 
     monkeypatch.setattr(reverb_client.api, "channels", channels)
     async with reverb_client.discover(interval=QUICKLY):
         is_answered.clear()
+        await until(lambda asked=polls: polls > asked)  # type: ignore[misc]
         reverb_server.refuse(4001)
         reverb_server.drop()
         with pytest.raises(ConnectionError):
