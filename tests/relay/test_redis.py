@@ -21,6 +21,7 @@ from tests.certificates import make_certificates
 from tests.relay.engines import Line, Valkey
 from tests.relay.test_sinks import entries, entry, granted, granted_in_time, numbers, wait_for_clock
 from tests.test_secrets import SECRET, raised
+from tests.watching import until
 
 
 @pytest.fixture
@@ -323,6 +324,7 @@ async def test_a_call_is_tried_once(valkey: Valkey) -> None:
         attempts += 1
         await reader.read(1000)
         writer.close()
+        await writer.wait_closed()
 
     async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as other:
         sink = RedisSink(f"redis://127.0.0.1:{other.sockets[0].getsockname()[1]}", relay="one", lease=2.0)
@@ -453,24 +455,53 @@ async def test_addresses_show_the_host_alone() -> None:
         assert SECRET not in repr(sink)
 
 
-async def test_a_server_that_is_too_old(caplog: pytest.LogCaptureFixture) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        info = b"redis_version:6.0.16\r\naof_enabled:1\r\nmaxmemory:0\r\n"
-        while line := await reader.readline():
-            if line == b"TYPE\r\n":
-                writer.write(b"+none\r\n")
-            elif line == b"INFO\r\n":
-                writer.write(b"$%d\r\n%b\r\n" % (len(info), info))
-            elif line == b"CLIENT\r\n":
-                writer.write(b"-ERR unknown subcommand\r\n")
-        writer.close()
+@asynccontextmanager
+async def pretending(answers: dict[bytes, bytes]) -> AsyncIterator[RedisSink]:
+    """Yield a sink of a server that knows these answers, and no state of any key."""
 
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            if (word := line.strip()) in answers:
+                writer.write(answers[word] + b"\r\n")
+        writer.close()
+        await writer.wait_closed()
+        ended.append(True)
+
+    ended: list[bool] = []
+    answers = {b"TYPE": b"+none", b"CLIENT": b"-ERR unknown subcommand", **answers}
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        sink = RedisSink(f"redis://127.0.0.1:{port}", relay="one", lease=2.0)
+        sink = RedisSink(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", relay="one", lease=2.0)
+        yield sink
+        await sink.close()
+        await until(lambda: ended)
+
+
+async def test_a_server_that_is_too_old() -> None:
+    info = b"redis_version:6.0.16\r\naof_enabled:1\r\nmaxmemory:0\r\n"
+    async with pretending({b"INFO": b"$%d\r\n%b" % (len(info), info)}) as sink:
         with pytest.raises(ConfigurationError, match=r"is Redis 6\.0; a relay needs 6\.2 or later"):
             await sink.open()
-        await sink.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ("MOVED 3999 10.0.0.1:6381", ConfigurationError),
+        ("CROSSSLOT Keys in request don't hash to the same slot", ConfigurationError),
+        ("ERR unknown command 'EVALSHA', with args beginning with: ", ConfigurationError),
+        ("LOADING the dataset in memory", EngineError),
+        ("MISCONF Redis is configured to save RDB snapshots, but ...", EngineError),
+        ("BUSY Redis is busy running a script.", EngineError),
+        ("NOREPLICAS Not enough good replicas to write.", EngineError),
+        ("MASTERDOWN Link with MASTER is down", EngineError),
+        ("CLUSTERDOWN Hash slot not served", EngineError),
+        ("ERR max number of clients reached", EngineError),
+    ],
+)
+async def test_what_may_pass_is_told_from_what_will_not(answer: str, kind: type[Exception]) -> None:
+    async with pretending({b"EVALSHA": b"-" + answer.encode()}) as sink:
+        with pytest.raises(kind, match=sink.address):
+            await sink.look(is_ready=True)
 
 
 async def test_what_may_lose_the_log_is_said_once(

@@ -36,8 +36,8 @@ _OLDEST = (6, 2)
 """The version of Redis that knows ``XADD MINID`` and exclusive ranges."""
 _PAGE = 500
 """Entries that are read at once."""
-_NEVER = ("MOVED", "CROSSSLOT", "unknown command", "DB index is out of range", "invalid DB index")
-"""How answers begin that will not change by themselves: of a cluster, or a server that lacks what we need."""
+_NEVER = ("unknown command", "DB index is out of range", "invalid DB index")
+"""How answers begin that will not change by themselves, of a server that lacks what we need."""
 _UNREADABLE = (
     "must be redis://USER:PASSWORD@HOST:PORT/DATABASE, with / # ? @ in a password written as %2F %23 %3F %40"
 )
@@ -443,6 +443,10 @@ class RedisSink:
             return ConfigurationError(
                 f"a key of the stream is in use for something else on {self.address}; "
                 f"choose another name or database: {text}"
+            )
+        if isinstance(error, exceptions.MovedError | exceptions.ClusterCrossSlotError):
+            return ConfigurationError(
+                f"{self.address} is one server of a cluster, which a relay can't use; name a server that is none"
             )
         if isinstance(error, exceptions.ResponseError) and text.startswith(_NEVER):
             return ConfigurationError(f"{self.address} can't keep the log of a relay: {text}")
