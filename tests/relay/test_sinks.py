@@ -21,7 +21,7 @@ from reverb.relay._log import DeposedError, EngineError, Entry, Grant, Sink
 from reverb.relay._redis import RedisSink
 from tests.relay.engines import Line, Valkey
 from tests.test_secrets import SECRET, raised
-from tests.watching import turns, wait_turns
+from tests.watching import client_tasks, turns, wait_turns
 
 LEASE = 1.0
 """Seconds."""
@@ -589,16 +589,16 @@ async def test_an_engine_that_is_not_there_is_an_error_in_time(setting: Setting)
 
 
 async def test_an_engine_that_does_not_answer_is_an_error_in_time(setting: Setting) -> None:
-    sink = await setting.opened_sink()
-    other = setting.sink()
+    sink = await setting.opened_sink(lease=2 * LEASE)
+    other = setting.sink(lease=2 * LEASE)
     grant = await granted(sink)
     setting.engine.pause()
     for work in calls(sink, grant):
-        await fails_in_time(work)
-    await fails_in_time(other.open)
+        await fails_in_time(work, 2 * LEASE)
+    await fails_in_time(other.open, 2 * LEASE)
     began = time.monotonic()
     await sink.close()
-    assert time.monotonic() - began < LEASE
+    assert time.monotonic() - began < 2 * LEASE
 
 
 def calls(sink: Sink, grant: Grant) -> list[Callable[[], Any]]:
@@ -612,11 +612,12 @@ def calls(sink: Sink, grant: Grant) -> list[Callable[[], Any]]:
     ]
 
 
-async def fails_in_time(work: Callable[[], Any]) -> None:
+async def fails_in_time(work: Callable[[], Any], lease: float = LEASE) -> None:
+    """Half a lease is what it may take; the machine may be busy, though."""
     began = time.monotonic()
     with pytest.raises(EngineError):
         await work()
-    assert time.monotonic() - began < 0.9 * LEASE
+    assert time.monotonic() - began < 0.9 * lease
 
 
 @pytest.mark.parametrize("name", list(ENGINES))
@@ -637,11 +638,12 @@ async def test_a_wrong_password_is_a_mistake_in_the_settings(tmp_path: Path, nam
 
 
 async def test_an_engine_is_used_again_when_it_answers_again(setting: Setting) -> None:
-    sink = await setting.opened_sink("one", lease=1.0)
+    sink = await setting.opened_sink("one")
     grant = await granted(sink)
     setting.engine.pause()
     for work in calls(sink, grant)[:-1]:
-        await fails_in_time(work)
+        with pytest.raises(EngineError):
+            await work()
     setting.engine.resume()
     grant = await granted_in_time(sink)
     await sink.append(grant.epoch, entries(grant, 1, 1))
@@ -682,3 +684,19 @@ async def test_a_cancelled_call_does_not_disturb_later_ones(setting: Setting) ->
         if has_ended or number > 40:
             break
     assert await sink.tail(0) == written
+
+
+async def test_opening_may_be_cancelled_anywhere(setting: Setting) -> None:
+    for number in turns():
+        sink = setting.sink()
+        opening = asyncio.ensure_future(sink.open())
+        await wait_turns(number)
+        opening.cancel()
+        await asyncio.wait({opening})
+        was_cancelled = opening.cancelled()
+        assert was_cancelled or opening.exception() is None
+        await sink.close()
+        await wait_turns(1)
+        assert not client_tasks()
+        if not was_cancelled:
+            break

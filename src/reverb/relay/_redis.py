@@ -36,7 +36,7 @@ _OLDEST = (6, 2)
 """The version of Redis that knows ``XADD MINID`` and exclusive ranges."""
 _PAGE = 500
 """Entries that are read at once."""
-_NEVER = ("unknown command", "DB index is out of range", "invalid DB index")
+_NEVER = ("unknown command", "DB index is out of range")
 """How answers begin that will not change by themselves, of a server that lacks what we need."""
 _UNREADABLE = (
     "must be redis://USER:PASSWORD@HOST:PORT/DATABASE, with / # ? @ in a password written as %2F %23 %3F %40"
