@@ -206,9 +206,14 @@ async def test_a_server_that_lost_the_latest_entries_is_found_out(valkey: Valkey
         await sink.append(grant.epoch, entries(grant, 6, 9))
         for key, copy in copies.items():
             await server.rename(copy, key)
+        with pytest.raises(DeposedError):
+            await sink.renew(grant.epoch, 9, b"lost")
         with pytest.raises(DeposedError, match="has lost entries"):
             await sink.append(grant.epoch, entries(grant, 10, 11))
         assert [number for _, number in await numbers(sink)] == [1, 2, 3, 4, 5]
+        await sink.release(grant.epoch, 9, b"lost")
+        sight = await sink.look(is_ready=True)
+        assert (sight.holder, sight.watermark, sight.state) == ("one", None, b"")
         again = await granted(sink)
         await sink.append(again.epoch, entries(again, 1, 6))
 

@@ -78,6 +78,12 @@ end
 )
 
 _STORE = """
+-- Whether the fence is the latest, and all that was said to be in the log is in it.
+local function is_whole(fence, written)
+    local own = redis.call('HMGET', KEYS[2], 'fence', 'number')
+    return own[1] == fence and tonumber(own[2]) >= tonumber(written)
+end
+
 -- A request that comes late, after one that was made later, stores nothing.
 local function store(turn, watermark, digest, is_new, state)
     if tonumber(turn) <= tonumber(redis.call('HGET', KEYS[2], 'turn')) then return end
@@ -126,8 +132,8 @@ _RENEW = _Script(
     _SIGHT
     + _STORE
     + """
-local relay, lease, fence, turn, watermark, digest, is_new, state = unpack(ARGV)
-if redis.call('HGET', KEYS[2], 'fence') ~= fence then return false end
+local relay, lease, fence, written, turn, watermark, digest, is_new, state = unpack(ARGV)
+if not is_whole(fence, written) then return false end
 if lacks(digest, is_new) then return 0 end
 redis.call('SET', KEYS[1], relay, 'PX', lease)
 store(turn, watermark, digest, is_new, state)
@@ -138,8 +144,8 @@ return sight(now(), relay, digest)
 _RELEASE = _Script(
     _STORE
     + """
-local fence, turn, watermark, digest, is_new, state = unpack(ARGV)
-if redis.call('HGET', KEYS[2], 'fence') ~= fence then return false end
+local fence, written, turn, watermark, digest, is_new, state = unpack(ARGV)
+if not is_whole(fence, written) then return false end
 if lacks(digest, is_new) then return 0 end
 store(turn, watermark, digest, is_new, state)
 redis.call('HDEL', KEYS[2], 'fence')
@@ -249,6 +255,8 @@ class RedisSink:
         )
         self._client: Any = Redis(connection_pool=pool)
         self._own: _Own | None = None
+        self._written = 0
+        """The number up to which the engine said that it has the entries of this epoch."""
         self._turns = count(1)
         self._state = b""
         """What is stored beside the watermark, as far as this relay knows."""
@@ -292,7 +300,7 @@ class RedisSink:
         if answer is None:
             return None
         epoch, sight = answer
-        self._own = _Own(epoch, f"{epoch}-{token}")
+        self._own, self._written = _Own(epoch, f"{epoch}-{token}"), 0
         return Grant(epoch, self._seen(sight))
 
     async def renew(self, epoch: int, watermark: int | None, state: bytes) -> Sight:
@@ -341,6 +349,7 @@ class RedisSink:
             raise self._deposed()
         if answer < 0:
             raise DeposedError(f"{self.address} has lost entries of the log that it had taken")
+        self._written = max(self._written, entries[-1].number)
 
     def _fence(self, epoch: int) -> str:
         if self._own is None or self._own.epoch != epoch:
@@ -348,7 +357,7 @@ class RedisSink:
         return self._own.fence
 
     def _deposed(self) -> DeposedError:
-        return DeposedError(f"another relay may write to {self.address}, or it has lost its memory")
+        return DeposedError(f"another relay may write to {self.address}, or it has lost what it had taken")
 
     def _seen(self, answer: Any) -> Sight:
         clock, holder, watermark, digest, state, others = answer
@@ -370,7 +379,7 @@ class RedisSink:
 
     async def _store(self, script: _Script, args: tuple[str, ...], watermark: int | None, state: bytes) -> Any:
         """Run a script that stores a state; send the state only if the engine doesn't have it."""
-        args = (*args, str(next(self._turns)), "" if watermark is None else str(watermark))
+        args = (*args, str(self._written), str(next(self._turns)), "" if watermark is None else str(watermark))
         answer: Any = 0
         if state == self._state:
             answer = await self._evaluate(script, *args, self._digest, 0, b"")
