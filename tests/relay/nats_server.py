@@ -90,6 +90,7 @@ class Nats:
 
     def pause(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)  # it has stopped when this returns
 
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)

@@ -7,18 +7,20 @@ What is where, with the default name ``reverb``:
 - the key ``lease`` of the bucket ``reverb_relay`` has the lease, the watermark, and the state.
 - the bucket ``reverb_ready`` has a key for each relay that is ready. Keys end with the lease.
 
-**The fence.** Each message has an id, ``EPOCH-NUMBER``, and names the id of its predecessor
-(``Nats-Expected-Last-Msg-Id``); the server refuses it when another message is the last one. The marker of an epoch
-is number 0. So nothing gets in behind the marker of another epoch.
+**The fence.** Entries are published as atomic batches: all messages of a batch get in, or none. A batch names the
+sequence number that has to be the stream's last one (``Nats-Expected-Last-Sequence``). The writer knows it from
+the answer to its batch before; where it doesn't know, it reads the stream's last message, which has to be of its
+own epoch. The marker of another writer has a sequence number, too: nothing of an earlier epoch gets in behind it.
+
+Not the predecessor's id (``Nats-Expected-Last-Msg-Id``): with that, a message that is refused halts a stream that
+has replicas ("critical write error", nats-server 2.15.1). And not predicted numbers without a batch: after the
+first message is refused, the next ones may fit again.
 
 **Epochs only grow.** A relay that takes over writes itself into the lease, if the lease is still as it saw it;
 then it publishes its marker; then it writes the lease again, which fails if another relay has taken it meanwhile.
 Only after that it writes entries. So one that was paused before its marker may depose the writer of that time,
 which acquires the lease anew; but it writes nothing itself. An epoch is higher than the stream's last sequence
 number, too, so an id never comes twice even if the lease is deleted.
-
-**One answer for many messages.** Only the last message of a batch asks for an answer. When it is in, so are all
-before it: each was refused otherwise, and the last one with it.
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urlsplit
+from uuid import uuid4
 
 import msgspec
 
@@ -58,10 +61,10 @@ log = logging.getLogger("reverb.relay")
 
 T = TypeVar("T")
 
-_OLDEST = (2, 10)
-"""The first version of nats-server that tells its time."""
+_OLDEST = (2, 12)
+"""The first version of nats-server that has atomic batches."""
 _BATCH = 500
-"""Messages that are sent before an answer is awaited."""
+"""Messages of a batch; servers take up to 1,000."""
 _ROOM = 4096
 """Bytes that a message may need beside its payload."""
 _DUPLICATES = 120
@@ -79,9 +82,8 @@ _NO_SUCH_STREAM = 10059
 _OTHER_STREAM_OF_THAT_NAME = 10058
 _SUBJECTS_OF_ANOTHER_STREAM = 10065
 _MESSAGE_IS_TOO_LARGE = 10054
-_OTHER_LAST_MESSAGE = 10070
 _OTHER_LAST_SEQUENCE = 10071
-_TOO_MANY_REQUESTS = 10167
+_DUPLICATES_IN_BATCH = 10201
 
 
 class NatsSink:
@@ -123,15 +125,17 @@ class NatsSink:
         self._lease = lease
         self._milliseconds = int(lease * 1000)
         self._patience = lease / 2
-        self._limits: dict[str, Any] = {}
+        self._wanted: dict[str, Any] = {"allow_atomic": True}
         if maxlen is not None:
-            self._limits["max_msgs"] = maxlen
+            self._wanted["max_msgs"] = maxlen
         if max_age is not None:
-            self._limits["max_age"] = _nanoseconds(max_age)
+            self._wanted["max_age"] = _nanoseconds(max_age)
         self._link: _Link | None = None
         self._connecting = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
         self._said_ready = False
+        self._end: _End | None = None
+        """Of the log, as far as this connection has seen it."""
         self._epoch = 0
         self._revision = 0
         """Of the lease, when this relay wrote it last."""
@@ -192,11 +196,13 @@ class NatsSink:
         claimed = await self._write_lease(link, lease, revision)
         if claimed is None:
             return None
-        await link.ask(_Ack, self._marker, b"", {"Nats-Msg-Id": f"{epoch}-0", "relay": _text(self._relay)})
+        marker = await link.ask(
+            _Ack, self._marker, b"", {"Nats-Msg-Id": f"{epoch}-0", "relay": _text(self._relay)}
+        )
         confirmed = await self._write_lease(link, lease, claimed)
         if confirmed is None:
             return None
-        self._epoch, self._revision = epoch, confirmed
+        self._epoch, self._revision, self._end = epoch, confirmed, _End(epoch, 0, marker.seq)
         return Grant(epoch, msgspec.structs.replace(sight, holder=self._relay))
 
     async def renew(self, epoch: int, watermark: int | None, state: bytes) -> Sight:
@@ -244,44 +250,50 @@ class NatsSink:
                 f"{self.address} takes messages of up to {link.max_payload} bytes with their headers, and an "
                 f"event of {quoted(largest.channel)} has {len(largest.data)}: raise max_payload in the server."
             )
+        end, self._end = self._end, None
+        if end is None or end.epoch != epoch or end.number + 1 != entries[0].number:
+            end = await self._find_end(link, epoch)
         while True:
-            try:
-                await self._publish(link, epoch, entries)
-                return
-            except (_RefusedError, _BusyError) as error:
-                refusal = error
-            # A busy server drops messages, and refuses those behind them. One that has forgotten the ids of what
-            # is in the log refuses that. In all other cases nothing more gets in.
-            stored = await self._last_number(link, epoch)
-            if stored is None or stored < entries[0].number:
-                if isinstance(refusal, _BusyError):
-                    raise refusal
-                raise DeposedError(
-                    f"{self.address}: the log has another writer than epoch {epoch}, or has lost entries of it."
-                )
-            entries = entries[stored + 1 - entries[0].number :]
+            if end.number + 1 < entries[0].number:
+                raise DeposedError(f"{self.address}: the log has lost entries of epoch {epoch}.")
+            entries = entries[end.number + 1 - entries[0].number :]
             if not entries:
-                return
-
-    async def _publish(self, link: _Link, epoch: int, entries: Sequence[Entry]) -> None:
-        subject_of = self._subject_of
-        before = f"{epoch}-{entries[0].number - 1}"
-        last = len(entries) - 1
-        for index, entry in enumerate(entries):
-            own = f"{epoch}-{entry.number}"
-            headers = {"Nats-Expected-Last-Msg-Id": before, "Nats-Msg-Id": own, **_headers(entry)}
-            if index < last:
-                await link.tell(subject_of(entry.channel), entry.data, headers)
+                break
+            try:
+                ack = await self._publish(link, epoch, entries, end.sequence)
+            except _RefusedError:
+                before, end = end, await self._find_end(link, epoch)
+                if end == before:
+                    raise EngineError(
+                        f"{self.address}: the log refuses entries, and nobody else writes."
+                    ) from None
             else:
-                await link.ask(_Ack, subject_of(entry.channel), entry.data, headers)
-            before = own
+                end = _End(epoch, entries[-1].number, ack.seq)
+                break
+        self._end = end
 
-    async def _last_number(self, link: _Link, epoch: int) -> int | None:
-        """Return the number of the last message of the log, if it is of this epoch."""
-        info = await link.ask(_Info, f"$JS.API.STREAM.INFO.{self._stream}")
-        message = await self._message(link, self._stream, {"seq": info.state.last_seq})
+    async def _publish(self, link: _Link, epoch: int, entries: Sequence[Entry], last: int) -> _Ack:
+        """Write a batch, if ``last`` is the stream's last sequence number."""
+        batch = uuid4().hex
+        for position, entry in enumerate(entries, start=1):
+            headers = _headers(epoch, entry)
+            headers["Nats-Batch-Id"] = batch
+            headers["Nats-Batch-Sequence"] = str(position)
+            if position == 1:
+                headers["Nats-Expected-Last-Sequence"] = str(last)
+            if position < len(entries):
+                await link.tell(self._subject_of(entry.channel), entry.data, headers)
+        headers["Nats-Batch-Commit"] = "1"
+        return await link.ask(_Ack, self._subject_of(entry.channel), entry.data, headers)
+
+    async def _find_end(self, link: _Link, epoch: int) -> _End:
+        """Return what is last in the log, if it is of this epoch."""
+        sequence = (await link.ask(_Info, f"$JS.API.STREAM.INFO.{self._stream}")).state.last_seq
+        message = await self._message(link, self._stream, {"seq": sequence})
         found = message and re.search(rb"^Nats-Msg-Id: *(\d+)-(\d+)\r$", message.hdrs, re.MULTILINE)
-        return int(found[2]) if found and int(found[1]) == epoch else None
+        if not found or int(found[1]) != epoch:
+            raise DeposedError(f"{self.address}: the log has another writer than epoch {epoch}.")
+        return _End(epoch, int(found[2]), sequence)
 
     async def tail(self, since: int) -> list[Entry]:
         link = await self._in_time(self._connected())
@@ -394,7 +406,7 @@ class NatsSink:
                         raise
                     failure = error
                 else:
-                    self._link = link
+                    self._link, self._end = link, None
                     self._servers.remove(server)  # the first to try next time
                     self._servers.insert(0, server)
                     return link
@@ -402,7 +414,7 @@ class NatsSink:
             raise failure
 
     async def _prepare(self, link: _Link) -> None:
-        window = min(_nanoseconds(_DUPLICATES), self._limits.get("max_age") or _nanoseconds(_DUPLICATES))
+        window = min(_nanoseconds(_DUPLICATES), self._wanted.get("max_age") or _nanoseconds(_DUPLICATES))
         config = await self._ensure(
             link,
             {
@@ -410,9 +422,9 @@ class NatsSink:
                 "subjects": [f"{self._stream}.>", self._marker],
                 "storage": "file",
                 "duplicate_window": window,
-                **self._limits,
+                **self._wanted,
             },
-            self._limits,
+            self._wanted,
         )
         self._check(config)
         bucket = {
@@ -474,6 +486,15 @@ class NatsSink:
                 f"{what} doesn't say whether it took a message, or takes none (no_ack, sealed). Choose another "
                 "name for the log."
             )
+
+
+class _End(NamedTuple):
+    """What is last in the log."""
+
+    epoch: int
+    number: int
+    """0 for the marker."""
+    sequence: int
 
 
 @dataclass
@@ -644,7 +665,7 @@ class _Link:
         return EngineError(f"{self._server}: {_words(error)}.")
 
     def _error_of(self, error: _Error) -> Exception:
-        if error.err_code in (_OTHER_LAST_MESSAGE, _OTHER_LAST_SEQUENCE, _OTHER_STREAM_OF_THAT_NAME):
+        if error.err_code in (_OTHER_LAST_SEQUENCE, _DUPLICATES_IN_BATCH, _OTHER_STREAM_OF_THAT_NAME):
             return _RefusedError(error.description)
         if error.err_code in (_NO_SUCH_MESSAGE, _NO_SUCH_STREAM):
             return _AbsentError(error.description)
@@ -655,8 +676,6 @@ class _Link:
             return ConfigurationError(f"{text}. Choose another name for the log.")
         if error.err_code == _MESSAGE_IS_TOO_LARGE:
             return ConfigurationError(f"{text}. Raise the stream's max_msg_size.")
-        if error.err_code == _TOO_MANY_REQUESTS:
-            return _BusyError(f"{text}.")
         return EngineError(f"{text}.")
 
 
@@ -691,10 +710,6 @@ class _AbsentError(Exception):
 
 class _SilenceError(EngineError):
     """Nobody listens to the subject."""
-
-
-class _BusyError(EngineError):
-    """The server has more to do than it can."""
 
 
 class _PlainTextError(Exception):
@@ -795,11 +810,10 @@ def _fits(value: str) -> bool:
     return value.isprintable() and value[:1] != " " and value[-1:] != " "
 
 
-def _headers(entry: Entry) -> dict[str, str]:
-    channel, event, user_id = entry.channel, entry.event, entry.user_id
-    headers = {"channel": channel, "event": event}
-    if user_id is not None:
-        headers["user_id"] = user_id
+def _headers(epoch: int, entry: Entry) -> dict[str, str]:
+    headers = {"channel": entry.channel, "event": entry.event}
+    if entry.user_id is not None:
+        headers["user_id"] = entry.user_id
     if not all(map(_fits, headers.values())):
         headers = {name: quote(value, errors="surrogatepass") for name, value in headers.items()}
         headers["quoted"] = "1"
@@ -807,6 +821,7 @@ def _headers(entry: Entry) -> dict[str, str]:
     headers["sent_after"] = str(entry.sent_after)
     if entry.again:
         headers["again"] = "1"
+    headers["Nats-Msg-Id"] = f"{epoch}-{entry.number}"
     return headers
 
 

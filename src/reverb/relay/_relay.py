@@ -373,7 +373,7 @@ class Relay:
         self._takeovers += 1
         self._wake.set()  # to say so
         self._work.set()
-        log.info("%s leads now, with %d entries to write to %s", self.name, self._replica.pending, self.address)
+        log.info("%s leads now; entries to write to %s: %d", self.name, self.address, self._replica.pending)
 
     async def _hand_over(self) -> None:
         """Write what there is, within the time of a lease, and give the lease back."""
