@@ -104,6 +104,7 @@ async def test_for_people(
     async with reverb("publish", *arguments, env=settings, cwd=tmp_path) as command:
         await command.err.expect(rf"publishing from {redis_stream.server.url} to 127.0.0.1:\d+; Ctrl-C ends it")
         await command.err.expect(r"dead letter \S+, \\x1b\[31mbad on news: its data is no JSON")
+        await until(redis_stream.is_done, DEADLINE)
         redis_stream.server.kill()
         away = await command.err.expect(r"can't be reached: .*; trying again in [0-9.]+ second")
         redis_stream.server.start()

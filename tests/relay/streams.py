@@ -86,6 +86,10 @@ class RedisStream:
         (group,) = groups
         return int(group["lag"]) + int(group["pending"])
 
+    def is_done(self) -> bool:
+        groups: Any = self.redis.xinfo_groups("reverb:publish")
+        return all(group["lag"] == group["pending"] == 0 for group in groups)
+
 
 class JetStream:
     def __init__(self, directory: Path) -> None:

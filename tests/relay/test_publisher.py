@@ -22,7 +22,7 @@ from tests.integration.servers import free_ports
 from tests.relay.nats_server import Nats
 from tests.relay.streams import JetStream, RedisStream, Stream
 from tests.scripted_http import ScriptedHTTPServer, answer
-from tests.watching import until
+from tests.watching import turns, until
 
 DEADLINE = 20.0
 
@@ -315,6 +315,21 @@ async def test_it_finishes_what_it_has_begun(stream: Stream) -> None:
         await asyncio.wait_for(running.task, DEADLINE)
     assert running.publisher.published == 3
     assert await stream.left() == 0
+
+
+async def test_it_can_be_cancelled_at_each_turn(stream: Stream, server: ReverbServer) -> None:
+    async with ReverbAPI(**server.settings) as api:
+        for turns_before in turns():
+            await stream.add(channel="news", event="e", data="1")
+            publisher = Publisher(stream.source(claim_after=1), api)
+            running = asyncio.create_task(publisher.run())
+            for _ in range(turns_before):
+                await asyncio.sleep(0)
+            running.cancel()
+            await asyncio.wait({running}, timeout=DEADLINE)
+            assert running.cancelled(), f"it did not end when it was cancelled after {turns_before} turns"
+            if publisher.published:
+                return
 
 
 # --- Redis -----------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ class NatsSource:
 
     async def open(self) -> None:
         await self.close()
-        client = _client(self.address)
+        client = self._client = _client(self.address)
         with self._explained():
             await client.connect(
                 self._url.get_secret_value(),
@@ -91,7 +91,6 @@ class NatsSource:
                 ping_interval=_PING_INTERVAL,
                 error_cb=_ignore,
             )
-        self._client = client
         with self._explained(), self._needs_jetstream():
             await self._make_stream(self._stream, f"{self._stream}.>", is_queue=True)
             await self._make_stream(self._dead_letter, self._dead_letter, is_queue=False)

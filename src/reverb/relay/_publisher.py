@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -265,14 +265,14 @@ class Publisher:
             self.lag = await self._ask(self._source.lag)
             self._lag_at = monotonic()
 
-    async def _ask(self, question: Callable[[], Awaitable[T]]) -> T:
+    async def _ask(self, question: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Ask the engine, until it answers."""
         while True:
             try:
                 if not self._is_open:
-                    await self._source.open()
+                    await _apart(self._source.open())
                     self._is_open = True
-                answer = await question()
+                answer = await _apart(question())
             except EngineError as error:
                 self._is_open = False
                 await self._wait(error)
@@ -307,16 +307,31 @@ class Publisher:
                 self._held_at = monotonic()
                 if self._in_hand and self._is_open:
                     try:
-                        await self._source.hold(self._in_hand)
+                        await _apart(self._source.hold(self._in_hand))
                     except EngineError:
                         self._is_open = False
         finally:
-            task.cancel()
-            await asyncio.wait({task})
+            await _end(task)
 
     def _tell(self, report: Report) -> None:
         if self._report is not None:
             self._report(report)
+
+
+async def _apart(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for ``work`` in a task of its own: libraries of engines may lose a cancellation, which must end us."""
+    task = spawn(work)
+    try:
+        await asyncio.wait({task})
+        return task.result()
+    finally:
+        await _end(task)
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
 
 
 def _flaw_of(item: Item) -> str:
