@@ -182,7 +182,8 @@ async def test_a_wrong_secret_ends_it(
         (["--from", "redis://h", "--group", "g", "--file", "-"], "goes without channels"),
         (["--group", "g", "news", "e"], "go with --from"),
         (["--from", "http://h", "--group", "g"], "--from takes a URL such as redis://"),
-        (["--from", "redis://", "--group", "g"], "--from takes a URL such as redis://"),
+        (["--from", "redis://", "--group", "g"], "must be like redis://host"),
+        (["--from", "redis", "--group", "g"], "--from takes a URL such as redis://"),
         (["--from", "nats://h", "--group", "g", "--consumer", "me"], "--consumer is for Redis"),
     ],
 )

@@ -374,6 +374,38 @@ async def test_no_url_of_redis() -> None:
     await fails(RedisSource("redis://:S3CR3T@localhost/x?socket_timeout=a", group="g"), "is no URL of Redis")
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "{}://",
+        "{}://ann:S3CR3T@",
+        "http://ann:S3CR3T@localhost",
+        "{}://ann:S3CR3T@localhost:port",
+        "{}://ann:S3CR3T#1@localhost",
+        "{}://ann:1/S3CR3T@localhost",
+        "{}://ann:1?S3CR3T@localhost",
+        "{}://[ann:S3CR3T@localhost",
+        "S3CR3T",
+    ],
+)
+@pytest.mark.parametrize(("kind", "scheme"), [(RedisSource, "redis"), (NatsSource, "nats")], ids=["redis", "nats"])
+def test_urls_that_name_no_engine(kind: Any, scheme: str, url: str) -> None:
+    """A secret in them is not shown: neither in the message, nor in what an error reporter finds in our frames."""
+    with pytest.raises(ConfigurationError, match=f"must be like {scheme}://host") as caught:
+        kind(url.format(scheme), group="g")
+    assert list(leaks_of(caught.value)) == []
+
+
+def leaks_of(error: BaseException) -> Iterator[str]:
+    if "S3CR3T" in str(error):
+        yield str(error)
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_globals["__name__"].startswith("reverb."):
+            yield from (name for name, value in traceback.tb_frame.f_locals.items() if "S3CR3T" in repr(value))
+        traceback = traceback.tb_next
+
+
 @pytest.mark.parametrize("claimed", [False, True], ids=["own", "claimed"])
 async def test_an_entry_that_was_trimmed_meanwhile(tmp_path: Path, server: ReverbServer, claimed: bool) -> None:
     with RedisStream(tmp_path) as stream:

@@ -35,12 +35,8 @@ def source_of(
     url: str, *, group: str, stream: str | None, dead_letter: str | None, consumer: str | None, claim_after: float
 ) -> Source:
     """Make the source that a URL names. Raises :class:`ConfigurationError` for one that names none."""
-    try:
-        parts = urlsplit(url)
-        scheme, has_host = parts.scheme, bool(parts.hostname)
-    except ValueError:
-        scheme, has_host = "", False
-    if scheme not in (*_REDIS, *_NATS) or not has_host:
+    scheme, has_more, _ = url.partition("://")
+    if scheme not in (*_REDIS, *_NATS) or not has_more:
         raise ConfigurationError(
             "--from takes a URL such as redis://host:6379/0, rediss://host:6379/0, nats://host:4222 or "
             "tls://host:4222"

@@ -10,15 +10,17 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
 from .._backoff import Backoff
 from .._protocol import DECODE_ERRORS, Action, is_encrypted
 from .._rest import MAX_BATCH, BatchEvent
+from .._settings import SecretStr
 from .._tasks import spawn
 from .._unusual import decode_unusual
-from .._visible import event_fields, quoted, visible
+from .._visible import bare, event_fields, quoted, visible
 from ..exceptions import (
     APIError,
     BatchError,
@@ -332,6 +334,28 @@ async def _end(task: asyncio.Task[Any]) -> None:
     if not task.done():
         task.cancel()
         await asyncio.wait({task})
+
+
+def address_of(url: SecretStr, *schemes: str) -> str:
+    """Return the URL of an engine as it may be shown. Raises :class:`ConfigurationError` for one that is none."""
+    address = _address_of(url.get_secret_value(), schemes)
+    if address is None:
+        raise ConfigurationError(
+            f"the URL of the engine must be like {schemes[0]}://host, with a port if it is an unusual one; in a "
+            "password, write what is neither a letter nor a digit as %XX"
+        )
+    return address
+
+
+def _address_of(url: str, schemes: Sequence[str]) -> str | None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    # A password with a / or # that is not escaped ends the host early: show nothing of it.
+    rest = f"{parts.path}{parts.query}{parts.fragment}"
+    return bare(url) if parts.scheme in schemes and parts.hostname and "@" not in rest else None
 
 
 def _flaw_of(item: Item) -> str:

@@ -12,10 +12,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .._settings import SecretStr
-from .._visible import bare, quoted
+from .._visible import quoted
 from ..exceptions import ConfigurationError
 from ._log import EngineError
-from ._publisher import Item
+from ._publisher import Item, address_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -50,11 +50,12 @@ class RedisSource:
         consumer: str | None = None,
         claim_after: float = 30.0,
     ) -> None:
-        self.address = bare(url)
-        self.claim_after = claim_after
+        self.address, self._stream = "", stream  # for our repr(), where the next lines raise
         self._url = SecretStr(url)
+        url = ""  # error reporters send what a frame holds
+        self.address = address_of(self._url, "redis", "rediss")
+        self.claim_after = claim_after
         self._group = group
-        self._stream = stream
         self._dead_letter = dead_letter or f"{stream}:dead"
         self._consumer = consumer or socket.gethostname()
         self._redis: Redis | None = None
