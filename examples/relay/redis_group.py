@@ -1,4 +1,4 @@
-"""Reads the relay's log in Redis or Valkey (6.2 or later) with a consumer group.
+"""Reads the relay's log in Redis or Valkey (7 or later) with a consumer group.
 
     pip install redis
     RELAY_URL=redis://127.0.0.1:6379/0 python redis_group.py reverb
@@ -61,14 +61,19 @@ class Reader:
         self.handle = handle
         self.is_new = True
         self.has_pending = True  # entries that were given to this consumer, and are not acknowledged
-        self.next_claim = 0.0
+        self.next_look = 0.0
+        self.gap: str | None = None
 
     def step(self) -> bool:
         """Handle what is there, or wait a second for it. False: try again later."""
         if self.is_new:
             self.create_group()
-        if time.monotonic() >= self.next_claim:
-            self.claim()
+        if time.monotonic() >= self.next_look:
+            self.look_around()
+        if self.gap is not None:
+            if self.attempt(gap(self.gap)) is not None:
+                return False
+            self.gap = None
         # "0" is what is pending, in order and one by one; ">" is what nobody was given yet.
         start, count = ("0", 1) if self.has_pending else (">", 10)
         self.has_pending = True  # until it is known that all went well
@@ -88,27 +93,35 @@ class Reader:
                 raise
         self.is_new = False
 
-    def claim(self) -> None:
-        """Take over what others were given, and have not finished for so long that they must be dead."""
+    def look_around(self) -> None:
+        """Take over what others were given and have not finished for so long that they must be dead. See what was
+        trimmed too early."""
         _, claimed, trimmed = self.client.xautoclaim(
             self.stream, GROUP, CONSUMER, int(1000 * STUCK), start_id="0-0", count=100
         )
-        if trimmed:
-            self.handle(gap(f"{len(trimmed)} entries were trimmed before they were done"))
         self.has_pending = self.has_pending or bool(claimed)
-        self.next_claim = time.monotonic() + STUCK / 2
+        (unread,) = (each["lag"] for each in self.client.xinfo_groups(self.stream) if each["name"] == GROUP)
+        if trimmed or (unread or 0) > self.client.xlen(self.stream):
+            self.gap = "entries were trimmed before they were read, or done"
+        self.next_look = time.monotonic() + STUCK / 2
 
     def finish(self, id_: str, fields: Fields) -> bool:
-        try:
-            self.handle(fields or gap("an entry was trimmed before it was done"))
-        except Exception as error:
-            traceback.print_exc()
+        error = self.attempt(fields or gap("an entry was trimmed before it was done"))
+        if error is not None:
             (pending,) = self.client.xpending_range(self.stream, GROUP, id_, id_, 1)
             if pending["times_delivered"] < TRIES:
                 return False
             self.client.xadd(f"{self.stream}:dead", {**fields, "entry": id_, "reason": repr(error)})
         self.client.xack(self.stream, GROUP, id_)
         return True
+
+    def attempt(self, fields: Fields) -> Exception | None:
+        try:
+            self.handle(fields)
+        except Exception as error:
+            traceback.print_exc()
+            return error
+        return None
 
 
 def gap(reason: str) -> Fields:

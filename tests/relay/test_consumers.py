@@ -281,6 +281,22 @@ async def check_order(shop: Shop, name: str, *arguments: str) -> None:
             assert await reader.exit_code() == 0, reader.err.text
 
 
+async def test_redis_group_reads_all_when_unread_entries_are_trimmed(redis_shop: Shop) -> None:
+    await redis_shop.change(1, "new")
+    async with redis_shop.run("redis_group", "reverb") as reader:
+        await reader.out.expect("^order 1: new$")
+        await redis_shop.is_finished()
+        await end(reader)
+    await redis_shop.change(2, "new")
+    await redis_shop.change(3, "new")
+    async with Redis.from_url(redis_shop.url) as redis:
+        await redis.xtrim("reverb", maxlen=1, approximate=False)
+    async with redis_shop.run("redis_group", "reverb") as reader:
+        await reader.out.expect(r"may be missing \(entries were trimmed")
+        await until(redis_shop.is_copied)
+        await end(reader)
+
+
 async def check_outage(shop: Shop, engine: Valkey | Nats, make: type[RedisFeed | NatsFeed], run: Run) -> None:
     """A reader waits for an engine that is away, and does nothing twice."""
     async with run() as reader:
