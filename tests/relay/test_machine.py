@@ -18,7 +18,7 @@ import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from reverb.relay._alignment import SLACK
 from reverb.relay._log import DeposedError, EngineError, Entry, Grant, Sight
@@ -149,7 +149,6 @@ class Relay:
         self.asked: set[str] = set()
         self.is_asking = False
         self.wanted: list[str] = [*NAMED]
-        self.polled_at: int | None = None
         self.acknowledged = 0
         """The last number of this epoch that the engine said to be in the log."""
         self.got: set[tuple[str, int]] = set()
@@ -285,12 +284,38 @@ class Relay:
         self.call(lambda: tails.append(engine().tail(since)), "ok")
         self.acknowledged = 0
         replica.take_over(grant, tails[0])
+        self.follow_what_is_found()
 
     def follow_what_is_found(self) -> None:
-        pass
+        found = self.replica.found
+        if found is None:  # nobody has looked, or the engine has forgotten
+            return
+        for channel in found:
+            self.follow(channel, self.now)
+        for channel in [*self.wanted]:
+            if channel not in NAMED and channel not in found:
+                self.leave(channel)
+
+    def follow(self, channel: str, found_after: int | None) -> None:
+        if channel not in self.wanted:
+            self.wanted.append(channel)
+            self.replica.follow(channel, self.now, found_after=found_after)
+            self.subscribe()
+
+    def leave(self, channel: str) -> None:
+        if channel in self.wanted:
+            self.wanted.remove(channel)
+            self.replica.leave(channel, self.now)
+            self.subscribe()
 
     def poll(self) -> None:
-        pass
+        """Look which channels there are, as a leader."""
+        found_after, self.replica.found_at = self.replica.found_at, self.now
+        if self.world.is_occupied:
+            self.follow(FOUND, found_after)
+        else:
+            self.leave(FOUND)
+        self.replica.found = [channel for channel in self.wanted if channel not in NAMED]
 
     def renew(self, fate: str) -> None:
         replica, engine, epoch = self.replica, self.world.engine, self.replica.epoch
@@ -302,7 +327,7 @@ class Relay:
 
         def renew() -> None:
             sights.append(engine().renew(self.world.time, self.name, epoch, number, watermark, state))
-            self.world.begin(covered)
+            self.world.says(covered)
 
         self.call(renew, fate)
         replica.renewed(sights[0])
@@ -325,7 +350,7 @@ class Relay:
         def release() -> None:
             try:
                 engine().release(self.name, epoch, number, watermark, state)
-                self.world.begin(covered)
+                self.world.says(covered)
             except DeposedError:  # and nothing is done
                 pass
 
@@ -366,6 +391,8 @@ class World(RuleBasedStateMachine):
         self._engine = Engine()
         self._moments: list[Engine] = []
         self.is_engine_away = False
+        self.is_occupied = False
+        """Whether anybody is on the channel that is found, so that it is there, and events on it."""
 
     def engine(self) -> Engine:
         return self._engine
@@ -388,6 +415,8 @@ class World(RuleBasedStateMachine):
 
     def send(self, channel: str, kind: int) -> None:
         self.pass_time(1)
+        if channel == FOUND and not self.is_occupied:
+            return
         sent = self.truth[channel]
         payload = Payload(b"%d" % (kind if kind < 2 else 1000 + len(sent)))
         payload.channel, payload.number, payload.at = channel, len(sent), self.time
@@ -409,26 +438,45 @@ class World(RuleBasedStateMachine):
 
     # --- what happens ------------------------------------------------------------------------------------------
 
-    @rule(channel=st.sampled_from(NAMED), kind=st.integers(0, 2), count=st.integers(1, 5))
+    @rule(channel=st.sampled_from(CHANNELS), kind=st.integers(0, 2), count=st.integers(1, 5))
     def publish(self, channel: str, kind: int, count: int) -> None:
         for _ in range(count):
             self.send(channel, kind)
+
+    @rule()
+    def occupy(self) -> None:
+        self.is_occupied = True
+
+    @precondition(lambda self: FOUND in (msgspec.json.decode(self._engine.state or b"{}").get("channels") or ()))
+    @rule()
+    def vacate(self) -> None:
+        """A channel that is there for less time than it takes to find it, and to say so, is not relayed."""
+        self.is_occupied = False
 
     @rule(milliseconds=st.sampled_from([1, 10, 50, 300, 1000, 3000]))
     def wait(self, milliseconds: int) -> None:
         self.pass_time(milliseconds)
 
-    @rule(
-        rounds=st.integers(1, 12),
-        pause=st.sampled_from([20, 100, 300, 600]),
-        kinds=st.lists(st.integers(0, 4), max_size=4),
-    )
+    KINDS = st.lists(st.sampled_from([0, 0, 1, 2, 3, 4]), max_size=4)
+
+    @rule(rounds=st.integers(1, 4), pause=st.sampled_from([20, 100, 300]), kinds=KINDS)
+    def live_a_little(self, rounds: int, pause: int, kinds: list[int]) -> None:
+        self._live(rounds, pause, kinds)
+
+    @rule(rounds=st.integers(5, 15), pause=st.sampled_from([100, 300, 600]), kinds=KINDS)
     def live(self, rounds: int, pause: int, kinds: list[int]) -> None:
+        self._live(rounds, pause, kinds)
+
+    @rule(seconds=st.integers(3, 8), kinds=KINDS)
+    def live_long(self, seconds: int, kinds: list[int]) -> None:
+        self._live(2 * seconds, 500, kinds)
+
+    def _live(self, rounds: int, pause: int, kinds: list[int]) -> None:
         self.keep_moment()
         for _ in range(rounds):
             for kind in kinds:
-                if kind < 3:
-                    self.send(NAMED[kind % 2], kind)
+                if kind < 4:
+                    self.send(CHANNELS[kind % 3], kind % 3)
                 else:
                     self.pass_time(pause // 4)
             for relay in [*self.relays]:
@@ -441,6 +489,12 @@ class World(RuleBasedStateMachine):
         relay.ask()
         relay.write(100, iter(()))
         relay.step(iter(()))
+
+    @initialize(nodes=st.lists(st.integers(0, 1), max_size=3), rounds=st.integers(0, 20), kinds=KINDS)
+    def begin_well(self, nodes: list[int], rounds: int, kinds: list[int]) -> None:
+        for node in nodes:
+            self.start(node, ERRORS[node], 30, 10**6)
+        self._live(rounds, 100, kinds)
 
     @precondition(lambda self: len(self.relays) < 3)
     @rule(
@@ -505,20 +559,10 @@ class World(RuleBasedStateMachine):
         relay.is_cut_off = is_long
         relay.lose()
 
-    @rule()
-    def server_is_back(self) -> None:
-        for relay in self.relays:
-            relay.is_cut_off = False
-
     @precondition(lambda self: self.relays)
-    @rule(index=st.integers(0, 2), channel=st.sampled_from(NAMED))
+    @rule(index=st.integers(0, 2), channel=st.sampled_from(CHANNELS))
     def refuse(self, index: int, channel: str) -> None:
         self.some(index).refused.add(channel)
-
-    @rule()
-    def refuse_no_more(self) -> None:
-        for relay in self.relays:
-            relay.refused.clear()
 
     @precondition(lambda self: self.relays)
     @rule(index=st.integers(0, 3))
@@ -528,11 +572,14 @@ class World(RuleBasedStateMachine):
         else:
             self.leader(index).is_engine_away = True
 
-    @rule()
-    def engine_is_back(self) -> None:
-        self.is_engine_away = False
+    @rule(what=st.sampled_from(["server", "refused", "engine", "all"]))
+    def heal(self, what: str) -> None:
+        self.is_engine_away = self.is_engine_away and what not in ("engine", "all")
         for relay in self.relays:
-            relay.is_engine_away = False
+            relay.is_engine_away = relay.is_engine_away and what not in ("engine", "all")
+            relay.is_cut_off = relay.is_cut_off and what not in ("server", "all")
+            if what in ("refused", "all"):
+                relay.refused.clear()
 
     def keep_moment(self) -> None:
         moment = copy.copy(self._engine)
@@ -587,7 +634,7 @@ class World(RuleBasedStateMachine):
 
     # --- the judge ---------------------------------------------------------------------------------------------
 
-    def begin(self, covered: dict[str, int]) -> None:
+    def says(self, covered: dict[str, int]) -> None:
         """The log says that it has everything until these times."""
         for channel, until in covered.items():
             begun = self._engine.begun.setdefault(channel, until + SLACK)
@@ -615,9 +662,7 @@ class World(RuleBasedStateMachine):
         ]
 
     def teardown(self) -> None:
-        self.engine_is_back()
-        self.server_is_back()
-        self.refuse_no_more()
+        self.heal("all")
         if not self.relays:
             self.start(0, 0, 0, 10**6)
         self.resume()

@@ -253,15 +253,13 @@ class Relay:
     async def _unfollow(self, channel: str) -> None:
         task = self._subscriptions.pop(channel)
         task.cancel()
-        self._replica.leave(channel)
+        self._replica.leave(channel, self._now())
         await self._client.unsubscribe(channel)
 
     async def _find_channels(self, find: Find, chooser: Chooser) -> None:
         """While it leads, look which channels are occupied; the other relays follow what it says."""
         from ..discovery import occupied  # which needs what asks the HTTP API
 
-        looked_at: int | None = None
-        epoch: int | None = None
         backoff = Backoff(find.interval, max(find.interval, 30.0))
         delay = 0.0
         while True:
@@ -270,8 +268,7 @@ class Relay:
             if replica.epoch is None:
                 delay = self._lease / 10
                 continue
-            if replica.epoch != epoch:  # what came since then, the last leader may not have seen
-                epoch, looked_at = replica.epoch, replica.watermark
+            epoch = replica.epoch
             now = self._now()
             try:
                 counts = await occupied(self._client.api, find.prefix or None)
@@ -283,24 +280,26 @@ class Relay:
             backoff.restart()
             delay = find.interval
             if replica.epoch == epoch:
-                await self._choose(chooser, counts, looked_at)
-                looked_at = now
+                await self._choose(chooser, counts)
+                self._replica.found_at = now
 
-    async def _choose(self, chooser: Chooser, counts: Mapping[str, int | None], found_after: int | None) -> None:
+    async def _choose(self, chooser: Chooser, counts: Mapping[str, int | None]) -> None:
         found = [name for name in self._subscriptions if name not in self._named]
         relays = 1 + self._replica.others
         choice = chooser.choose(counts, dict.fromkeys(found, relays), self._named)
         for channel in choice.leave:
             await self._unfollow(channel)
         for channel in choice.take:
-            self._follow(channel, found_after)
+            self._follow(channel, self._replica.found_at)
         if choice.leave or choice.take or self._replica.found is None:
             self._replica.found = sorted(name for name in self._subscriptions if name not in self._named)
             self._wake.set()  # for the others to know
 
     async def _follow_found(self) -> None:
         """Subscribe to the channels that the leader has found, and to no others."""
-        found = self._replica.found or []
+        found = self._replica.found
+        if found is None:  # nobody has looked, or the engine has forgotten it
+            return
         for channel in found:
             if channel not in self._subscriptions:
                 self._follow(channel, self._now())
@@ -370,6 +369,8 @@ class Relay:
         self._adjust(grant.sight, asked)
         tail = await self._sink.tail(self._replica.tail_since(grant))
         self._replica.take_over(grant, tail)
+        if self._find is not None:
+            await self._follow_found()
         self._takeovers += 1
         self._wake.set()  # to say so
         self._work.set()

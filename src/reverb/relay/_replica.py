@@ -37,6 +37,8 @@ class State(msgspec.Struct, omit_defaults=True):
     """Channels that the watermark does not count for, and until when the log has everything of them."""
     channels: list[str] | None = None
     """The channels to subscribe to, where the leader finds them; None where they are named."""
+    found_at: int | None = None
+    """When the leader last asked which channels there are. Others may have come since."""
 
 
 class Coverage(msgspec.Struct):
@@ -61,6 +63,8 @@ class Replica:
         self.watermark: int | None = None
         self.found: list[str] | None = None
         """The channels that the leader has found, where channels are found."""
+        self.found_at: int | None = None
+        """When it asked for them."""
         self.others = 0
         """How many other relays are ready."""
         self._lease = lease
@@ -97,8 +101,8 @@ class Replica:
         """What was dropped and is in the batch, in its beginning."""
         self._holes: deque[Hole] = deque()
         """The holes that are not in the log yet."""
-        self._is_fresh = False
-        """Whether nobody has ever said what the log has."""
+        self._begun: set[str] | None = None
+        """The channels of which a log that this reign began has something; None where others began it."""
 
     # --- the server --------------------------------------------------------------------------------------------
 
@@ -109,9 +113,11 @@ class Replica:
             since, reason = (now, "start") if found_after is None else (found_after, "discovery")
             self._coverage[channel] = Coverage(since, reason)  # type: ignore[arg-type]
 
-    def leave(self, channel: str) -> None:
-        """Want a channel no more. What was received of it still counts."""
-        self._coverage.pop(channel, None)
+    def leave(self, channel: str, now: int) -> None:
+        """Want a channel no more. What was received of it until now still counts, and what may be missing."""
+        coverage = self._coverage.pop(channel, None)
+        if coverage is not None and coverage.complete_since is None:
+            self._end_hole(channel, coverage, now)
 
     def refused(self, channel: str) -> None:
         """A channel can't be subscribed for now, so don't wait for it. The log's gap entry comes when it is."""
@@ -129,10 +135,8 @@ class Replica:
             return
         if coverage.complete_since is not None:
             self._interrupt(coverage)
-        hole = Hole(channel, coverage.open_since, now, coverage.reason)
-        is_beginning = coverage.is_first and coverage.reason == "start"
+        self._end_hole(channel, coverage, now)
         coverage.complete_since, coverage.is_first, coverage.is_refused = now, False, False
-        self._add(hole, is_written=not (is_beginning and self._is_fresh))
 
     def lost(self) -> None:
         """The connection to the server is lost."""
@@ -158,12 +162,16 @@ class Replica:
     @property
     def is_ready(self) -> bool:
         """Whether it could take over now without a gap in the log."""
-        return self.is_complete and all(
+        return self.is_complete and (
             self.watermark is None
-            or each.complete_since is None
-            or max(each.complete_since, self._cuts.get(channel, 0))
-            <= self._covered(channel, self.watermark) - SLACK
-            for channel, each in self._coverage.items()
+            or all(
+                # Without a channel it is as good as a leader that does not have it either.
+                channel in self._uncovered
+                if each.complete_since is None
+                else max(each.complete_since, self._cuts.get(channel, 0))
+                <= self._covered(channel, self.watermark) - SLACK
+                for channel, each in self._coverage.items()
+            )
         )
 
     @property
@@ -175,6 +183,13 @@ class Replica:
         assert coverage.complete_since is not None
         coverage.open_since = max(self._after, coverage.complete_since)
         coverage.complete_since, coverage.reason = None, "disconnect"
+
+    def _end_hole(self, channel: str, coverage: Coverage, now: int) -> None:
+        is_beginning = self._begun is not None and coverage.reason == "start" and channel not in self._begun
+        if self._begun is not None:
+            self._begun.add(channel)
+        hole = Hole(channel, coverage.open_since, now, coverage.reason)
+        self._add(hole, is_written=not is_beginning)
 
     # --- the lease ---------------------------------------------------------------------------------------------
 
@@ -207,10 +222,12 @@ class Replica:
         self._free_since = None
         self.epoch = grant.epoch
         self._written = self._done = 0
-        self._is_fresh = self.watermark is None and not tail
+        is_fresh = self.watermark is None and not tail
         log: dict[str, list[Entry]] = {}
         for entry in tail:
             log.setdefault(entry.channel, []).append(entry)
+        for channel in self.found or ():
+            self.follow(channel, grant.sight.clock)
         missing: list[Received | Hole] = []
         segments = self._segments()
         for channel in [*segments, *(name for name in self._coverage if name not in segments)]:
@@ -224,6 +241,7 @@ class Replica:
         missing.sort(key=_time_of)
         self._pending.extend(missing)
         self._put = len(missing)
+        self._begun = {item.channel for item in missing} if is_fresh else None
         self._holes.extend(item for item in missing if isinstance(item, Hole))
         self._questions.append((self._put, self._after))
         self._unsure_until = max((entry.received_at for entry in tail), default=-SLACK) + SLACK
@@ -252,7 +270,7 @@ class Replica:
         for hole in (*self._told, *self._dropped.values(), *self._holes):
             uncovered[hole.channel] = min(hole.since, uncovered.get(hole.channel, hole.since))
         self._uncovered = uncovered
-        return self.watermark, msgspec.json.encode(State(uncovered, self.found))
+        return self.watermark, msgspec.json.encode(State(uncovered, self.found, self.found_at))
 
     def renewed(self, sight: Sight) -> None:
         """The engine has taken the last :meth:`progress`."""
@@ -262,7 +280,7 @@ class Replica:
     def _take(self, sight: Sight) -> None:
         self.watermark, self.others = sight.watermark, sight.others
         state = msgspec.json.decode(sight.state, type=State) if sight.state else State()
-        self._uncovered, self.found = state.uncovered, state.channels
+        self._uncovered, self.found, self.found_at = state.uncovered, state.channels, state.found_at
 
     # --- writing -----------------------------------------------------------------------------------------------
 
