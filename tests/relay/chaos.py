@@ -68,7 +68,7 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish until cancelled."""
-        async with ReverbAPI(**self._reverb.settings, request_timeout=5.0) as api:
+        async with ReverbAPI(**self._reverb.settings, request_timeout=30.0) as api:
             due = monotonic()
             while True:
                 await self._publish(api, self._random.choices(self._channels, k=_BATCH))
@@ -92,15 +92,15 @@ class Publisher:
             if not may_repeat or self._random.random() < 0.5:
                 self._numbers[channel] += 1
             events.append((channel, msgspec.json.encode({"n": self._numbers[channel]})))
-        since = _now()
+        since, is_certain = _now(), False
         try:
-            await api.trigger_batch(BatchEvent(channel, "counted", data.decode()) for channel, data in events)
-            is_certain = True
-        except ReverbError:
-            is_certain = False
-        until = _now()
-        for channel, data in events:
-            self.sent[channel].append(Sent(data, since, until, is_certain))
+            with suppress(ReverbError):
+                await api.trigger_batch(BatchEvent(channel, "counted", data.decode()) for channel, data in events)
+                is_certain = True
+        finally:
+            until = _now()
+            for channel, data in events:
+                self.sent[channel].append(Sent(data, since, until, is_certain))
 
 
 def _now() -> int:

@@ -13,12 +13,13 @@ from reverb.relay._log import GAP, Entry
 
 from .chaos import kill_leader_in_a_burst, run, stop_leader
 from .judge import Sent, Verdict, judge
+from .processes import ENGINES
 
 LATE = SLACK + 1000
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("engine", ["valkey", "redis"])
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_nothing_is_lost_when_leaders_are_killed_and_stopped(engine: str, tmp_path: Path) -> None:
     faults = [kill_leader_in_a_burst, stop_leader]
     outcome = await run(engine, tmp_path, 1, seconds=0, lease=1.0, rate=200.0, faults=faults)
