@@ -331,7 +331,7 @@ class Outcome:
     """Seconds in which Reverb was not there."""
     failure: str | None = None
     kept: Path | None = None
-    """Where the log and the rest is, after a violation."""
+    """Where the log and the rest is."""
 
     @property
     def is_good(self) -> bool:
@@ -390,8 +390,7 @@ async def run(
         outcome.verdict = judge(publisher.sent, log)
         outcome.takeovers = sum(member.process.takeovers for member in fleet.members)
         outcome.down = fleet.down
-        if not outcome.is_good:
-            _keep(directory, outcome, fleet, log)
+        _keep(directory, outcome, fleet, log)
     return outcome
 
 
@@ -480,6 +479,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1, help="how many, one after the other")
     parser.add_argument("--lease", type=float, default=2.0)
     parser.add_argument("--rate", type=float, default=500.0, help="events a second")
+    parser.add_argument("--keep", action="store_true", help="keep the files of runs without a violation, too")
     parser.add_argument("--json", action="store_true", help="print an object instead of a table")
     options = parser.parse_args()
     first = options.seed
@@ -507,7 +507,9 @@ def main() -> int:
         outcomes.append(outcome)
         print(_line(outcome), file=progress, flush=True)
         if outcome.is_good:
-            shutil.rmtree(directory)
+            if not options.keep:
+                shutil.rmtree(directory)
+                outcome.kept = None
             continue
         print(f"FAILED, with --seed {seed}; see {outcome.kept}", file=sys.stderr)
         for problem in [*([outcome.failure] if outcome.failure else []), *outcome.verdict.violations][:10]:

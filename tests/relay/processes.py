@@ -6,8 +6,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -196,6 +196,14 @@ async def read_log(engine: Engine) -> list[Entry]:
     return await (_read_jetstream(engine) if isinstance(engine, Nats) else _read_stream(engine))
 
 
+async def follow_log(engine: Engine) -> AsyncGenerator[Entry, None]:
+    """Yield the entries that come from now on, at once."""
+    following = _follow_jetstream(engine) if isinstance(engine, Nats) else _follow_stream(engine)
+    async with aclosing(following):
+        async for entry in following:
+            yield entry
+
+
 async def _read_stream(engine: Engine) -> list[Entry]:
     from redis.asyncio import Redis as Client
 
@@ -231,6 +239,36 @@ async def _read_jetstream(engine: Engine) -> list[Entry]:
     finally:
         await client.close()
     return entries
+
+
+async def _follow_stream(engine: Engine) -> AsyncGenerator[Entry, None]:
+    from redis.asyncio import Redis as Client
+
+    async with Client.from_url(engine.url, decode_responses=True) as client:
+        newest: Any = await client.xrevrange(STREAM, count=1)
+        last = newest[0][0] if newest else "0"
+        while True:
+            found: Any = await client.xread({STREAM: last}, count=1000, block=1000)
+            for _, page in found or ():
+                for identity, fields in page:
+                    yield _entry(fields["data"].encode(), fields["writer"], fields)
+                    last = identity
+
+
+async def _follow_jetstream(engine: Engine) -> AsyncGenerator[Entry, None]:
+    import nats
+    from nats.js.api import DeliverPolicy
+
+    client = await nats.connect(engine.url)
+    try:
+        messages = await client.jetstream().subscribe(
+            f"{STREAM}.>", stream=STREAM, ordered_consumer=True, deliver_policy=DeliverPolicy.NEW
+        )
+        async for message in messages.messages:
+            fields = message.headers or {}
+            yield _entry(message.data, fields["Nats-Msg-Id"], fields)
+    finally:
+        await client.close()
 
 
 def _entry(data: bytes, writer: str, fields: dict[str, str]) -> Entry:
