@@ -35,7 +35,7 @@ from reverb.http import BatchEvent, ReverbAPI
 from reverb.relay._log import Entry
 from tests.faults.proxy import FaultProxy, Link, Towards
 
-from .judge import Sent, Verdict, judge
+from .judge import Sent, Verdict, gap_of, judge
 from .processes import ENGINES, Engine, RelayProcess, ReverbProcess, read_log
 
 _RECOVERY = 60.0
@@ -136,8 +136,8 @@ class Fleet:
         self.lease = lease
         self.random = rng
         self.history: list[str] = []
-        self.down = 0.0
-        """Seconds in which Reverb was not there."""
+        self.away: list[tuple[int, int]] = []
+        """When Reverb was not there."""
         self._started = monotonic()
 
     @property
@@ -292,11 +292,22 @@ async def restart_engine(fleet: Fleet) -> None:
 
 
 async def restart_reverb(fleet: Fleet) -> None:
-    begin = monotonic()
+    begin = _now()
     await fleet.reverb.end(signal.SIGKILL)
     await fleet.pause(0, fleet.lease)
     await fleet.reverb.start()
-    fleet.down += monotonic() - begin
+    fleet.away.append((begin, _now()))
+
+
+async def two_at_once(fleet: Fleet) -> None:
+    """Something happens to the leader while something happens around it."""
+    one = fleet.random.choice((kill_leader, stop_leader, terminate_leader))
+    other = fleet.random.choice((cut_engine, restart_engine, restart_reverb, stop_follower))
+    fleet.tell(f"  {one.__name__} and {other.__name__}")
+    tasks = [asyncio.ensure_future(other(fleet)), asyncio.ensure_future(one(fleet))]
+    await asyncio.wait(tasks)
+    for task in tasks:
+        task.result()
 
 
 Fault = Callable[[Fleet], Awaitable[None]]
@@ -313,6 +324,7 @@ FAULTS: dict[Fault, int] = {
     cut_engine: 3,
     restart_engine: 2,
     restart_reverb: 2,
+    two_at_once: 3,
 }
 """Every fault with its weight."""
 
@@ -329,6 +341,8 @@ class Outcome:
     takeovers: int = 0
     down: float = 0.0
     """Seconds in which Reverb was not there."""
+    needless: int = 0
+    """Gap entries for times in which it was."""
     failure: str | None = None
     kept: Path | None = None
     """Where the log and the rest is."""
@@ -384,12 +398,19 @@ async def run(
             codes = await asyncio.gather(*(each.process.end(signal.SIGTERM) for each in fleet.members))
             if any(codes):
                 raise ViolationError(f"relays ended with {codes} after SIGTERM")
+            for member in fleet.members:
+                if "Traceback" in (said := member.process.log.read_text()):
+                    raise ViolationError(f"an error that nobody expects: {said[said.index('Traceback') :][:2000]}")
         except (ViolationError, asyncio.TimeoutError) as error:
             outcome.failure = str(error) or "a process did not end in time"
         log = await read_log(fleet.engine)
         outcome.verdict = judge(publisher.sent, log)
         outcome.takeovers = sum(member.process.takeovers for member in fleet.members)
-        outcome.down = fleet.down
+        outcome.down = sum(until - since for since, until in fleet.away) / 1000
+        outcome.needless = sum(
+            not any(since <= gap.until and gap.since <= until for since, until in fleet.away)
+            for gap in map(gap_of, filter(lambda entry: entry.is_gap, log))
+        )
         _keep(directory, outcome, fleet, log)
     return outcome
 
@@ -457,7 +478,7 @@ def _keep(directory: Path, outcome: Outcome, fleet: Fleet, log: Sequence[Entry])
 
 _HEAD = (
     "  seed    sent  in log  lost  disorder  extra  out of turn   again  double        "
-    "told  gaps  gap s  down s  faults  takeovers"
+    "told  gaps  needless  gap s  down s  faults  takeovers"
 )
 
 
@@ -466,7 +487,8 @@ def _line(outcome: Outcome) -> str:
     return (
         f"{outcome.seed:6d} {it.sent:7d} {it.entries:7d} {len(it.lost):5d} {len(it.disordered):9d} "
         f"{len(it.extra):6d} {len(it.out_of_turn):12d} {it.again:7d} {it.doubles:7d} {it.double_share:6.2%} "
-        f"{it.told:8d} {it.gaps:5d} {it.gap_seconds:6.1f} {outcome.down:7.1f} {outcome.faults:7d} "
+        f"{it.told:8d} {it.gaps:5d} {outcome.needless:9d} {it.gap_seconds:6.1f} {outcome.down:7.1f} "
+        f"{outcome.faults:7d} "
         f"{outcome.takeovers:10d}" + ("" if outcome.is_good else "  FAILED")
     )
 

@@ -46,7 +46,7 @@ class Verdict:
     """How many of those are double."""
     gaps: int = 0
     gap_seconds: float = 0.0
-    """The times under gap entries, of all channels."""
+    """The time under gap entries, on average of the channels."""
     told: int = 0
     """Events that are missing, under a gap entry."""
     lost: list[str] = field(default_factory=list)
@@ -80,7 +80,7 @@ def judge(sent: Mapping[str, Sequence[Sent]], log: Sequence[Entry]) -> Verdict:
     for entry in log:
         entries.setdefault(entry.channel, []).append(entry)
     for channel, those in entries.items():
-        _judge_channel(channel, sent.get(channel, ()), those, verdict)
+        _judge_channel(channel, sent.get(channel, ()), those, verdict, len(entries))
     return verdict
 
 
@@ -93,8 +93,10 @@ def _check_turns(log: Sequence[Entry], verdict: Verdict) -> None:
         last = max(last, own)
 
 
-def _judge_channel(channel: str, sent: Sequence[Sent], log: Sequence[Entry], verdict: Verdict) -> None:
-    gaps = [_gap_of(entry) for entry in log if entry.is_gap]
+def _judge_channel(
+    channel: str, sent: Sequence[Sent], log: Sequence[Entry], verdict: Verdict, channels: int
+) -> None:
+    gaps = [gap_of(entry) for entry in log if entry.is_gap]
     entries = [entry for entry in log if not entry.is_gap]
     is_told = [_lies_under(event, gaps) for event in sent]
     pairs = _pairs(sent, entries, is_told)
@@ -111,7 +113,7 @@ def _judge_channel(channel: str, sent: Sequence[Sent], log: Sequence[Entry], ver
     verdict.entries += len(entries)
     verdict.again += sum(entry.again for entry in entries)
     verdict.gaps += len(gaps)
-    verdict.gap_seconds += _seconds(gaps)
+    verdict.gap_seconds += _seconds(gaps) / channels
     verdict.told += sum(
         event.is_certain and is_told[index] for index, event in enumerate(sent) if index not in placed
     )
@@ -134,7 +136,7 @@ def _judge_channel(channel: str, sent: Sequence[Sent], log: Sequence[Entry], ver
     ]
 
 
-def _gap_of(entry: Entry) -> Gap:
+def gap_of(entry: Entry) -> Gap:
     said = msgspec.json.decode(entry.data)
     return Gap(said["to"] if said["from"] is None else said["from"], said["to"])
 
