@@ -30,6 +30,7 @@ from tests.relay.nats_server import Nats
 from tests.relay.processes import STREAM, Engine, RelayProcess, ReverbProcess, follow_log
 
 from reverb import ReverbClient
+from reverb._settings import SecretStr
 from reverb.http import BatchEvent, ReverbAPI
 from reverb.relay._engines import make_sink
 from reverb.relay._log import Sink
@@ -179,7 +180,9 @@ async def throughput(name: str, events: int, rounds: int) -> None:
 
 async def _throughput(engine: Engine, events: int, size: int, rounds: int) -> str:
     payloads = [DATA % number for number in range(events)]
-    sink = make_sink(engine.url, relay="bench", stream=STREAM, lease=60.0, partitions=1, maxlen=None, max_age=None)
+    sink = make_sink(
+        SecretStr(engine.url), relay="bench", stream=STREAM, lease=60.0, partitions=1, maxlen=None, max_age=None
+    )
     await sink.open()
     path = WritePath(sink, payloads, size)
     bare = _bare_nats(engine, payloads, size) if isinstance(engine, Nats) else _bare_redis(engine, path)

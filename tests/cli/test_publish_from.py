@@ -181,9 +181,9 @@ async def test_a_wrong_secret_ends_it(
         (["--from", "redis://h", "--group", "g", "news", "e"], "goes without channels"),
         (["--from", "redis://h", "--group", "g", "--file", "-"], "goes without channels"),
         (["--group", "g", "news", "e"], "go with --from"),
-        (["--from", "http://h", "--group", "g"], "--from takes a URL such as redis://"),
+        (["--from", "http://h", "--group", "g"], "must begin with one of redis://"),
         (["--from", "redis://", "--group", "g"], "must be like redis://host"),
-        (["--from", "redis", "--group", "g"], "--from takes a URL such as redis://"),
+        (["--from", "redis", "--group", "g"], "must begin with one of redis://"),
         (["--from", "nats://h", "--group", "g", "--consumer", "me"], "--consumer is for Redis"),
     ],
 )

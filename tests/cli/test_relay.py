@@ -178,6 +178,19 @@ def test_the_settings_are_documented() -> None:
     assert set(re.findall(r"REVERB_RELAY_\w+", text)) == set(variables_of(RelaySettings))
 
 
+async def test_the_password_has_a_variable(
+    embedded: ReverbServer, settings: dict[str, str], tmp_path: Path
+) -> None:
+    with Valkey(tmp_path, password="p/w") as valkey:
+        url = f"redis://127.0.0.1:{valkey.port}"
+        env = {**settings, "REVERB_RELAY_PASSWORD": "p/w"}
+        async with reverb("relay", "orders", "--to", url, env=env, cwd=tmp_path) as command:
+            await command.err.expect("leads now")
+        async with reverb("relay", "orders", "--to", url, env=settings, cwd=tmp_path) as command:
+            assert await command.exit_code() == 2
+            assert "refuses the user or the password" in command.err.text
+
+
 def test_the_password_of_the_engine_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REVERB_APP_KEY", "key")
     result = invoke("relay", "orders", "--to", "http://:hush@127.0.0.1")

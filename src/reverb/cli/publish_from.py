@@ -6,23 +6,21 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
 
 from rich.console import Console
 from rich.text import Text
 
-from .. import ConfigurationError, ReverbAPI, ReverbConfig
+from .. import ReverbAPI, ReverbConfig
 from .._checks import text
 from .._settings import Checked, SecretStr, setting
 from .._tasks import spawn
-from ..relay import DeadLetter, NatsSource, Published, Publisher, RedisSource, Report, Source, Waiting
+from ..relay import DeadLetter, Published, Publisher, Report, Source, Waiting
+from ..relay._engines import make_source, with_password
 from .output import print_lines
 from .process import ends_this_task
 from .view import View, plural, print_json, printable
 
 __all__ = ["publish_from", "source_of"]
-
-_REDIS, _NATS = ("redis", "rediss"), ("nats", "tls")
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -35,36 +33,12 @@ def source_of(
     url: str, *, group: str, stream: str | None, dead_letter: str | None, consumer: str | None, claim_after: float
 ) -> Source:
     """Make the source that a URL names. Raises :class:`ConfigurationError` for one that names none."""
-    scheme, has_more, _ = url.partition("://")
-    if scheme not in (*_REDIS, *_NATS) or not has_more:
-        raise ConfigurationError(
-            "--from takes a URL such as redis://host:6379/0, rediss://host:6379/0, nats://host:4222 or "
-            "tls://host:4222"
-        )
-    password = _Settings.from_env().relay_password
-    found = SecretStr(url if password is None else _with_password(url, password))
-    options: dict[str, str] = {"group": group}
-    if stream is not None:
-        options["stream"] = stream
-    if dead_letter is not None:
-        options["dead_letter"] = dead_letter
-    if scheme in _NATS:
-        if consumer is not None:
-            raise ConfigurationError(
-                "--consumer is for Redis: JetStream knows the processes of a group without names"
-            )
-        return NatsSource(found.get_secret_value(), claim_after=claim_after, **options)
-    return RedisSource(found.get_secret_value(), consumer=consumer, claim_after=claim_after, **options)
-
-
-def _with_password(url: str, password: SecretStr) -> str:
-    """Put a password into a URL, which may have a user."""
-    parts = urlsplit(url)
-    login, _, place = parts.netloc.rpartition("@")
-    user, _, _ = login.partition(":")
-    between = ":" if user or parts.scheme in _REDIS else ""  # a NATS token stands alone
-    netloc = f"{user}{between}{quote(password.get_secret_value(), safe='')}@{place}"
-    return urlunsplit(parts._replace(netloc=netloc))
+    options = {"group": group, "stream": stream, "dead_letter": dead_letter, "consumer": consumer}
+    return make_source(
+        with_password(SecretStr(url), _Settings.from_env().relay_password),
+        claim_after=claim_after,
+        **{name: value for name, value in options.items() if value is not None},
+    )
 
 
 async def publish_from(config: ReverbConfig, source: Source, *, as_json: bool) -> None:

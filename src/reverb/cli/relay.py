@@ -24,6 +24,7 @@ from ..client import ReverbClient
 from ..config import ReverbConfig
 from ..exceptions import plural
 from ..relay import Find, Relay, RelayStatus
+from ..relay._engines import with_password
 from .health import answer_http, keep_file, read_file
 from .options import Given, configure, parse_presence_user, takes_server
 from .process import ExitCode, ends_this_task, exit_on_error, fail, run
@@ -42,6 +43,7 @@ class RelaySettings(Checked):
     """The variables of a relay."""
 
     relay_to: SecretStr = setting(text, is_secret=True)
+    relay_password: SecretStr | None = setting(text, None, is_secret=True)
     relay_channels: str = setting(text, "")
     relay_stream: str = setting(text, "reverb")
     relay_lease: float = setting(seconds(), 5.0)
@@ -64,7 +66,7 @@ def relay(
         typer.Option(
             metavar="URL",
             help="Where the log is: redis://host:6379/0, rediss://…, nats://host:4222, tls://…; instead of "
-            "REVERB_RELAY_TO, which nobody sees in the list of processes.",
+            "REVERB_RELAY_TO. Set REVERB_RELAY_PASSWORD instead of a password here.",
         ),
     ] = None,
     stream: Annotated[
@@ -206,7 +208,7 @@ async def _relay(
     relay = Relay(
         client,
         channels,
-        to=settings.relay_to.get_secret_value(),
+        to=with_password(settings.relay_to, settings.relay_password),
         stream=settings.relay_stream,
         lease=settings.relay_lease,
         partitions=settings.relay_partitions,

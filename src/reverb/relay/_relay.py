@@ -17,6 +17,7 @@ import msgspec
 from .._backoff import Backoff
 from .._occupancy import Chooser
 from .._protocol import PROTOCOL_PREFIXES, Action, is_encrypted, is_presence
+from .._settings import SecretStr
 from .._tasks import spawn
 from ..client import ReverbClient
 from ..events import Events
@@ -112,7 +113,7 @@ class Relay:
         client: ReverbClient,
         channels: Iterable[str] = (),
         *,
-        to: str,
+        to: str | SecretStr,
         stream: str = "reverb",
         lease: float = 5.0,
         partitions: int = 1,
@@ -130,7 +131,7 @@ class Relay:
         self._decrypt = decrypt
         self._lease = lease
         self._sink = make_sink(
-            to,
+            to if isinstance(to, SecretStr) else SecretStr(to),
             relay=self.name,
             stream=stream,
             lease=lease,
