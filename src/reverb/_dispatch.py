@@ -33,8 +33,8 @@ log = logging.getLogger("reverb.dispatch")
 _FAIR_SHARE = 100
 """Events that a lane delivers before it lets others have a turn, …"""
 _TURN = 0.002
-"""… and seconds that it has for more, where its handlers are quick. A read brings some 1,000 events: were fewer
-delivered between two reads, what waits would grow to its bound, and no cache of the processor holds that much."""
+"""… and seconds that it has for more, where its handlers are quick. In a burst, events to an async handler take
+0.9 of the time that they take with a turn of the loop for each 100."""
 _CANCEL_TIMEOUT = 1.0
 """Seconds that a cancelled handler gets to clean up."""
 _FLOOD = 4
