@@ -162,14 +162,16 @@ class Replica:
     @property
     def is_ready(self) -> bool:
         """Whether it could take over now without a gap in the log."""
-        return self.is_complete and (
-            self.watermark is None
-            or all(
+        watermark = self.watermark
+        return (
+            self.is_complete
+            and watermark is not None
+            and all(
                 # Without a channel it is as good as a leader that does not have it either.
                 channel in self._uncovered
                 if each.complete_since is None
                 else max(each.complete_since, self._cuts.get(channel, 0))
-                <= self._covered(channel, self.watermark) - SLACK
+                <= self._covered(channel, watermark) - SLACK
                 for channel, each in self._coverage.items()
             )
         )
