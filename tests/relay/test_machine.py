@@ -149,6 +149,8 @@ class Relay:
         self.asked: set[str] = set()
         self.is_asking = False
         self.wanted: list[str] = [*NAMED]
+        self.empty_at: int | None = None
+        """Since when it knows that nobody is on the channel that it found."""
         self.acknowledged = 0
         """The last number of this epoch that the engine said to be in the log."""
         self.got: set[tuple[str, int]] = set()
@@ -282,7 +284,7 @@ class Relay:
         tails: list[list[Entry]] = []
         since = replica.tail_since(grant)
         self.call(lambda: tails.append(engine().tail(since)), "ok")
-        self.acknowledged = 0
+        self.acknowledged, self.empty_at = 0, None
         replica.take_over(grant, tails[0])
         self.follow_what_is_found()
 
@@ -294,7 +296,7 @@ class Relay:
             self.follow(channel, self.now)
         for channel in [*self.wanted]:
             if channel not in NAMED and channel not in found:
-                self.leave(channel)
+                self.leave(channel, None)
 
     def follow(self, channel: str, found_after: int | None) -> None:
         if channel not in self.wanted:
@@ -302,10 +304,10 @@ class Relay:
             self.replica.follow(channel, self.now, found_after=found_after)
             self.subscribe()
 
-    def leave(self, channel: str) -> None:
+    def leave(self, channel: str, empty_at: int | None) -> None:
         if channel in self.wanted:
             self.wanted.remove(channel)
-            self.replica.leave(channel, self.now)
+            self.replica.leave(channel, self.now, empty_at=empty_at)
             self.subscribe()
 
     def poll(self) -> None:
@@ -313,8 +315,11 @@ class Relay:
         found_after, self.replica.found_at = self.replica.found_at, self.now
         if self.world.is_occupied:
             self.follow(FOUND, found_after)
-        else:
-            self.leave(FOUND)
+            self.empty_at = None
+        elif self.empty_at is None:
+            self.empty_at = self.now
+        elif self.replica.has_all_until(self.empty_at):
+            self.leave(FOUND, self.empty_at)
         self.replica.found = [channel for channel in self.wanted if channel not in NAMED]
 
     def renew(self, fate: str) -> None:
@@ -391,6 +396,7 @@ class World(RuleBasedStateMachine):
         self._engine = Engine()
         self._moments: list[Engine] = []
         self.is_engine_away = False
+        self.occupied_at = 0
         self.is_occupied = False
         """Whether anybody is on the channel that is found, so that it is there, and events on it."""
 
@@ -580,15 +586,20 @@ class World(RuleBasedStateMachine):
 class Trouble(World):
     """Everything happens."""
 
+    @precondition(lambda self: not self.is_occupied)
     @rule()
     def occupy(self) -> None:
-        self.is_occupied = True
+        self.is_occupied, self.occupied_at = True, self.time
 
-    @precondition(lambda self: FOUND in (msgspec.json.decode(self._engine.state or b"{}").get("channels") or ()))
+    @precondition(lambda self: self.is_occupied and self.is_found())
     @rule()
     def vacate(self) -> None:
-        """A channel that is there for less time than it takes to find it, and to say so, is not relayed."""
         self.is_occupied = False
+
+    def is_found(self) -> bool:
+        """Whether a leader has found the channel, and said so. What is there for less time is not relayed."""
+        state = msgspec.json.decode(self._engine.state or b"{}", type=State)
+        return FOUND in (state.channels or ()) and (state.found_at or 0) > self.occupied_at + SLACK
 
     @rule(milliseconds=st.sampled_from([1, 10, 50, 300, 1000, 3000]))
     def wait(self, milliseconds: int) -> None:

@@ -1,8 +1,8 @@
 """Where the log ends within what a relay has received of one channel. Pure: no engine, clock, or task.
 
 A relay that takes over reads the end of the log, finds that place in its own record, and writes what comes behind
-it. Contents decide, in their order: the log's last events have to be those that the record has before that place,
-as far back as both reach. Two events that are alike are still different ones when the times between which the
+it. Contents decide, in their order: the log's last events have to be those that the record has before that place.
+Two events that are alike are still different ones when the times between which the
 server sent them can't be the same. Where several places fit, the first one counts, since twice is allowed and lost
 is not; the events between the first and the last of them are marked as :attr:`Entry.again`.
 """
@@ -21,6 +21,10 @@ SLACK = 500
 """How far the relays' times may be off, in milliseconds: their error in reading the engine's clock, and the time
 that a message takes from one node of the server to the others."""
 
+
+_MOST_COMPARED = 200
+"""How many of the log's last events are looked for, at most. More would rarely tell more, and where many are alike
+each costs time at each place."""
 
 Reason = Literal["start", "disconnect", "discovery", "buffer"]
 """Why events may be missing: no relay was subscribed before; the connection to the server was lost; the channel
@@ -109,6 +113,8 @@ def _end_of(tail: Sequence[Entry]) -> tuple[list[Entry], int | None]:
             break
         else:
             context.append(entry)
+            if len(context) == _MOST_COMPARED:
+                break
     if context:
         told = max(told or 0, context[0].sent_after - SLACK)
     return context, told

@@ -156,6 +156,8 @@ class Relay:
         self._work = asyncio.Event()
         self._writing = asyncio.Lock()
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
+        self._empty: dict[str, int] = {}
+        """Channels that were found and have nobody any more, and since when that is known."""
         self._received = self._written = self._again = self._gaps = self._takeovers = 0
 
     @property
@@ -251,10 +253,10 @@ class Relay:
                 log.warning("%r is not subscribed: %s", channel, error)
             await asyncio.sleep(backoff.delay(Action.BACK_OFF))
 
-    async def _unfollow(self, channel: str) -> None:
+    async def _unfollow(self, channel: str, empty_at: int | None = None) -> None:
         task = self._subscriptions.pop(channel)
         task.cancel()
-        self._replica.leave(channel, self._now())
+        self._replica.leave(channel, self._now(), empty_at=empty_at)
         await self._client.unsubscribe(channel)
 
     async def _find_channels(self, find: Find, chooser: Chooser) -> None:
@@ -281,18 +283,20 @@ class Relay:
             backoff.restart()
             delay = find.interval
             if replica.epoch == epoch:
-                await self._choose(chooser, counts)
-                self._replica.found_at = now
+                await self._choose(chooser, counts, now)
+                replica.found_at = now
 
-    async def _choose(self, chooser: Chooser, counts: Mapping[str, int | None]) -> None:
+    async def _choose(self, chooser: Chooser, counts: Mapping[str, int | None], now: int) -> None:
         found = [name for name in self._subscriptions if name not in self._named]
         relays = 1 + self._replica.others
         choice = chooser.choose(counts, dict.fromkeys(found, relays), self._named)
-        for channel in choice.leave:
-            await self._unfollow(channel)
+        self._empty = {channel: self._empty.get(channel, now) for channel in choice.leave}
+        leave = [channel for channel, since in self._empty.items() if self._replica.has_all_until(since)]
+        for channel in leave:
+            await self._unfollow(channel, self._empty.pop(channel))
         for channel in choice.take:
             self._follow(channel, self._replica.found_at)
-        if choice.leave or choice.take or self._replica.found is None:
+        if leave or choice.take or self._replica.found is None:
             self._replica.found = sorted(name for name in self._subscriptions if name not in self._named)
             self._wake.set()  # for the others to know
 
@@ -370,6 +374,7 @@ class Relay:
         self._adjust(grant.sight, asked)
         tail = await self._sink.tail(self._replica.tail_since(grant))
         self._replica.take_over(grant, tail)
+        self._empty.clear()
         if self._find is not None:
             await self._follow_found()
         self._takeovers += 1

@@ -113,11 +113,21 @@ class Replica:
             since, reason = (now, "start") if found_after is None else (found_after, "discovery")
             self._coverage[channel] = Coverage(since, reason)  # type: ignore[arg-type]
 
-    def leave(self, channel: str, now: int) -> None:
-        """Want a channel no more. What was received of it until now still counts, and what may be missing."""
+    def leave(self, channel: str, now: int, *, empty_at: int | None = None) -> None:
+        """Want a channel no more. Until now something may be missing of one that is not subscribed, or on its way,
+        unless the channel was seen without anybody at ``empty_at`` and :meth:`has_all_until` says that time."""
         coverage = self._coverage.pop(channel, None)
-        if coverage is not None and coverage.complete_since is None:
-            self._end_hole(channel, coverage, now)
+        if coverage is None:
+            return
+        if coverage.complete_since is not None:
+            if empty_at is not None and self.has_all_until(empty_at):
+                return
+            self._interrupt(coverage)
+        self._end_hole(channel, coverage, now)
+
+    def has_all_until(self, time: int) -> bool:
+        """Whether it has received all that the server sent until then on the channels that are subscribed."""
+        return self._after >= time + SLACK
 
     def refused(self, channel: str) -> None:
         """A channel can't be subscribed for now, so don't wait for it. The log's gap entry comes when it is."""
