@@ -483,6 +483,30 @@ class TestWriting:
         epoch = await acquired(sink)
         await sink.append(epoch, entries(epoch, 1))
 
+    async def test_nothing_is_stored_where_entries_are_lost(self, make: Make, client: Client) -> None:
+        sink = make()
+        epoch = await acquired(sink)
+        await sink.append(epoch, entries(epoch, 10))
+        await sink.renew(epoch, 5, b"kept")
+        await client.jetstream().delete_stream("reverb")
+        await make("b").open()  # makes it anew
+        with pytest.raises(DeposedError, match="has lost entries"):
+            await sink.renew(epoch, 6, b"")
+        await sink.release(epoch, 7, b"")
+        seen = await sink.look(is_ready=False)
+        assert (seen.holder, seen.watermark, seen.state) == ("a", 5, b"kept")
+        for _ in range(11):  # as many as there were
+            await client.jetstream().publish("reverb.orders", b"foreign")
+        with pytest.raises(DeposedError, match="has lost entries"):
+            await sink.renew(epoch, 8, b"")
+
+    async def test_entries_that_limits_removed_are_not_lost(self, make: Make, client: Client) -> None:
+        sink = make()
+        epoch = await acquired(sink)
+        await sink.append(epoch, entries(epoch, 10))
+        await client.jetstream().purge_stream("reverb")
+        assert (await sink.renew(epoch, 6, b"")).watermark == 6
+
     async def test_streams_that_are_deleted_are_made_anew(self, make: Make, client: Client) -> None:
         sink = make()
         for stream in ("reverb", "KV_reverb_relay", "KV_reverb_ready"):
@@ -968,7 +992,7 @@ class TestSettings:
 
     async def test_a_server_that_is_too_old(self) -> None:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b'INFO {"version":"2.11.9","headers":true,"max_payload":1048576}\r\n')
+            writer.write(b'INFO {"version":"2.12.0","headers":true,"max_payload":1048576}\r\n')
             while line := await reader.readline():
                 if line == b"PING\r\n":
                     writer.write(b"PONG\r\n")
@@ -978,7 +1002,9 @@ class TestSettings:
         async with old:
             port = old.sockets[0].getsockname()[1]
             sink = NatsSink(f"nats://127.0.0.1:{port}", relay="a")
-            with pytest.raises(ConfigurationError, match=r"is nats-server 2\.11\. The relay needs 2\.12 or later"):
+            with pytest.raises(
+                ConfigurationError, match=r"is nats-server 2\.12\.0\. The relay needs 2\.12\.1 or later"
+            ):
                 await sink.open()
             await sink.close()
 

@@ -18,8 +18,10 @@ import pytest
 
 from reverb.exceptions import ConfigurationError
 from reverb.relay._log import DeposedError, EngineError, Entry, Grant, Sink
+from reverb.relay._nats import NatsSink
 from reverb.relay._redis import RedisSink
 from tests.relay.engines import Line, Valkey
+from tests.relay.nats_server import Nats
 from tests.test_secrets import SECRET, raised
 from tests.watching import client_tasks, turns, wait_turns
 
@@ -42,7 +44,10 @@ class Engine(Protocol):
     def resume(self) -> None: ...
 
 
-ENGINES: dict[str, tuple[Callable[..., Any], Callable[..., Sink]]] = {"valkey": (Valkey, RedisSink)}
+ENGINES: dict[str, tuple[Callable[..., Any], Callable[..., Sink]]] = {
+    "valkey": (Valkey, RedisSink),
+    "nats": (Nats, NatsSink),
+}
 """How to make the server, and the sink. A server is a context manager, made of a directory for its data, and
 perhaps of the ``password`` that it wants."""
 

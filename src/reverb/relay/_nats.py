@@ -61,8 +61,8 @@ log = logging.getLogger("reverb.relay")
 
 T = TypeVar("T")
 
-_OLDEST = (2, 12)
-"""The first version of nats-server that has atomic batches."""
+_OLDEST = (2, 12, 1)
+"""The first version of nats-server that has atomic batches of messages with ids."""
 _BATCH = 500
 """Messages of a batch; servers take up to 1,000."""
 _ROOM = 4096
@@ -136,6 +136,8 @@ class NatsSink:
         self._said_ready = False
         self._end: _End | None = None
         """Of the log, as far as this connection has seen it."""
+        self._written = _End(0, 0, 0)
+        """What this relay wrote last."""
         self._epoch = 0
         self._revision = 0
         """Of the lease, when this relay wrote it last."""
@@ -202,7 +204,8 @@ class NatsSink:
         confirmed = await self._write_lease(link, lease, claimed)
         if confirmed is None:
             return None
-        self._epoch, self._revision, self._end = epoch, confirmed, _End(epoch, 0, marker.seq)
+        self._epoch, self._revision = epoch, confirmed
+        self._end = self._written = _End(epoch, 0, marker.seq)
         return Grant(epoch, msgspec.structs.replace(sight, holder=self._relay))
 
     async def renew(self, epoch: int, watermark: int | None, state: bytes) -> Sight:
@@ -212,6 +215,8 @@ class NatsSink:
         if epoch != self._epoch:
             raise DeposedError(f"{self.address}: epoch {epoch} is not that of this relay any more.")
         link = await self._connected()
+        if not await self._is_there(link):
+            raise DeposedError(f"{self.address}: the log has lost entries of epoch {epoch}.")
         lease = _Lease(self._relay, epoch, self._milliseconds, watermark, state)
         written = await self._write_lease(link, lease, self._revision)
         sight, found, revision = await self._seen(link)
@@ -232,6 +237,8 @@ class NatsSink:
         if epoch != self._epoch:
             return
         link = await self._connected()
+        if not await self._is_there(link):
+            return
         free = _Lease(None, epoch, self._milliseconds, watermark, state)
         if await self._write_lease(link, free, self._revision) is None:
             _, found, revision = await self._seen(link)
@@ -270,7 +277,15 @@ class NatsSink:
             else:
                 end = _End(epoch, entries[-1].number, ack.seq)
                 break
-        self._end = end
+        self._end = self._written = end
+
+    async def _is_there(self, link: _Link) -> bool:
+        """Whether the log still has what this relay wrote last, or has dropped it because of its limits."""
+        written = self._written
+        message = await self._message(link, self._stream, {"seq": written.sequence})
+        if message is not None:
+            return _id(message) == (written.epoch, written.number)
+        return (await link.ask(_Info, f"$JS.API.STREAM.INFO.{self._stream}")).state.last_seq >= written.sequence
 
     async def _publish(self, link: _Link, epoch: int, entries: Sequence[Entry], last: int) -> _Ack:
         """Write a batch, if ``last`` is the stream's last sequence number."""
@@ -290,10 +305,10 @@ class NatsSink:
         """Return what is last in the log, if it is of this epoch."""
         sequence = (await link.ask(_Info, f"$JS.API.STREAM.INFO.{self._stream}")).state.last_seq
         message = await self._message(link, self._stream, {"seq": sequence})
-        found = message and re.search(rb"^Nats-Msg-Id: *(\d+)-(\d+)\r$", message.hdrs, re.MULTILINE)
-        if not found or int(found[1]) != epoch:
+        found = _id(message) if message is not None else None
+        if found is None or found[0] != epoch:
             raise DeposedError(f"{self.address}: the log has another writer than epoch {epoch}.")
-        return _End(epoch, int(found[2]), sequence)
+        return _End(*found, sequence)
 
     async def tail(self, since: int) -> list[Entry]:
         link = await self._in_time(self._connected())
@@ -574,11 +589,10 @@ class _Link:
                 "network between here and there is to be trusted."
             )
         version = self._client.connected_server_version
-        if (version.major, version.minor) < _OLDEST:
-            raise ConfigurationError(
-                f"{server} is nats-server {version.major}.{version.minor}. The relay needs "
-                f"{'.'.join(map(str, _OLDEST))} or later."
-            )
+        numbers = (version.major, version.minor, version.patch)
+        if numbers < _OLDEST:
+            found, needed = (".".join(map(str, each)) for each in (numbers, _OLDEST))
+            raise ConfigurationError(f"{server} is nats-server {found}. The relay needs {needed} or later.")
         self._inbox = (await self.listen(self._on_answer, ".*")).subject[:-1]
 
     async def close(self) -> None:
@@ -839,6 +853,12 @@ def _entry(message: Msg) -> Entry | None:
     except (AssertionError, KeyError, ValueError):
         return None
     return Entry(channel, event, message.data, user_id, *times, int(own[1]), int(own[2]), "again" in headers)
+
+
+def _id(message: _Message) -> tuple[int, int] | None:
+    """Return the epoch and the number that a stored message has."""
+    found = re.search(rb"^Nats-Msg-Id: *(\d+)-(\d+)\r$", message.hdrs, re.MULTILINE)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _nanoseconds(seconds: float) -> int:
