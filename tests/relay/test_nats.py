@@ -122,15 +122,6 @@ class TestTheLease:
         assert (sight.holder, sight.watermark, sight.state, sight.others) == (None, None, b"", 0)
         assert before - 2 <= sight.clock <= time.time() * 1000 + 2
 
-    async def test_one_gets_it(self, make: Make) -> None:
-        one, other = make("a"), make("b")
-        grant = await one.acquire()
-        assert grant is not None
-        assert grant.sight.holder == "a"
-        assert await other.acquire() is None
-        assert (await other.look(is_ready=False)).holder == "a"
-        assert (await one.look(is_ready=False)).holder == "a"
-
     async def test_one_of_many_that_want_it_at_once_gets_it(self, make: Make) -> None:
         sinks = [make(f"relay {number}") for number in range(8)]
         grants = await asyncio.gather(*(sink.acquire() for sink in sinks))
@@ -138,87 +129,12 @@ class TestTheLease:
         (grant,) = filter(None, grants)
         await holder.append(grant.epoch, entries(grant.epoch, 1))
 
-    async def test_who_has_it_may_take_it_again_with_a_new_epoch(self, make: Make) -> None:
-        sink = make()
-        first = await acquired(sink)
-        await sink.append(first, entries(first, 2))
-        second = await acquired(sink)
-        assert second > first
-        with pytest.raises(DeposedError):
-            await sink.append(first, entries(first, 1, 3))
-        with pytest.raises(DeposedError):
-            await sink.renew(first, None, b"")
-        await sink.append(second, entries(second, 1))
-
-    async def test_it_ends_when_it_is_not_renewed(self, make: Make) -> None:
-        one, other = make("a", lease=0.5), make("b", lease=0.3)
-        first = await acquired(one)
-        started = time.monotonic()
-        await lapse(other)
-        assert time.monotonic() - started > 0.25
-        assert await acquired(other) > first
-        assert (await one.look(is_ready=False)).holder == "b"
-
     async def test_its_length_is_that_of_its_holder(self, make: Make) -> None:
         patient, hasty = make("a", lease=20), make("b", lease=0.2)
         await acquired(patient)
         assert (await hasty.look(is_ready=False)).holder == "a"
         await asyncio.sleep(0.25)
         assert await hasty.acquire() is None
-
-    async def test_renewing_holds_it_and_says_what_is_stored(self, make: Make) -> None:
-        one, other = make("a", lease=0.4), make("b", lease=0.4)
-        epoch = await acquired(one)
-        end = time.monotonic() + 1.2
-        while time.monotonic() < end:
-            sight = await one.renew(epoch, 1234, b"\x00state")
-            assert (sight.holder, sight.watermark, sight.state) == ("a", 1234, b"\x00state")
-            assert await other.acquire() is None
-            await asyncio.sleep(0.05)
-        seen = await other.look(is_ready=False)
-        assert (seen.holder, seen.watermark, seen.state) == ("a", 1234, b"\x00state")
-        await lapse(other)
-        grant = await other.acquire()
-        assert grant is not None
-        assert (grant.sight.holder, grant.sight.watermark, grant.sight.state) == ("b", 1234, b"\x00state")
-
-    async def test_one_that_has_run_out_is_renewed_if_nobody_took_it(self, make: Make) -> None:
-        one, other = make("a", lease=0.6), make("b", lease=0.6)
-        epoch = await acquired(one)
-        await lapse(other)
-        assert (await one.renew(epoch, 1, b"")).holder == "a"
-        assert await other.acquire() is None
-        await one.append(epoch, entries(epoch, 1))
-
-    async def test_one_that_another_took_is_not_renewed(self, make: Make) -> None:
-        one, other = make("a", lease=0.5), make("b", lease=20)
-        epoch = await acquired(one)
-        await lapse(other)
-        taken = await acquired(other)
-        await other.renew(taken, 2, b"theirs")
-        with pytest.raises(DeposedError, match="'b' has it"):
-            await one.renew(epoch, 1, b"ours")
-        seen = await one.look(is_ready=False)
-        assert (seen.holder, seen.watermark, seen.state) == ("b", 2, b"theirs")
-
-    async def test_it_is_given_back_at_once(self, make: Make) -> None:
-        one, other = make("a", lease=60), make("b", lease=60)
-        epoch = await acquired(one)
-        await one.release(epoch, 77, b"rest")
-        grant = await other.acquire()
-        assert grant is not None
-        assert (grant.sight.watermark, grant.sight.state) == (77, b"rest")
-        with pytest.raises(DeposedError):
-            await one.renew(epoch, 78, b"")
-
-    async def test_giving_back_what_is_lost_does_nothing(self, make: Make) -> None:
-        one, other = make("a", lease=0.5), make("b", lease=20)
-        epoch = await acquired(one)
-        await lapse(other)
-        await other.renew(await acquired(other), 2, b"theirs")
-        await one.release(epoch, 1, b"ours")
-        seen = await one.look(is_ready=False)
-        assert (seen.holder, seen.watermark, seen.state) == ("b", 2, b"theirs")
 
     async def test_what_is_given_back_is_not_renewed(self, make: Make) -> None:
         sink = make()
@@ -240,16 +156,6 @@ class TestTheLease:
         while (await three.look(is_ready=False)).others:
             assert time.monotonic() < end, "one that says nothing stays ready"
             await asyncio.sleep(0.02)
-
-    async def test_it_survives_a_crash_of_the_server(self, server: Nats, make: Make) -> None:
-        one, other = make("a", lease=20), make("b", lease=20)
-        epoch = await acquired(one)
-        await one.renew(epoch, 5, b"kept")
-        server.kill()
-        server.start()
-        seen = await repeated(lambda: other.look(is_ready=False))
-        assert (seen.holder, seen.watermark, seen.state) == ("a", 5, b"kept")
-        await repeated(lambda: one.renew(epoch, 6, b""))
 
 
 async def repeated(call: Callable[[], Awaitable[Any]], deadline: float = 10.0) -> Any:
@@ -349,27 +255,6 @@ class TestWriting:
         ]
         await sink.append(epoch, odd)
         assert await sink.tail(0) == odd
-
-    async def test_nothing_is_nothing(self, make: Make, client: Client) -> None:
-        sink = make()
-        epoch = await acquired(sink)
-        await sink.append(epoch, [])
-        assert await written(client) == []
-
-    async def test_many_are_written_in_order(self, make: Make, client: Client) -> None:
-        sink = make()
-        epoch = await acquired(sink)
-        await sink.append(epoch, entries(epoch, 1234))
-        await sink.append(epoch, entries(epoch, 1, 1235))
-        assert await ids(client) == [f"{epoch}-{number}" for number in range(1, 1236)]
-
-    async def test_what_is_there_is_left_out(self, make: Make, client: Client) -> None:
-        sink = make()
-        epoch = await acquired(sink)
-        await sink.append(epoch, entries(epoch, 700))
-        await sink.append(epoch, entries(epoch, 700))
-        await sink.append(epoch, entries(epoch, 700, 600))
-        assert await ids(client) == [f"{epoch}-{number}" for number in range(1, 1300)]
 
     async def test_so_it_is_where_the_server_has_forgotten_the_ids(self, make: Make, client: Client) -> None:
         await make().open()
@@ -555,18 +440,6 @@ class TestWriting:
             await repeated(lambda: sink.append(epoch, entries(epoch, 3, 4)))
         assert await acquired(sink) > epoch
 
-    async def test_renewing_while_writing(self, make: Make, client: Client) -> None:
-        sink = make()
-        epoch = await acquired(sink)
-        writing = asyncio.create_task(sink.append(epoch, entries(epoch, 5000)))
-        renewals = 0
-        while not writing.done():
-            await sink.renew(epoch, renewals, b"")
-            renewals += 1
-        await writing
-        assert renewals > 1
-        assert len(await ids(client)) == 5000
-
     async def test_what_is_too_large_is_said(self, make: Make, client: Client) -> None:
         sink = make()
         epoch = await acquired(sink)
@@ -631,17 +504,6 @@ async def test_a_stream_with_replicas_outlives_deposed_writers_and_its_leader(tm
 
 
 class TestTheTail:
-    async def test_what_was_written_since(self, make: Make) -> None:
-        sink = make()
-        epoch = await acquired(sink)
-        await sink.append(epoch, entries(epoch, 1000))
-        between = (await sink.look(is_ready=False)).clock + 1
-        await asyncio.sleep(0.003)
-        await sink.append(epoch, entries(epoch, 700, 1001))
-        assert await sink.tail(0) == entries(epoch, 1700)
-        assert await sink.tail(between) == entries(epoch, 700, 1001)
-        assert await sink.tail((await sink.look(is_ready=False)).clock + 1000) == []
-
     async def test_it_leaves_out_markers_and_what_others_wrote(self, make: Make, client: Client) -> None:
         sink = make()
         assert await sink.tail(0) == []
@@ -811,14 +673,6 @@ class TestAnEngineThatIsAway:
         sink = make(url=",".join(f"nats://127.0.0.1:{port}" for port in ports))
         with pytest.raises(EngineError, match=rf"nats://127.0.0.1:{ports[1]}: .*[Cc]onnect"):
             await sink.open()
-
-    async def test_closing_says_nothing(self, server: Nats, make: Make) -> None:
-        sink = make()
-        await sink.close()
-        await sink.open()
-        server.kill()
-        await sink.close()
-        await sink.close()
 
     async def test_nothing_is_printed(
         self, server: Nats, make: Make, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
