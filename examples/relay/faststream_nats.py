@@ -20,7 +20,6 @@ STUCK = float(os.environ.get("STUCK_AFTER", "60"))  # seconds; more than any ent
 
 broker = NatsBroker(
     os.environ.get("RELAY_URL", "nats://127.0.0.1:4222"),
-    ack_policy=AckPolicy.NACK_ON_ERROR,  # what a handler raised on comes again
     graceful_timeout=60,  # seconds that a handler may need to finish on SIGTERM
 )
 app = FastStream(broker)
@@ -30,6 +29,7 @@ log = broker.subscriber(
     durable=NAME,
     pull_sub=PullSub(batch_size=1, timeout=1),
     config=ConsumerConfig(ack_wait=STUCK),
+    ack_policy=AckPolicy.NACK_ON_ERROR,  # what a handler raised on comes again
 )
 
 

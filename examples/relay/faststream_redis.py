@@ -41,7 +41,6 @@ async def parse_entry(message: Any, parse: Parse) -> RedisStreamMessage:
 broker = RedisBroker(
     os.environ.get("RELAY_URL", "redis://127.0.0.1:6379/0"),
     parser=parse_entry,
-    ack_policy=AckPolicy.NACK_ON_ERROR,  # what a handler raised on stays pending, and is taken up again
     graceful_timeout=60,  # seconds that a handler may need to finish on SIGTERM
 )
 app = FastStream(broker)
@@ -58,12 +57,17 @@ async def create_group() -> None:
             raise
 
 
-new = broker.subscriber(stream=StreamSub(STREAM, group=GROUP, consumer=CONSUMER, max_records=1))
+retry = AckPolicy.NACK_ON_ERROR  # what a handler raised on stays pending, and is taken up again
+new = broker.subscriber(
+    stream=StreamSub(STREAM, group=GROUP, consumer=CONSUMER, max_records=1),
+    ack_policy=retry,
+)
 # What was given to a reader that did not finish it, this one before its last start included.
 stuck = broker.subscriber(
     stream=StreamSub(
         STREAM, group=GROUP, consumer=CONSUMER, min_idle_time=int(1000 * STUCK), polling_interval=1000
-    )
+    ),
+    ack_policy=retry,
 )
 
 

@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -158,15 +159,22 @@ async def check_sharing(shop: Shop, run: Run) -> None:
     """Several readers: each entry is done by one, also while some end, and one dies."""
     async with AsyncExitStack() as stack:
         readers = [await stack.enter_async_context(run(CONSUMER=str(number))) for number in range(3)]
-        count = 300
-        for number in range(count):
-            await shop.change(number, "new")
-            if number == 100:
-                await until(lambda: len(said(*readers)) > 20, DEADLINE)
-                readers[0].send_signal(signal.SIGTERM)
-            if number == 200:
-                await until(lambda: len(said(*readers)) > 120, DEADLINE)
-                readers[1].send_signal(signal.SIGKILL)
+        numbers = count()
+        deadline = time.monotonic() + DEADLINE
+        while not all(said(each) for each in readers):
+            assert time.monotonic() < deadline, "not every reader is at work"
+            await shop.change(next(numbers), "new")
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            reader = readers[how == signal.SIGKILL]
+            before = len(said(reader))
+            for _ in range(100):
+                await shop.change(next(numbers), "new")
+                if len(said(reader)) > before + 5:
+                    break
+            reader.send_signal(how)
+        for _ in range(100):
+            await shop.change(next(numbers), "new")
+        sent = next(numbers)
         await until(shop.is_copied, 2 * DEADLINE)
         await shop.is_finished()
         assert await readers[0].exit_code() == 0
@@ -174,7 +182,7 @@ async def check_sharing(shop: Shop, run: Run) -> None:
         await end(readers[2])
         lines = said(*readers)
         assert len(lines) == len(set(lines))
-        assert count - 1 <= len(lines) <= count  # one may have been killed between its work and saying so
+        assert sent - 1 <= len(lines) <= sent  # one may have been killed between its work and saying so
 
 
 async def check_failure(shop: Shop, run: Run, complaint: str) -> None:
