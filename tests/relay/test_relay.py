@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
@@ -17,6 +17,8 @@ from redis.asyncio import Redis
 from reverb import AuthenticationError, ConfigurationError, ReverbClient, ReverbConfig
 from reverb.auth import ChannelAuth
 from reverb.relay import Find, Relay
+from reverb.relay._log import Entry
+from reverb.relay._redis import RedisSink
 from reverb.server import ReverbServer
 from tests.faults.proxy import FaultProxy, Link
 from tests.relay.engines import Valkey
@@ -343,6 +345,27 @@ async def test_finds_channels_and_the_others_follow(reverb_server: ReverbServer,
         await until(lambda: first.status.channels == 0 and second.status.channels == 1, deadline=10)
     events = [each for each in await log.entries() if each["event"] == "e"]
     assert [each["channel"] for each in events] == ["orders.1"]
+
+
+async def test_ends_though_a_cancellation_is_lost(
+    reverb_server: ReverbServer, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_writing = asyncio.Event()
+
+    async def append(sink: RedisSink, epoch: int, entries: Sequence[Entry]) -> None:
+        is_writing.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(RedisSink, "append", append)
+    async with ReverbClient() as client:
+        task = asyncio.create_task(Relay(client, ["orders"], to=valkey.url, lease=LEASE).run())
+        await reverb_server.wait_for_subscription("orders")
+        await reverb_server.publish("orders", "shipped", {"id": 7})
+        await asyncio.wait_for(is_writing.wait(), 10)
+        task.cancel()
+        await asyncio.wait({task}, timeout=10)
+        assert task.done()
 
 
 async def test_ends_for_an_engine_that_can_not_be_used(reverb_server: ReverbServer, valkey: Valkey) -> None:

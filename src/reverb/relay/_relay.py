@@ -458,9 +458,11 @@ class Relay:
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         tasks += self._subscriptions.values()
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        running = set(tasks)
+        while running:  # engines' libraries, and wait_for() of Python 3.11, may lose a cancellation
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=0.1)
         for channel in self._subscriptions:
             await self._client.unsubscribe(channel)
         with suppress(EngineError, DeposedError):
