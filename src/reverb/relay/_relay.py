@@ -35,8 +35,13 @@ T = TypeVar("T")
 
 _BATCH = 500
 """Entries in one write, at most."""
+_LOOK, _SIGN_OF_LIFE = 1.0, 2.0
+"""Seconds between two looks at the lease, and between two renewals or questions to the server: at most, and less
+where the lease is short."""
 _REFUSED_RETRY = 2.0, 60.0
 """Seconds between attempts to subscribe to a channel that is refused."""
+_PARTING = 5.0
+"""Seconds that the engine has to take what is left at the end, and to let the lease go."""
 
 
 class RelayStatus(msgspec.Struct, frozen=True):
@@ -149,6 +154,8 @@ class Relay:
         if find is not None:
             _ = client.api  # raises where it can't be asked
             self._chooser = Chooser(find.prefix, find.exclude, presence=presence_user is not None)
+        self._look_interval = min(lease / 10, _LOOK)
+        self._renew_interval = min(lease / 3, _SIGN_OF_LIFE)
         self._is_open = False
         self._problems: dict[Literal["lease", "write"], str] = {}
         """Why the engine did not do what it was asked last."""
@@ -158,6 +165,8 @@ class Relay:
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
         self._empty: dict[str, int] = {}
         """Channels that were found and have nobody any more, and since when that is known."""
+        self._left: int | None = None
+        """How many entries were not written in the end."""
         self._received = self._written = self._again = self._gaps = self._takeovers = 0
 
     @property
@@ -180,7 +189,7 @@ class Relay:
             written=self._written,
             again=self._again,
             gaps=self._gaps,
-            pending=replica.pending,
+            pending=replica.pending if self._left is None else self._left,
             lag=replica.lag(self._now()) / 1000,
             others=replica.others,
             takeovers=self._takeovers,
@@ -269,7 +278,7 @@ class Relay:
             await asyncio.sleep(delay)
             replica = self._replica
             if replica.epoch is None:
-                delay = self._lease / 10
+                delay = self._look_interval
                 continue
             epoch = replica.epoch
             now = self._now()
@@ -316,7 +325,7 @@ class Relay:
     async def _ask(self) -> None:
         """Ask the server a question from time to time: what was sent before it is here when its answer is."""
         while True:
-            await asyncio.sleep(self._lease / 3)
+            await asyncio.sleep(self._renew_interval)
             connection, asked_at = self._client.socket_id, self._now()
             with suppress(ReverbError):  # the client itself looks after a connection that is dead
                 await self._client.ping()
@@ -332,11 +341,11 @@ class Relay:
         backoff = Backoff(min(0.1, self._lease / 10), min(2.0, self._lease / 2))
         while True:
             self._wake.clear()
-            delay = self._lease / 10
+            delay = self._look_interval
             try:
                 await self._take_turn()
                 if self._replica.epoch is not None:
-                    delay = self._lease / 3
+                    delay = self._renew_interval
                 self._reached("lease")
                 backoff.restart()
             except DeposedError as error:
@@ -384,9 +393,11 @@ class Relay:
 
     async def _hand_over(self) -> None:
         """Write what there is, within the time of a lease, and give the lease back."""
+        await self._write_within(self._lease)
+        await self._release()
+
+    async def _release(self) -> None:
         replica = self._replica
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._write_all(), self._lease)
         if replica.epoch is not None:
             epoch, (watermark, state) = replica.epoch, replica.progress()
             replica.deposed()
@@ -454,21 +465,69 @@ class Relay:
                     self._again += entry.again
                     self._gaps += entry.is_gap
 
+    async def _write_within(self, seconds: float) -> None:
+        writing = spawn(self._write_all())
+        try:
+            await asyncio.wait({writing}, timeout=seconds)
+        finally:
+            writing.cancel()
+        if writing.done():
+            writing.result()
+
     # --- the end -----------------------------------------------------------------------------------------------
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
-        tasks += self._subscriptions.values()
-        running = set(tasks)
-        while running:  # engines' libraries, and wait_for() of Python 3.11, may lose a cancellation
-            for task in running:
-                task.cancel()
-            _, running = await asyncio.wait(running, timeout=0.1)
+        await _cancel([*tasks, *self._subscriptions.values()])
         for channel in self._subscriptions:
             await self._client.unsubscribe(channel)
-        with suppress(EngineError, DeposedError):
-            if self._replica.epoch is not None:
-                await self._hand_over()
-        await self._sink.close()
+        parting = spawn(self._part())
+        try:
+            await asyncio.wait({parting}, timeout=_PARTING)
+            await _cancel([parting])
+        finally:
+            await self._sink.close()
+        if self._left:
+            problem = self.status.problem or f"{self.address} does not answer"
+            log.error(
+                "%s has ended; the log may lack %d events that it has received: %s", self.name, self._left, problem
+            )
+        if not parting.cancelled():
+            parting.result()
+
+    async def _part(self) -> None:
+        """Write what is left, and give the lease back; try again while the engine fails."""
+        replica = self._replica
+        self._left = replica.unwritten if self._problems or replica.epoch is not None else 0
+        backoff = Backoff(0.1, 1.0)
+        while replica.epoch is not None:
+            try:
+                try:
+                    await self._write_within(0.8 * _PARTING)
+                finally:
+                    self._left = replica.pending
+                await self._release()
+            except DeposedError:
+                if replica.others:  # and one of them has what is left
+                    self._left = 0
+                return
+            except ReverbError as error:
+                self._problems["write"] = str(error)
+                if not isinstance(error, EngineError):
+                    return
+                await asyncio.sleep(backoff.delay(Action.BACK_OFF))
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        # Again and again, as wait_for() may swallow it until Python 3.11.
+        done, pending = await asyncio.wait(pending, timeout=0.1)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # one is raised already
 
 
 async def _finish(work: Coroutine[Any, Any, None]) -> None:

@@ -305,6 +305,13 @@ class Replica:
         """How many entries wait to be written."""
         return len(self._entries) + len(self._pending)
 
+    @property
+    def unwritten(self) -> int:
+        """How many entries the log may lack for as long as no relay writes."""
+        if self.epoch is not None:
+            return self.pending
+        return sum(isinstance(item, Received) and item.at > (self.watermark or 0) for item in self._record)
+
     def lag(self, now: int) -> int:
         """For how many milliseconds the oldest of them has waited."""
         first = self._batch or self._pending

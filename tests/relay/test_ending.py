@@ -1,0 +1,150 @@
+"""How a running relay ends: on an engine in memory, which hangs, fails and forgets on demand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from reverb import ReverbClient
+from reverb.relay import Relay, _relay
+from reverb.server import ReverbServer
+from tests.loops import every_loop
+from tests.relay.memory import MemoryEngine
+from tests.watching import client_tasks, turns, until, wait_turns
+
+LEASE = 0.6
+"""Seconds."""
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> MemoryEngine:
+    engine = MemoryEngine()
+    engine.install(monkeypatch)
+    return engine
+
+
+@pytest.fixture
+async def client(reverb_server: ReverbServer) -> AsyncIterator[ReverbClient]:
+    async with ReverbClient() as client:
+        yield client
+
+
+Publish = Callable[[int], Awaitable[None]]
+
+
+@pytest.fixture
+def publish(reverb_server: ReverbServer) -> Publish:
+    async def publish(count: int) -> None:
+        for number in range(count):
+            await reverb_server.publish("orders", "e", {"n": number})
+
+    return publish
+
+
+async def leading(client: ReverbClient, **options: Any) -> tuple[Relay, asyncio.Task[None]]:
+    relay = Relay(client, ["orders"], to="memory:", **{"lease": LEASE, **options})
+    task = asyncio.create_task(relay.run())
+    await until(lambda: relay.status.role == "leader" and relay.status.is_ready)
+    return relay, task
+
+
+async def end(task: asyncio.Task[None]) -> float:
+    """Cancel, and return how long it takes."""
+    began = monotonic()
+    task.cancel()
+    await asyncio.wait({task}, timeout=20)
+    assert task.cancelled()
+    return monotonic() - began
+
+
+@every_loop
+async def test_cancelled_after_each_number_of_turns(client: ReverbClient, engine: MemoryEngine) -> None:
+    for count in turns():
+        relay = Relay(client, ["orders", "news"], to="memory:", lease=LEASE)
+        task = asyncio.create_task(relay.run())
+        await wait_turns(count)
+        is_leader = relay.status.role == "leader"
+        await end(task)
+        assert engine.holder is None, f"the lease is not given back after {count} turns"
+        assert (engine.open_sinks, dict(client.channels)) == (0, {}), f"something is left after {count} turns"
+        if is_leader and count > 100:
+            break
+    await client.disconnect()
+    assert client_tasks() == set()
+
+
+async def test_what_can_not_be_written_in_the_end_is_counted(
+    client: ReverbClient,
+    engine: MemoryEngine,
+    publish: Publish,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_relay, "_PARTING", 0.5)
+    relay, task = await leading(client)
+    engine.is_away = True
+    await publish(5)
+    await until(lambda: relay.status.pending == 5)
+    assert await end(task) < 2
+    assert relay.status.pending == 5
+    assert "the log may lack 5 events that it has received: the engine is away" in caplog.text
+    assert engine.open_sinks == 0
+
+
+async def test_an_engine_that_hangs_holds_up_the_end_for_a_stated_time_only(
+    client: ReverbClient,
+    engine: MemoryEngine,
+    publish: Publish,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_relay, "_PARTING", 0.5)
+    relay, task = await leading(client, lease=60)
+    engine.pause()
+    await publish(5)
+    await until(lambda: relay.status.pending == 5)
+    assert await end(task) < 2
+    assert "the log may lack 5 events that it has received: memory: does not answer" in caplog.text
+    assert engine.open_sinks == 0
+
+
+async def test_an_engine_that_fails_for_a_moment_gets_what_is_left(
+    client: ReverbClient, engine: MemoryEngine, publish: Publish, caplog: pytest.LogCaptureFixture
+) -> None:
+    relay, task = await leading(client)
+    engine.is_away = True
+    await publish(5)
+    await until(lambda: relay.status.pending == 5)
+    asyncio.get_running_loop().call_later(0.3, setattr, engine, "is_away", False)
+    await end(task)
+    assert len(engine.log) == 5
+    assert relay.status.pending == 0
+    assert engine.holder is None
+    assert "may lack" not in caplog.text
+
+
+async def test_what_was_never_written_as_the_engine_was_away_from_the_start_is_counted(
+    client: ReverbClient, engine: MemoryEngine, publish: Publish, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.is_away = True
+    relay = Relay(client, ["orders"], to="memory:", lease=LEASE)
+    task = asyncio.create_task(relay.run())
+    await until(lambda: "orders" in client.channels)
+    await publish(5)
+    await until(lambda: relay.status.received == 5 and relay.status.problem)
+    await end(task)
+    assert "the log may lack 5 events that it has received: the engine is away" in caplog.text
+
+
+async def test_a_cancellation_that_is_swallowed_is_said_again(client: ReverbClient, engine: MemoryEngine) -> None:
+    _, task = await leading(client)
+    engine.ignored = 1
+    engine.pause()
+    await asyncio.sleep(LEASE / 2)  # until it asks for the lease
+    asyncio.get_running_loop().call_later(0.1, engine.resume)
+    await end(task)
+    assert engine.cancellations >= 1
