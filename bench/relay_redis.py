@@ -76,7 +76,7 @@ async def measure(url: str, size: int, events: int, rounds: int, partitions: int
     batches = [entries[first : first + size] for first in range(0, events, size)]
 
     async def fresh() -> None:
-        await bare.delete("reverb", *(f"reverb:{each}" for each in range(partitions)))
+        await bare.delete("reverb", *(f"{{reverb}}:{each}" for each in range(partitions)))
         await bare.copy("fresh", "{reverb}:state", replace=True)
 
     async def by_sink() -> None:

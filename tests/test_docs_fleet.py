@@ -136,7 +136,7 @@ async def test_the_entries_in_redis(tmp_path: Path) -> None:
         for sink in (*sinks, follower):
             await sink.close()
     assert entry.keys() == fields
-    assert partitions == ["reverb:0", "reverb:3"]
+    assert partitions == ["{reverb}:0", "{reverb}:3"]
     (partition,) = keys - {*log, *lease}
     assert re.fullmatch("reverb:[0-3]", partition)
     assert keys == {partition, *log, *lease}
@@ -265,7 +265,7 @@ async def test_two_relays_and_a_worker_for_each_partition(
             each.send_signal(signal.SIGTERM)
             assert await each.exit_code() == 0
             assert "Traceback" not in each.err.text, each.err.text
-        entries = [each for stream in ("reverb:0", "reverb:1") for _, each in await redis.xrange(stream)]
+        entries = [each for stream in ("{reverb}:0", "{reverb}:1") for _, each in await redis.xrange(stream)]
     ids = [json.loads(each["data"])["id"] for each in entries if "again" not in each]
     assert len(ids) == len(set(ids))
 

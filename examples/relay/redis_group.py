@@ -7,8 +7,8 @@ Several of these share the entries, each under a name of its own (CONSUMER). To 
 relay write partitions, and start exactly one reader for each:
 
     reverb relay … --partitions 2
-    CONSUMER=0 python redis_group.py reverb:0
-    CONSUMER=1 python redis_group.py reverb:1
+    CONSUMER=0 python redis_group.py '{reverb}:0'
+    CONSUMER=1 python redis_group.py '{reverb}:1'
 
 An entry is acknowledged when it is done. Whoever dies before that leaves it pending: the same CONSUMER takes it
 up when it is started again, any other one after a minute. SIGTERM lets the entries at hand be finished, ten at

@@ -53,7 +53,7 @@ class RedisFeed(Feed):
     def __init__(self, url: str, partitions: int = 1) -> None:
         super().__init__(RedisSink(url, relay="feed", lease=60, partitions=partitions))
         self._redis = Redis.from_url(url, decode_responses=True)
-        self._streams = ["reverb"] if partitions == 1 else [f"reverb:{each}" for each in range(partitions)]
+        self._streams = ["reverb"] if partitions == 1 else [f"{{reverb}}:{each}" for each in range(partitions)]
 
     async def unfinished(self, group: str) -> int:
         return sum(each["pending"] + each["lag"] for each in self._groups(group))

@@ -324,7 +324,7 @@ async def check_outage(shop: Shop, engine: Valkey | Nats, make: type[RedisFeed |
 
 async def test_redis_group_in_order(valkey: Valkey, tmp_path: Path) -> None:
     feed = await RedisFeed(valkey.url, partitions=2).open()
-    await check_order(Shop(valkey.url, feed, tmp_path), "redis_group", "reverb:0", "reverb:1")
+    await check_order(Shop(valkey.url, feed, tmp_path), "redis_group", "{reverb}:0", "{reverb}:1")
     await feed.close()
 
 

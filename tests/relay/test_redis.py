@@ -87,7 +87,7 @@ async def test_with_partitions_a_channel_is_in_the_stream_of_its_checksum(valkey
             grant.epoch, [entry(grant, number, channel=name) for number, name in enumerate(channels, start=1)]
         )
     found = {
-        (fields["channel"], place) for place in range(4) for _, fields in await server.xrange(f"reverb:{place}")
+        (fields["channel"], place) for place in range(4) for _, fields in await server.xrange(f"{{reverb}}:{place}")
     }
     assert found == {(name, crc32(name.encode()) % 4) for name in channels}
 
@@ -357,10 +357,10 @@ async def test_a_stream_that_becomes_another_type_is_a_mistake_and_what_is_in_is
     async with opened(valkey.url, partitions=2) as sink:
         grant = await granted(sink)
         written = [entry(grant, number, channel=names[number > 3]) for number in range(1, 7)]
-        await server.set("reverb:1", "text")
+        await server.set("{reverb}:1", "text")
         with pytest.raises(ConfigurationError, match="WRONGTYPE"):
             await sink.append(grant.epoch, written)
-        await server.delete("reverb:1")
+        await server.delete("{reverb}:1")
         await sink.append(grant.epoch, written)
         assert await sink.tail(0) == written
 

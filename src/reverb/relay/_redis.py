@@ -243,7 +243,7 @@ class RedisSink:
         self._relay = relay
         self._lease = str(max(1, round(lease * 1000)))
         self._patience = lease / 2
-        self._streams = [f"{stream}:{each}" for each in range(partitions)] if partitions > 1 else [stream]
+        self._streams = [f"{{{stream}}}:{each}" for each in range(partitions)] if partitions > 1 else [stream]
         self._own_keys = [f"{{{stream}}}:{each}" for each in ("lease", "state", "ready")]
         self._limits = ("" if maxlen is None else maxlen, "" if max_age is None else round(max_age * 1000))
         pool = ConnectionPool(
