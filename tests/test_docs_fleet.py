@@ -138,7 +138,7 @@ async def test_the_entries_in_redis(tmp_path: Path) -> None:
     assert entry.keys() == fields
     assert partitions == ["{reverb}:0", "{reverb}:3"]
     (partition,) = keys - {*log, *lease}
-    assert re.fullmatch("reverb:[0-3]", partition)
+    assert re.fullmatch(r"\{reverb\}:[0-3]", partition)
     assert keys == {partition, *log, *lease}
 
 

@@ -87,7 +87,9 @@ async def test_with_partitions_a_channel_is_in_the_stream_of_its_checksum(valkey
             grant.epoch, [entry(grant, number, channel=name) for number, name in enumerate(channels, start=1)]
         )
     found = {
-        (fields["channel"], place) for place in range(4) for _, fields in await server.xrange(f"{{reverb}}:{place}")
+        (fields["channel"], place)
+        for place in range(4)
+        for _, fields in await server.xrange(f"{{reverb}}:{place}")
     }
     assert found == {(name, crc32(name.encode()) % 4) for name in channels}
 
