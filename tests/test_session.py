@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -677,3 +679,35 @@ async def test_a_server_can_not_speak_for_the_client(caplog: pytest.LogCaptureFi
         await until(lambda: "e" in heard)
     assert heard == ["pusher_internal:subscription_succeeded", "e"]
     assert "skipped 'reverb:resubscribed'" in caplog.text
+
+
+async def test_an_authorizer_that_was_never_ended_is_forgotten_with_its_client() -> None:
+    """Who is asked for, and the task that waits for the authorizer, hold each other."""
+
+    async def greet(peer: Peer) -> None:
+        await peer.establish("1.1")
+        await peer.receive()
+
+    class Asked:
+        """Kept by nobody but the authorizer's frame."""
+
+    asked: list[weakref.ref[Asked]] = []
+
+    async def authorizer(socket_id: str, channel: str) -> ChannelAuth:
+        kept = Asked()
+        asked.append(weakref.ref(kept))
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()  # which nobody but its waiter knows
+
+    async with ScriptedServer(greet) as server:
+        client = make_client(server, authorizer=authorizer)
+        await client.connect()
+        asking = asyncio.ensure_future(client.subscribe("private-x"))
+        await until(lambda: asked)
+        asking.cancel()
+        await asyncio.wait({asking})
+        await client.disconnect()
+    del asking, client
+    gc.collect()
+    assert [each() for each in asked] == [None]

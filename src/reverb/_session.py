@@ -451,7 +451,7 @@ class Session:
         log.warning("%s says: %s", self._address, error, extra=fields)
 
 
-class _Ask(msgspec.Struct, eq=False, gc=False):
+class _Ask(msgspec.Struct, eq=False):
     """A channel that is being asked for."""
 
     asked_at: float
