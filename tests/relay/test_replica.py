@@ -501,6 +501,23 @@ class TestTakingOver:
         replica.take_over(Grant(2, sight(watermark=14_000)), [])
         assert state_of(replica).uncovered == {"a": 16_000}
 
+    def test_an_engine_that_went_back_makes_a_hole_longer_again(self) -> None:
+        replica = follower()
+        replica.answered(11_000)
+        replica.lost()
+        replica.take_over(Grant(2, sight(watermark=20_000)), [])
+        assert state_of(replica).uncovered == {"a": 20_000 - SLACK}
+        replica.deposed()
+        replica.take_over(Grant(3, sight(watermark=10_500)), [])
+        assert state_of(replica).uncovered == {"a": 11_000}
+        replica.deposed()
+        replica.take_over(Grant(4, sight(watermark=20_000)), [])
+        replica.subscribed("a", 21_000)
+        assert written(replica) == [("a", 20_000 - SLACK, 21_000, "disconnect")]
+        replica.deposed()
+        replica.take_over(Grant(5, sight(watermark=10_500)), [])
+        assert written(replica) == [("a", 11_000, 21_000, "disconnect")]
+
     def test_it_follows_what_the_last_leader_found(self) -> None:
         replica = follower()
         replica.take_over(Grant(2, sight(20_000, watermark=15_000, found=["f"], found_at=14_000)), [])

@@ -101,6 +101,8 @@ class Replica:
         """What was dropped and is in the batch, in its beginning."""
         self._holes: deque[Hole] = deque()
         """The holes that are not in the log yet."""
+        self._lacking_since: dict[str, int] = {}
+        """Since when the log lacks channels that were not subscribed at the takeover, and still are not."""
         self._begun: set[str] | None = None
         """The channels of which a log that this reign began has something; None where others began it."""
 
@@ -155,7 +157,8 @@ class Replica:
                 self._interrupt(coverage)
 
     def received(self, channel: str, event: str, data: bytes, user_id: str | None, now: int) -> None:
-        self._add(Received(channel, event, data, user_id, now, self._after, self._after <= self._unsure_until))
+        item = Received(channel, event, data, user_id, now, self._after, self._after <= self._unsure_until)
+        self._add(item, item)
 
     def answered(self, asked_at: int) -> None:
         """The server has answered a question that was asked at this time, on the connection that there is."""
@@ -200,8 +203,12 @@ class Replica:
         is_beginning = self._begun is not None and coverage.reason == "start" and channel not in self._begun
         if self._begun is not None:
             self._begun.add(channel)
-        hole = Hole(channel, coverage.open_since, now, coverage.reason)
-        self._add(hole, is_written=not is_beginning)
+        # The record keeps all of it, as another log may know less.
+        since = self._lacking_since.pop(channel, coverage.open_since)
+        self._add(
+            Hole(channel, coverage.open_since, now, coverage.reason),
+            None if is_beginning else Hole(channel, since, now, coverage.reason),
+        )
 
     # --- the lease ---------------------------------------------------------------------------------------------
 
@@ -248,7 +255,7 @@ class Replica:
             missing += lacked
             coverage = self._coverage.get(channel)
             if coverage is not None and coverage.complete_since is None and known is not None:
-                coverage.open_since = known if coverage.is_first else max(known, coverage.open_since)
+                self._lacking_since[channel] = known if coverage.is_first else max(known, coverage.open_since)
         # Of each channel they are in order, and so are its times.
         missing.sort(key=_time_of)
         self._pending.extend(missing)
@@ -263,6 +270,7 @@ class Replica:
         """Another relay leads, or the lease is given back."""
         self.epoch = None
         self._unsure_until = 0
+        self._lacking_since.clear()
         self._dropped.clear()
         self._batch, self._entries, self._told = [], [], []
         self._pending.clear()
@@ -277,7 +285,9 @@ class Replica:
     def progress(self) -> tuple[int | None, bytes]:
         """What a leader says with each renewal: watermark and state."""
         uncovered = {
-            channel: each.open_since for channel, each in self._coverage.items() if each.complete_since is None
+            channel: self._lacking_since.get(channel, each.open_since)
+            for channel, each in self._coverage.items()
+            if each.complete_since is None
         }
         for hole in (*self._told, *self._dropped.values(), *self._holes):
             uncovered[hole.channel] = min(hole.since, uncovered.get(hole.channel, hole.since))
@@ -352,14 +362,15 @@ class Replica:
 
     # --- the record --------------------------------------------------------------------------------------------
 
-    def _add(self, item: Received | Hole, *, is_written: bool = True) -> None:
+    def _add(self, item: Received | Hole, waiting: Received | Hole | None) -> None:
+        """Record an item, and let what a leader writes of it wait."""
         self._record.append(item)
         self._bytes += _size_of(item)
-        if self.epoch is not None and is_written:
-            self._pending.append(item)
+        if self.epoch is not None and waiting is not None:
+            self._pending.append(waiting)
             self._put += 1
-            if isinstance(item, Hole):
-                self._holes.append(item)
+            if isinstance(waiting, Hole):
+                self._holes.append(waiting)
         while self._bytes > self._most_bytes:
             self._evict()
 
@@ -422,6 +433,7 @@ class Replica:
         """Move all times: the engine's clock turned out to be another one."""
         self._after += milliseconds
         self._cuts = {channel: cut + milliseconds for channel, cut in self._cuts.items()}
+        self._lacking_since = {channel: since + milliseconds for channel, since in self._lacking_since.items()}
         self._questions = deque((count, asked_at + milliseconds) for count, asked_at in self._questions)
         items = (*self._record, *self._pending, *self._batch, *self._dropped.values())
         for item in {id(item): item for item in items}.values():
