@@ -33,6 +33,7 @@ from reverb import (
 from reverb.auth import authorize_channel, sign_channel, sign_request, sign_user
 from reverb.config import Credentials
 from reverb.crypto import derive_shared_secret, parse_shared_secret, unseal
+from reverb.relay import Relay
 from reverb.webhooks import Webhook
 from tests.certificates import make_certificates
 from tests.integration.servers import free_ports
@@ -495,3 +496,21 @@ async def test_an_event_that_cannot_be_decrypted() -> None:
     (data,) = errors
     assert isinstance(data["exception"], ProtocolError)
     assert list(shown_by(data["exception"])) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        (f"http://user:{SECRET}@host", {}),
+        (f"user:{SECRET}@host", {}),
+        (f"redis://[::{SECRET}", {}),
+        (f"redis://user:{SECRET}@host:port", {}),
+        (f"nats://user:{SECRET}@host:port", {}),
+        (f"redis://user:{SECRET}@host", {"lease": 0}),
+        (f"redis://user:{SECRET}@host", {"channels": ["presence-x"]}),
+    ],
+)
+async def test_a_relay_that_can_not_work(url: str, options: dict[str, Any]) -> None:
+    client = ReverbClient(app_key="key", host="127.0.0.1")
+    options = {"channels": ["x"], **options}
+    await raised(ConfigurationError, lambda: Relay(client, to=url, **options))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -67,6 +69,23 @@ async def test_one_that_is_killed_is_followed_by_the_other(
             await second.err.expect(r"ended: \d+ written, 0 left$")
     numbers = [json.loads(each["data"])["n"] for each in found if each["event"] == "e" and "again" not in each]
     assert numbers == [number // 2 for number in range(20)]
+
+
+async def test_a_program_with_a_relay_ends_like_any_other(
+    embedded: ReverbServer, settings: dict[str, str], valkey: Valkey, tmp_path: Path
+) -> None:
+    program = f"""
+import reverb, sys
+from reverb.relay import Relay
+sys.exit(reverb.run(lambda client: Relay(client, "orders", to={valkey.url!r}, lease=1).run()))
+"""
+    environment = {**os.environ, **settings}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, env=environment, cwd=tmp_path)
+    await until(lambda: embedded.subscriptions.get("orders"))
+    await embedded.publish("orders", "e", {})
+    await entries(valkey, 1)
+    process.terminate()
+    assert await process.wait() == 0
 
 
 async def test_finds_channels(

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from reverb import AuthenticationError, ConfigurationError, ReverbClient, ReverbConfig
-from reverb.auth import ChannelAuth
-from reverb.relay import Find, Relay
+from reverb import AuthenticationError, ConfigurationError, ConnectionError, ReverbClient, ReverbConfig
+from reverb.auth import ChannelAuth, sign_channel
+from reverb.relay import Find, Relay, _relay
 from reverb.relay._log import Entry
 from reverb.relay._redis import RedisSink
 from reverb.server import ReverbServer
@@ -297,7 +297,7 @@ async def test_a_channel_that_is_refused_does_not_hold_up_the_others(
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-    assert "events of 'private-orders' are not relayed: not yet" in caplog.text
+    assert "events of 'private-orders' are not relayed, until it can be subscribed: not yet" in caplog.text
 
 
 async def test_client_events_have_their_sender(reverb_server: ReverbServer, valkey: Valkey, log: Log) -> None:
@@ -389,6 +389,98 @@ async def test_refuses_urls(url: str, message: str) -> None:
     client = ReverbClient(app_key="key", host="127.0.0.1")
     with pytest.raises(ConfigurationError, match=message):
         Relay(client, ["orders"], to=url)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lease": 0}, "lease of a relay must be from 0.1 to 60 seconds, not 0"),
+        ({"lease": 3600}, "not 3600"),
+        ({"lease": float("nan")}, "not nan"),
+        ({"partitions": 0}, "partitions of a relay must be 1 or more"),
+        ({"maxlen": 0}, "maxlen of a relay must be 1 or more"),
+        ({"max_age": -1}, "max_age of a relay must be more than 0"),
+        ({"buffer": 0}, "buffer of a relay must be 1 or more"),
+        ({"find": Find(interval=0)}, "interval between two looks of a relay must be more than 0"),
+        ({"channels": []}, "no channels"),
+    ],
+)
+async def test_refuses_what_can_not_work(options: dict[str, Any], message: str) -> None:
+    client = ReverbClient(app_key="key", host="127.0.0.1", app_id="1", app_secret="secret")
+    with pytest.raises(ConfigurationError, match=message):
+        Relay(client, **{"channels": ["orders"], "to": "redis://localhost", **options})
+
+
+async def test_one_channel_and_one_pattern_may_be_texts(
+    reverb_server: ReverbServer, valkey: Valkey, log: Log
+) -> None:
+    client, find = ReverbClient(), Find(exclude="*.debug", interval=0.1)
+    async with ReverbClient() as page, client:
+        for channel in ("orders.debug", "orders.1"):
+            await page.subscribe(channel)
+        task = asyncio.create_task(Relay(client, "news", to=valkey.url, lease=LEASE, find=find).run())
+        await until(lambda: client.channels.keys() == {"news", "orders.1"})
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def test_runs_once(reverb_server: ReverbServer, valkey: Valkey, log: Log) -> None:
+    async with running(ReverbClient(), ["orders"], valkey.url) as relay:
+        with pytest.raises(RuntimeError, match="a relay runs once"):
+            await relay.run()
+        await reverb_server.publish("orders", "e", {})
+        await log.wait_for(1)
+
+
+async def test_wants_a_connected_client(
+    reverb_server: ReverbServer, valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = ReverbClient()
+    relay = Relay(client, ["orders"], to=valkey.url)
+    with pytest.raises(ConnectionError, match="call connect"):
+        await relay.run()
+    async with client:
+        pass
+    with pytest.raises(ConnectionError, match="call connect"):
+        await relay.run()
+    assert not [each for each in caplog.records if each.name == "reverb.relay"]
+
+
+async def test_ends_for_a_channel_that_lacks_a_setting(reverb_server: ReverbServer, valkey: Valkey) -> None:
+    settings = {**reverb_server.settings, "app_secret": None}
+    async with ReverbClient(ReverbConfig(**settings)) as client:
+        with pytest.raises(ConfigurationError, match="REVERB_APP_SECRET is missing"):
+            await asyncio.wait_for(Relay(client, ["orders", "private-x"], to=valkey.url).run(), 5)
+    assert client_tasks() == set()
+
+
+async def test_a_channel_that_is_refused_again_and_again_is_told_of_once(
+    reverb_server: ReverbServer, valkey: Valkey, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_relay, "_REFUSED_RETRY", (0.01, 0.02))
+
+    class Authorizer:
+        refusals = 0
+
+        async def __call__(self, socket_id: str, channel: str) -> ChannelAuth:
+            self.refusals += 1
+            if self.refusals < 5:
+                raise AuthenticationError("not yet")
+            return ChannelAuth(sign_channel("app-key", "app-secret", socket_id, channel))
+
+    client = ReverbClient(authorizer=Authorizer())
+    async with running(client, ["private-orders"], valkey.url):
+        pass
+    told = [each.getMessage() for each in caplog.records if "private-orders" in each.getMessage()]
+    assert told == [
+        "events of 'private-orders' are not relayed, until it can be subscribed: not yet",
+        "events of 'private-orders' are relayed now",
+    ]
+
+
+async def test_who_it_is_on_presence_channels_may_be_the_endpoint_s_to_say() -> None:
+    client = ReverbClient(app_key="key", host="127.0.0.1", auth_endpoint="http://127.0.0.1/auth")
+    Relay(client, ["presence-room"], to="redis://localhost")
 
 
 async def test_presence_channels_want_to_know_who_comes() -> None:

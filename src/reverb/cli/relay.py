@@ -18,7 +18,6 @@ from rich.live import Live
 from rich.text import Text
 
 from .._checks import seconds, text, whole
-from .._protocol import is_presence
 from .._settings import Checked, SecretStr, setting
 from ..client import ReverbClient
 from ..config import ReverbConfig
@@ -179,8 +178,6 @@ def relay(
             raise fail("--prefix and --exclude say what --all finds; it is missing", ExitCode.USAGE)
         find = Find(prefix, tuple(exclude or ()), interval) if find_all else None
         user = None if presence_user is None else parse_presence_user(presence_user)
-        if user is None and any(map(is_presence, names)):
-            raise fail("presence channels need --presence-user: the relay is seen there", ExitCode.USAGE)
         run(_relay(config, settings, names, find, user, decrypt=decrypt, as_json=as_json))
 
 

@@ -59,9 +59,9 @@ def with_password(url: SecretStr, password: SecretStr | None) -> SecretStr:
 
 
 def _engine_of(url: SecretStr) -> _Engine:
-    scheme, separator, _ = url.get_secret_value().partition("://")
-    engine = _ENGINES.get(scheme)
-    if engine is None or not separator:
+    found = (name for name in _ENGINES if url.get_secret_value().startswith(f"{name}://"))
+    engine = _ENGINES.get(next(found, ""))
+    if engine is None:
         known = ", ".join(f"{name}://" for name in _ENGINES)
         raise ConfigurationError(f"the engine's URL must begin with one of {known}")
     return engine

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
+from math import inf
 from secrets import token_hex
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +22,7 @@ from .._settings import SecretStr
 from .._tasks import spawn
 from ..client import ReverbClient
 from ..events import Events
-from ..exceptions import AuthenticationError, ConfigurationError, ReverbError, SubscriptionError
+from ..exceptions import AuthenticationError, ConfigurationError, ReverbError, SubscriptionError, TimeoutError
 from ._clock import EngineClock
 from ._engines import make_sink
 from ._log import DeposedError, EngineError, Sight
@@ -87,8 +88,8 @@ class Find(msgspec.Struct, frozen=True):
 
     prefix: str = ""
     """How their names begin."""
-    exclude: tuple[str, ...] = ()
-    """Patterns of names to leave out, such as ``*.debug``."""
+    exclude: str | tuple[str, ...] = ()
+    """A pattern, or several, of names to leave out, such as ``*.debug``."""
     interval: float = 2.0
     """Seconds between two looks. What was published between a channel's first subscriber and the next look is
     missing, and a gap entry says so."""
@@ -97,26 +98,31 @@ class Find(msgspec.Struct, frozen=True):
 class Relay:
     """Writes the events of channels into a log that an engine keeps, together with other relays that do the same.
 
-    ``client`` is a connected client that nobody else uses. ``channels`` are subscribed as long as :meth:`run`
-    runs; on presence channels the relay is the member ``presence_user``. Events of encrypted channels are written
-    as they are, unless ``decrypt``. ``to`` is the engine's URL: ``redis://``, ``rediss://``, ``nats://`` or
-    ``tls://``.
+    ``client`` is a connected client that nobody else uses: what other handlers are slow with reaches the log late,
+    and a connection that is lost may be noticed too late. ``channels`` are subscribed as long as :meth:`run`
+    runs; on presence channels the relay is the member ``presence_user``, unless ``REVERB_AUTH_ENDPOINT`` says who
+    it is. Events of encrypted channels are written as they are, unless ``decrypt``. ``to`` is the engine's URL:
+    ``redis://``, ``rediss://``, ``nats://`` or ``tls://``.
 
-    ``lease`` is the seconds after which another relay takes over from one that is gone. ``buffer`` is the bytes
-    that are kept while the engine is away. ``find`` adds the channels on which somebody is; presence channels only
-    with a ``presence_user``. ``maxlen`` and ``max_age`` (entries, seconds) bound the log;
+    ``lease`` is the seconds, 0.1 to 60, after which another relay takes over from one that is gone. ``buffer`` is
+    the bytes that are kept while the engine is away. ``find`` adds the channels on which somebody is; presence
+    channels only with a ``presence_user``. ``maxlen`` and ``max_age`` (entries, seconds) bound the log;
     ``partitions`` splits it by channel. Raises :class:`ConfigurationError` for what can't work.
 
     ::
 
         async with ReverbClient() as client:
             await Relay(client, ["orders"], to="redis://localhost:6379/0").run()
+
+    As a program of its own, which ends with SIGTERM and an exit code::
+
+        sys.exit(reverb.run(lambda client: Relay(client, ["orders"], to="redis://localhost:6379/0").run()))
     """
 
     def __init__(
         self,
         client: ReverbClient,
-        channels: Iterable[str] = (),
+        channels: str | Iterable[str] = (),
         *,
         to: str | SecretStr,
         stream: str = "reverb",
@@ -129,14 +135,24 @@ class Relay:
         buffer: int = 64 * 1024 * 1024,
         find: Find | None = None,
     ) -> None:
+        url, to = to if isinstance(to, SecretStr) else SecretStr(to), ""  # error reporters send what a frame holds
+        if not 0.1 <= lease <= 60:
+            raise ConfigurationError(f"the lease of a relay must be from 0.1 to 60 seconds, not {lease:g}")
+        for name, number in {"partitions": partitions, "buffer": buffer, "maxlen": maxlen}.items():
+            if number is not None and number < 1:
+                raise ConfigurationError(f"{name} of a relay must be 1 or more, not {number}")
+        intervals = {"max_age": max_age, "interval between two looks": None if find is None else find.interval}
+        for name, seconds in intervals.items():
+            if seconds is not None and not 0 < seconds < inf:
+                raise ConfigurationError(f"the {name} of a relay must be more than 0 seconds, not {seconds:g}")
         self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
         self._client = client
-        self._named = list(dict.fromkeys(channels))
+        self._named = dict.fromkeys((channels,) if isinstance(channels, str) else channels)
         self._presence_user = None if presence_user is None else dict(presence_user)
         self._decrypt = decrypt
         self._lease = lease
         self._sink = make_sink(
-            to if isinstance(to, SecretStr) else SecretStr(to),
+            url,
             relay=self.name,
             stream=stream,
             lease=lease,
@@ -144,16 +160,21 @@ class Relay:
             maxlen=maxlen,
             max_age=max_age,
         )
-        for channel in self._named:
-            if is_presence(channel) and presence_user is None:
-                raise ConfigurationError(f"{channel!r} needs a presence_user: whoever subscribes is a member")
+        if not self._named and find is None:
+            raise ConfigurationError("no channels: name them, or let the relay find them")
+        if presence_user is None and client.config.auth_endpoint is None:  # which knows who we are
+            for channel in filter(is_presence, self._named):
+                raise ConfigurationError(
+                    f"{channel!r} needs a presence_user (--presence-user): whoever subscribes is a member"
+                )
         self._replica = Replica(lease=round(lease * 1000), most_bytes=buffer)
         self._clock = EngineClock(round((time.time() - time.monotonic()) * 1000))
         self._find = find
         self._chooser: Chooser | None = None
         if find is not None:
             _ = client.api  # raises where it can't be asked
-            self._chooser = Chooser(find.prefix, find.exclude, presence=presence_user is not None)
+            exclude = (find.exclude,) if isinstance(find.exclude, str) else find.exclude
+            self._chooser = Chooser(find.prefix, exclude, presence=presence_user is not None)
         self._look_interval = min(lease / 10, _LOOK)
         self._renew_interval = min(lease / 3, _SIGN_OF_LIFE)
         self._is_open = False
@@ -162,6 +183,8 @@ class Relay:
         self._wake = asyncio.Event()
         self._work = asyncio.Event()
         self._writing = asyncio.Lock()
+        self._failed: asyncio.Future[None] | None = None
+        """Has what ended a subscription."""
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
         self._empty: dict[str, int] = {}
         """Channels that were found and have nobody any more, and since when that is known."""
@@ -198,17 +221,23 @@ class Relay:
     async def run(self) -> None:
         """Relay until cancelled, or until the client disconnects; then write what is left, and hand over.
 
-        Raises :class:`ConfigurationError` where the engine can't be used, and what
-        :meth:`ReverbClient.listen` raises.
+        Raises :class:`ConfigurationError` where the engine can't be used or a channel lacks a setting, and what
+        :meth:`ReverbClient.listen` raises; and :class:`ConnectionError` on a client that is not connected. A relay
+        runs once.
         """
+        with suppress(TimeoutError):  # while it is connecting again
+            await self._client.wait_connected(0)
+        if self._failed is not None:
+            raise RuntimeError("a relay runs once: make another one")
+        self._failed = asyncio.get_running_loop().create_future()
         binding = self._client.binding("*", self._receive, type=msgspec.Raw)
         self._replica.connecting(self._now())
         for channel in self._named:
             self._follow(channel)
-        listening = spawn(self._client.listen())
-        tasks = [listening, *map(spawn, (self._attend(), self._write(), self._ask()))]
+        work: list[Coroutine[Any, Any, None]] = [self._client.listen(), self._attend(), self._write(), self._ask()]
         if self._find is not None and self._chooser is not None:
-            tasks.append(spawn(self._find_channels(self._find, self._chooser)))
+            work.append(self._find_channels(self._find, self._chooser))
+        tasks: list[asyncio.Future[None]] = [self._failed, *map(spawn, work)]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -242,7 +271,14 @@ class Relay:
 
     def _follow(self, channel: str, found_after: int | None = None) -> None:
         self._replica.follow(channel, self._now(), found_after=found_after)
-        self._subscriptions[channel] = spawn(self._subscribe(channel))
+        task = self._subscriptions[channel] = spawn(self._subscribe(channel))
+        task.add_done_callback(self._subscribed)
+
+    def _subscribed(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_exception(error)
 
     async def _subscribe(self, channel: str) -> None:
         backoff = Backoff(*_REFUSED_RETRY)
@@ -254,13 +290,18 @@ class Relay:
                     user_data,
                     decrypt=self._decrypt or not is_encrypted(channel),
                 )
+            except ReverbError as error:
+                if isinstance(error, ConfigurationError) and channel in self._named:
+                    raise
+                if isinstance(error, AuthenticationError | SubscriptionError | ConfigurationError):
+                    self._replica.refused(channel)
+                if not backoff.attempts:
+                    log.error("events of %r are not relayed, until it can be subscribed: %s", channel, error)
+                await asyncio.sleep(backoff.delay(Action.BACK_OFF))
+            else:
+                if backoff.attempts:
+                    log.info("events of %r are relayed now", channel)
                 return
-            except (AuthenticationError, SubscriptionError, ConfigurationError) as error:
-                self._replica.refused(channel)
-                log.error("events of %r are not relayed: %s", channel, error)
-            except ReverbError as error:  # without an answer
-                log.warning("%r is not subscribed: %s", channel, error)
-            await asyncio.sleep(backoff.delay(Action.BACK_OFF))
 
     async def _unfollow(self, channel: str, empty_at: int | None = None) -> None:
         task = self._subscriptions.pop(channel)
@@ -296,7 +337,7 @@ class Relay:
                 replica.found_at = now
 
     async def _choose(self, chooser: Chooser, counts: Mapping[str, int | None], now: int) -> None:
-        found = [name for name in self._subscriptions if name not in self._named]
+        found = self._subscriptions.keys() - self._named.keys()
         relays = 1 + self._replica.others
         choice = chooser.choose(counts, dict.fromkeys(found, relays), self._named)
         self._empty = {channel: self._empty.get(channel, now) for channel in choice.leave}
@@ -306,7 +347,7 @@ class Relay:
         for channel in choice.take:
             self._follow(channel, self._replica.found_at)
         if leave or choice.take or self._replica.found is None:
-            self._replica.found = sorted(name for name in self._subscriptions if name not in self._named)
+            self._replica.found = sorted(self._subscriptions.keys() - self._named.keys())
             self._wake.set()  # for the others to know
 
     async def _follow_found(self) -> None:
@@ -317,9 +358,7 @@ class Relay:
         for channel in found:
             if channel not in self._subscriptions:
                 self._follow(channel, self._now())
-        for channel in [
-            name for name in self._subscriptions if name not in self._named and name not in set(found)
-        ]:
+        for channel in self._subscriptions.keys() - self._named.keys() - set(found):
             await self._unfollow(channel)
 
     async def _ask(self) -> None:
@@ -476,7 +515,7 @@ class Relay:
 
     # --- the end -----------------------------------------------------------------------------------------------
 
-    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+    async def _end(self, tasks: list[asyncio.Future[None]]) -> None:
         await _cancel([*tasks, *self._subscriptions.values()])
         for channel in self._subscriptions:
             await self._client.unsubscribe(channel)
@@ -517,7 +556,7 @@ class Relay:
                 await asyncio.sleep(backoff.delay(Action.BACK_OFF))
 
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: list[asyncio.Future[None]]) -> None:
     """Cancel tasks, and wait until they have ended."""
     pending = set(tasks)
     while pending:
