@@ -357,6 +357,21 @@ class TestWhoIsReady:
         replica.sighted(sight(watermark=20_000, uncovered={"b": 10_000}))
         assert replica.is_ready
 
+    def test_nobody_without_the_server_though_the_leader_has_not_got_it_either(self) -> None:
+        replica = follower()
+        replica.lost()
+        replica.sighted(sight(watermark=20_000, uncovered={"a": 10_000}))
+        assert not replica.is_ready
+
+    def test_a_channel_that_was_refused_and_then_confirmed_is_waited_for_when_it_is_lost(self) -> None:
+        replica = follower()
+        replica.lost()
+        replica.refused("a")
+        assert replica.is_complete
+        replica.subscribed("a", 12_000)
+        replica.lost()
+        assert not replica.is_complete
+
     def test_a_channel_that_the_watermark_does_not_count_for(self) -> None:
         replica = follower()
         replica.sighted(sight(watermark=20_000, uncovered={"a": 10_000 + SLACK - 1}))

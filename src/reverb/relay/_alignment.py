@@ -87,8 +87,7 @@ def align(
     for number in range(first[0], len(segments)):
         segment = segments[number]
         skipped = first[1] if number == first[0] else 0
-        if not skipped:
-            missing += _rest_of(segment.hole, known, is_first=number == 0)
+        missing += _rest_of(segment.hole, known, is_first=number == 0)
         for index, event in enumerate(segment.events[skipped:], skipped):
             event.again = (number, index) < last or (is_unsure and event.after <= until)
             missing.append(event)

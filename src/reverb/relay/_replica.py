@@ -138,7 +138,7 @@ class Replica:
 
     def connecting(self, now: int) -> None:
         """What is received from here on was sent later."""
-        self._after = max(self._after, now)
+        self._after = now
 
     def subscribed(self, channel: str, now: int) -> None:
         """The server has confirmed: from now on all events of the channel are received."""
@@ -162,7 +162,7 @@ class Replica:
 
     def answered(self, asked_at: int) -> None:
         """The server has answered a question that was asked at this time, on the connection that there is."""
-        self._after = max(self._after, asked_at)
+        self._after = asked_at
         if self.epoch is not None:
             self._questions.append((self._put, asked_at))
             self._settle()
