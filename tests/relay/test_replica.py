@@ -204,6 +204,27 @@ class TestTheWatermark:
         assert written(replica)
         assert replica.watermark == 12_000
 
+    def test_what_was_written_in_an_earlier_reign_does_not_count(self) -> None:
+        replica = leader()
+        receive(replica, "abc")
+        written(replica)
+        replica.deposed()
+        receive(replica, "d", 12_000)
+        replica.take_over(Grant(2, sight(watermark=11_900)), [])
+        replica.answered(13_000)
+        assert replica.watermark == 11_900
+
+    def test_nor_do_questions_of_an_earlier_reign(self) -> None:
+        replica = follower()
+        receive(replica, "abc")
+        replica.take_over(Grant(2, sight(watermark=11_011 + SLACK)), [])
+        replica.answered(12_000)  # "c" was before that
+        replica.deposed()
+        replica.take_over(Grant(3, sight(watermark=10_900)), [])
+        replica.next_batch(1)
+        replica.stored()
+        assert replica.watermark == 10_900
+
     def test_what_the_server_sent_until_a_question_is_received(self) -> None:
         replica = follower()
         replica.answered(12_000)
@@ -547,13 +568,16 @@ class TestTakingOver:
         assert replica.tail_since(Grant(1, NOBODY)) == 0  # nobody has said what the log has
         replica = follower(at=12_000)
         assert replica.tail_since(granted) == 12_000 - SLACK
-        receive(replica, "x", 19_000)  # late: it may have been sent when it was asked for the last time
-        assert replica.tail_since(granted) == 12_000 - SLACK
+        receive(replica, "x", 19_000)
+        replica.sighted(sight(watermark=12_001 + SLACK + 2 * LEASE))  # which makes it forget what was before
+        assert replica.tail_since(granted) == 12_000 - SLACK  # for "x" may have been sent then, and read late
 
     def test_entries_without_a_watermark_are_no_new_log(self) -> None:
         replica = follower(at=13_000)
         replica.take_over(Grant(2, NOBODY), self.tail("a"))
-        assert written(replica) == [("a", 10_000 - SLACK, 13_000, "start")]
+        replica.follow("b", 14_000)
+        replica.subscribed("b", 14_100)
+        assert written(replica) == [("a", 10_000 - SLACK, 13_000, "start"), ("b", 14_000, 14_100, "start")]
 
 
 class TestTheState:
@@ -570,6 +594,14 @@ class TestTheState:
         assert state_of(replica).uncovered == {"a": 12_000, "b": 12_000}  # the gap entry is not in the log yet
         replica.stored()
         assert state_of(replica).uncovered == {"b": 12_000}
+
+    def test_it_names_no_holes_of_an_earlier_reign(self) -> None:
+        replica = leader()
+        replica.subscribed("a", 13_000)
+        assert state_of(replica).uncovered == {"a": 10_000}
+        replica.deposed()
+        replica.take_over(Grant(3, sight(watermark=20_000)), [])
+        assert state_of(replica).uncovered == {}
 
     def test_of_two_holes_it_names_the_earlier(self) -> None:
         replica = leader()
@@ -640,6 +672,20 @@ class TestForgetting:
         replica.sighted(sight(watermark=10**6, uncovered={"b": 12_000 + self.KEPT}))
         assert self.pending_after(replica) == ["b", "b"]
 
+    def test_nor_does_a_leader_forget_of_a_channel_that_it_lacks(self) -> None:
+        replica = leader("a", "b")
+        receive(replica, "a", 11_000, "a")
+        receive(replica, "b", 11_000, "b")
+        replica.lost()
+        replica.connecting(12_000)
+        replica.subscribed("a", 12_000)
+        written(replica)
+        replica.answered(10**6)
+        replica.progress()
+        replica.renewed(sight())
+        replica.deposed()
+        assert self.pending_after(replica) == ["b"]
+
     def test_an_engine_that_went_back_further_has_a_gap(self) -> None:
         replica = follower()
         receive(replica, "abc", 11_000, step=1000)
@@ -679,6 +725,17 @@ class TestTheBound:
         replica.stored()
         assert written(replica) == ["e", "f"]
         assert replica.watermark == 20_000
+
+    def test_the_watermark_waits_for_that(self) -> None:
+        replica = leader(most_bytes=300)
+        receive(replica, "x")
+        replica.answered(20_000)
+        assert replica.watermark == 10_000
+        replica.next_batch(10)
+        replica.answered(21_000)
+        assert replica.watermark == 10_000
+        replica.stored()
+        assert replica.watermark == 21_000
 
     def test_only_gaps_are_pending_then(self) -> None:
         replica = leader("a", "b", most_bytes=300)

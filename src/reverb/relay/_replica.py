@@ -269,7 +269,6 @@ class Replica:
     def deposed(self) -> None:
         """Another relay leads, or the lease is given back."""
         self.epoch = None
-        self._unsure_until = 0
         self._lacking_since.clear()
         self._dropped.clear()
         self._batch, self._entries, self._told = [], [], []
