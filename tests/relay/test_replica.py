@@ -399,6 +399,8 @@ class TestWhoIsReady:
         assert not replica.is_ready
         replica.sighted(sight(watermark=20_000, uncovered={"a": 10_000 + SLACK}))
         assert replica.is_ready
+        replica.sighted(sight(watermark=10_000, uncovered={"a": 20_000}))  # nor for more than the watermark says
+        assert not replica.is_ready
 
     def test_nobody_who_had_to_forget(self) -> None:
         replica = follower(most_bytes=1000)
@@ -825,6 +827,16 @@ class TestAnotherClock:
         replica.shift(1000)
         replica.sighted(sight(watermark=11_000 + SLACK - 1))
         assert not replica.is_ready
+
+    def test_since_when_it_is_not_subscribed_moves_too(self) -> None:
+        replica = follower()
+        replica.answered(11_000)
+        replica.lost()
+        replica.shift(100)
+        replica.take_over(Grant(2, sight(watermark=10_600)), [])
+        assert state_of(replica).uncovered == {"a": 11_100}
+        replica.shift(100)
+        assert state_of(replica).uncovered == {"a": 11_200}
 
 
 @pytest.mark.parametrize("count", [1, 3])
