@@ -159,6 +159,13 @@ def test_what_was_written_again_is_not_compared_with_what_was_written_before() -
     assert lacking(record(events("abcd")), log) == "d"
 
 
+def test_who_ended_while_it_wrote_again_may_not_have_reached_the_end() -> None:
+    log = [*entries("aaaa", step=400), *entries("a", epoch=2, again=True)]  # until 11,205
+    segments = record([*events("aaaa", step=400), event("b", 11_400, 11_205 + SLACK), event("c", 11_800, 11_706)])
+    assert lacking(segments, log) == "AAABc"
+    assert lacking(segments, [*log, *entries("a", at=10_400, epoch=2, number=2)]) == "Aabc"
+
+
 def test_what_is_written_once_is_compared_with_what_the_last_writer_wrote() -> None:
     log = [*entries("ab", at=10_010, step=10), *entries("c", at=10_030, epoch=2)]
     assert lacking(record(events("cabcd", step=10)), log) == "d"
@@ -166,7 +173,7 @@ def test_what_is_written_once_is_compared_with_what_the_last_writer_wrote() -> N
 
 def test_in_one_reign_all_that_was_written_again_is_compared() -> None:
     log = entries("bc", at=11_000, step=10, epoch=2, again=True)
-    assert lacking(record(events("bcxc", at=11_000, step=10)), log) == "xc"
+    assert lacking(record(events("bcxc", at=11_000, step=10)), log) == "XC"
 
 
 def test_what_is_before_a_gap_in_the_log_is_not_compared() -> None:

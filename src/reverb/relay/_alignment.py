@@ -80,9 +80,10 @@ def align(
         [place for place in _places_from(lowest, segments) if _fits(place, segments, context)] if context else []
     )
     first, last = (fits[0], fits[-1]) if fits else (lowest, lowest)
-    # The log may have events that this relay has not received yet, or can't place.
-    until = context[0].received_at + SLACK if context else 0
-    is_unsure = bool(context) and (not fits or asked_at <= until)
+    # The log may have events that this relay has not received yet, or can't place, or that come behind those that
+    # the last writer wrote again before it ended.
+    until = max((entry.received_at for entry in tail), default=0) + SLACK
+    is_unsure = bool(context) and (not fits or asked_at <= until or context[0].again)
     missing: list[Received | Hole] = []
     for number in range(first[0], len(segments)):
         segment = segments[number]
