@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ._backoff import Backoff
 from ._core import Core
 from ._occupancy import Chooser
-from ._protocol import Action
+from ._protocol import Action, is_presence
 from ._tasks import spawn
 from ._visible import visible
 from .bindable import lane_of
@@ -34,8 +34,8 @@ enabled."""
 
 
 async def occupied(api: ReverbAPI, prefix: str | None = None) -> dict[str, int | None]:
-    """Return the channels on which somebody is, and how many are: connections, or on Reverb's presence channels
-    users; None where the server does not tell.
+    """Return the channels on which somebody is, and how many are: connections, or on presence channels users
+    if the server counts them; None where it does not tell.
 
     Raises what :meth:`ReverbAPI.channels` raises.
     """
@@ -48,7 +48,7 @@ async def occupied(api: ReverbAPI, prefix: str | None = None) -> dict[str, int |
         else:
             break
     return {
-        name: each.user_count if each.subscription_count is None else each.subscription_count
+        name: each.user_count if is_presence(name) and each.user_count is not None else each.subscription_count
         for name, each in found.items()
     }
 

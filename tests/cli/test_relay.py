@@ -164,7 +164,7 @@ async def test_answers_those_who_watch_over_it(
 
 def test_a_relay_that_hangs_is_not_healthy(tmp_path: Path) -> None:
     file = tmp_path / "health.json"
-    file.write_text('{"time": 0, "is_healthy": true, "problem": null}')
+    file.write_text('{"time": 0, "is_healthy": true, "problem": null, "finding_problem": null}')
     result = invoke("relay", "--is-healthy", "--health-file", str(file))
     assert (result.exit_code, "does not answer" in result.stderr) == (1, True)
     file.write_text("[]")

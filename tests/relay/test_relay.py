@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from reverb import AuthenticationError, ConfigurationError, ConnectionError, ReverbClient, ReverbConfig
+from reverb import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionError,
+    Events,
+    ReverbClient,
+    ReverbConfig,
+)
 from reverb.auth import ChannelAuth, sign_channel
 from reverb.relay import Find, Relay, _relay
 from reverb.relay._log import Entry
@@ -366,6 +374,63 @@ async def test_ends_though_a_cancellation_is_lost(
         task.cancel()
         await asyncio.wait({task}, timeout=10)
         assert task.done()
+
+
+async def test_several_relays_that_are_one_member_stay_with_the_others(
+    reverb_server: ReverbServer, valkey: Valkey
+) -> None:
+    options: dict[str, Any] = {
+        "find": Find(prefix="presence-", interval=0.1),
+        "presence_user": {"user_id": "relay"},
+    }
+    left: list[Any] = []
+    async with (
+        running(ReverbClient(), [], valkey.url, **options) as first,
+        running(ReverbClient(), [], valkey.url, **options) as second,
+        ReverbClient() as page,
+    ):
+        room = await page.subscribe("presence-room", {"user_id": "ann"})
+        room.bind(Events.MEMBER_REMOVED, lambda event, data, channel: left.append(data))
+        await until(lambda: first.status.channels == second.status.channels == 1)
+        await until(lambda: {first.status.others, second.status.others} == {0, 1})
+        with pytest.raises(AssertionError):
+            await until(lambda: left or not first.status.channels or not second.status.channels, deadline=1)
+        await page.unsubscribe("presence-room")
+        await until(lambda: first.status.channels == second.status.channels == 0)
+
+
+@pytest.mark.parametrize("is_leader", [True, False])
+async def test_ends_for_an_api_that_refuses_it(
+    reverb_server: ReverbServer, valkey: Valkey, *, is_leader: bool
+) -> None:
+    find = Find(interval=0.1)
+    wrong = ReverbConfig(**{**reverb_server.settings, "app_secret": "wrong"})
+    async with AsyncExitStack() as stack:
+        if not is_leader:
+            other = await stack.enter_async_context(running(ReverbClient(), [], valkey.url, find=find))
+            await until(lambda: other.status.role == "leader")
+        client = await stack.enter_async_context(ReverbClient(wrong))
+        with pytest.raises(APIError, match="401"):
+            await asyncio.wait_for(Relay(client, to=valkey.url, lease=LEASE, find=find).run(), 5)
+
+
+async def test_an_api_that_fails_for_a_while_is_a_problem_until_then(
+    reverb_server: ReverbServer, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = ReverbClient()
+    channels = client.api.channels
+    async with running(client, ["news"], valkey.url, find=Find(interval=0.1)) as relay:
+        await until(lambda: relay.status.role == "leader")
+
+        async def fail(*args: Any) -> Any:
+            raise APIError(503, "the API is busy")
+
+        monkeypatch.setattr(client.api, "channels", fail)
+        await until(lambda: relay.status.finding_problem == "the API is busy")
+        assert not relay.status.is_healthy
+        assert relay.status.problem is None
+        monkeypatch.setattr(client.api, "channels", channels)
+        await until(lambda: relay.status.is_healthy)
 
 
 async def test_ends_for_an_engine_that_can_not_be_used(reverb_server: ReverbServer, valkey: Valkey) -> None:

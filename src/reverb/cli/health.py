@@ -60,15 +60,16 @@ def read_file(path: Path) -> str | None:
     try:
         status = msgspec.json.decode(path.read_bytes())
         age = time() - status["time"]
+        is_healthy, problem = status["is_healthy"], status["problem"] or status["finding_problem"]
     except FileNotFoundError:
         return f"no relay keeps the file {path}"
     except (OSError, ValueError, TypeError, KeyError) as error:
         return f"{path} is no health file: {error}"
     if age > FRESH:
         return f"the relay does not answer: {path} is {age:.0f} seconds old"
-    if status["is_healthy"]:
+    if is_healthy:
         return None
-    return str(status["problem"] or "the relay is not connected to the server")
+    return str(problem or "the relay is not connected to the server")
 
 
 @asynccontextmanager

@@ -275,8 +275,8 @@ def _sentence(before: RelayStatus, now: RelayStatus, seconds: float) -> Text:
         parts.append(("  not connected", "red"))
     elif now.missing:
         parts.append((f"  {plural(now.missing, 'channel')} not subscribed", "red"))
-    if now.problem:
-        parts.append((f"  {printable(now.problem)}", "red"))
+    for problem in filter(None, (now.problem, now.finding_problem)):
+        parts.append((f"  {printable(problem)}", "red"))
     parts.append((f"  others ready: {now.others}", "dim"))
     return Text.assemble(*parts)
 

@@ -22,7 +22,14 @@ from .._settings import SecretStr
 from .._tasks import spawn
 from ..client import ReverbClient
 from ..events import Events
-from ..exceptions import AuthenticationError, ConfigurationError, ReverbError, SubscriptionError, TimeoutError
+from ..exceptions import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    ReverbError,
+    SubscriptionError,
+    TimeoutError,
+)
 from ._clock import EngineClock
 from ._engines import make_sink
 from ._log import DeposedError, EngineError, Sight
@@ -39,6 +46,8 @@ _BATCH = 500
 _LOOK, _SIGN_OF_LIFE = 1.0, 2.0
 """Seconds between two looks at the lease, and between two renewals or questions to the server: at most, and less
 where the lease is short."""
+_REFUSALS = 401, 403, 404
+"""What the HTTP API answers to a wrong secret, key, or application."""
 _REFUSED_RETRY = 2.0, 60.0
 """Seconds between attempts to subscribe to a channel that is refused."""
 _PARTING = 5.0
@@ -56,6 +65,8 @@ class RelayStatus(msgspec.Struct, frozen=True):
     """Whether it has all that the log lacks, and could take over without a gap."""
     problem: str | None
     """Why the engine can't be reached; None while it can."""
+    finding_problem: str | None
+    """Why the leader can't find channels; None while it can."""
     channels: int
     missing: int
     """Channels that are not subscribed."""
@@ -78,9 +89,9 @@ class RelayStatus(msgspec.Struct, frozen=True):
 
     @property
     def is_healthy(self) -> bool:
-        """Whether it is connected to the server, and the engine does what it is asked. If not, it goes on trying:
-        don't restart it for that, as it keeps what the log does not have yet."""
-        return self.is_connected and self.problem is None
+        """Whether it is connected to the server, and engine and HTTP API do what they are asked. If not, it goes
+        on trying: don't restart it for that, as it keeps what the log does not have yet."""
+        return self.is_connected and self.problem is None and self.finding_problem is None
 
 
 class Find(msgspec.Struct, frozen=True):
@@ -180,6 +191,8 @@ class Relay:
         self._is_open = False
         self._problems: dict[Literal["lease", "write"], str] = {}
         """Why the engine did not do what it was asked last."""
+        self._finding_problem: str | None = None
+        """Why the last look at what is occupied failed."""
         self._wake = asyncio.Event()
         self._work = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -206,6 +219,7 @@ class Relay:
             is_connected=self._client.is_connected,
             is_ready=replica.is_ready,
             problem=next(iter(self._problems.values()), None),
+            finding_problem=self._finding_problem,
             channels=len(self._subscriptions),
             missing=replica.missing,
             received=self._received,
@@ -310,36 +324,46 @@ class Relay:
         await self._client.unsubscribe(channel)
 
     async def _find_channels(self, find: Find, chooser: Chooser) -> None:
-        """While it leads, look which channels are occupied; the other relays follow what it says."""
+        """While it leads, look which channels are occupied; the other relays follow what it says. The first
+        look is everybody's, and raises what the server refuses: with a wrong secret, a relay can't lead."""
         from ..discovery import occupied  # which needs what asks the HTTP API
 
         backoff = Backoff(find.interval, max(find.interval, 30.0))
         delay = 0.0
+        is_first = True
         while True:
             await asyncio.sleep(delay)
-            replica = self._replica
-            if replica.epoch is None:
+            replica, epoch, now = self._replica, self._replica.epoch, self._now()
+            if epoch is None and not is_first:
+                self._finding_problem = None
                 delay = self._look_interval
                 continue
-            epoch = replica.epoch
-            now = self._now()
             try:
                 counts = await occupied(self._client.api, find.prefix or None)
             except ReverbError as error:
-                if not backoff.attempts:
+                if is_first and isinstance(error, APIError) and error.status in _REFUSALS:
+                    raise
+                if self._finding_problem is None:
                     log.warning("%s; no channels are found until that works again", error)
+                self._finding_problem = str(error)
                 delay = backoff.delay(Action.BACK_OFF)
-                continue
-            backoff.restart()
-            delay = find.interval
-            if replica.epoch == epoch:
-                await self._choose(chooser, counts, now)
-                replica.found_at = now
+            else:
+                if self._finding_problem is not None:
+                    log.info("channels are found again")
+                self._finding_problem = None
+                backoff.restart()
+                delay = find.interval
+                if epoch is not None and replica.epoch == epoch:
+                    await self._choose(chooser, counts, now)
+                    replica.found_at = now
+            is_first = False
 
     async def _choose(self, chooser: Chooser, counts: Mapping[str, int | None], now: int) -> None:
         found = self._subscriptions.keys() - self._named.keys()
         relays = 1 + self._replica.others
-        choice = chooser.choose(counts, dict.fromkeys(found, relays), self._named)
+        # On presence channels users are counted, and the relays are one.
+        ours = {channel: 1 if is_presence(channel) else relays for channel in found}
+        choice = chooser.choose(counts, ours, self._named)
         self._empty = {channel: self._empty.get(channel, now) for channel in choice.leave}
         leave = [channel for channel, since in self._empty.items() if self._replica.has_all_until(since)]
         for channel in leave:
