@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import urllib.error
@@ -110,6 +111,55 @@ async def test_tells_programs_how_it_is(
         line = await command.out.expect(r"^\{.*\"role\": \"leader\".*\}$")
         status = json.loads(line[0])
         assert (status["is_connected"], status["channels"], status["problem"]) == (True, 1, None)
+
+
+async def test_ends_when_nobody_reads_its_status(
+    embedded: ReverbServer, settings: dict[str, str], valkey: Valkey, tmp_path: Path
+) -> None:
+    async with reverb("relay", "orders", "--json", "--to", valkey.url, env=settings, cwd=tmp_path) as command:
+        await command.out.expect(r'"is_healthy": true')
+        command.out.close()
+        assert await command.exit_code() == 0
+        await command.err.expect(r"ended: 0 written, 0 left$")
+
+
+async def test_a_health_file_that_can_not_be_written_is_told_of(
+    embedded: ReverbServer, settings: dict[str, str], valkey: Valkey, tmp_path: Path
+) -> None:
+    directory = tmp_path / "health"
+    file = directory / "relay.json"
+    relay = ("relay", "orders", "--to", valkey.url, "--health-file", str(file))
+    async with reverb(*relay, env=settings, cwd=tmp_path) as command:
+        await command.err.expect("the health file can't be written")
+        assert await command.exit_code() == 2
+    directory.mkdir()
+    async with reverb(*relay, env=settings, cwd=tmp_path) as command:
+        await command.err.expect("leads now")
+        shutil.rmtree(directory)
+        await command.err.expect("the health file can't be written")
+        directory.mkdir()
+        await until(file.exists)
+        command.send_signal(signal.SIGTERM)
+        assert await command.exit_code() == 0
+    assert list(directory.iterdir()) == []
+
+
+async def test_who_asks_for_its_health_does_not_hold_up_its_end(
+    embedded: ReverbServer, settings: dict[str, str], valkey: Valkey, tmp_path: Path
+) -> None:
+    relay = ("relay", "orders", "--to", valkey.url, "--health-port", "0")
+    async with reverb(*relay, env=settings, cwd=tmp_path) as command:
+        port = (await command.err.expect(r"answering on http://127\.0\.0\.1:(\d+)"))[1]
+        await command.err.expect("leads now")
+        async with reverb(*relay[:-1], port, env=settings, cwd=tmp_path) as other:
+            assert await other.exit_code() == 2
+            await other.err.expect(f"port {port} can't be used for --health-port")
+        _, writer = await asyncio.open_connection("127.0.0.1", int(port))
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        await writer.drain()
+        command.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(command.exit_code(), 8) == 0
+        writer.close()
 
 
 async def test_answers_those_who_watch_over_it(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import time
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -16,7 +18,9 @@ from ..client import ReverbClient
 from ..exceptions import ConfigurationError, ReverbError
 from ..relay import Relay, RelayStatus
 
-__all__ = ["FRESH", "answer_http", "keep_file", "read_file"]
+__all__ = ["FRESH", "answer_http", "describe", "keep_file", "read_file"]
+
+log = logging.getLogger("reverb.relay")
 
 FRESH = 10.0
 """Seconds after which a file that was not written again means that the relay hangs or is gone."""
@@ -29,30 +33,34 @@ async def keep_file(path: Path, relay: Relay) -> AsyncIterator[None]:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
 
     def write() -> None:
-        try:
-            draft.write_bytes(_json(relay.status))
-            draft.replace(path)
-        except OSError as error:
-            raise ConfigurationError(f"the health file can't be written: {error}") from None
+        draft.write_bytes(_json(relay.status))
+        draft.replace(path)
 
     async def keep() -> None:
+        failure: str | None = None
         while True:
             await asyncio.sleep(_INTERVAL)
-            with suppress(ConfigurationError):  # a full disk is no reason to end
+            try:
                 write()
+                failure = None
+            except OSError as error:  # a full disk is no reason to end
+                if failure is None:
+                    log.warning("the health file can't be written: %s", error)
+                failure = str(error)
 
-    write()
+    try:
+        write()
+    except OSError as error:
+        raise ConfigurationError(f"the health file can't be written: {error}") from None
     keeping = asyncio.create_task(keep())
     try:
         yield
     finally:
         keeping.cancel()
         await asyncio.wait({keeping})
-        _remove(path)
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
+        for file in (path, draft):
+            with suppress(OSError):
+                file.unlink()
 
 
 def read_file(path: Path) -> str | None:
@@ -87,7 +95,7 @@ async def answer_http(port: int, relay: Relay, client: ReverbClient) -> AsyncIte
     app.add_routes(
         [web.get("/live", live), web.get("/health", health), web.get("/metrics", _metrics(relay, client))]
     )
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         try:
@@ -123,6 +131,10 @@ def _response(status: RelayStatus, code: int) -> web.Response:
     return web.Response(status=code, body=_json(status), content_type="application/json")
 
 
+def describe(status: RelayStatus) -> dict[str, Any]:
+    """What programs are told: the status, when that was, and whether it is well."""
+    return {"time": time(), "is_healthy": status.is_healthy, **msgspec.to_builtins(status)}
+
+
 def _json(status: RelayStatus) -> bytes:
-    fields = msgspec.to_builtins(status)
-    return msgspec.json.encode({"time": time(), "is_healthy": status.is_healthy, **fields}) + b"\n"
+    return msgspec.json.encode(describe(status)) + b"\n"

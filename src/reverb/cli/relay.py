@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.live import Live
@@ -24,7 +23,7 @@ from ..config import ReverbConfig
 from ..exceptions import plural
 from ..relay import Find, Relay, RelayStatus
 from ..relay._engines import with_password
-from .health import answer_http, keep_file, read_file
+from .health import answer_http, describe, keep_file, read_file
 from .options import Given, configure, parse_presence_user, takes_server
 from .process import ExitCode, ends_this_task, exit_on_error, fail, run
 from .view import OutputConsole, View, print_json, printable
@@ -199,7 +198,7 @@ async def _relay(
     decrypt: bool,
     as_json: bool,
 ) -> None:
-    output = OutputConsole(ends_this_task())
+    end = ends_this_task()
     status = View(Console(stderr=True, highlight=False), ["-"]).status
     client = ReverbClient(config)
     relay = Relay(
@@ -228,7 +227,7 @@ async def _relay(
             await stack.enter_async_context(client)
             what = "all channels" if find is not None else plural(len(channels), "channel")
             status(f"connected to {config.address}; {what} to {relay.address}", "green")
-            reporting = asyncio.create_task(_report(relay, output, as_json=as_json))
+            reporting = asyncio.create_task(_report(relay, end, as_json=as_json))
             try:
                 await relay.run()
             finally:
@@ -240,15 +239,16 @@ async def _relay(
         logger.removeHandler(handler)
 
 
-async def _report(relay: Relay, output: OutputConsole, *, as_json: bool) -> None:
-    """Say how the relay is, again and again."""
+async def _report(relay: Relay, on_unread: Callable[[], None], *, as_json: bool) -> None:
+    """Say how the relay is, again and again. Calls ``on_unread`` when nobody reads it any more."""
+    output = OutputConsole(on_unread)
     if as_json or not output.is_terminal:
         before = relay.status
         while True:
             await asyncio.sleep(_REPORT[as_json])
             now = relay.status
             if as_json:
-                print_json(msgspec.to_builtins(now), ends_this_task())
+                print_json(describe(now), on_unread)
             else:
                 output.print(_sentence(before, now, _REPORT[as_json]), soft_wrap=True)
             before = now
