@@ -12,8 +12,8 @@ import atexit
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from time import monotonic
 
 from ._core import Core
@@ -63,14 +63,24 @@ async def service(core: Core) -> AsyncIterator[None]:
             _send(_status(last_words))
 
 
+@contextmanager
+def remark(text: Callable[[], str]) -> Iterator[None]:
+    """Have what a client is used for told behind how it is."""
+    _remarks.append(text)
+    try:
+        yield
+    finally:
+        _remarks.remove(text)
+
+
 async def _attend(listener: _Listener) -> None:
     watchdog = _watchdog()
     interval = _LOOK_INTERVAL if watchdog is None else min(_LOOK_INTERVAL, watchdog / 2)
     while True:
-        told = listener.status
+        told = [listener.status, *_all_remarks()]
         _tell_state()
         changed = False
-        while not changed and listener.status == told:
+        while not changed and [listener.status, *_all_remarks()] == told:
             listener.look()
             if watchdog is not None and all(each.is_alive(watchdog) for each in tuple(_listeners)):
                 _send("WATCHDOG=1")
@@ -132,6 +142,11 @@ class _Listener:
 
 _listeners: list[_Listener] = []
 """All of this process, on whatever event loop."""
+_remarks: list[Callable[[], str]] = []
+
+
+def _all_remarks() -> list[str]:
+    return [text() for text in tuple(_remarks)]
 
 
 def _watchdog() -> float | None:
@@ -146,7 +161,7 @@ def _tell_state() -> None:
     listeners = tuple(_listeners)
     # Said again after each reconnect: systemd does not mind.
     ready = "READY=1\n" if all(each.is_connected for each in listeners) else ""
-    _send(ready + _status(", ".join(dict.fromkeys(each.status for each in listeners))))
+    _send(ready + _status(", ".join(dict.fromkeys([*(each.status for each in listeners), *_all_remarks()]))))
 
 
 def _tell_end() -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from .. import _systemd
 from .._backoff import Backoff
 from .._occupancy import Chooser
 from .._protocol import PROTOCOL_PREFIXES, Action, is_encrypted, is_presence
@@ -253,12 +254,18 @@ class Relay:
             work.append(self._find_channels(self._find, self._chooser))
         tasks: list[asyncio.Future[None]] = [self._failed, *map(spawn, work)]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            with _systemd.remark(self._summary):
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
             binding.unbind()
             await _finish(self._end(tasks))
+
+    def _summary(self) -> str:
+        """Say in a few words what it does, for systemd."""
+        problems = (*self._problems.values(), self._finding_problem)
+        return "; ".join(["following" if self._replica.epoch is None else "leading", *filter(None, problems)])
 
     # --- the server --------------------------------------------------------------------------------------------
 
