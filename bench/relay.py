@@ -16,7 +16,7 @@ import argparse
 import asyncio
 import signal
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from statistics import median, quantiles
@@ -126,34 +126,18 @@ async def _bare_nats(engine: Engine, payloads: Sequence[bytes], size: int) -> As
 
     client = await nats.connect(engine.url)
     jetstream = client.jetstream()
-    await jetstream.add_stream(name="bare", subjects=["bare.>"])
+    stream = {"name": "bare", "subjects": ["bare.>"], "storage": "file", "allow_atomic": True}
+    await client.request("$JS.API.STREAM.CREATE.bare", msgspec.json.encode(stream))
     answers: asyncio.Queue[Any] = asyncio.Queue()
     inbox = client.new_inbox()
     await client.subscribe(inbox, cb=answers.put)
     try:
-        round_ = time_ns()  # the server knows the ids of earlier ones
         while True:
-            round_ += 1
             await jetstream.purge_stream("bare")
-            await jetstream.publish("bare.marker", b"", headers={"Nats-Msg-Id": f"{round_}-0"})
-            prepared = [
-                (
-                    f"bare.{CHANNELS[number % len(CHANNELS)]}",
-                    data,
-                    inbox if (number + 1) % size == 0 else "",
-                    {
-                        "Nats-Expected-Last-Msg-Id": f"{round_}-{number}",
-                        "Nats-Msg-Id": f"{round_}-{number + 1}",
-                        "channel": CHANNELS[number % len(CHANNELS)],
-                        "event": EVENT,
-                        "received_at": "1764239688123",
-                        "sent_after": "1764239688000",
-                    },
-                )
-                for number, data in enumerate(payloads)
-            ]
+            marker = await jetstream.publish("bare.marker", b"")
+            prepared = [*_prepared(payloads, size, marker.seq, inbox)]
 
-            async def write(prepared: Sequence[tuple[str, bytes, str, dict[str, str]]] = prepared) -> None:
+            async def write(prepared: Sequence[_Message] = prepared) -> None:
                 for message in prepared:
                     await client.publish(*message)
                     if message[2]:
@@ -163,6 +147,30 @@ async def _bare_nats(engine: Engine, payloads: Sequence[bytes], size: int) -> As
             yield write
     finally:
         await client.close()
+
+
+_Message = tuple[str, bytes, str, dict[str, str]]
+
+
+def _prepared(payloads: Sequence[bytes], size: int, last: int, inbox: str) -> Iterator[_Message]:
+    """All events as atomic batches that fit behind the sequence number ``last``."""
+    for number, data in enumerate(payloads):
+        position = number % size + 1
+        channel = CHANNELS[number % len(CHANNELS)]
+        headers = {
+            "Nats-Msg-Id": f"{time_ns()}-{number}",
+            "channel": channel,
+            "event": EVENT,
+            "received_at": "1764239688123",
+            "sent_after": "1764239688000",
+            "Nats-Batch-Id": f"{last}-{number // size}",
+            "Nats-Batch-Sequence": str(position),
+        }
+        if position == 1:
+            headers["Nats-Expected-Last-Sequence"] = str(last + number)
+        if position == size:
+            headers["Nats-Batch-Commit"] = "1"
+        yield f"bare.{channel}", data, inbox if position == size else "", headers
 
 
 async def throughput(name: str, events: int, rounds: int) -> None:
