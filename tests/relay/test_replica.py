@@ -414,6 +414,8 @@ class TestWhoIsReady:
 class TestTurns:
     def turns(self, replica: Replica, others: int) -> int:
         """For how many leases it waits."""
+        for clock in range(20_000 - LEASE, 20_000, LEASE // 2):
+            replica.sighted(sight(clock, "another", 15_000, others=others))
         replica.sighted(sight(20_000, None, 15_000, others=others))
         return next(turn for turn in range(5) if replica.may_take_over(20_000 + turn * LEASE))
 
@@ -422,15 +424,36 @@ class TestTurns:
         assert self.turns(replica, 1) == 0
 
     def test_one_with_a_gap_waits_for_those_that_are_ready(self) -> None:
-        replica = follower(at=16_000)
-        assert self.turns(replica, 1) == 1
-        assert self.turns(replica, 0) == 0
+        assert self.turns(follower(at=16_000), 1) == 1
+        assert self.turns(follower(at=16_000), 0) == 0
 
     def test_one_without_a_connection_waits_for_those_with_a_gap(self) -> None:
+        for others, turns in ((1, 2), (0, 1)):
+            replica = follower()
+            replica.lost()
+            assert self.turns(replica, others) == turns
+
+    def test_the_first_relay_of_a_log_waits_for_nobody(self) -> None:
         replica = follower()
-        replica.lost()
-        assert self.turns(replica, 1) == 2
-        assert self.turns(replica, 0) == 1
+        replica.sighted(sight(20_000, None))
+        assert replica.may_take_over(20_000)
+
+    @pytest.mark.parametrize("seen", [[], [5_000, 7_500, 10_000], [15_001, 17_501], [15_000, 17_400]])
+    def test_who_has_not_watched_for_a_lease_does_not_know_that_it_is_alone(self, seen: list[int]) -> None:
+        # The engine was away, and others that are ready have not said so yet.
+        replica = follower(at=16_000)
+        for clock in seen:
+            replica.sighted(sight(clock, "another", 15_000))
+        replica.sighted(sight(20_000, None, 15_000))
+        assert not replica.may_take_over(20_000 + LEASE - 1)
+        assert replica.may_take_over(20_000 + LEASE)
+
+    def test_nor_who_has_seen_another_one_lately(self) -> None:
+        replica = follower(at=16_000)
+        for clock, others in ((15_000, 0), (17_500, 1)):
+            replica.sighted(sight(clock, "another", 15_000, others=others))
+        replica.sighted(sight(20_000, None, 15_000))
+        assert not replica.may_take_over(20_000)
 
     def test_a_turn_is_a_whole_lease(self) -> None:
         replica = follower(at=16_000)

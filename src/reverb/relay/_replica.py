@@ -80,6 +80,9 @@ class Replica:
         self._cuts: dict[str, int] = {}
         """Until when the record of each channel is forgotten."""
         self._free_since: int | None = None
+        self._sighted_at = 0
+        self._alone_since = 0
+        """Since when each sight, and they came often, has said that no other relay is ready."""
 
         # While it leads:
         self._unsure_until = 0
@@ -215,16 +218,20 @@ class Replica:
     def sighted(self, sight: Sight) -> None:
         """The engine has said how the lease is, to a relay that does not lead."""
         self._free_since = None if sight.holder is not None else self._free_since or sight.clock
+        if sight.others or sight.clock - self._sighted_at > self._lease / 2:
+            self._alone_since = sight.clock
+        self._sighted_at = sight.clock
         self._take(sight)
         self._forget()
 
     def may_take_over(self, now: int) -> bool:
         """Whether it is this relay's turn: one that is ready first, then one with a gap, then one without a
-        connection, which writes what it has. Where no other relay is ready, each is a turn earlier."""
+        connection, which writes what it has. Each is a turn earlier where nothing was ever written, and where no
+        other relay has been ready for a lease: when the engine was away, they may not have said so yet."""
         if self._free_since is None:
             return False
         turn = 0 if self.is_ready else 1 if self.is_complete else 2
-        if not self.others:
+        if self.watermark is None or self._sighted_at - self._alone_since >= self._lease:
             turn = max(0, turn - 1)
         return now >= self._free_since + turn * self._lease
 
