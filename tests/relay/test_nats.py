@@ -440,17 +440,24 @@ class TestWriting:
             await repeated(lambda: sink.append(epoch, entries(epoch, 3, 4)))
         assert await acquired(sink) > epoch
 
-    async def test_what_is_too_large_is_said(self, make: Make, client: Client) -> None:
+    async def test_what_is_too_large_is_a_gap(
+        self, make: Make, client: Client, caplog: pytest.LogCaptureFixture
+    ) -> None:
         sink = make()
         epoch = await acquired(sink)
-        with pytest.raises(
-            ConfigurationError, match=r"1048576 bytes .* event of 'orders' has 1048570: raise max_payload"
-        ):
-            await sink.append(epoch, [entry(epoch, 1, data=b"x" * 1_048_570)])
-        await sink.append(epoch, [entry(epoch, 1, data=b"x" * 1_000_000)])
+        await sink.append(epoch, [entry(epoch, 1), entry(epoch, 2, data=b"x" * 1_048_570), entry(epoch, 3)])
+        await sink.append(epoch, [entry(epoch, 4, data=b"x" * 1_000_000)])
         await change(client, max_msg_size=10_000)
         with pytest.raises(ConfigurationError, match="max_msg_size"):
-            await sink.append(epoch, [entry(epoch, 2, data=b"x" * 20_000)])
+            await sink.append(epoch, [entry(epoch, 5, data=b"x" * 20_000)])
+        another = make()
+        epoch = await acquired(another)
+        await another.append(epoch, [entry(epoch, 1, data=b"x" * 20_000)])
+        found = await another.tail(0)
+        assert [each.is_gap for each in found] == [False, True, False, False, True]
+        gap = json.loads(found[1].data)
+        assert gap == {"from": found[1].sent_after, "to": found[1].received_at, "reason": "size"}
+        assert "'orders' is too large for nats://" in caplog.text
 
 
 async def change(client: Client, **settings: Any) -> None:

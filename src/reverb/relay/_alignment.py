@@ -26,9 +26,10 @@ _MOST_COMPARED = 200
 """How many of the log's last events are looked for, at most. More would rarely tell more, and where many are alike
 each costs time at each place."""
 
-Reason = Literal["start", "disconnect", "discovery", "buffer"]
+Reason = Literal["start", "disconnect", "discovery", "buffer", "size"]
 """Why events may be missing: no relay was subscribed before; the connection to the server was lost; the channel
-was in use before it was found; the log lacks more than the relay keeps."""
+was in use before it was found; the log lacks more than the relay keeps; an event is too
+large for the engine."""
 
 
 class Received(msgspec.Struct):

@@ -45,6 +45,11 @@ class Entry(msgspec.Struct, frozen=True):
     def is_gap(self) -> bool:
         return self.event == GAP
 
+    def gap(self) -> Entry:
+        """What says that this event is missing, for an engine that does not take it."""
+        data = msgspec.json.encode({"from": self.sent_after, "to": self.received_at, "reason": "size"})
+        return msgspec.structs.replace(self, event=GAP, data=data, user_id=None)
+
 
 class Sight(msgspec.Struct, frozen=True):
     """What the engine says about the lease when it is asked, all of one instant."""
@@ -119,7 +124,8 @@ class Sink(Protocol):
     async def append(self, epoch: int, entries: Sequence[Entry]) -> None:
         """Write entries behind all others, in this order, if ``epoch`` is the latest; raise
         :class:`DeposedError` otherwise, and when entries of this epoch before ``entries[0].number`` are not in the
-        log (an engine that was restarted may have lost some).
+        log (an engine that was restarted may have lost some). In place of an entry that is too large for the
+        engine its :meth:`Entry.gap` is written.
 
         May be repeated with the same entries after an :class:`EngineError`: what is in the log already is left
         out. When it returns, all are in the log and later calls begin with the next number."""

@@ -35,6 +35,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
+from math import inf
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
@@ -134,6 +135,8 @@ class NatsSink:
         self._connecting = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
         self._said_ready = False
+        self._max_msg_size: float = inf
+        """That of the stream, headers included."""
         self._end: _End | None = None
         """Of the log, as far as this connection has seen it."""
         self._written = _End(0, 0, 0)
@@ -251,12 +254,11 @@ class NatsSink:
 
     async def _append(self, epoch: int, entries: Sequence[Entry]) -> None:
         link = await self._connected()
-        largest = max(entries, key=lambda entry: len(entry.data))
-        if len(largest.data) + _ROOM > link.max_payload:
-            raise ConfigurationError(
-                f"{self.address} takes messages of up to {link.max_payload} bytes with their headers, and an "
-                f"event of {quoted(largest.channel)} has {len(largest.data)}: raise max_payload in the server."
-            )
+        most = int(min(link.max_payload, self._max_msg_size)) - _ROOM
+        if any(len(entry.data) > most for entry in entries):
+            entries = [
+                self._without_payload(entry, most) if len(entry.data) > most else entry for entry in entries
+            ]
         end, self._end = self._end, None
         if end is None or end.epoch != epoch or end.number + 1 != entries[0].number:
             end = await self._find_end(link, epoch)
@@ -278,6 +280,17 @@ class NatsSink:
                 end = _End(epoch, entries[-1].number, ack.seq)
                 break
         self._end = self._written = end
+
+    def _without_payload(self, entry: Entry, most: int) -> Entry:
+        log.error(
+            "an event of %s is too large for %s, with %d bytes where %d fit: a gap entry takes its place; raise "
+            "max_payload in the server, and max_msg_size of the stream if it has one",
+            quoted(entry.channel),
+            self.address,
+            len(entry.data),
+            most,
+        )
+        return entry.gap()
 
     async def _is_there(self, link: _Link) -> bool:
         """Whether the log still has what this relay wrote last, or has dropped it because of its limits."""
@@ -444,6 +457,8 @@ class NatsSink:
             self._wanted,
         )
         self._check(config)
+        if config.get("max_msg_size", -1) > 0:
+            self._max_msg_size = config["max_msg_size"]
         bucket = {
             "max_msgs_per_subject": 1,
             "discard": "new",
