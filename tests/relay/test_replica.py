@@ -579,6 +579,28 @@ class TestTakingOver:
         replica.take_over(Grant(5, sight(watermark=10_500)), [])
         assert written(replica) == [("a", 11_000, 21_000, "disconnect")]
 
+    def test_what_one_log_lacks_is_not_what_another_lacks(self) -> None:
+        replica = follower()
+        replica.answered(11_000)
+        replica.lost()
+        replica.take_over(Grant(2, sight(watermark=20_000)), [])
+        replica.deposed()
+        replica.take_over(Grant(3, NOBODY), [])
+        assert state_of(replica).uncovered == {"a": 11_000}
+
+    def test_what_it_lacks_after_a_takeover_it_lacks_once(self) -> None:
+        replica = follower()
+        replica.lost()
+        replica.take_over(Grant(2, sight(watermark=20_000)), [])
+        for now in (21_000, 23_000):
+            replica.connecting(now)
+            replica.subscribed("a", now + 100)
+            replica.lost()
+        assert written(replica) == [
+            ("a", 20_000 - SLACK, 21_100, "disconnect"),
+            ("a", 21_100, 23_100, "disconnect"),
+        ]
+
     def test_it_follows_what_the_last_leader_found(self) -> None:
         replica = follower()
         replica.take_over(Grant(2, sight(20_000, watermark=15_000, found=["f"], found_at=14_000)), [])
