@@ -308,6 +308,25 @@ async def test_a_channel_that_is_refused_does_not_hold_up_the_others(
     assert "events of 'private-orders' are not relayed, until it can be subscribed: not yet" in caplog.text
 
 
+async def test_a_channel_that_is_refused_after_a_reconnect_makes_nobody_wait(
+    reverb_server: ReverbServer, valkey: Valkey
+) -> None:
+    refused: set[str] = set()
+
+    async def authorize(socket_id: str, channel: str) -> ChannelAuth:
+        if channel in refused:
+            raise AuthenticationError("no more")
+        return ChannelAuth(sign_channel("app-key", "app-secret", socket_id, channel))
+
+    async with running(ReverbClient(authorizer=authorize), ["orders", "private-orders"], valkey.url) as relay:
+        await until(lambda: relay.status.is_ready)
+        refused.add("private-orders")
+        reverb_server.drop()
+        await until(lambda: not relay.status.is_connected)
+        await until(lambda: relay.status.is_ready)
+        assert relay.status.missing == 1
+
+
 async def test_client_events_have_their_sender(reverb_server: ReverbServer, valkey: Valkey, log: Log) -> None:
     async with (
         running(ReverbClient(), ["presence-room"], valkey.url, presence_user={"user_id": "relay"}),

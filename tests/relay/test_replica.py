@@ -492,6 +492,15 @@ class TestHandingOver:
         replica.sighted(sight(others=1))
         assert not replica.should_hand_over
 
+    def test_not_for_a_channel_that_was_just_found(self) -> None:
+        replica = leader()
+        replica.renewed(sight(others=1))
+        replica.follow("b", 12_000, found_after=11_000)
+        assert not replica.should_hand_over
+        replica.subscribed("b", 12_100)
+        replica.lost()
+        assert replica.should_hand_over
+
     def test_not_for_a_channel_that_is_refused(self) -> None:
         replica = leader("a", "b")
         replica.renewed(sight(others=1))

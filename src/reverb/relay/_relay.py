@@ -245,7 +245,10 @@ class Relay:
         if self._failed is not None:
             raise RuntimeError("a relay runs once: make another one")
         self._failed = asyncio.get_running_loop().create_future()
-        binding = self._client.binding("*", self._receive, type=msgspec.Raw)
+        bindings = (
+            self._client.binding("*", self._receive, type=msgspec.Raw),
+            self._client.binding("error", self._hear_error),
+        )
         self._replica.connecting(self._now())
         for channel in self._named:
             self._follow(channel)
@@ -259,7 +262,8 @@ class Relay:
             for task in done:
                 task.result()
         finally:
-            binding.unbind()
+            for binding in bindings:
+                binding.unbind()
             await _finish(self._end(tasks))
 
     def _summary(self) -> str:
@@ -289,6 +293,12 @@ class Relay:
             else:
                 self._replica.lost()
                 self._wake.set()
+
+    def _hear_error(self, event: str, data: dict[str, Any], channel: str | None) -> None:
+        """A channel that was subscribed before may be refused after a reconnect."""
+        error = data.get("exception")
+        if channel is not None and isinstance(error, AuthenticationError | SubscriptionError):
+            self._replica.refused(channel)
 
     def _follow(self, channel: str, found_after: int | None = None) -> None:
         self._replica.follow(channel, self._now(), found_after=found_after)

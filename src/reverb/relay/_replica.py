@@ -285,8 +285,16 @@ class Replica:
 
     @property
     def should_hand_over(self) -> bool:
-        """Whether it leads, but another relay could do it better: one that is connected."""
-        return self.epoch is not None and self.others > 0 and not self.is_complete
+        """Whether it leads, but another relay could do it better: one that is connected. The others don't have a
+        channel that this one has just found either."""
+        return (
+            self.epoch is not None
+            and self.others > 0
+            and any(
+                each.complete_since is None and not each.is_refused and each.reason != "discovery"
+                for each in self._coverage.values()
+            )
+        )
 
     def progress(self) -> tuple[int | None, bytes]:
         """What a leader says with each renewal: watermark and state."""
