@@ -113,6 +113,36 @@ async def test_tells_programs_how_it_is(
         assert (status["is_connected"], status["channels"], status["problem"]) == (True, 1, None)
 
 
+async def test_says_in_the_end_what_could_not_be_written(
+    embedded: ReverbServer, settings: dict[str, str], valkey: Valkey, tmp_path: Path
+) -> None:
+    relay = ("relay", "orders", "--json", "--to", valkey.url, "--lease", "2")
+    async with reverb(*relay, env=settings, cwd=tmp_path) as command:
+        await command.err.expect("leads now")
+        valkey.kill()
+        for number in range(3):
+            await embedded.publish("orders", "e", {"n": number})
+        await command.out.expect('"pending": 3')
+        command.send_signal(signal.SIGTERM)
+        await command.err.expect("the log may lack 3 events that it has received: redis://")
+        command.send_signal(signal.SIGTERM)
+        assert await command.exit_code() == 0
+        assert "Traceback" not in command.err.text
+
+
+async def test_fits_a_narrow_terminal(
+    embedded: ReverbServer, settings: dict[str, str], valkey: Valkey, tmp_path: Path
+) -> None:
+    relay = ("relay", "orders", "--to", valkey.url)
+    async with reverb(*relay, env=settings, cwd=tmp_path, terminal=True, width=40) as command:
+        await command.out.expect("leader")
+        valkey.kill()
+        await command.out.expect("trying again")
+        command.press_ctrl_c()
+        assert await command.exit_code() == 0
+        await command.out.expect("ended: 0 written, 0 left")
+
+
 async def test_ends_when_nobody_reads_its_status(
     embedded: ReverbServer, settings: dict[str, str], valkey: Valkey, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reverb import ReverbClient
+from reverb import ReverbClient, ReverbError
 from reverb.relay import Relay, _relay
 from reverb.server import ReverbServer
 from tests.loops import every_loop
@@ -148,3 +148,31 @@ async def test_a_cancellation_that_is_swallowed_is_said_again(client: ReverbClie
     asyncio.get_running_loop().call_later(0.1, engine.resume)
     await end(task)
     assert engine.cancellations >= 1
+
+
+async def test_a_server_that_refuses_it_for_good_ends_it(
+    client: ReverbClient, engine: MemoryEngine, reverb_server: ReverbServer
+) -> None:
+    _, task = await leading(client)
+    reverb_server.refuse(4001)
+    reverb_server.drop()
+    with pytest.raises(ReverbError) as caught:
+        await asyncio.wait_for(task, 10)
+    assert caught.value.code == 4001
+    assert (engine.holder, engine.open_sinks) == (None, 0)
+    assert client_tasks() == set()
+
+
+async def test_two_in_one_process(client: ReverbClient, engine: MemoryEngine, publish: Publish) -> None:
+    first, task = await leading(client)
+    async with ReverbClient() as other:
+        second = Relay(other, ["orders"], to="memory:", lease=LEASE)
+        running = asyncio.create_task(second.run())
+        await until(lambda: second.status.is_ready)
+        await publish(3)
+        await until(lambda: first.status.written == 3)
+        await end(task)
+        await publish(3)
+        await until(lambda: len(engine.log) == 6)
+        assert (first.status.written, second.status.written) == (3, 3)
+        await end(running)
