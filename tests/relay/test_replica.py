@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -508,6 +510,35 @@ class TestHandingOver:
         replica.subscribed("a", 12_000)
         replica.refused("b")
         assert not replica.should_hand_over
+
+
+def test_what_it_is_may_be_read_in_any_thread() -> None:
+    replica = leader()
+    for number in range(50):
+        replica.follow(f"c{number}", 12_000)
+    wrong: list[Exception] = []
+    has_ended = threading.Event()
+
+    def read() -> None:
+        while not has_ended.is_set():
+            try:
+                _ = replica.is_ready, replica.missing, replica.lag(20_000)
+            except Exception as error:
+                wrong.append(error)
+
+    reading = threading.Thread(target=read)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    reading.start()
+    try:
+        for number in range(60_000):
+            replica.follow(f"c{number + 50}", 12_000)
+            replica.leave(f"c{number}", 12_000)
+    finally:
+        sys.setswitchinterval(interval)
+        has_ended.set()
+        reading.join()
+    assert wrong == []
 
 
 class TestTakingOver:

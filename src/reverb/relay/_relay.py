@@ -213,6 +213,7 @@ class Relay:
 
     @property
     def status(self) -> RelayStatus:
+        """May be read in any thread, as Prometheus does."""
         replica = self._replica
         return RelayStatus(
             name=self.name,

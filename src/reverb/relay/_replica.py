@@ -55,7 +55,7 @@ class Coverage(msgspec.Struct):
 
 
 class Replica:
-    """One relay's record and rules."""
+    """One relay's record and rules. What it is may be read in any thread: copies are made of what may change."""
 
     def __init__(self, *, lease: int, most_bytes: int) -> None:
         self.epoch: int | None = None
@@ -173,7 +173,7 @@ class Replica:
     @property
     def is_complete(self) -> bool:
         """Whether all channels are subscribed, but those that are refused."""
-        return all(each.complete_since is not None or each.is_refused for each in self._coverage.values())
+        return all(each.complete_since is not None or each.is_refused for each in tuple(self._coverage.values()))
 
     @property
     def is_ready(self) -> bool:
@@ -188,14 +188,14 @@ class Replica:
                 if each.complete_since is None
                 else max(each.complete_since, self._cuts.get(channel, 0))
                 <= self._covered(channel, watermark) - SLACK
-                for channel, each in self._coverage.items()
+                for channel, each in tuple(self._coverage.items())
             )
         )
 
     @property
     def missing(self) -> int:
         """How many channels are not subscribed."""
-        return sum(each.complete_since is None for each in self._coverage.values())
+        return sum(each.complete_since is None for each in tuple(self._coverage.values()))
 
     def _interrupt(self, coverage: Coverage) -> None:
         assert coverage.complete_since is not None
@@ -338,8 +338,11 @@ class Replica:
 
     def lag(self, now: int) -> int:
         """For how many milliseconds the oldest of them has waited."""
-        first = self._batch or self._pending
-        return max(0, now - _time_of(first[0])) if first else 0
+        try:
+            first = (self._batch or self._pending)[0]
+        except IndexError:
+            return 0
+        return max(0, now - _time_of(first))
 
     def next_batch(self, most: int) -> Sequence[Entry]:
         """What a leader writes next: the same again until it is :meth:`stored`."""
