@@ -418,6 +418,34 @@ async def test_several_relays_that_are_one_member_stay_with_the_others(
         await until(lambda: first.status.channels == second.status.channels == 0)
 
 
+async def test_a_found_channel_that_is_refused_is_not_left_and_taken_again(
+    reverb_server: ReverbServer,
+    valkey: Valkey,
+    log: Log,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = ReverbClient()
+    asked = 0
+    channels = client.api.channels
+
+    async def count(*args: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return await channels(*args)
+
+    monkeypatch.setattr(client.api, "channels", count)
+    find = Find(interval=0.05)
+    async with ReverbClient() as page, running(client, ["news"], valkey.url, find=find, decrypt=True) as relay:
+        await page.subscribe("private-encrypted-a", decrypt=False)
+        await until(lambda: "private-encrypted-a" in caplog.text)
+        before = asked
+        await until(lambda: asked > before + 40, deadline=20)
+        assert relay.status.channels == 2
+    assert caplog.text.count("events of 'private-encrypted-a'") == 1
+    assert await log.gaps() == []
+
+
 @pytest.mark.parametrize("is_leader", [True, False])
 async def test_ends_for_an_api_that_refuses_it(
     reverb_server: ReverbServer, valkey: Valkey, *, is_leader: bool

@@ -9,7 +9,8 @@ _STEP = 100
 
 
 class EngineClock:
-    """Tells the engine's time between the answers that carry it. Never goes backwards.
+    """Tells the engine's time between the answers that carry it. Goes backwards only by a step that
+    :meth:`adjust` returns.
 
     An answer was made somewhere between its question and its arrival, so the one that came fastest is the most
     exact.

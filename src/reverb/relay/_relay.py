@@ -379,8 +379,11 @@ class Relay:
     async def _choose(self, chooser: Chooser, counts: Mapping[str, int | None], now: int) -> None:
         found = self._subscriptions.keys() - self._named.keys()
         relays = 1 + self._replica.others
+        subscribed = {name for name, each in self._client.channels.items() if each.is_subscribed}
         # On presence channels users are counted, and the relays are one.
-        ours = {channel: 1 if is_presence(channel) else relays for channel in found}
+        ours = {
+            channel: 0 if channel not in subscribed else 1 if is_presence(channel) else relays for channel in found
+        }
         choice = chooser.choose(counts, ours, self._named)
         self._empty = {channel: self._empty.get(channel, now) for channel in choice.leave}
         leave = [channel for channel, since in self._empty.items() if self._replica.has_all_until(since)]
