@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from secrets import token_hex
@@ -31,9 +31,10 @@ from ..exceptions import (
     SubscriptionError,
     TimeoutError,
 )
+from ._alignment import SLACK
 from ._clock import EngineClock
 from ._engines import make_sink
-from ._log import DeposedError, EngineError, Sight
+from ._log import DeposedError, EngineError, Entry, Sight
 from ._replica import Replica
 
 __all__ = ["Find", "Relay", "RelayStatus"]
@@ -407,16 +408,20 @@ class Relay:
             await self._unfollow(channel)
 
     async def _ask(self) -> None:
-        """Ask the server a question from time to time: what was sent before it is here when its answer is."""
+        """Ask the server a question from time to time."""
         while True:
             await asyncio.sleep(self._renew_interval)
-            connection, asked_at = self._client.socket_id, self._now()
-            with suppress(ReverbError):  # the client itself looks after a connection that is dead
-                await self._client.ping()
-                while self._client.stats.queued:  # noqa: ASYNC110 - what is decrypted is delivered later
-                    await asyncio.sleep(0.01)
-                if connection is not None and connection == self._client.socket_id:
-                    self._replica.answered(asked_at)
+            await self._question()
+
+    async def _question(self) -> None:
+        """Ask the server a question: what was sent before it is here when its answer is."""
+        connection, asked_at = self._client.socket_id, self._now()
+        with suppress(ReverbError):  # the client itself looks after a connection that is dead
+            await self._client.ping()
+            while self._client.stats.queued:  # noqa: ASYNC110 - what is decrypted is delivered later
+                await asyncio.sleep(0.01)
+            if connection is not None and connection == self._client.socket_id:
+                self._replica.answered(asked_at)
 
     # --- the engine --------------------------------------------------------------------------------------------
 
@@ -466,6 +471,7 @@ class Relay:
             return
         self._adjust(grant.sight, asked)
         tail = await self._sink.tail(self._replica.tail_since(grant))
+        await self._catch_up(tail)
         self._replica.take_over(grant, tail)
         self._empty.clear()
         if self._find is not None:
@@ -474,6 +480,18 @@ class Relay:
         self._wake.set()  # to say so
         self._work.set()
         log.info("%s leads now; entries to write to %s: %d", self.name, self.address, self._replica.pending)
+
+    async def _catch_up(self, tail: Sequence[Entry]) -> None:
+        """Receive what the log may have already. What comes later need not be marked as written again."""
+        latest = max((entry.received_at for entry in tail), default=0) + SLACK
+        wait = max(0, latest + 1 - self._now()) / 1000
+        if wait < self._lease / 3 and self._client.is_connected:
+            await asyncio.sleep(wait)
+            asking = spawn(self._question())
+            try:
+                await asyncio.wait({asking}, timeout=self._lease / 3)
+            finally:
+                asking.cancel()
 
     async def _hand_over(self) -> None:
         """Write what there is, within the time of a lease, and give the lease back."""
