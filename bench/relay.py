@@ -266,9 +266,11 @@ async def _running(work: Any) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        while not task.done():  # the engines' clients may lose a cancellation
+            task.cancel()
+            await asyncio.wait({task}, timeout=0.1)
+        if not task.cancelled():
+            task.result()
 
 
 async def _publish(reverb: ReverbProcess, rate: float) -> None:

@@ -629,13 +629,13 @@ async def fails_in_time(work: Callable[[], Any], lease: float = LEASE) -> None:
 async def test_a_wrong_password_is_a_mistake_in_the_settings(tmp_path: Path, name: str) -> None:
     make, make_sink = ENGINES[name]
     with make(tmp_path, password="right-word") as engine:
-        sink = make_sink(engine.url.replace("right-word", SECRET), relay="one", lease=LEASE)
+        sink = make_sink(engine.url.replace("right-word", SECRET), relay="one", lease=10.0)
         error = await raised(ConfigurationError, sink.open)
         assert SECRET not in sink.address
         assert sink.address in str(error)
         assert "password" in str(error)
         await sink.close()
-        sink = make_sink(engine.url, relay="one", lease=LEASE)
+        sink = make_sink(engine.url, relay="one", lease=10.0)
         assert "right-word" not in sink.address
         await sink.open()
         assert await sink.acquire() is not None
