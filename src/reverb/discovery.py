@@ -17,14 +17,14 @@ from .bindable import lane_of
 from .channel import Channel
 from .events import Events
 from .exceptions import APIError, ConnectionError, ReverbError
-from .http import ReverbAPI
+from .http import ChannelInfo, ReverbAPI
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
 
-__all__ = ["Discovery", "occupied"]
+__all__ = ["Discovery", "count_of", "occupied", "occupied_channels"]
 
 log = logging.getLogger("reverb.discovery")
 
@@ -39,18 +39,23 @@ async def occupied(api: ReverbAPI, prefix: str | None = None) -> dict[str, int |
 
     Raises what :meth:`ReverbAPI.channels` raises.
     """
+    return {name: count_of(name, each) for name, each in (await occupied_channels(api, prefix)).items()}
+
+
+async def occupied_channels(api: ReverbAPI, prefix: str | None = None) -> dict[str, ChannelInfo]:
+    """Return the same channels, with all that the server tells of each."""
     for info in _INFOS:
         try:
-            found = await api.channels(prefix, info)
+            return await api.channels(prefix, info)
         except APIError as error:
             if error.status != 400 or info is None:
                 raise
-        else:
-            break
-    return {
-        name: each.user_count if is_presence(name) and each.user_count is not None else each.subscription_count
-        for name, each in found.items()
-    }
+    raise AssertionError("the last question is one that no server refuses so")
+
+
+def count_of(name: str, info: ChannelInfo) -> int | None:
+    """Return how many are on a channel, as :func:`occupied` does."""
+    return info.user_count if is_presence(name) and info.user_count is not None else info.subscription_count
 
 
 class Discovery:

@@ -23,6 +23,7 @@ COMMANDS = {
     "users": "List the ids of the users on a presence channel.",
     "connections": "Say how many connections the application has.",
     "terminate": "End all connections of a user.",
+    "console": "Show in the browser what happens on a server, as it happens.",
     "doctor": "Find out what does not work, and what to change: here, on the server, or in the proxy between.",
     "bench": "Measure how long events take through a server, and how many get through.",
     "relay": "Write the events of channels into a Redis or Valkey stream, or into NATS JetStream.",

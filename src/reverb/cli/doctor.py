@@ -23,7 +23,7 @@ from .options import Given, configure, takes_server
 from .process import ExitCode, complete, ends_this_task
 from .view import OutputConsole, print_json, printable
 
-__all__ = ["doctor"]
+__all__ = ["describe", "doctor", "rows_of"]
 
 _ALWAYS_SHOWN = ("host", "port", "scheme", "path", "origin", "app_id", "app_key", "app_secret", "auth_endpoint")
 _OPTIONS = {"app_key": "key"}
@@ -101,7 +101,7 @@ async def _examine(given: Given, channels: Sequence[str], failures: list[Step], 
 # --- settings --------------------------------------------------------------------------------------------------
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """A setting as it may be shown."""
 
     variable: str
@@ -109,7 +109,7 @@ class _Row(NamedTuple):
     source: str
 
 
-def _rows(found: Mapping[str, Found], config: ReverbConfig | None) -> list[_Row]:
+def rows_of(found: Mapping[str, Found], config: ReverbConfig | None) -> list[Row]:
     """What was found, but for what nobody has set and few ever do."""
     rows = []
     first = [name for name in _ALWAYS_SHOWN if name in found]
@@ -124,7 +124,7 @@ def _rows(found: Mapping[str, Found], config: ReverbConfig | None) -> list[_Row]
             source += f", unlike {' and '.join(_source(name, other) for other in each.differing)}"
         if each.hint:
             source += ", cut off at its #"
-        rows.append(_Row(variable_of(name), value or None, source))
+        rows.append(Row(variable_of(name), value or None, source))
     return rows
 
 
@@ -180,7 +180,7 @@ class _View:
             self._status.start()
 
     def settings(self, found: Mapping[str, Found], config: ReverbConfig | None) -> None:
-        rows = _rows(found, config)
+        rows = rows_of(found, config)
         width = max((len(row.variable) for row in rows), default=0)
         value_width = min(max((len(row.value or _NOTHING) for row in rows), default=0), _MAX_VALUE_WIDTH)
         for row in rows:
@@ -251,12 +251,26 @@ class _View:
             head = Text(" " * indent)
 
 
+def describe(step: Step, rows: Sequence[Row] = ()) -> dict[str, Any]:
+    """Return a step as programs get it; the first one comes with the settings."""
+    fields: dict[str, Any] = {
+        "step": step.name,
+        "ok": step.ok,
+        "seconds": None if step.seconds is None else round(step.seconds, 6),
+        "detail": step.detail,
+        "causes": list(step.causes),
+    }
+    if rows:
+        fields["settings"] = [row._asdict() for row in rows]
+    return fields
+
+
 class _JsonLines:
     """For programs: one object a line."""
 
     def __init__(self, on_unread: Callable[[], None]) -> None:
         self._on_unread = on_unread
-        self._rows: list[_Row] = []
+        self._rows: Sequence[Row] = []
 
     def __enter__(self) -> None:
         """There is nothing to end."""
@@ -268,19 +282,11 @@ class _JsonLines:
         """Told when it is over."""
 
     def settings(self, found: Mapping[str, Found], config: ReverbConfig | None) -> None:
-        self._rows = _rows(found, config)
+        self._rows = rows_of(found, config)
 
     def step(self, step: Step) -> None:
-        fields: dict[str, Any] = {
-            "step": step.name,
-            "ok": step.ok,
-            "seconds": None if step.seconds is None else round(step.seconds, 6),
-            "detail": step.detail,
-            "causes": list(step.causes),
-        }
-        if self._rows:
-            fields["settings"] = [row._asdict() for row in self._rows]
-            self._rows = []
+        fields = describe(step, self._rows)
+        self._rows = []
         print_json(fields, self._on_unread)
 
     def end(self, failures: Sequence[Step]) -> None:

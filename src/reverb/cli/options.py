@@ -68,6 +68,16 @@ _SERVER_OPTIONS = {
     ],
 }
 
+_APART = {"host": "server_host", "port": "server_port"}
+_REVERB = {
+    "host": Annotated[
+        str | None, _option("--server-host", metavar="NAME", help="Reverb's, instead of REVERB_HOST.")
+    ],
+    "port": Annotated[
+        int | None, _option("--server-port", metavar="NUMBER", help="Reverb's, instead of REVERB_PORT (443).")
+    ],
+}
+
 _ABOUT_SETTINGS = """
 
 The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
@@ -77,18 +87,23 @@ _ENDPOINT = ", or `REVERB_AUTH_ENDPOINT` and `REVERB_AUTH_TOKEN`"
 
 
 def takes_server(
-    *, with_app_id: bool, with_endpoint: bool = False
+    *, with_app_id: bool, with_endpoint: bool = False, is_server: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a command whose first parameter is ``given``: on the command line it has the options that name the
     server and the application instead, and its ``--help`` says so. Commands that use the HTTP API need an
-    application id; those that subscribe may be authorised by an endpoint."""
+    application id; those that subscribe may be authorised by an endpoint. A command that is a server itself has
+    a host and a port of its own: there, those of the Reverb server are ``--server-host`` and ``--server-port``."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         added = {name: type_ for name, type_ in _SERVER_OPTIONS.items() if with_app_id or name != _APP_ID}
+        settings = {name: name for name in added}
+        if is_server:
+            added = {_APART.get(name, name): _REVERB.get(name, type_) for name, type_ in added.items()}
+            settings = {_APART.get(name, name): name for name in settings}
 
         @functools.wraps(command)
         def with_options(**arguments: Any) -> None:
-            values = {name: arguments.pop(name, None) for name in added}
+            values = {settings[name]: arguments.pop(name, None) for name in added}
             command({name: value for name, value in values.items() if value is not None}, **arguments)
 
         _, *own = inspect.signature(command, eval_str=True).parameters.values()

@@ -1,0 +1,88 @@
+"""Who may talk to the console: decided from names, headers and tokens, without I/O."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import socket
+from hmac import compare_digest
+
+__all__ = ["Gate", "is_loopback"]
+
+_ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to what listens on ``host``."""
+    address = _address(host)
+    return host.lower() == "localhost" if address is None else address.is_loopback
+
+
+class Gate:
+    """Knows the names under which the console is reached, and the tokens that open it.
+
+    A page of another site can have a browser send requests here, under a name of its own that leads to 127.0.0.1
+    (DNS rebinding), or from its own origin. Neither has our name in ``Host`` and ``Origin``.
+    """
+
+    def __init__(self, host: str, port: int, *, is_tls: bool) -> None:
+        self.token = secrets.token_urlsafe(32)
+        """Opens the console, any number of times."""
+        self.cookie = secrets.token_urlsafe(32)
+        """What the token is exchanged for."""
+        self.cookie_name = f"reverb-console-{port}"  # browsers send cookies to all ports of a host
+        self.is_tls = is_tls
+        self._once: str | None = None
+        self._scheme = "https" if is_tls else "http"
+        self._port = port
+        self._is_any = host in _ANY
+        names = ["127.0.0.1", "localhost", "[::1]", socket.gethostname() if self._is_any else _bracketed(host)]
+        self._names = {name.lower() for name in names}
+
+    def url(self, host: str, token: str) -> str:
+        """Return what to open: a fragment is not sent with requests, nor kept in logs."""
+        return f"{self._scheme}://{_bracketed(host)}:{self._port}/#{token}"
+
+    def token_for_once(self) -> str:
+        """Make a token that opens the console once. The command line of a browser can be read by others."""
+        self._once = secrets.token_urlsafe(32)
+        return self._once
+
+    def knows_host(self, header: str) -> bool:
+        """Whether a ``Host`` is ours."""
+        host, separator, port = header.rpartition(":")
+        if not separator or not port.isdecimal():
+            host, port = header, "443" if self.is_tls else "80"
+        if port != str(self._port):
+            return False
+        # Nobody can lead an address of ours elsewhere.
+        return host.lower() in self._names or (self._is_any and _address(host.strip("[]")) is not None)
+
+    def knows_origin(self, header: str | None, host: str) -> bool:
+        """Whether an ``Origin`` is that of our own page, which was loaded from ``host``."""
+        return header is not None and header.lower() == f"{self._scheme}://{host}".lower()
+
+    def takes(self, token: str) -> bool:
+        """Whether a token opens the console."""
+        if self._once is not None and _same(token, self._once):
+            self._once = None
+            return True
+        return _same(token, self.token)
+
+    def knows_cookie(self, value: str | None) -> bool:
+        return value is not None and _same(value, self.cookie)
+
+
+def _same(one: str, other: str) -> bool:
+    return compare_digest(one.encode(errors="replace"), other.encode())
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,197 @@
+"""The console's own web server: the page, the way in, and a WebSocket for each page.
+
+- ``GET /`` and the other files of ``assets/`` are the same for everybody, and hold nothing secret.
+- ``POST /session`` with ``{"token": "…"}``, from the fragment of the page's address, sets the cookie.
+- ``GET /ws`` is the WebSocket; see ``page.py`` for what is said there.
+
+Nothing else is answered, and without the cookie it is 403 for all but the first two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import WSCloseCode, web
+
+from ...exceptions import ConfigurationError
+from .desk import Desk
+from .gate import Gate
+from .page import Page
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+__all__ = ["serving"]
+
+_MAX_BODY = 4096
+_MAX_MESSAGE = 4 * 1024 * 1024
+"""Bytes in a request of a page, which may have an event to publish."""
+_MAX_PAGES = 16
+_HEARTBEAT = 30.0
+"""Seconds between two questions whether a page is still there."""
+_GOODBYE = 0.5
+"""Seconds that a page gets to say goodbye."""
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "object-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+"""Not left to the system, whose tables differ: a module with another type is not run."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _Entry(msgspec.Struct):
+    """What a page sends to be let in."""
+
+    token: str
+
+
+class _Asset(msgspec.Struct, frozen=True):
+    body: bytes
+    type: str
+
+
+class _Site:
+    """Answers requests."""
+
+    def __init__(self, gate: Gate, desk: Desk) -> None:
+        self._gate = gate
+        self._desk = desk
+        self._assets = _load_assets()
+        self._pages: dict[asyncio.Task[object], web.WebSocketResponse] = {}
+
+    def application(self) -> web.Application:
+        app = web.Application(middlewares=[self._guard], client_max_size=_MAX_BODY)
+        app.on_response_prepare.append(self._add_headers)
+        app.add_routes(
+            [
+                web.post("/session", self._let_in),
+                web.get("/ws", self._talk),
+                web.get("/{path:.*}", self._give),
+            ]
+        )
+        return app
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse what does not come from our own page."""
+        gate, host = self._gate, request.headers.get("Host", "")
+        if not gate.knows_host(host):
+            raise web.HTTPForbidden(text="This is not a name of the console.\n")
+        is_socket = request.path == "/ws"
+        if (is_socket or request.method not in ("GET", "HEAD")) and not gate.knows_origin(
+            request.headers.get("Origin"), host
+        ):
+            raise web.HTTPForbidden(text="This does not come from the console's page.\n")
+        is_open = request.path == "/session" or (not is_socket and self._asset(request) is not None)
+        if not is_open and not gate.knows_cookie(request.cookies.get(gate.cookie_name)):
+            raise web.HTTPForbidden(text="Open the address that `reverb console` has printed.\n")
+        return await handler(request)
+
+    async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(_HEADERS)
+
+    def _asset(self, request: web.Request) -> _Asset | None:
+        return self._assets.get(request.path[1:] or "index.html")
+
+    async def _give(self, request: web.Request) -> web.Response:
+        asset = self._asset(request)
+        if asset is None:
+            raise web.HTTPNotFound
+        return web.Response(body=asset.body, content_type=asset.type, charset="utf-8")
+
+    async def _let_in(self, request: web.Request) -> web.Response:
+        try:
+            token = msgspec.json.decode(await request.read(), type=_Entry).token
+        except ValueError:
+            raise web.HTTPBadRequest from None
+        gate = self._gate
+        if not gate.takes(token):
+            raise web.HTTPForbidden(text="This is not the token that `reverb console` has printed.\n")
+        response = web.Response(status=204)
+        response.set_cookie(
+            gate.cookie_name, gate.cookie, httponly=True, samesite="Strict", path="/", secure=gate.is_tls
+        )
+        return response
+
+    async def _talk(self, request: web.Request) -> web.StreamResponse:
+        if len(self._pages) >= _MAX_PAGES:
+            raise web.HTTPServiceUnavailable(text="Too many pages are open.\n")
+        page = web.WebSocketResponse(
+            heartbeat=_HEARTBEAT, max_msg_size=_MAX_MESSAGE, compress=False, timeout=_GOODBYE
+        )
+        task = asyncio.current_task()
+        assert task is not None
+        self._pages[task] = page
+        try:
+            await page.prepare(request)
+            await Page(page, self._desk).run()
+        finally:
+            del self._pages[task]
+            if page.close_code in (None, WSCloseCode.ABNORMAL_CLOSURE) and request.transport is not None:
+                request.transport.abort()  # it does not wait for a page that does not read
+        return page
+
+    async def close(self) -> None:
+        """Close the pages that are open; none is waited for."""
+        tasks = list(self._pages)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+@asynccontextmanager
+async def serving(
+    desk: Desk, host: str, port: int, ssl_context: ssl.SSLContext | None = None
+) -> AsyncIterator[Gate]:
+    """Serve pages; raise :class:`ConfigurationError` where ``host`` and ``port`` can't be listened on."""
+    try:
+        listener = socket.create_server(
+            ("127.0.0.1" if host == "localhost" else host, port),
+            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+        )
+    except (OSError, OverflowError) as error:
+        raise ConfigurationError(f"the console can't listen on {host}, port {port}: {error}") from None
+    gate = Gate(host, listener.getsockname()[1], is_tls=ssl_context is not None)
+    site = _Site(gate, desk)
+    runner = web.AppRunner(site.application(), access_log=None, shutdown_timeout=_GOODBYE)
+    try:
+        await runner.setup()
+        await web.SockSite(runner, listener, ssl_context=ssl_context).start()
+        yield gate
+    finally:
+        await site.close()
+        await runner.cleanup()
+        listener.close()
+
+
+def _load_assets() -> dict[str, _Asset]:
+    """Read the files of the page. What is not here is not served, whatever path is asked for."""
+    found: dict[str, _Asset] = {}
+
+    def add(place: Traversable, path: str) -> None:
+        if place.is_dir():
+            for each in place.iterdir():
+                add(each, f"{path}/{each.name}")
+        else:
+            type_ = _TYPES.get(path[path.rfind(".") :], "text/plain")
+            found[path[1:]] = _Asset(place.read_bytes(), type_)
+
+    add(files(__package__) / "assets", "")
+    return found
