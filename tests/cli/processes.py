@@ -101,13 +101,17 @@ class Command:
         self._process = process
         self._terminal = terminal
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def press_ctrl_c(self) -> None:
         assert self._terminal is not None
         os.write(self._terminal, b"\x03")
 
     def send_signal(self, number: signal.Signals) -> None:
         # Not with the process's own method: that asks first whether it has ended, behind asyncio's back.
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     async def exit_code(self) -> int:
         """Wait for the end, and for the rest of the output."""

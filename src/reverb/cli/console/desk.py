@@ -44,7 +44,7 @@ _POLL_INTERVAL = 2.0
 """Seconds between two questions for channels, while a page is open."""
 _PING_INTERVAL = 10.0
 """Seconds between two measurements of the round trip, while a page is open."""
-LEAVE_AFTER = 30.0
+_LEAVE_AFTER = 30.0
 """Seconds without a page after which the channels are left. A page that is loaded again is back before that."""
 _ASK = 'ask for it with "presence": true'
 _MAX_NAMED = 3
@@ -93,15 +93,18 @@ class Desk:
         is_read_only: bool = False,
         is_demo: bool = False,
         everything: Everything | None = None,
-        leave_after: float = LEAVE_AFTER,
+        feed: Feed | None = None,
+        poll_interval: float = _POLL_INTERVAL,
+        leave_after: float = _LEAVE_AFTER,
     ) -> None:
-        self.feed = Feed()
+        self.feed = Feed() if feed is None else feed
         self.state = self.channels = b""
         """The latest frames of these types, for pages that have shown another."""
         self._config = config
         self._found = found
         self._is_read_only = is_read_only
         self._is_demo = is_demo
+        self._poll_interval = poll_interval
         self._leave_after = leave_after
         self._has_key = config.encryption_master_key is not None or config.auth_endpoint is not None
         self._has_secret = config.app_id is not None and config.app_secret is not None
@@ -122,6 +125,7 @@ class Desk:
         """Whether nothing is followed because nobody has looked for a while."""
         self._leaving: asyncio.Task[None] | None = None
         self._poll_soon = asyncio.Event()
+        self._ping_soon = asyncio.Event()
         self._is_examining = False
 
         self._initial = everything
@@ -179,18 +183,20 @@ class Desk:
             await asyncio.sleep(backoff.delay(Action.BACK_OFF))
 
     async def _ping(self) -> None:
-        """Measure the round trip."""
+        """Measure the round trip, while a page is open."""
         while True:
             await self._is_watched.wait()
+            self._ping_soon.clear()
             if self._client.is_connected:
                 with suppress(ReverbError):  # the client sees to its connection by itself
                     await self._client.ping()
                 self._show_state()
-            await asyncio.sleep(_PING_INTERVAL)
+            await _wait(self._ping_soon, _PING_INTERVAL)
 
     def _on_state_change(self, event: str, data: Any, channel: str | None) -> None:
         if data["current"] == ConnectionState.CONNECTED:
             self._problem = None
+            self._ping_soon.set()
         self._show_state()
 
     def _on_event(self, event: str, data: msgspec.Raw, channel: str | None, *, user_id: str | None) -> None:
@@ -224,6 +230,7 @@ class Desk:
             await self._choose(self._initial)
         self._is_watched.set()
         self._poll_soon.set()
+        self._ping_soon.set()
 
     def leave(self, watcher: Watcher) -> None:
         """A page is closed."""
@@ -316,12 +323,12 @@ class Desk:
         """Look which channels there are, while a page is open."""
         if self._api is None:
             return
-        backoff = Backoff(_POLL_INTERVAL, max(_POLL_INTERVAL, self._config.reconnect_delay_max))
-        loop = asyncio.get_running_loop()
+        interval = self._poll_interval
+        backoff = Backoff(interval, max(interval, self._config.reconnect_delay_max))
         while True:
             await self._is_watched.wait()
             self._poll_soon.clear()
-            delay = _POLL_INTERVAL
+            delay = interval
             ours = self._subscribed()
             try:
                 self._occupied = await occupied_channels(self._api)
@@ -336,11 +343,7 @@ class Desk:
                 self._ours = ours & self._subscribed()
                 await self._take_and_leave()
             self._show_channels()
-            timer = loop.call_later(delay, self._poll_soon.set)
-            try:
-                await self._poll_soon.wait()
-            finally:
-                timer.cancel()
+            await _wait(self._poll_soon, delay)
 
     def _subscribed(self) -> set[str]:
         return {name for name, each in self._client.channels.items() if each.is_subscribed}
@@ -366,10 +369,13 @@ class Desk:
 
     async def _choose(self, everything: Everything | None) -> None:
         """Follow all channels so named from now on; None: none but those that were asked for by name."""
-        for name in list(self._taken):
-            await self._unsubscribe(name)
         self._everything = everything
         self._chooser = None if everything is None else Chooser(everything.prefix, everything.exclude)
+        kept: list[str] = []
+        if self._chooser is not None:
+            kept = self._chooser.choose(dict.fromkeys(self._taken), {}).take
+        for name in self._taken.difference(kept):
+            await self._unsubscribe(name)
         self._declined.clear()
         self._poll_soon.set()
         self._show_state()
@@ -483,6 +489,15 @@ class Desk:
     def _require_writing(self) -> None:
         if self._is_read_only:
             raise RefusedError("nothing is sent: --read-only")
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, for so long at most."""
+    timer = asyncio.get_running_loop().call_later(seconds, event.set)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()
 
 
 def _parse(data: str) -> Any:
