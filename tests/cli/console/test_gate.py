@@ -112,5 +112,12 @@ def test_other_tokens_open_nothing(token: str) -> None:
 
 
 def test_the_address_has_the_token_in_its_fragment() -> None:
-    assert Gate("127.0.0.1", 8123, is_tls=False).url("127.0.0.1", "t") == "http://127.0.0.1:8123/#t"
-    assert Gate("::1", 443, is_tls=True).url("::1", "t") == "https://[::1]:443/#t"
+    assert Gate("127.0.0.1", 8123, is_tls=False).url("t") == "http://127.0.0.1:8123/#t"
+    assert Gate("::1", 443, is_tls=True).url("t") == "https://[::1]:443/#t"
+
+
+def test_the_address_of_a_console_on_all_addresses() -> None:
+    gate = Gate("0.0.0.0", 8123, is_tls=False)
+    assert gate.url("t") == f"http://{socket.gethostname()}:8123/#t"
+    assert gate.url("t", is_here=True) == "http://127.0.0.1:8123/#t"
+    assert Gate("::", 8123, is_tls=False).url("t", is_here=True) == "http://[::1]:8123/#t"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from reverb import ReverbAPI, ReverbClient, ReverbConfig, __version__
-from reverb.cli.console.desk import Everything
+from reverb.cli.console.desk import Desk, Everything
 from reverb.cli.console.feed import Feed
 from reverb.server import App, ReverbServer
 from tests.cli.console.visitors import DEADLINE, Page, Visitor, console
@@ -203,7 +203,7 @@ async def test_a_server_that_is_not_there_yet(embedded: ReverbServer, config: Re
             await settled(page, state="unavailable")
             state = await page.expect(lambda frame: bool(frame.get("problem")))
             assert str(config.port) in state["problem"]
-            assert "not connected" in await page.error("follow", channels=["news"])
+            assert "there is no connection: " in await page.error("follow", channels=["news"])
             await embedded.start()
             await settled(page, state="connected", problem=None)
 
@@ -254,6 +254,23 @@ async def test_a_channel_that_empties_is_left(page: Page, friend: ReverbClient, 
     await page.channel("news", followed=True)
     await friend.unsubscribe("news")
     await page.until(lambda: [f for f in page.frames if f.get("type") == "channels"][-1]["channels"] == [])
+
+
+async def test_a_channel_that_is_refused_is_followed_and_not_subscribed(
+    page: Page, friend: ReverbClient, embedded: ReverbServer
+) -> None:
+    await friend.subscribe("private-secret")
+    await friend.subscribe("news")
+    embedded.deny("private-secret")
+    await page.result("follow_all", on=True)
+    await page.channel("news", followed=True)
+    notice = await page.expect(lambda frame: "private-secret" in frame.get("text", ""))
+    assert (notice["type"], notice["level"]) == ("notice", "error")
+    await page.channel("private-secret", followed=True, is_subscribed=False)
+    await page.channel("news", followed=True, is_subscribed=True)
+    embedded.heal()
+    embedded.drop()
+    await page.channel("private-secret", followed=True, is_subscribed=True)
 
 
 async def test_what_is_followed_by_name_stays_when_not_all_is_followed_any_more(
@@ -559,6 +576,16 @@ async def test_what_is_no_request(page: Page, text: str, number: int | None) -> 
     assert (reply["re"], reply["ok"]) == (number, False)
     assert reply["error"].startswith("this is no request: ")
     assert await page.result("follow_all", on=False) is None
+
+
+async def test_a_fault_of_ours_is_answered_too(config: ReverbConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(self: Desk, channel: str) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(Desk, "members", fail)
+    async with page_of(config) as page:
+        for _ in range(20):  # more than there may be at a time
+            assert await page.error("members", channel="news") == "internal error: ZeroDivisionError('oh')"
 
 
 async def test_bytes_end_the_page(page: Page) -> None:

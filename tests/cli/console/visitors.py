@@ -102,7 +102,7 @@ class Visitor:
     def __init__(self, session: ClientSession, gate: Gate) -> None:
         self.session = session
         self.gate = gate
-        self.url, _, self.token = gate.url("127.0.0.1", gate.token).partition("/#")
+        self.url, _, self.token = gate.url(gate.token).partition("/#")
         self.origin = {"Origin": self.url}
 
     async def come_in(self, token: str | None = None) -> int:

@@ -135,11 +135,12 @@ async def _serve(
             status(
                 "warning: without TLS, others on the network can read what the page shows, and its token", "yellow"
             )
-        print_lines([gate.url(host, gate.token)])
+        print_lines([gate.url(gate.token)])
         status("open this address in a browser; Ctrl-C ends the console", "green")
         if opens and _has_display():
             opening = asyncio.create_task(
-                asyncio.to_thread(webbrowser.open, gate.url(host, gate.token_for_once())), name="reverb browser"
+                asyncio.to_thread(webbrowser.open, gate.url(gate.token_for_once(), is_here=True)),
+                name="reverb browser",
             )
             stack.callback(opening.cancel)
         await desk.run()

@@ -124,6 +124,7 @@ class Desk:
         self._is_deserted = True
         """Whether nothing is followed because nobody has looked for a while."""
         self._leaving: asyncio.Task[None] | None = None
+        self._is_over = False
         self._poll_soon = asyncio.Event()
         self._ping_soon = asyncio.Event()
         self._is_examining = False
@@ -160,6 +161,7 @@ class Desk:
             try:
                 await asyncio.gather(*tasks)
             finally:
+                self._is_over = True
                 for task in tasks:
                     task.cancel()
                 if self._leaving is not None:
@@ -235,7 +237,7 @@ class Desk:
     def leave(self, watcher: Watcher) -> None:
         """A page is closed."""
         self._watchers.discard(watcher)
-        if not self._watchers:
+        if not (self._watchers or self._is_over):
             self._is_watched.clear()
             self._leaving = asyncio.create_task(self._leave_all(), name="reverb console leaving")
 
@@ -295,7 +297,11 @@ class Desk:
         followed = self._followed | self._taken
         names = sorted(followed) + sorted(self._occupied.keys() - followed)
         # Those that are followed are told first where there are too many.
-        channels = sorted((self._describe_channel(name) for name in names[:_MAX_LISTED]), key=itemgetter("name"))
+        subscribed = self._subscribed()
+        channels = [
+            {**self._describe_channel(name), "is_subscribed": name in subscribed} for name in names[:_MAX_LISTED]
+        ]
+        channels.sort(key=itemgetter("name"))
         return msgspec.json.encode({"type": "channels", "channels": channels, "total": len(names)})
 
     def _describe_channel(self, name: str) -> dict[str, Any]:
@@ -405,6 +411,8 @@ class Desk:
                     raise RefusedError(f"{name} is not joined: --read-only")
                 if not with_presence:
                     raise RefusedError(f"{name} is a presence channel, and others see who joins it: {_ASK}")
+        if self._client.state in _NEVER_CONNECTED:
+            raise RefusedError(f"there is no connection: {self._problem}")
         outcomes = await asyncio.gather(*map(self._subscribe, channels), return_exceptions=True)
         failures = [each for each in outcomes if isinstance(each, BaseException)]
         for failure in failures:

@@ -9,7 +9,8 @@ from hmac import compare_digest
 
 __all__ = ["Gate", "is_loopback"]
 
-_ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not listened on
+"""What stands for all addresses of this machine, and which of them it has for itself."""
 
 
 def is_loopback(host: str) -> bool:
@@ -34,13 +35,17 @@ class Gate:
         self.is_tls = is_tls
         self._once: str | None = None
         self._scheme = "https" if is_tls else "http"
+        self._host = host
         self._port = port
         self._is_any = host in _ANY
         names = ["127.0.0.1", "localhost", "[::1]", socket.gethostname() if self._is_any else _bracketed(host)]
         self._names = {name.lower() for name in names}
 
-    def url(self, host: str, token: str) -> str:
-        """Return what to open: a fragment is not sent with requests, nor kept in logs."""
+    def url(self, token: str, *, is_here: bool = False) -> str:
+        """Return what to open, ``is_here`` on this machine. A fragment is not sent with requests."""
+        host = self._host
+        if host in _ANY:
+            host = _ANY[host] if is_here else socket.gethostname()
         return f"{self._scheme}://{_bracketed(host)}:{self._port}/#{token}"
 
     def token_for_once(self) -> str:

@@ -28,10 +28,11 @@ The server sends, besides:
   are found, no members, nothing to publish.
 - ``state {state, socket_id, round_trip, problem, follow_all}``: each time one of them has changed. The round trip
   is in seconds. ``problem`` is a text, or null while connected. ``follow_all`` is ``{prefix, exclude}`` or null.
-- ``channels {channels: [{name, kind, is_cache, subscriptions, users, followed, is_ours_only}], total}``: each time
-  that has changed, the first time behind ``hello``. ``kind`` is public, private, presence or encrypted. Counts are
-  null where the server does not tell, and leave this console out. ``total`` is more than there are in the list
-  where there are very many.
+- ``channels {channels: […], total}``: each time that has changed, the first time behind ``hello``. A channel is
+  ``{name, kind, is_cache, subscriptions, users, followed, is_subscribed, is_ours_only}``. ``kind`` is public,
+  private, presence or encrypted. Counts are null where the server does not tell, and leave this console out. What
+  is followed and not subscribed is not confirmed yet, or refused, as a notice says; it is tried again at the next
+  reconnect. ``total`` is more than there are in the list where there are very many.
 - ``events {events: [{n, time, channel, event, user_id, size, data, sealed}]}`` and
   ``gap {n, time, channel, downtime}``: in the order of their numbers. ``time`` is in milliseconds since 1970,
   ``size`` in bytes, ``downtime`` in seconds. ``data`` is the text of the JSON as it was received.
@@ -43,6 +44,7 @@ The server sends, besides:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from aiohttp.web import WebSocketResponse
 
 __all__ = ["Page"]
+
+log = logging.getLogger("reverb.console")
 
 _BATCH_INTERVAL = 0.05
 """Seconds between two frames of events."""
@@ -232,6 +236,9 @@ class Page:
             result = await request.carry_out(self._desk, self)
         except (RefusedError, ReverbError) as error:
             return {"re": number, "ok": False, "error": str(error)}
+        except Exception as error:
+            log.exception("internal error in the answer to a page")
+            return {"re": number, "ok": False, "error": f"internal error: {error!r}"}
         return {"re": number, "ok": True, "result": result}
 
     async def _write(self) -> None:

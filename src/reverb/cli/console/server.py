@@ -143,8 +143,9 @@ class _Site:
             await Page(page, self._desk).run()
         finally:
             del self._pages[task]
-            if page.close_code in (None, WSCloseCode.ABNORMAL_CLOSURE) and request.transport is not None:
-                request.transport.abort()  # it does not wait for a page that does not read
+            is_closed = page.close_code not in (None, WSCloseCode.ABNORMAL_CLOSURE)
+            if page.prepared and not is_closed and request.transport is not None:
+                request.transport.abort()  # which does not wait for a page that does not read
         return page
 
     async def close(self) -> None:
