@@ -1,0 +1,261 @@
+// What the user can do, and what the console tells. Components call these functions; nothing else talks to the console.
+
+import { only } from "./filter.js";
+import { asJson } from "./json.js";
+import { kindOf } from "./kinds.js";
+import { Link, openSession, Refused } from "./link.js";
+import { addChange, changed, log, notify, remember, set, state } from "./state.js";
+
+const BACKLOG = 10_000;
+const BACKLOG_STEP = 1000;
+
+const link = new Link(receive, lost);
+/** Rows that arrive while older ones are fetched; null when none are. */
+let waiting = null;
+
+export async function start() {
+  try {
+    await openSession();
+  } catch {
+    // The console does not answer; the WebSocket will tell.
+  }
+  link.open();
+}
+
+// --- what the console tells
+
+function receive(frame) {
+  RECEIVERS[frame.type]?.(frame);
+  changed();
+}
+
+const RECEIVERS = {
+  hello(frame) {
+    set({ link: "open", hello: frame, followed: new Set(frame.followed) });
+    takeState(frame);
+    fetchBacklog(frame.log.last);
+  },
+  state: takeState,
+  channels(frame) {
+    state.channels = frame.channels;
+    state.channelTotal = frame.total;
+    state.followed = new Set(frame.channels.filter((each) => each.followed).map((each) => each.name));
+  },
+  events(frame) {
+    for (const event of frame.events) event.type = "event";
+    take(frame.events);
+  },
+  gap(frame) {
+    const last = state.changes[state.changes.length - 1];
+    if (last?.channels && frame.time - last.time < 1000) last.channels.push(frame.channel);
+    else {
+      state.gaps += 1;
+      addChange({ time: frame.time, downtime: frame.downtime, channels: [frame.channel] });
+    }
+    take([frame]);
+  },
+  dropped(frame) {
+    take([{ ...frame, time: Date.now() }]);
+  },
+  finding(frame) {
+    state.doctor.findings = [...state.doctor.findings, frame];
+  },
+  notice(frame) {
+    notify(frame.text, frame.level);
+  },
+};
+
+function takeState(frame) {
+  const before = state.connection;
+  const all = frame.follow_all;
+  state.followAll = all ? { on: true, prefix: all.prefix, exclude: all.exclude.join(" ") } : { ...state.followAll, on: false };
+  state.connection = {
+    state: frame.state,
+    socketId: frame.socket_id,
+    roundTrip: frame.round_trip,
+    problem: frame.problem ?? null,
+    wasConnected: before.wasConnected || frame.state === "connected",
+  };
+  if (frame.state === before.state && state.connection.problem === before.problem) return;
+  if (frame.state === "connected" && before.state !== "connected" && before.wasConnected) state.reconnects += 1;
+  addChange({ time: Date.now(), state: frame.state, problem: state.connection.problem });
+}
+
+function take(rows) {
+  if (waiting === null) log.add(rows);
+  else waiting.push(...rows);
+}
+
+/** Gets what the console has and the page has not, the latest first. */
+async function fetchBacklog(last) {
+  waiting ??= [];
+  const steps = [];
+  try {
+    const first = Math.max(log.last + 1, last - BACKLOG + 1);
+    let before = last + 1;
+    while (before > first) {
+      const { events } = await link.request("events", { before, count: Math.min(BACKLOG_STEP, before - first) });
+      if (events.length === 0) break;
+      for (const row of events) row.type ??= "event";
+      steps.unshift(events);
+      before = events[0].n;
+    }
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+  }
+  const rows = [...steps.flat(), ...waiting];
+  waiting = null;
+  log.add(rows);
+  changed();
+}
+
+function lost(isRefused) {
+  set({ link: isRefused ? "refused" : "lost" });
+}
+
+// --- what the user does
+
+async function ask(what, fields) {
+  try {
+    await link.request(what, fields);
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    notify(error.message, "error");
+  }
+}
+
+/** Follows a channel. Others see who joins a presence channel, so that is asked first. */
+export async function follow(name, isAgreed = false) {
+  if (kindOf(name) === "presence" && !isAgreed) {
+    set({ dialog: { join: name } });
+    return;
+  }
+  await whilePending(name, async () => {
+    await ask("follow", { channels: [name], presence: kindOf(name) === "presence" });
+  });
+}
+
+export async function unfollow(name) {
+  await whilePending(name, async () => {
+    await ask("unfollow", { channels: [name] });
+  });
+}
+
+async function whilePending(name, action) {
+  state.pending.add(name);
+  changed();
+  try {
+    await action();
+  } finally {
+    state.pending.delete(name);
+    changed();
+  }
+}
+
+/** Follows all channels that are found. `exclude` has patterns, with spaces between them. */
+export async function followAll(on) {
+  const { prefix, exclude } = state.followAll;
+  set({ followAll: { on, prefix, exclude } });
+  try {
+    await link.request("follow_all", { on, prefix, exclude: exclude.split(/\s+/).filter(Boolean) });
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    set({ followAll: { on: false, prefix, exclude } });
+    notify(error.message, "error");
+  }
+}
+
+export function showChannel(name) {
+  set({ tab: "channel", page: "panel", channel: name, members: null });
+  if (kindOf(name) === "presence") loadMembers(name);
+}
+
+export async function loadMembers(name) {
+  set({ members: { isLoading: true, users: [] } });
+  let members;
+  try {
+    members = await link.request("members", { channel: name });
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    members = { users: [], error: error.message };
+  }
+  if (state.channel === name) set({ members });
+}
+
+export function setFilter(query) {
+  log.setQuery(query);
+  changed();
+}
+
+export function showOnly(field, name) {
+  setFilter(only(log.query, field, name));
+  set({ page: "events" });
+}
+
+export function togglePause() {
+  if (log.isPaused) log.resume();
+  else log.pause();
+  changed();
+}
+
+export function clear() {
+  log.clear();
+  set({ selected: null });
+}
+
+export function select(row, isOpened = false) {
+  if (row !== state.selected) state.payloadQuery = "";
+  set({ selected: row, tab: "event", page: isOpened ? "panel" : state.page });
+}
+
+/** Puts an event into the form for sending. */
+export function edit({ kind, channels, event, data, toOthers = false }) {
+  const draft = { kind, channels: channels.join(" "), event, data, toOthers };
+  set({ draft, tab: "publish", page: "panel", sent: null });
+}
+
+export async function send({ kind, channels, event, data, toOthers }) {
+  const [what, fields] =
+    kind === "publish"
+      ? ["publish", { channels, event, data, to_others: toOthers }]
+      : ["trigger", { channel: channels[0], event, data }];
+  set({ sending: true, sent: null });
+  const entry = { time: Date.now(), kind, channels, event, data, toOthers, problem: null };
+  try {
+    await link.request(what, fields);
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    entry.problem = error.message;
+  }
+  set({ sending: false, sent: entry });
+  remember(entry);
+}
+
+export async function runDoctor() {
+  set({ doctor: { isRunning: true, findings: [], problem: null, time: Date.now() } });
+  let problem = null;
+  try {
+    await link.request("doctor");
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    problem = error.message;
+  }
+  set({ doctor: { ...state.doctor, isRunning: false, problem } });
+}
+
+/** Saves the rows that the filter shows, as JSON lines. */
+export function exportRows() {
+  const lines = log.shown.filter((row) => row.type === "event").map(asLine);
+  const url = URL.createObjectURL(new Blob(lines, { type: "application/x-ndjson" }));
+  const anchor = document.createElement("a");
+  anchor.href = url;
+  anchor.download = `events-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.jsonl`;
+  anchor.click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  notify(`Exported ${lines.length} events as JSON lines.`);
+}
+
+function asLine({ time, channel, event, user_id, data }) {
+  const at = new Date(time).toISOString();
+  return `{"time":${JSON.stringify(at)},"channel":${JSON.stringify(channel)},"event":${JSON.stringify(event)},"user_id":${JSON.stringify(user_id ?? null)},"data":${asJson(data)}}\n`;
+}

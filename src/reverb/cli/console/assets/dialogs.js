@@ -1,0 +1,60 @@
+// What is asked or told in front of everything else.
+
+import { html, useLayoutEffect, useRef } from "./vendor.js";
+import { follow } from "./actions.js";
+import { set, state } from "./state.js";
+import { visible } from "./text.js";
+
+const KEYS = [
+  ["/", "Filter the events"],
+  ["space", "Pause, or go on"],
+  ["↑ ↓", "Choose an event; Home and End go to the first and the last"],
+  ["Enter", "Show the chosen event"],
+  ["p", "Publish an event"],
+  ["c", "Find a channel"],
+  ["d", "Show the connection and the doctor"],
+  ["t", "Light, dark, or as the system"],
+  ["Esc", "Remove the filter, or go back"],
+  ["?", "This help"],
+];
+
+export function Dialogs() {
+  const { dialog } = state;
+  if (dialog === "help") return html`<${Modal} key="help"><${Help} /><//>`;
+  if (dialog?.join) return html`<${Modal} key="join"><${Join} name=${dialog.join} /><//>`;
+  return null;
+}
+
+const close = () => set({ dialog: null });
+
+function Modal({ children }) {
+  const element = useRef(null);
+  useLayoutEffect(() => element.current.showModal(), []);
+  const onClick = (event) => event.target === element.current && close();
+  return html`<dialog ref=${element} onClose=${close} onClick=${onClick}><div class="inside">${children}</div></dialog>`;
+}
+
+function Join({ name }) {
+  const join = () => {
+    close();
+    follow(name, true);
+  };
+  return html`<h2>Join ${visible(name)}?</h2>
+    <p>This is a presence channel. <b>Its members will see that you are there</b>, until you stop following it.</p>
+    <p class="hint">To see who is there without joining, close this and click the channel.</p>
+    <div class="actions">
+      <button class="primary" onClick=${join}>Join</button>
+      <button onClick=${close}>Don't join</button>
+    </div>`;
+}
+
+function Help() {
+  return html`<h2>Keys and help</h2>
+    <dl class="keys">${KEYS.map(([key, what]) => html`<dt>${key.split(" ").map((each) => html`<kbd>${each}</kbd>`)}</dt><dd>${what}</dd>`)}</dl>
+    <h3>The filter</h3>
+    <p>All words have to be in the channel, the event or the payload. <code>channel:orders</code> and <code>event:Shipped</code> look at
+      the names only, <code>channel:=news</code> takes the whole name, <code>-word</code> excludes, and quotes keep spaces.</p>
+    <h3>What is here, and what is not</h3>
+    <p>Only channels that you follow are shown, from when the server confirmed it. The page keeps 10,000 rows; the console keeps what it says in its log.</p>
+    <div class="actions"><button class="primary" onClick=${close}>Close</button></div>`;
+}

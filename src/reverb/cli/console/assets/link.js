@@ -1,0 +1,92 @@
+// The connection to the console on this machine: a session, and one WebSocket that is opened again when it is lost.
+
+const FIRST_DELAY = 500;
+const LONGEST_DELAY = 5000;
+
+/** Takes the token out of the address, and has the console turn it into a cookie. */
+export async function openSession() {
+  const token = location.hash.slice(1);
+  if (!token) return;
+  history.replaceState(null, "", location.pathname);
+  await fetch("session", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ token }),
+  });
+}
+
+/** What the console answered to a request: that it can't be done, and why. */
+export class Refused extends Error {}
+
+export class Link {
+  #socket = null;
+  #requests = new Map();
+  #lastRequest = 0;
+  #delay = FIRST_DELAY;
+  #onFrame;
+  #onLost;
+
+  /** `onLost` is called with whether the console refused us. It does, when it does not know our cookie. */
+  constructor(onFrame, onLost) {
+    this.#onFrame = onFrame;
+    this.#onLost = onLost;
+  }
+
+  open() {
+    const url = new URL("ws", location.href);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(url);
+    let wasOpen = false;
+    socket.onopen = () => {
+      wasOpen = true;
+      this.#socket = socket;
+      this.#delay = FIRST_DELAY;
+    };
+    socket.onmessage = ({ data }) => this.#receive(JSON.parse(data));
+    socket.onclose = () => this.#close(wasOpen);
+  }
+
+  /** Asks the console for something; resolves with the result, or rejects with Refused. */
+  request(what, fields = {}) {
+    return new Promise((resolve, reject) => {
+      if (this.#socket === null) {
+        reject(new Refused("The console on this machine does not answer."));
+        return;
+      }
+      this.#lastRequest += 1;
+      this.#requests.set(this.#lastRequest, { resolve, reject });
+      this.#socket.send(JSON.stringify({ id: this.#lastRequest, do: what, ...fields }));
+    });
+  }
+
+  #receive(frame) {
+    if (frame.re === undefined) {
+      this.#onFrame(frame);
+      return;
+    }
+    const request = this.#requests.get(frame.re);
+    this.#requests.delete(frame.re);
+    if (frame.ok) request?.resolve(frame.result);
+    else request?.reject(new Refused(frame.error));
+  }
+
+  async #close(wasOpen) {
+    this.#socket = null;
+    for (const { reject } of this.#requests.values()) reject(new Refused("The connection to the console was lost."));
+    this.#requests.clear();
+    const isRefused = !wasOpen && (await this.#isRefused());
+    this.#onLost(isRefused);
+    if (isRefused) return;
+    setTimeout(() => this.open(), this.#delay);
+    this.#delay = Math.min(2 * this.#delay, LONGEST_DELAY);
+  }
+
+  /** A WebSocket does not tell why it was not opened; a plain request does. */
+  async #isRefused() {
+    try {
+      return (await fetch("ws")).status === 403;
+    } catch {
+      return false;
+    }
+  }
+}

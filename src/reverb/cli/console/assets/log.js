@@ -1,0 +1,140 @@
+// The rows of the list: events, gaps, and marks where rows were dropped. Bounded in number and in size.
+
+import { compile } from "./filter.js";
+
+const MOST_ROWS = 10_000;
+const MOST_CHARACTERS = 24_000_000;
+
+/** Rows, oldest first, and their bound. */
+class Rows {
+  items = [];
+  characters = 0;
+
+  push(row) {
+    this.items.push(row);
+    this.characters += row.data?.length ?? 0;
+  }
+
+  /** Drops what is over the bound; returns how many rows that were. */
+  trim() {
+    let surplus = Math.max(0, this.items.length - MOST_ROWS);
+    for (let i = 0; i < surplus; i++) this.characters -= this.items[i].data?.length ?? 0;
+    while (this.characters > MOST_CHARACTERS && surplus < this.items.length - 1) {
+      this.characters -= this.items[surplus].data?.length ?? 0;
+      surplus += 1;
+    }
+    if (surplus > 0) this.items.splice(0, surplus);
+    return surplus;
+  }
+}
+
+export class Log {
+  /** The rows that pass the filter. */
+  shown = [];
+  /** How many rows have left `shown` at its beginning. */
+  removed = 0;
+  query = "";
+  isPaused = false;
+  /** The number of the last row that was received. */
+  last = 0;
+  events = 0;
+  /** While paused: how many rows came and had to go again. */
+  heldDropped = 0;
+  #rows = new Rows();
+  #held = new Rows();
+  #passes = compile("");
+
+  get size() {
+    return this.#rows.items.length;
+  }
+
+  get heldCount() {
+    return this.#held.items.length;
+  }
+
+  get all() {
+    return [...this.#rows.items, ...this.#held.items];
+  }
+
+  /** Takes rows in the order of their numbers. What is known is passed over: a new connection may repeat it. */
+  add(rows) {
+    for (const row of rows) {
+      if (row.type !== "dropped") {
+        if (row.n <= this.last) continue;
+        this.last = row.n;
+      } else {
+        row.n = this.last + 0.5;
+      }
+      if (row.type === "event") this.events += 1;
+      this.#append(row);
+    }
+    this.#trim();
+  }
+
+  setQuery(query) {
+    this.query = query;
+    this.#passes = compile(query);
+    this.shown = this.#rows.items.filter(this.#passes);
+    this.removed = 0;
+  }
+
+  pause() {
+    this.isPaused = true;
+  }
+
+  resume() {
+    this.isPaused = false;
+    const { items } = this.#held;
+    const dropped = this.heldDropped;
+    this.#held = new Rows();
+    this.heldDropped = 0;
+    if (dropped > 0) this.#append({ type: "dropped", n: items[0].n - 0.5, count: dropped, time: items[0].time });
+    for (const row of items) this.#append(row);
+    this.#trim();
+  }
+
+  clear() {
+    this.#rows = new Rows();
+    this.#held = new Rows();
+    this.heldDropped = 0;
+    this.shown = [];
+    this.removed = 0;
+  }
+
+  /** The place in `shown` of the row with the number, or of the next one. */
+  indexOf(n) {
+    let low = 0;
+    let high = this.shown.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.shown[middle].n < n) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  #append(row) {
+    const target = this.isPaused ? this.#held : this.#rows;
+    const before = target.items[target.items.length - 1];
+    // An outage is a gap on each channel that was followed: one row tells of all.
+    if (row.type === "gap" && before?.type === "gap" && row.time - before.time < 1000) {
+      if (!before.channels.includes(row.channel)) before.channels.push(row.channel);
+      before.downtime = Math.max(before.downtime, row.downtime);
+      return;
+    }
+    if (row.type === "gap") row.channels = [row.channel];
+    target.push(row);
+    if (!this.isPaused && this.#passes(row)) this.shown.push(row);
+  }
+
+  #trim() {
+    if (this.isPaused) {
+      this.heldDropped += this.#held.trim();
+      return;
+    }
+    if (this.#rows.trim() === 0) return;
+    const left = this.#rows.items.length > 0 ? this.indexOf(this.#rows.items[0].n) : this.shown.length;
+    this.shown.splice(0, left);
+    this.removed += left;
+  }
+}

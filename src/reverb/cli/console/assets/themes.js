@@ -1,0 +1,19 @@
+// Light, dark, or as the system has it. What was chosen is set by theme.js before the page is drawn.
+
+import { changed } from "./state.js";
+
+const NEXT = { auto: "dark", dark: "light", light: "auto" };
+
+export const theme = () => document.documentElement.dataset.theme ?? "auto";
+
+export function nextTheme() {
+  const chosen = NEXT[theme()];
+  if (chosen === "auto") {
+    delete document.documentElement.dataset.theme;
+    localStorage.removeItem("theme");
+  } else {
+    document.documentElement.dataset.theme = chosen;
+    localStorage.setItem("theme", chosen);
+  }
+  changed();
+}
