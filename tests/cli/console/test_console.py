@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shlex
 import signal
@@ -171,10 +172,20 @@ async def test_an_output_that_nobody_reads(settings: dict[str, str], tmp_path: P
 # --- the browser -----------------------------------------------------------------------------------------------
 
 
+_BROWSER = """
+import os, sys, time
+from pathlib import Path
+parent = os.getppid()
+Path(sys.argv[1]).write_text(sys.argv[2])
+while parent == os.getppid():
+    time.sleep(0.02)
+"""
+
+
 def browser(tmp_path: Path) -> tuple[str, Path]:
-    """A browser that writes down what it is to open."""
+    """A browser that writes down what it is to open, and ends behind the console."""
     program, opened = tmp_path / "browser.py", tmp_path / "opened"
-    program.write_text("import sys; from pathlib import Path; Path(sys.argv[1]).write_text(sys.argv[2])")
+    program.write_text(_BROWSER)
     return f"{shlex.quote(sys.executable)} {program} {opened} %s", opened
 
 
@@ -197,6 +208,23 @@ async def test_it_is_opened_with_a_token_that_works_once(settings: dict[str, str
             session.post(f"{url}/session", json={"token": found[2]}, headers={"Origin": url}) as response,
         ):
             assert response.status == 403
+        command.send_signal(signal.SIGINT)
+        assert await command.exit_code() == 0
+
+
+async def test_without_a_display_none_is_opened(settings: dict[str, str], tmp_path: Path) -> None:
+    """It would be one that takes the terminal."""
+    program, opened = tmp_path / "bin" / "www-browser", tmp_path / "opened"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho >{shlex.quote(str(opened))}\n")
+    program.chmod(0o755)
+    env = {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
+    env |= {"DISPLAY": "", "WAYLAND_DISPLAY": "", "BROWSER": ""}
+    async with reverb("console", env={**settings, **env}, cwd=tmp_path) as command:
+        await command.err.expect("open this address in a browser")
+        command.send_signal(signal.SIGINT)
+        assert await command.exit_code() == 0
+    assert not opened.exists()
 
 
 async def test_no_open(settings: dict[str, str], tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ async def test_hello(page: Page, config: ReverbConfig) -> None:
         "state": "",
         "socket_id": None,
         "round_trip": None,
+        "reconnects": 0,
         "problem": None,
         "follow_all": None,
         "log": {"first": 1, "last": 0},
@@ -190,9 +191,22 @@ async def test_the_reason_of_an_outage(page: Page, embedded: ReverbServer) -> No
     assert state["state"] in ("connecting", "unavailable")
     assert "connecting again" in state["problem"]
     assert (await page.expect("notice"))["level"] == "warning"
-    before = len(page.frames)
     await embedded.start()
-    await page.expect(lambda frame: frame.get("state") == "connected" and frame["problem"] is None, before)
+    await settled(page, state="connected", reconnects=1, problem=None)
+
+
+async def test_a_connection_that_is_lost_for_good_is_tried_again(page: Page, embedded: ReverbServer) -> None:
+    """The client gives up, as no program can mend that; who looks at a console may be mending it."""
+    await page.result("follow", channels=["news"])
+    embedded.refuse(4001)
+    embedded.drop()
+    state = await page.expect(lambda frame: frame.get("state") == "unavailable")
+    assert "4001" in state["problem"]
+    embedded.heal()
+    await page.until(lambda: bool(page.entries))
+    assert (page.entries[0]["type"], page.entries[0]["channel"]) == ("gap", "news")
+    await embedded.publish("news", "published", {})
+    await page.until(lambda: len(page.entries) == 2)
 
 
 async def test_a_server_that_is_not_there_yet(embedded: ReverbServer, config: ReverbConfig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import ssl
 import sys
@@ -10,6 +9,7 @@ import webbrowser
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from threading import Thread
 from typing import Annotated
 
 import typer
@@ -138,11 +138,9 @@ async def _serve(
         print_lines([gate.url(gate.token)])
         status("open this address in a browser; Ctrl-C ends the console", "green")
         if opens and _has_display():
-            opening = asyncio.create_task(
-                asyncio.to_thread(webbrowser.open, gate.url(gate.token_for_once(), is_here=True)),
-                name="reverb browser",
-            )
-            stack.callback(opening.cancel)
+            url = gate.url(gate.token_for_once(), is_here=True)
+            # Some browsers are waited for until they end, which must not hold up our own end.
+            Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         await desk.run()
 
 

@@ -289,6 +289,7 @@ class Desk:
             "state": state.value,
             "socket_id": client.socket_id,
             "round_trip": None if round_trip is None else round(round_trip, 4),
+            "reconnects": client.stats.reconnects,
             "problem": self._problem,
             "follow_all": self._everything,
         }

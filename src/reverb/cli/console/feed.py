@@ -72,7 +72,7 @@ class Feed:
         self, time: int, channel: str, event: str, data: bytes, user_id: str | None, *, sealed: bool
     ) -> None:
         """Add an event that came at ``time``, in milliseconds since 1970."""
-        text = data.decode(errors="replace")
+        text = data.decode()
         self._add(_Event(self.last + 1, time, channel, event, user_id, len(data), text, sealed), is_gap=False)
 
     def add_gap(self, time: int, channel: str, downtime: float) -> None:

@@ -22,12 +22,13 @@ answered with ``"re": null``. These are the requests:
 
 The server sends, besides:
 
-- ``hello {server, application, version, read_only, is_demo, has_secret, state, socket_id, round_trip, problem,
-  follow_all, log: {first, last}, followed}``: once. Events with numbers after ``log.last`` follow by themselves,
+- ``hello {server, application, version, read_only, is_demo, has_secret, log: {first, last}, followed}``, and what
+  ``state`` has: once. Events with numbers after ``log.last`` follow by themselves,
   earlier ones are there for the request ``events``. Without ``has_secret`` there is no HTTP API: no channels that
   are found, no members, nothing to publish.
-- ``state {state, socket_id, round_trip, problem, follow_all}``: each time one of them has changed. The round trip
-  is in seconds. ``problem`` is a text, or null while connected. ``follow_all`` is ``{prefix, exclude}`` or null.
+- ``state {state, socket_id, round_trip, reconnects, problem, follow_all}``: each time one of them has changed. The
+  round trip is in seconds. ``problem`` is a text, or null while connected. ``follow_all`` is ``{prefix, exclude}``
+  or null.
 - ``channels {channels: […], total}``: each time that has changed, the first time behind ``hello``. A channel is
   ``{name, kind, is_cache, subscriptions, users, followed, is_subscribed, is_ours_only}``. ``kind`` is public,
   private, presence or encrypted. Counts are null where the server does not tell, and leave this console out. What
