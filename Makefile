@@ -15,7 +15,7 @@
 .PHONY: demo test check screens bench fleet soak relay-chaos clean
 
 BIN := .venv/bin
-SOURCES := src tests bench examples docs/screens.py
+SOURCES := src tests bench examples docs
 
 # Written last, with the checkout's path in it: without the stamp the environment is half made, with another path in
 # it the environment was moved here and its scripts point elsewhere. Both, and a Python that is gone, mean starting over.

@@ -1,4 +1,5 @@
-"""Records the pictures of the README: what commands really print, in a terminal, against the embedded server.
+"""Records the pictures of the documents: what commands really print, in a terminal, against the embedded server.
+The page of ``reverb console`` is in ``console_screens.py``.
 
     make screens                 # all of them
     make screens ARGS='listen'   # some
@@ -29,6 +30,8 @@ from tests.cli.processes import Command, reverb
 
 from reverb import ReverbClient
 from reverb.server import ReverbServer
+
+from . import console_screens
 
 HERE = Path(__file__).parent / "screens"
 
@@ -152,7 +155,7 @@ def check_is_anonymous(output: str, cwd: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [screen.name for screen in SCREENS]
+    names = [screen.name for screen in SCREENS] + [page.name for page in console_screens.PAGES]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; by default all")
     parser.add_argument("--folder", type=Path, default=HERE, help="where the pictures go")
     parser.add_argument("--port", type=int, default=8080, help="the server's; 0 takes a free one")
@@ -163,7 +166,11 @@ def main() -> None:
     wanted = [screen for screen in SCREENS if not options.names or screen.name in options.names]
     options.folder.mkdir(exist_ok=True)
     logging.getLogger("reverb").addHandler(logging.NullHandler())  # the audience's losses are meant
-    asyncio.run(record(wanted, options.folder, options.port))
+    if wanted:
+        asyncio.run(record(wanted, options.folder, options.port))
+    pages = [page for page in console_screens.PAGES if not options.names or page.name in options.names]
+    if pages:
+        asyncio.run(console_screens.record(pages, options.folder, options.port, check_is_anonymous))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from playwright.async_api import Browser, async_playwright
 
+MISSING = "there is no Chromium: install it, or say where it is with REVERB_TEST_CHROMIUM"
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS = [
     "--disable-quic",

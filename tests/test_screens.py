@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
+import struct
 import subprocess
 import sys
 from html import unescape
@@ -11,11 +13,21 @@ from pathlib import Path
 
 import pytest
 
+from tests import chromium
+
 if sys.platform == "win32":
     pytest.skip("there are no pseudo-terminals on Windows", allow_module_level=True)
 
 ROOT = Path(__file__).parents[1]
-PICTURES = re.findall(r"!\[.+\]\((docs/screens/[\w-]+\.svg)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+DOCUMENTS = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+PICTURES = [
+    str((document.parent / path).relative_to(ROOT))
+    for document in DOCUMENTS
+    for path in re.findall(r"!\[.+\]\(((?:docs/)?screens/[\w-]+\.\w+)\)", document.read_text(encoding="utf-8"))
+]
+TERMINALS = [path for path in PICTURES if path.endswith(".svg")]
+PAGES = {"console-light": (1920, 1200), "console-dark": (1920, 1200), "console-phone": (780, 1688)}
+"""The pictures of the console, and their pixels."""
 
 
 def text_of(svg: str) -> str:
@@ -41,18 +53,40 @@ def test_a_picture_is_recorded(tmp_path: Path) -> None:
         assert part in text
 
 
+def size_of(png: bytes) -> tuple[int, int]:
+    assert png.startswith(b"\x89PNG\r\n")
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height
+
+
+def test_the_console_is_recorded(tmp_path: Path) -> None:
+    if chromium.find() is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(chromium.MISSING)
+        pytest.skip(chromium.MISSING)
+    done = record("console-phone", "--folder", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["console-phone.png"]
+    assert size_of((tmp_path / "console-phone.png").read_bytes()) == PAGES["console-phone"]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_picture_of_the_console(name: str) -> None:
+    assert size_of((ROOT / "docs" / "screens" / f"{name}.png").read_bytes()) == PAGES[name]
+
+
 def test_names_that_are_none(tmp_path: Path) -> None:
     done = record("liste", "--folder", str(tmp_path))
     assert done.returncode == 2
     assert "no such screen: liste" in done.stderr
 
 
-def test_the_readme_shows_all_and_no_other() -> None:
+def test_the_documents_show_all_and_no_other() -> None:
     there = [str(each.relative_to(ROOT)) for each in (ROOT / "docs" / "screens").iterdir()]
     assert sorted(PICTURES) == sorted(there)
 
 
-@pytest.mark.parametrize("path", PICTURES)
+@pytest.mark.parametrize("path", TERMINALS)
 def test_a_picture(path: str) -> None:
     svg = (ROOT / path).read_text(encoding="utf-8")
     text = text_of(svg)

@@ -47,6 +47,7 @@ ATTEMPTS = 3
 
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\">\x1b[31mred\x1b[0m\u202eabc"
 SHOWN = "<img src=x onerror=\"document.title='hacked'\">\\x1b[31mred\\x1b[0m\\u202eabc"
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 
 Open = Callable[..., Awaitable["Console"]]
 
@@ -109,10 +110,9 @@ class Watched:
 async def browser() -> AsyncIterator[Browser]:
     path = chromium.find()
     if path is None:
-        reason = "there is no Chromium: install it, or say where it is with REVERB_TEST_CHROMIUM"
         if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+            pytest.fail(chromium.MISSING)
+        pytest.skip(chromium.MISSING)
     async with chromium.browsing(path) as browser:
         yield browser
 
@@ -331,16 +331,16 @@ async def test_what_others_wrote_stays_text(console: Console, server: ReverbServ
     await expect(console.panel.locator(".title")).to_have_text(SHOWN)
     await expect(console.panel.get_by_role("treeitem").filter(has_text="onerror")).to_contain_text("\\u202e")
     await expect(console.panel.get_by_role("treeitem").filter(has_text="__proto__")).to_be_visible()
-    for kind in ("reverb", "curl", "Python"):
+    for kind in ("JSON", "reverb", "curl", "Python"):
         await console.button(kind).click()
         await expect(console.panel.locator(".snippet")).to_contain_text("onerror")
+        assert not UNSEEN.search(await page.locator("body").inner_text())
     await console.button("Edit and send").click()
     await page.fill("#send-channels", "hostile-again")
     await page.click("#send")
     await expect(console.panel.locator(".history li b")).to_have_text(SHOWN)
     await console.follow(f"hostile-{'<b>&amp;'}")
-    text = await page.locator("body").inner_text()
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
+    assert not UNSEEN.search(await page.locator("body").inner_text())
     assert await page.locator("img[src='x'], [onerror]").count() == 0
     assert await page.title() == "reverb console"
 
@@ -364,6 +364,8 @@ async def test_a_restart_of_the_server_is_a_gap(open_page: Open, tmp_path: Path)
                 ["before", re.compile("Gap: no connection for .* What was sent on 2 channels"), "after"]
             )
             await expect(console.page.locator(".outages")).to_have_text("1 reconnect, 1 gap")
+            later = await open_page(console.url)
+            await expect(later.page.locator(".outages")).to_have_text("1 reconnect, 1 gap")
             await console.page.locator("#event-list").press("d")
             await expect(console.panel.locator(".changes")).to_contain_text(re.compile("Gap of .* on 2 channels"))
         await expect(console.page.get_by_role("alert")).to_contain_text("does not answer")
@@ -398,6 +400,8 @@ async def test_members_are_seen_without_joining_and_joining_is_asked(
         await expect(console.following("presence-room")).to_have_attribute("aria-pressed", "true")
         await console.button("Ask again").click()
         await expect(console.panel.locator(".members li")).to_have_count(2)
+        await room.trigger("wave", {"hand": "left"})
+        await expect(console.events.filter(has_text="client-wave").locator(".sender")).to_have_text("ann-7")
         await console.following("presence-room").click()
         await expect(console.following("presence-room")).to_have_attribute("aria-pressed", "false")
 

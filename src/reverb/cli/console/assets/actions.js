@@ -46,12 +46,6 @@ const RECEIVERS = {
     take(frame.events);
   },
   gap(frame) {
-    const last = state.changes[state.changes.length - 1];
-    if (last?.channels && frame.time - last.time < 1000) last.channels.push(frame.channel);
-    else {
-      state.gaps += 1;
-      addChange({ time: frame.time, downtime: frame.downtime, channels: [frame.channel] });
-    }
     take([frame]);
   },
   dropped(frame) {

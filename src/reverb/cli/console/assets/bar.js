@@ -2,7 +2,7 @@
 
 import { html } from "./vendor.js";
 import { Icon } from "./icons.js";
-import { set, state } from "./state.js";
+import { log, set, state } from "./state.js";
 import { duration, plural, visible } from "./text.js";
 import { nextTheme, theme } from "./themes.js";
 
@@ -16,7 +16,9 @@ const WORDS = {
 };
 
 export function Bar() {
-  const { hello, connection, reconnects, gaps, link } = state;
+  const { hello, connection, link } = state;
+  const gaps = log.gapCount;
+  const reconnects = Math.max(state.reconnects, gaps); // those before this page was opened left gaps
   const showConnection = () => set({ tab: "connection", page: "panel" });
   const status = link === "open" ? connection.state : "disconnected";
   return html`<header class="bar">

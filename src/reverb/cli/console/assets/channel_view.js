@@ -28,6 +28,7 @@ export function ChannelView() {
     <dl class="details">
       <dt>Kind</dt><dd>${kind}. ${KINDS[kind]}${channel?.is_cache && " The server keeps its last event for those who come later."}</dd>
       ${number != null && html`<dt>Here</dt><dd>${numberTitle({ ...channel, kind: "any" }, number)}</dd>`}
+      ${isFollowed && !channel?.is_subscribed && html`<dt>State</dt><dd>not subscribed: the server has not confirmed it</dd>`}
       ${channel?.users != null && html`<dt>Users</dt><dd>${plural(channel.users, "user")}</dd>`}
     </dl>
     <div class="actions">
@@ -49,7 +50,7 @@ function Members({ name }) {
       <h4 id="members-title">Members ${!isLoading && !error && html`<span class="number">${users.length}</span>`}</h4>
       <button disabled=${isLoading} onClick=${() => loadMembers(name)}>Ask again</button>
     </div>
-    <p class="hint">The HTTP API told. Nobody sees that you asked.</p>
+    <p class="hint">Asked over the HTTP API: nobody sees that.</p>
     ${error && html`<p class="problem">${visible(error)}</p>`}
     ${!isLoading && !error && users.length === 0 && html`<p class="hint">Nobody is here.</p>`}
     <ul>${users.slice(0, 500).map((user) => html`<li><span class="avatar" aria-hidden="true">${[...visible(user)][0]}</span>${visible(user)}</li>`)}</ul>

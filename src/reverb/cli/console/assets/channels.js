@@ -85,6 +85,7 @@ function moveChannel(event, shown) {
 function Row({ channel, id }) {
   const { name, kind, users } = channel;
   const isFollowed = state.followed.has(name);
+  const isWaiting = isFollowed && !channel.is_subscribed;
   const shown = visible(name);
   const number = kind === "presence" ? (users ?? channel.subscriptions) : channel.subscriptions;
   const toggle = (event) => {
@@ -97,8 +98,9 @@ function Row({ channel, id }) {
     <${Icon} name=${kind} /><span class="sr">${kind} </span>
     <span class="name">${shown}</span>
     <span class="number" title=${numberTitle(channel, number)}>${number == null ? "" : count(number)}</span>
-    <button class="follow" aria-pressed=${String(isFollowed)} disabled=${state.pending.has(name)} onClick=${toggle}
-      aria-label=${`Follow ${shown}`} title=${isFollowed ? "Following: click to stop" : "Follow"}>
+    <button class=${isWaiting ? "follow waiting" : "follow"} aria-pressed=${String(isFollowed)} disabled=${state.pending.has(name)}
+      onClick=${toggle} aria-label=${`Follow ${shown}`}
+      title=${isWaiting ? "Not subscribed: the server has not confirmed it" : isFollowed ? "Following: click to stop" : "Follow"}>
       <${Icon} name=${isFollowed ? "check" : "plus"} />
     </button>
   </div>`;

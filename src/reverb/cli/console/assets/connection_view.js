@@ -3,7 +3,7 @@
 import { html } from "./vendor.js";
 import { runDoctor } from "./actions.js";
 import { Icon } from "./icons.js";
-import { state } from "./state.js";
+import { log, state } from "./state.js";
 import { clock, duration, plural, visible } from "./text.js";
 
 export function ConnectionView() {
@@ -48,9 +48,10 @@ function Finding({ finding: { step, ok, seconds, detail, causes = [] } }) {
 }
 
 function Changes() {
+  const changes = [...state.changes, ...log.gaps].sort((one, other) => other.time - one.time);
   return html`<section class="changes" aria-labelledby="changes-title">
     <h4 id="changes-title">What happened</h4>
-    <ol>${[...state.changes].reverse().map((change) => html`<li><time>${clock(change.time)}</time><span>${describe(change)}</span></li>`)}</ol>
+    <ol>${changes.map((change) => html`<li><time>${clock(change.time)}</time><span>${describe(change)}</span></li>`)}</ol>
   </section>`;
 }
 

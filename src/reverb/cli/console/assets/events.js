@@ -24,7 +24,7 @@ export class Events extends Component {
     return html`<section class="events" aria-label="Events">
       <${Toolbar} />
       <div class="columns" aria-hidden="true">
-        <span>Time</span><span>Channel</span><span>Event</span><span>Payload</span><span>Sender</span><span class="size">Size</span>
+        <span>Time</span><span>Channel</span><span>Event</span><span>Payload</span><span class="size">Size</span>
       </div>
       <${VirtualList} id="event-list" label="Events" ref=${(list) => (this.list = list ?? this.list)} count=${shown.length}
         height=${height} removed=${log.removed} sticks=${!log.isPaused} active=${active}
@@ -76,7 +76,7 @@ function Toolbar() {
   return html`<div class="toolbar">
     <div class="field filter">
       <${Icon} name="search" />
-      <input id="filter" type="text" placeholder="Filter: words, channel:orders, event:Shipped, -word" aria-label="Filter events"
+      <input id="filter" type="text" placeholder=${narrow.matches ? "Filter" : "Filter: words, channel:orders, event:Shipped, -word"} aria-label="Filter events"
         autocomplete="off" spellcheck=${false} value=${log.query} onInput=${(event) => setFilter(event.target.value)} />
       ${log.query
         ? html`<button class="quiet square" onClick=${() => setFilter("")} aria-label="Remove the filter" title="Remove the filter (Esc)"><${Icon} name="close" /></button>`
@@ -108,8 +108,7 @@ function Row({ row, id, isActive }) {
     <time title=${clockExact(row.time)}>${clock(row.time)}</time>
     <span class="name channel-name" data-kind=${kindOf(channel)} title=${beginning(channel, 200)}>${visible(channel)}</span>
     <span class="name event-name" title=${beginning(event, 200)}>${shortEvent(event)}</span>
-    <span class="payload">${row.sealed ? html`<em>sealed: the master key is not set</em>` : row.preview}</span>
-    <span class="sender">${row.user_id == null ? "" : beginning(String(row.user_id), 40)}</span>
+    <span class="payload">${row.user_id != null && html`<b class="sender" title="Sender">${beginning(String(row.user_id), 40)}</b>`}${row.sealed ? html`<em>sealed: the master key is not set</em>` : row.preview}</span>
     <span class="size">${sizeOf(row.size)}</span>
   </div>`;
 }

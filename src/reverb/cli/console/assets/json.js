@@ -97,14 +97,25 @@ export function parseOrNull(text) {
   }
 }
 
+const units = (text) => Array.from({ length: text.length }, (_, index) => text.charCodeAt(index));
+
+/** JSON in which what can't be seen is escaped. */
+export function escapeInvisible(json) {
+  return json.replace(/(?![ \n\u200c\u200d])[\p{C}\p{Z}]/gu, (character) =>
+    units(character).map((unit) => `\\u${unit.toString(16).padStart(4, "0")}`).join(""),
+  );
+}
+
+const quote = (text) => escapeInvisible(JSON.stringify(text));
+
 export function format(node, indent = "") {
-  if (node.type === "string") return JSON.stringify(node.value);
+  if (node.type === "string") return quote(node.value);
   if (!node.entries) return node.text;
   const [open, close] = node.type === "object" ? "{}" : "[]";
   if (node.entries.length === 0) return open + close;
   const inner = `${indent}  `;
   const lines = node.entries.map(([key, child]) => {
-    const name = node.type === "object" ? `${JSON.stringify(key)}: ` : "";
+    const name = node.type === "object" ? `${quote(key)}: ` : "";
     return `${inner}${name}${format(child, inner)}`;
   });
   return `${open}\n${lines.join(",\n")}\n${indent}${close}`;

@@ -3,6 +3,7 @@
 import { compile } from "./filter.js";
 
 const MOST_ROWS = 10_000;
+const MOST_GAPS = 100;
 const MOST_CHARACTERS = 24_000_000;
 
 /** Rows, oldest first, and their bound. */
@@ -37,7 +38,9 @@ export class Log {
   isPaused = false;
   /** The number of the last row that was received. */
   last = 0;
-  events = 0;
+  /** The latest gaps, one for all channels of an outage, and how many there were. */
+  gaps = [];
+  gapCount = 0;
   /** While paused: how many rows came and had to go again. */
   heldDropped = 0;
   #rows = new Rows();
@@ -65,7 +68,6 @@ export class Log {
       } else {
         row.n = this.last + 0.5;
       }
-      if (row.type === "event") this.events += 1;
       this.#append(row);
     }
     this.#trim();
@@ -118,11 +120,15 @@ export class Log {
     const before = target.items[target.items.length - 1];
     // An outage is a gap on each channel that was followed: one row tells of all.
     if (row.type === "gap" && before?.type === "gap" && row.time - before.time < 1000) {
-      if (!before.channels.includes(row.channel)) before.channels.push(row.channel);
+      before.channels = [...new Set([...before.channels, ...(row.channels ?? [row.channel])])];
       before.downtime = Math.max(before.downtime, row.downtime);
       return;
     }
-    if (row.type === "gap") row.channels = [row.channel];
+    if (row.type === "gap" && !row.channels) {
+      row.channels = [row.channel];
+      this.gaps = [...this.gaps.slice(1 - MOST_GAPS), row];
+      this.gapCount += 1;
+    }
     target.push(row);
     if (!this.isPaused && this.#passes(row)) this.shown.push(row);
   }

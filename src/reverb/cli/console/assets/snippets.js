@@ -1,6 +1,6 @@
 // An event as text to be used elsewhere.
 
-import { asJson, parseOrNull } from "./json.js";
+import { asJson, format, parse, parseOrNull } from "./json.js";
 
 const isClientEvent = (event) => event.startsWith("client-");
 
@@ -28,7 +28,7 @@ export function json({ channel, event, user_id, data }) {
   const lines = [`"channel": ${JSON.stringify(channel)}`, `"event": ${JSON.stringify(event)}`];
   if (user_id != null) lines.push(`"user_id": ${JSON.stringify(user_id)}`);
   lines.push(`"data": ${asJson(data)}`);
-  return `{${lines.join(", ")}}`;
+  return format(parse(`{${lines.join(",")}}`));
 }
 
 export function command({ channel, event, data }) {

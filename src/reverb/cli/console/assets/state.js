@@ -13,10 +13,9 @@ export const state = {
   /** The first frame of the console: server, application, what is allowed. */
   hello: null,
   connection: { state: "connecting" },
-  /** What happened to the connection, oldest first: {time, state, problem} or {time, downtime, channels}. */
+  /** What happened to the connection, oldest first: {time, state, problem}. The log has the gaps. */
   changes: [],
   reconnects: 0,
-  gaps: 0,
   channels: [],
   /** How many there are; the console does not list very many. */
   channelTotal: 0,
