@@ -32,9 +32,9 @@ export function ChannelView() {
       ${channel?.users != null && html`<dt>Users</dt><dd>${plural(channel.users, "user")}</dd>`}
     </dl>
     <div class="actions">
-      <button class=${isFollowed ? "" : "primary"} disabled=${pending.has(name)} onClick=${() => (isFollowed ? unfollow(name) : follow(name))}>
+      ${!(kind === "presence" && state.hello?.read_only) && html`<button class=${isFollowed ? "" : "primary"} disabled=${pending.has(name)} onClick=${() => (isFollowed ? unfollow(name) : follow(name))}>
         ${isFollowed ? "Stop following" : kind === "presence" ? "Join and follow …" : "Follow"}
-      </button>
+      </button>`}
       <button onClick=${() => showOnly("channel", name)}>Only its events</button>
       ${!state.hello?.read_only &&
       html`<button onClick=${() => edit({ ...state.draft, channels: [name] })}>Publish here</button>`}

@@ -86,6 +86,7 @@ function Row({ channel, id }) {
   const { name, kind, users } = channel;
   const isFollowed = state.followed.has(name);
   const isWaiting = isFollowed && !channel.is_subscribed;
+  const isForbidden = kind === "presence" && state.hello?.read_only;
   const shown = visible(name);
   const number = kind === "presence" ? (users ?? channel.subscriptions) : channel.subscriptions;
   const toggle = (event) => {
@@ -98,7 +99,7 @@ function Row({ channel, id }) {
     <${Icon} name=${kind} /><span class="sr">${kind} </span>
     <span class="name">${shown}</span>
     <span class="number" title=${numberTitle(channel, number)}>${number == null ? "" : count(number)}</span>
-    <button class=${isWaiting ? "follow waiting" : "follow"} aria-pressed=${String(isFollowed)} disabled=${state.pending.has(name)}
+    <button class=${isWaiting ? "follow waiting" : "follow"} aria-pressed=${String(isFollowed)} disabled=${state.pending.has(name) || isForbidden}
       onClick=${toggle} aria-label=${`Follow ${shown}`}
       title=${isWaiting ? "Not subscribed: the server has not confirmed it" : isFollowed ? "Following: click to stop" : "Follow"}>
       <${Icon} name=${isFollowed ? "check" : "plus"} />

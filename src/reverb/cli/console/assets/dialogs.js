@@ -29,7 +29,9 @@ const close = () => set({ dialog: null });
 
 function Modal({ children }) {
   const element = useRef(null);
-  useLayoutEffect(() => element.current.showModal(), []);
+  useLayoutEffect(() => {
+    if (!element.current.open) element.current.showModal(); // Esc closes it by itself
+  });
   const onClick = (event) => event.target === element.current && close();
   return html`<dialog ref=${element} onClose=${close} onClick=${onClick}><div class="inside">${children}</div></dialog>`;
 }

@@ -76,7 +76,7 @@ function Toolbar() {
   return html`<div class="toolbar">
     <div class="field filter">
       <${Icon} name="search" />
-      <input id="filter" type="text" placeholder=${narrow.matches ? "Filter" : "Filter: words, channel:orders, event:Shipped, -word"} aria-label="Filter events"
+      <input id="filter" type="text" placeholder=${narrow.matches ? "Filter" : "Filter: words, channel:orders, -word"} aria-label="Filter events"
         autocomplete="off" spellcheck=${false} value=${log.query} onInput=${(event) => setFilter(event.target.value)} />
       ${log.query
         ? html`<button class="quiet square" onClick=${() => setFilter("")} aria-label="Remove the filter" title="Remove the filter (Esc)"><${Icon} name="close" /></button>`
@@ -86,7 +86,7 @@ function Toolbar() {
       log.query ? `${count(log.shown.length)} of ${count(log.size)}` : plural(log.size, "row")
     }</span>
     <button id="pause" class=${isPaused ? "pause on" : "pause"} aria-pressed=${String(isPaused)} onClick=${togglePause} title="Hold new events back (space)">
-      <${Icon} name=${isPaused ? "play" : "pause"} /><span>${isPaused ? `Resume: ${held}` : "Pause"}</span>
+      <${Icon} name=${isPaused ? "play" : "pause"} /><span class="word">${isPaused ? "Resume: " : "Pause"}</span>${isPaused && html`<span>${held}</span>`}
     </button>
     <button class="square" onClick=${exportRows} disabled=${log.shown.length === 0} aria-label="Export as JSON lines" title="Export what is shown as JSON lines"><${Icon} name="download" /></button>
     <button class="square" onClick=${clear} disabled=${log.size === 0} aria-label="Clear the list" title="Clear the list"><${Icon} name="clear" /></button>

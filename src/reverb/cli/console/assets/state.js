@@ -30,7 +30,7 @@ export const state = {
   /** The row that is shown. */
   selected: null,
   payloadQuery: "",
-  draft: { kind: "publish", channels: "", event: "", data: "{\n  \n}", toOthers: false },
+  draft: { kind: "publish", channels: "", event: "", data: "{}", toOthers: false },
   sending: false,
   /** How the last sending ended: {ok, text}. */
   sent: null,
