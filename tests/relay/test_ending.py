@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -11,9 +11,10 @@ import pytest
 
 from reverb import ReverbClient, ReverbError
 from reverb.relay import Relay, _relay
+from reverb.relay._log import Entry
 from reverb.server import ReverbServer
 from tests.loops import every_loop
-from tests.relay.memory import MemoryEngine
+from tests.relay.memory import MemoryEngine, MemorySink
 from tests.watching import client_tasks, turns, until, wait_turns
 
 LEASE = 0.6
@@ -176,3 +177,27 @@ async def test_two_in_one_process(client: ReverbClient, engine: MemoryEngine, pu
         await until(lambda: len(engine.log) == 6)
         assert (first.status.written, second.status.written) == (3, 3)
         await end(running)
+
+
+async def test_a_late_refusal_of_an_earlier_epoch_does_not_end_the_present_one(
+    client: ReverbClient, engine: MemoryEngine, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_append, is_held = MemorySink.append, asyncio.Event()
+    may_fail = asyncio.Event()
+
+    async def append(sink: MemorySink, epoch: int, entries: Sequence[Entry]) -> None:
+        if not is_held.is_set():
+            is_held.set()
+            await may_fail.wait()
+        await first_append(sink, epoch, entries)
+
+    relay, task = await leading(client)
+    monkeypatch.setattr(MemorySink, "append", append)
+    await publish(1)
+    await asyncio.wait_for(is_held.wait(), 5)
+    engine.epoch, engine.holder = engine.epoch + 1, None  # somebody else led for a moment
+    await until(lambda: relay.status.takeovers == 2)
+    may_fail.set()
+    await until(lambda: [each.event for each in engine.log] == ["e"])
+    assert relay.status.takeovers == 2
+    await end(task)

@@ -558,7 +558,11 @@ class Relay:
             while replica.has_pending:
                 epoch, batch = replica.epoch, replica.next_batch(_BATCH)
                 assert epoch is not None
-                await self._sink.append(epoch, batch)
+                try:
+                    await self._sink.append(epoch, batch)
+                except DeposedError:
+                    if replica.epoch == epoch:
+                        raise
                 if replica.epoch != epoch:
                     return
                 replica.stored()
