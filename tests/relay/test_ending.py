@@ -198,6 +198,6 @@ async def test_a_late_refusal_of_an_earlier_epoch_does_not_end_the_present_one(
     engine.epoch, engine.holder = engine.epoch + 1, None  # somebody else led for a moment
     await until(lambda: relay.status.takeovers == 2)
     may_fail.set()
-    await until(lambda: [each.event for each in engine.log] == ["e"])
+    await until(lambda: "e" in [each.event for each in engine.log])
     assert relay.status.takeovers == 2
     await end(task)
