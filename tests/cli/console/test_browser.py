@@ -25,7 +25,7 @@ from aiohttp import web
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 
-from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, expect
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, WebSocketRoute, expect
 
 from reverb import ReverbClient
 from reverb._visible import visible
@@ -47,6 +47,8 @@ ATTEMPTS = 3
 
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\">\x1b[31mred\x1b[0m\u202eabc"
 SHOWN = "<img src=x onerror=\"document.title='hacked'\">\\x1b[31mred\\x1b[0m\\u202eabc"
+GONE = ("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "connection was closed")
+"""What a browser says when the console of a test has ended before its page."""
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 
 Open = Callable[..., Awaitable["Console"]]
@@ -352,9 +354,7 @@ async def test_a_restart_of_the_server_is_a_gap(open_page: Open, tmp_path: Path)
     async with ReverbServer() as server:
         command = reverb("console", "--no-open", env=server.env, cwd=tmp_path)
         async with command as running:
-            # At the end nobody is there to connect to.
-            gone = ("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "connection was closed")
-            console = await open_page((await running.out.expect(r"^http://\S+#\S+$"))[0], errors=gone)
+            console = await open_page((await running.out.expect(r"^http://\S+#\S+$"))[0], errors=GONE)
             await console.follow("one", "two")
             await server.publish("one", "before", {})
             await expect(console.events).to_have_count(1)
@@ -366,18 +366,56 @@ async def test_a_restart_of_the_server_is_a_gap(open_page: Open, tmp_path: Path)
                 ["before", re.compile("Gap: no connection for .* What was sent on 2 channels"), "after"]
             )
             await expect(console.page.locator(".outages")).to_have_text("1 reconnect, 1 gap")
-            later = await open_page(console.url, errors=gone)
+            later = await open_page(console.url, errors=GONE)
             await expect(later.page.locator(".outages")).to_have_text("1 reconnect, 1 gap")
             await console.page.locator("#event-list").press("d")
             await expect(console.panel.locator(".changes")).to_contain_text(re.compile("Gap of .* on 2 channels"))
         await expect(console.page.get_by_role("alert")).to_contain_text("does not answer")
 
 
+async def test_a_page_that_lost_the_console_gets_what_it_missed(console: Console, server: ReverbServer) -> None:
+    page = console.page
+    sockets: list[WebSocketRoute] = []
+
+    def connect(socket: WebSocketRoute) -> None:
+        socket.connect_to_server()
+        sockets.append(socket)
+
+    await page.route_web_socket(re.compile("/ws$"), connect)
+    await page.reload()
+    await console.follow("missed")
+    await console.only("channel:=missed")
+    await server.publish("missed", "event-0", {})
+    await expect(console.events).to_have_count(1)
+    await sockets[-1].close(code=1011)
+    await expect(page.get_by_role("alert")).to_contain_text("does not answer")
+    for number in range(1, 4):
+        await server.publish("missed", f"event-{number}", {})
+    await expect(page.get_by_role("alert")).to_have_count(0)
+    await server.publish("missed", "event-4", {})
+    await expect(console.events.locator(".event-name")).to_have_text([f"event-{number}" for number in range(5)])
+    assert len(sockets) == 2
+
+
 async def test_the_doctor(console: Console) -> None:
     await console.page.keyboard.press("d")
     await console.button("Run the doctor").click()
     await expect(console.panel.locator(".doctor li").filter(has_text="TCP")).to_contain_text("connected to")
+    await console.panel.get_by_text("Where each comes from").click()
+    await expect(console.panel.locator(".doctor dl")).to_contain_text("REVERB_APP_KEY")
+    assert "app-secret" not in await console.page.content()
     await expect(console.button("Run the doctor")).to_be_enabled()
+
+
+async def test_without_a_server_it_says_what_to_do(open_page: Open, tmp_path: Path) -> None:
+    async with ReverbServer() as server:
+        env = server.env  # of a server that is not there any more
+    async with reverb("console", "--no-open", env=env, cwd=tmp_path) as running:
+        console = await open_page((await running.out.expect(r"^http://\S+#\S+$"))[0], errors=GONE)
+        await expect(console.page.locator(".status")).to_have_text("unavailable")
+        await expect(console.page.locator(".events .empty")).to_contain_text("nothing listens on port")
+        await console.page.locator(".events .empty").get_by_role("button").click()
+        await expect(console.panel.locator(".doctor .failed")).to_contain_text("TCP")
 
 
 # --- channels
@@ -477,6 +515,10 @@ async def test_copies_run(console: Console, server: ReverbServer, tmp_path: Path
 
     event = json.loads(await copied("JSON"))
     assert event == {"channel": "copied", "event": name, "data": {"text": "it's `here` \u202e Łódź"}}
+    await console.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await console.button("Copy").click()
+    await expect(console.page.locator(".notices")).to_contain_text("Copied as JSON.")
+    assert json.loads(await console.page.evaluate("navigator.clipboard.readText()")) == event
     assert (await copied("reverb")).startswith("reverb publish copied ")
     compile(await copied("Python"), "copied.py", "exec")
     environment = {**os.environ, **server.env}
@@ -500,8 +542,7 @@ async def test_read_only(open_page: Open, server: ReverbServer, tmp_path: Path) 
         await ann.subscribe("presence-watched", {"user_id": "ann", "user_info": {}})
         command = reverb("console", "--no-open", "--read-only", env=server.env, cwd=tmp_path)
         async with command as running:
-            gone = ("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "connection was closed")
-            console = await open_page((await running.out.expect(r"^http://\S+#\S+$"))[0], errors=gone)
+            console = await open_page((await running.out.expect(r"^http://\S+#\S+$"))[0], errors=GONE)
             await expect(console.page.locator(".bar")).to_contain_text("read-only")
             await expect(console.following("presence-watched")).to_be_disabled()
             await console.page.keyboard.press("p")
@@ -674,7 +715,7 @@ async def test_many_events_do_not_freeze_the_page(open_page: Open, server: Rever
             await asyncio.sleep(max(0.0, started + number / RATE - time.monotonic()))
         await expect(console.events.filter(has_text=f'"number":{total - 1},')).to_be_visible()
         counted = await console.module(
-            "state", "({ log }, name) => log.all.filter((e) => e.channel === name).length", name
+            "state", "({ log }, name) => log.shown.filter((e) => e.channel === name).length", name
         )
         assert counted == min(total, 10_000)
         assert await console.page.locator("#event-list .row").count() < 100

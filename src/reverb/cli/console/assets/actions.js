@@ -68,10 +68,9 @@ function takeState(frame) {
     socketId: frame.socket_id,
     roundTrip: frame.round_trip,
     problem: frame.problem ?? null,
-    wasConnected: before.wasConnected || frame.state === "connected",
+    reconnects: frame.reconnects,
   };
   if (frame.state === before.state && state.connection.problem === before.problem) return;
-  if (frame.state === "connected" && before.state !== "connected" && before.wasConnected) state.reconnects += 1;
   addChange({ time: Date.now(), state: frame.state, problem: state.connection.problem });
 }
 
@@ -82,7 +81,7 @@ function take(rows) {
 
 /** Gets what the console has and the page has not, the latest first. */
 async function fetchBacklog(last) {
-  waiting ??= [];
+  waiting = [];
   const steps = [];
   try {
     const first = Math.max(log.last + 1, last - BACKLOG + 1);
@@ -96,9 +95,13 @@ async function fetchBacklog(last) {
     }
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
+    waiting = null; // the connection is lost: the next one begins where the log ends
+    return;
   }
   const rows = [...steps.flat(), ...waiting];
   waiting = null;
+  const missing = rows.length > 0 && log.last > 0 ? rows[0].n - log.last - 1 : 0;
+  if (missing > 0) rows.unshift({ type: "dropped", count: missing, time: rows[0].time });
   log.add(rows);
   changed();
 }

@@ -17,8 +17,8 @@ const WORDS = {
 
 export function Bar() {
   const { hello, connection, link } = state;
+  const { reconnects } = connection;
   const gaps = log.gapCount;
-  const reconnects = Math.max(state.reconnects, gaps); // those before this page was opened left gaps
   const showConnection = () => set({ tab: "connection", page: "panel" });
   const status = link === "open" ? connection.state : "disconnected";
   return html`<header class="bar">

@@ -120,7 +120,7 @@ function Empty({ query }) {
   }
   if (query) return html`<p class="empty">No channel is called so. Press Enter to follow <b>${visible(query)}</b> anyway.</p>`;
   return html`<div class="empty">
-    <p>Nobody is subscribed to a channel yet.</p>
+    <p>No channel is known that somebody is subscribed to.</p>
     <p>Open your application in a browser tab, or follow a channel by its name above.</p>
   </div>`;
 }

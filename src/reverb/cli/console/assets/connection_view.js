@@ -37,14 +37,20 @@ function Doctor() {
   </section>`;
 }
 
-function Finding({ finding: { step, ok, seconds, detail, causes = [] } }) {
+function Finding({ finding: { step, ok, seconds, detail, causes = [], settings = [] } }) {
   const [icon, word] = ok === null ? ["skip", "skipped"] : ok ? ["check", "fine"] : ["fail", "failed"];
   return html`<li class=${word}>
     <${Icon} name=${icon} /><b><span class="sr">${word}: </span>${visible(step)}</b>
     <span class="seconds">${duration(seconds)}</span>
     <div class="detail">${visible(detail)}</div>
+    ${settings.length > 0 && html`<details><summary>Where each comes from</summary><${Settings} rows=${settings} /></details>`}
     ${causes.length > 0 && html`<ul class="causes">${causes.map((cause) => html`<li>${visible(cause)}</li>`)}</ul>`}
   </li>`;
+}
+
+function Settings({ rows }) {
+  return html`<dl>${rows.map(({ variable, value, source }) => html`<dt>${visible(variable)}</dt>
+    <dd>${visible(value ?? "not set")} <span class="hint">${visible(source)}</span></dd>`)}</dl>`;
 }
 
 function Changes() {

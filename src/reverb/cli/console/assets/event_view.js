@@ -1,6 +1,6 @@
 // One event in full.
 
-import { html, useState } from "./vendor.js";
+import { html, useMemo, useState } from "./vendor.js";
 import { edit, showChannel, showOnly } from "./actions.js";
 import { JsonTree } from "./json_tree.js";
 import { notify, set, state } from "./state.js";
@@ -55,7 +55,7 @@ function Payload({ data, sealed }) {
 function Copies({ row }) {
   const [chosen, setChosen] = useState(0);
   const [name, make] = COPIES[chosen];
-  const text = make(row);
+  const text = useMemo(() => make(row), [row, chosen]);
   const copied = async () => {
     await snippets.copy(text);
     notify(`Copied as ${name}.`);

@@ -1,7 +1,7 @@
 // The events, live: a toolbar with the filter, and the list.
 
 import { Component, html } from "./vendor.js";
-import { clear, exportRows, select, setFilter, togglePause } from "./actions.js";
+import { clear, exportRows, runDoctor, select, setFilter, togglePause } from "./actions.js";
 import { Icon } from "./icons.js";
 import { kindOf } from "./kinds.js";
 import { log, set, state } from "./state.js";
@@ -126,6 +126,16 @@ function Empty() {
     return html`<div class="empty"><h3>No event passes the filter</h3>
       <p>${plural(log.size, "row is", "rows are")} hidden.</p>
       <button onClick=${() => setFilter("")}>Remove the filter</button></div>`;
+  }
+  const { problem } = state.connection;
+  if (problem !== null) {
+    const examine = () => {
+      set({ tab: "connection", page: "panel" });
+      runDoctor();
+    };
+    return html`<div class="empty"><h3>No connection to the server</h3>
+      <p>${visible(problem)}</p>
+      <button onClick=${examine}>Run the doctor</button></div>`;
   }
   if (state.followed.size === 0) {
     return html`<div class="empty"><h3>No channel is followed</h3>

@@ -55,10 +55,6 @@ export class Log {
     return this.#held.items.length;
   }
 
-  get all() {
-    return [...this.#rows.items, ...this.#held.items];
-  }
-
   /** Takes rows in the order of their numbers. What is known is passed over: a new connection may repeat it. */
   add(rows) {
     for (const row of rows) {

@@ -77,7 +77,15 @@ function problemOf(draft) {
   return jsonProblem(draft.data) === null ? null : "The data is not JSON.";
 }
 
+let checked = { text: null, problem: null };
+
+/** What is wrong with a text as JSON, or null. It is asked for at each drawing. */
 function jsonProblem(text) {
+  if (text !== checked.text) checked = { text, problem: check(text) };
+  return checked.problem;
+}
+
+function check(text) {
   try {
     parse(text);
     return null;

@@ -12,10 +12,9 @@ export const state = {
   link: "starting",
   /** The first frame of the console: server, application, what is allowed. */
   hello: null,
-  connection: { state: "connecting" },
+  connection: { state: "connecting", reconnects: 0, problem: null },
   /** What happened to the connection, oldest first: {time, state, problem}. The log has the gaps. */
   changes: [],
-  reconnects: 0,
   channels: [],
   /** How many there are; the console does not list very many. */
   channelTotal: 0,
