@@ -459,6 +459,21 @@ async def test_all_channels_are_followed(console: Console, server: ReverbServer)
         await expect(console.following("all-one")).to_have_attribute("aria-pressed", "false")
 
 
+async def test_several_channels_are_followed(console: Console, server: ReverbServer) -> None:
+    async with ReverbClient(**server.settings) as ann:
+        for name in ("several-1", "several-2", "others"):
+            await ann.subscribe(name)
+        await ann.subscribe("presence-several", {"user_id": "ann", "user_info": {}})
+        await expect(console.following("others")).to_be_visible()
+        await console.page.fill("#channel-query", "several")
+        await console.button("Follow these 2").click()
+        await expect(console.following("several-1")).to_have_attribute("aria-pressed", "true")
+        await expect(console.following("several-2")).to_have_attribute("aria-pressed", "true")
+        await expect(console.following("presence-several")).to_have_attribute("aria-pressed", "false")
+        await console.page.fill("#channel-query", "")
+        await expect(console.following("others")).to_have_attribute("aria-pressed", "false")
+
+
 # --- sending
 
 

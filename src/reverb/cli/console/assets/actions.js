@@ -8,6 +8,7 @@ import { addChange, changed, log, notify, remember, set, state } from "./state.j
 
 const BACKLOG = 10_000;
 const BACKLOG_STEP = 1000;
+const MOST_CHANNELS = 1000;
 
 const link = new Link(receive, lost);
 /** Rows that arrive while older ones are fetched; null when none are. */
@@ -127,26 +128,24 @@ export async function follow(name, isAgreed = false) {
     set({ dialog: { join: name } });
     return;
   }
-  await whilePending(name, async () => {
-    await ask("follow", { channels: [name], presence: kindOf(name) === "presence" });
-  });
+  await whilePending([name], "follow", { presence: kindOf(name) === "presence" });
+}
+
+/** Follows as many of the channels as go into a request. None of them is a presence channel. */
+export async function followSeveral(names) {
+  await whilePending(names.slice(0, MOST_CHANNELS), "follow");
 }
 
 export async function unfollow(name) {
-  await whilePending(name, async () => {
-    await ask("unfollow", { channels: [name] });
-  });
+  await whilePending([name], "unfollow");
 }
 
-async function whilePending(name, action) {
-  state.pending.add(name);
+async function whilePending(channels, what, fields = {}) {
+  for (const name of channels) state.pending.add(name);
   changed();
-  try {
-    await action();
-  } finally {
-    state.pending.delete(name);
-    changed();
-  }
+  await ask(what, { channels, ...fields });
+  for (const name of channels) state.pending.delete(name);
+  changed();
 }
 
 /** Follows all channels that are found. `exclude` has patterns, with spaces between them. */

@@ -1,7 +1,7 @@
 // The channels of the application: which there are, and which we follow.
 
 import { html } from "./vendor.js";
-import { follow, followAll, showChannel, unfollow } from "./actions.js";
+import { follow, followAll, followSeveral, showChannel, unfollow } from "./actions.js";
 import { Icon } from "./icons.js";
 import { kindOf } from "./kinds.js";
 import { changed, set, state } from "./state.js";
@@ -50,20 +50,29 @@ export function Channels() {
         <${Icon} name="plus" />
       </button>
     </form>
-    <details class="which">
+    ${query ? html`<${Several} channels=${shown} />` : html`<details class="which">
       <summary>Which ones “Follow all” takes</summary>
       <label>Begins with <input type="text" value=${all.prefix} placeholder="private-orders." spellcheck=${false}
         onChange=${(event) => setWhich("prefix", event)} /></label>
       <label>But not <input type="text" value=${all.exclude} placeholder="*debug*" spellcheck=${false}
         onChange=${(event) => setWhich("exclude", event)} /></label>
       <p class="hint">Presence channels are never joined by it. An event is missed if it is sent before the channel is found.</p>
-    </details>
+    </details>`}
     <${VirtualList} id="channel-list" label="Channels" count=${shown.length} height=${HEIGHT}
       active=${shown.findIndex(({ name }) => name === state.channel)}
       onKey=${(event) => moveChannel(event, shown)}
       row=${(index) => html`<${Row} key=${shown[index].name} channel=${shown[index]} id=${`channel-list-${index}`} />`}
       empty=${html`<${Empty} query=${query} />`} />
   </section>`;
+}
+
+/** Follows what is found, but for presence channels, which are asked for one by one. */
+function Several({ channels }) {
+  const names = channels.filter(({ kind }) => kind !== "presence").map(({ name }) => name);
+  const others = names.filter((name) => !state.followed.has(name));
+  return html`<p class="which several">
+    <button class="link" disabled=${others.length === 0} onClick=${() => followSeveral(others)}>Follow these ${count(names.length)}</button>
+  </p>`;
 }
 
 function setWhich(name, event) {

@@ -82,7 +82,7 @@ function Toolbar() {
         ? html`<button class="quiet square" onClick=${() => setFilter("")} aria-label="Remove the filter" title="Remove the filter (Esc)"><${Icon} name="close" /></button>`
         : html`<kbd>/</kbd>`}
     </div>
-    <span class="tally" role="status">${
+    <span class="tally">${
       log.query ? `${count(log.shown.length)} of ${count(log.size)}` : plural(log.size, "row")
     }</span>
     <button id="pause" class=${isPaused ? "pause on" : "pause"} aria-pressed=${String(isPaused)} onClick=${togglePause} title="Hold new events back (space)">
