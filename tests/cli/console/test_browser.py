@@ -49,6 +49,7 @@ HOSTILE = "<img src=x onerror=\"document.title='hacked'\">\x1b[31mred\x1b[0m\u20
 SHOWN = "<img src=x onerror=\"document.title='hacked'\">\\x1b[31mred\\x1b[0m\\u202eabc"
 GONE = ("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "connection was closed")
 """What a browser says when the console of a test has ended before its page."""
+DRAWN = "new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))"
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 
 Open = Callable[..., Awaitable["Console"]]
@@ -78,6 +79,7 @@ class Console:
 
     async def only(self, query: str) -> None:
         await self.page.fill("#filter", query)
+        await self.page.evaluate(DRAWN)
 
     async def compose(self, channels: str, event: str, data: str) -> None:
         await self.page.fill("#send-channels", channels)
