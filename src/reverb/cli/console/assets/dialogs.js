@@ -57,6 +57,6 @@ function Help() {
     <p>All words have to be in the channel, the event or the payload. <code>channel:orders</code> and <code>event:Shipped</code> look at
       the names only, <code>channel:=news</code> takes the whole name, <code>-word</code> excludes, and quotes keep spaces.</p>
     <h3>What is here, and what is not</h3>
-    <p>Only channels that you follow are shown, from when the server confirmed it. The page keeps 10,000 rows; the console keeps what it says in its log.</p>
+    <p>Only channels that you follow are shown, from when the server confirmed it. The page keeps the latest 10,000 rows, and so does the console for pages that are opened later.</p>
     <div class="actions"><button class="primary" onClick=${close}>Close</button></div>`;
 }
