@@ -109,8 +109,11 @@ class Row(NamedTuple):
     source: str
 
 
-def rows_of(found: Mapping[str, Found], config: ReverbConfig | None) -> list[Row]:
-    """What was found, but for what nobody has set and few ever do."""
+def rows_of(
+    found: Mapping[str, Found], config: ReverbConfig | None, options: Mapping[str, str] = _OPTIONS
+) -> list[Row]:
+    """What was found, but for what nobody has set and few ever do. ``options`` that are not called like their
+    settings have other names in another command."""
     rows = []
     first = [name for name in _ALWAYS_SHOWN if name in found]
     others = [name for name, each in found.items() if name not in _ALWAYS_SHOWN and each.source != "default"]
@@ -119,9 +122,9 @@ def rows_of(found: Mapping[str, Found], config: ReverbConfig | None) -> list[Row
         value = _shown(name, each)
         if config is not None and name in ("host", "path", "scheme") and getattr(config, name) != value:
             value = f"{value}, which is {getattr(config, name)}" if getattr(config, name) else value
-        source = _source(name, each.source)
+        source = _source(name, each.source, options)
         if each.differing:
-            source += f", unlike {' and '.join(_source(name, other) for other in each.differing)}"
+            source += f", unlike {' and '.join(_source(name, other, options) for other in each.differing)}"
         if each.hint:
             source += ", cut off at its #"
         rows.append(Row(variable_of(name), value or None, source))
@@ -140,9 +143,9 @@ def _shown(name: str, found: Found) -> str:
     return f"{_MASK} ({len(text)} characters)"
 
 
-def _source(name: str, source: str) -> str:
+def _source(name: str, source: str, options: Mapping[str, str]) -> str:
     if source == "argument":
-        return f"--{_OPTIONS.get(name, name).replace('_', '-')}"
+        return f"--{options.get(name, name).replace('_', '-')}"
     return source if source in ("environment", "default") else ".env"
 
 

@@ -548,6 +548,17 @@ async def test_the_doctors_findings(visitor: Visitor) -> None:
         assert "finding" not in [frame.get("type") for frame in other.frames]
 
 
+async def test_the_findings_name_the_options_of_this_command(config: ReverbConfig, embedded: ReverbServer) -> None:
+    async with page_of(config, embedded.settings) as page:
+        await page.result("doctor")
+        (settings, *_) = [frame["settings"] for frame in page.frames if "settings" in frame]
+    sources = {row["variable"]: row["source"] for row in settings}
+    assert sources["REVERB_HOST"] == "--server-host"
+    assert sources["REVERB_PORT"] == "--server-port"
+    assert sources["REVERB_APP_KEY"] == "--key"
+    assert sources["REVERB_APP_ID"] == "--app-id"
+
+
 async def test_the_doctor_finds_what_is_wrong(config: ReverbConfig, embedded: ReverbServer) -> None:
     await embedded.stop()
     async with page_of(config) as page:

@@ -54,6 +54,8 @@ _MAX_LISTED = 2_000
 """Channels that pages are told of."""
 _PREFIXES = {"encrypted": "private-encrypted-", "presence": "presence-", "private": "private-", "public": ""}
 """How channels of a kind begin; the longer one first."""
+_OPTIONS = {"host": "server-host", "port": "server-port", "app_key": "key"}
+"""Of ``reverb console``, for settings that they are not called like."""
 _NEVER_CONNECTED = (ConnectionState.INITIALIZED, ConnectionState.DISCONNECTED, ConnectionState.FAILED)
 
 
@@ -483,7 +485,7 @@ class Desk:
 
         self._is_examining = True
         try:
-            rows = rows_of(self._found, self._config)
+            rows = rows_of(self._found, self._config, _OPTIONS)
             tell(Step("settings", True, 0.0, "complete and valid"), rows=rows)
             await Examination(self._config, self._found, lambda name: None, tell).run(())
         finally:
