@@ -175,7 +175,7 @@ class Desk:
 
     async def _listen(self) -> None:
         config = self._config
-        backoff = Backoff(config.reconnect_delay_min, max(config.reconnect_delay_min, config.reconnect_delay_max))
+        backoff = Backoff(config.reconnect_delay_min, config.reconnect_delay_max)
         while True:
             try:
                 async with self._client:
