@@ -293,15 +293,15 @@ class Relay:
         if found is None:  # nobody has looked, or the engine has forgotten
             return
         for channel in found:
-            self.follow(channel, self.now)
+            self.follow(channel, None, is_found_by_leader=True)
         for channel in [*self.wanted]:
             if channel not in NAMED and channel not in found:
                 self.leave(channel, None)
 
-    def follow(self, channel: str, found_after: int | None) -> None:
+    def follow(self, channel: str, found_after: int | None, *, is_found_by_leader: bool = False) -> None:
         if channel not in self.wanted:
             self.wanted.append(channel)
-            self.replica.follow(channel, self.now, found_after=found_after)
+            self.replica.follow(channel, self.now, found_after=found_after, is_found_by_leader=is_found_by_leader)
             self.subscribe()
 
     def leave(self, channel: str, empty_at: int | None) -> None:

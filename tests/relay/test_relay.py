@@ -30,6 +30,7 @@ from reverb.relay._redis import RedisSink
 from reverb.server import ReverbServer
 from tests.faults.proxy import FaultProxy, Link
 from tests.relay.engines import Valkey
+from tests.relay.memory import MemoryEngine
 from tests.watching import client_tasks, until
 
 LEASE = 0.6
@@ -372,6 +373,25 @@ async def test_finds_channels_and_the_others_follow(reverb_server: ReverbServer,
         await until(lambda: first.status.channels == 0 and second.status.channels == 1, deadline=10)
     events = [each for each in await log.entries() if each["event"] == "e"]
     assert [each["channel"] for each in events] == ["orders.1"]
+
+
+async def test_a_follower_knows_when_it_did_not_follow_a_channel(
+    reverb_server: ReverbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = MemoryEngine()
+    engine.install(monkeypatch)
+    engine.holder = "another"
+    async with running(ReverbClient(), [], "memory:", find=Find(interval=0.2)) as relay:
+        engine.state = b'{"channels":["orders"]}'
+        await until(lambda: relay.status.channels == 1 and not relay.status.missing)
+        engine.state = b'{"channels":[]}'
+        await until(lambda: relay.status.channels == 0)
+        engine.state = b'{"channels":["orders"]}'
+        await until(lambda: relay.status.channels == 1 and not relay.status.missing)
+        engine.holder, engine.state = None, b""  # it has lost everything, and the other relay is gone
+        await until(lambda: relay.status.gaps >= 2)
+    gaps = [json.loads(entry.data) for entry in engine.log]
+    assert gaps[0]["to"] == gaps[1]["from"] < gaps[1]["to"]
 
 
 async def test_ends_though_a_cancellation_is_lost(

@@ -275,7 +275,7 @@ class TestHoles:
         replica.leave("b", 13_000, empty_at=10_000 - SLACK)
         replica.follow("b", 14_000)
         replica.subscribed("b", 14_100)
-        assert written(replica) == [("b", 14_000, 14_100, "start")]
+        assert written(replica) == [("b", 13_000, 14_100, "start")]
 
     def test_a_channel_that_is_new_in_an_old_log_has_a_gap(self) -> None:
         replica = follower()
@@ -291,7 +291,38 @@ class TestHoles:
         replica.take_over(Grant(1, NOBODY), [])
         replica.follow("a", 13_000)
         replica.subscribed("a", 13_100)
-        assert written(replica) == ["x", ("a", 13_000, 13_100, "start")]
+        assert written(replica) == ["x", ("a", 12_000, 13_100, "start")]
+
+    def test_a_channel_that_was_left_is_missing_until_it_is_found_again(self) -> None:
+        # The engine has lost everything since, and with it what the leader of that time received.
+        replica = follower("a", "f")
+        receive(replica, "x", channel="f")
+        replica.leave("f", 12_000)
+        replica.follow("f", 14_000, is_found_by_leader=True)
+        replica.subscribed("f", 14_100)
+        receive(replica, "y", 15_000, channel="f")
+        replica.take_over(Grant(1, NOBODY), [])
+        assert written(replica) == [
+            "x",
+            ("f", 10_000, 12_000, "disconnect"),
+            ("f", 12_000, 14_100, "discovery"),
+            "y",
+        ]
+
+    def test_what_the_log_has_of_the_time_after_a_channel_was_left_is_not_missing(self) -> None:
+        replica = follower("a", "f")
+        replica.leave("f", 12_000)
+        replica.follow("f", 14_000, is_found_by_leader=True)
+        replica.subscribed("f", 14_100)
+        replica.take_over(Grant(2, sight(watermark=14_000 + SLACK)), [])
+        assert written(replica) == [("f", 14_000, 14_100, "discovery")]
+
+    def test_a_channel_that_was_left_was_not_there_when_the_leader_looked(self) -> None:
+        replica = leader("a", "f")
+        replica.leave("f", 12_000, empty_at=10_000 - SLACK)
+        replica.follow("f", 14_000, found_after=13_000)
+        replica.subscribed("f", 14_100)
+        assert written(replica) == [("f", 13_000, 14_100, "discovery")]
 
     def test_what_nobody_wants_is_not_counted(self) -> None:
         replica = leader()
@@ -502,6 +533,12 @@ class TestHandingOver:
         replica.subscribed("b", 12_100)
         replica.lost()
         assert replica.should_hand_over
+
+    def test_not_for_a_channel_that_the_last_leader_had_just_found(self) -> None:
+        replica = follower()
+        replica.follow("b", 12_000, is_found_by_leader=True)
+        replica.take_over(Grant(2, sight(watermark=12_000, others=1)), [])
+        assert not replica.should_hand_over
 
     def test_not_for_a_channel_that_is_refused(self) -> None:
         replica = leader("a", "b")
@@ -912,6 +949,13 @@ class TestAnotherClock:
         replica.shift(1000)
         replica.sighted(sight(watermark=11_000 + SLACK - 1))
         assert not replica.is_ready
+
+    def test_when_a_channel_was_left_moves_too(self) -> None:
+        replica = leader("a", "b")
+        replica.leave("b", 12_000, empty_at=10_000 - SLACK)
+        replica.shift(100)
+        replica.follow("b", 13_000)
+        assert state_of(replica).uncovered == {"b": 12_100}
 
     def test_since_when_it_is_not_subscribed_moves_too(self) -> None:
         replica = follower()

@@ -302,8 +302,8 @@ class Relay:
         if channel is not None and isinstance(error, AuthenticationError | SubscriptionError):
             self._replica.refused(channel)
 
-    def _follow(self, channel: str, found_after: int | None = None) -> None:
-        self._replica.follow(channel, self._now(), found_after=found_after)
+    def _follow(self, channel: str, found_after: int | None = None, *, is_found_by_leader: bool = False) -> None:
+        self._replica.follow(channel, self._now(), found_after=found_after, is_found_by_leader=is_found_by_leader)
         task = self._subscriptions[channel] = spawn(self._subscribe(channel))
         task.add_done_callback(self._subscribed)
 
@@ -403,7 +403,7 @@ class Relay:
             return
         for channel in found:
             if channel not in self._subscriptions:
-                self._follow(channel, self._now())
+                self._follow(channel, is_found_by_leader=True)
         for channel in self._subscriptions.keys() - self._named.keys() - set(found):
             await self._unfollow(channel)
 

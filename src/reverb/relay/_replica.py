@@ -71,6 +71,8 @@ class Replica:
         self._most_bytes = most_bytes
         self._keep = 2 * lease
         self._coverage: dict[str, Coverage] = {}
+        self._left: dict[str, int] = {}
+        """When channels were left that it does not follow now."""
         self._uncovered: dict[str, int] = {}
         self._after = 0
         """Everything received from now on was sent after this time."""
@@ -111,12 +113,18 @@ class Replica:
 
     # --- the server --------------------------------------------------------------------------------------------
 
-    def follow(self, channel: str, now: int, *, found_after: int | None = None) -> None:
+    def follow(
+        self, channel: str, now: int, *, found_after: int | None = None, is_found_by_leader: bool = False
+    ) -> None:
         """Want a channel, which is not subscribed yet. One that was found may have had events since the time at
-        which it was not there yet, ``found_after``."""
+        which it was not there yet, ``found_after``. Where that time is not known, events may be missing in the
+        record since the channel was left: another relay may have them, but the log of that one may get lost."""
         if channel not in self._coverage:
-            since, reason = (now, "start") if found_after is None else (found_after, "discovery")
-            self._coverage[channel] = Coverage(since, reason)  # type: ignore[arg-type]
+            left = self._left.pop(channel, now)
+            self._coverage[channel] = Coverage(
+                left if found_after is None else found_after,
+                "start" if found_after is None and not is_found_by_leader else "discovery",
+            )
 
     def leave(self, channel: str, now: int, *, empty_at: int | None = None) -> None:
         """Want a channel no more. Until now something may be missing of one that is not subscribed, or on its way,
@@ -124,6 +132,7 @@ class Replica:
         coverage = self._coverage.pop(channel, None)
         if coverage is None:
             return
+        self._left[channel] = now
         if coverage.complete_since is not None:
             if empty_at is not None and self.has_all_until(empty_at):
                 return
@@ -450,6 +459,7 @@ class Replica:
         """Move all times: the engine's clock turned out to be another one."""
         self._after += milliseconds
         self._cuts = {channel: cut + milliseconds for channel, cut in self._cuts.items()}
+        self._left = {channel: left + milliseconds for channel, left in self._left.items()}
         self._lacking_since = {channel: since + milliseconds for channel, since in self._lacking_since.items()}
         self._questions = deque((count, asked_at + milliseconds) for count, asked_at in self._questions)
         items = (*self._record, *self._pending, *self._batch, *self._dropped.values())
