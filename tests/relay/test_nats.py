@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import re
@@ -739,6 +740,20 @@ class TestCallersThatGiveUp:
             if ended:
                 break
         assert (await reader.tail(0))[-1] == entry(epoch, 1)
+
+    async def test_no_error_is_left_over(self, make: Make, server: Nats, caplog: pytest.LogCaptureFixture) -> None:
+        sink = make()
+        server.kill()
+        for number in turns():
+            opening = asyncio.create_task(sink.open())
+            await wait_turns(number)
+            ended = opening.done()
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+            if ended:
+                break
+        gc.collect()
+        assert "never retrieved" not in caplog.text
 
 
 class TestSettings:

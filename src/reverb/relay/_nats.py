@@ -30,7 +30,7 @@ import logging
 import re
 import ssl
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -395,10 +395,13 @@ class NatsSink:
         except _AbsentError:
             return None
 
-    async def _in_time(self, work: Awaitable[T]) -> T:
+    async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait no longer than half a lease."""
+        task = spawn(work)
+        # wait_for() of Python 3.11 forgets an error that comes together with a cancellation.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            return await asyncio.wait_for(work, self._patience)
+            return await asyncio.wait_for(task, self._patience)
         except asyncio.TimeoutError:
             self._drop(self._link)
             raise EngineError(f"{self.address}: no answer within {plural(self._patience, 'second')}.") from None

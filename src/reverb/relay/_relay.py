@@ -577,6 +577,7 @@ class Relay:
             await asyncio.wait({writing}, timeout=seconds)
         finally:
             writing.cancel()
+            writing.add_done_callback(lambda task: task.cancelled() or task.exception())  # it may fail late
         if writing.done():
             writing.result()
 

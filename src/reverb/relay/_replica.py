@@ -26,6 +26,8 @@ import msgspec
 from ._alignment import SLACK, Hole, Reason, Received, Segment, align
 from ._log import GAP, Entry, Grant, Sight
 
+_MOST_LEFT = 10_000
+"""How many channels that are not followed any more are remembered."""
 _BYTES_OF_ITEM = 300
 """About what an item takes in memory beside its payload."""
 
@@ -132,7 +134,7 @@ class Replica:
         coverage = self._coverage.pop(channel, None)
         if coverage is None:
             return
-        self._left[channel] = now
+        self._remember(self._left, channel, now)
         if coverage.complete_since is not None:
             if empty_at is not None and self.has_all_until(empty_at):
                 return
@@ -436,7 +438,14 @@ class Replica:
 
     def _release(self, item: Received | Hole) -> None:
         self._bytes -= _size_of(item)
-        self._cuts[item.channel] = _time_of(item)
+        self._remember(self._cuts, item.channel, _time_of(item))
+
+    def _remember(self, times: dict[str, int], channel: str, time: int) -> None:
+        """Note a time of a channel, and forget the oldest one of channels that are not followed."""
+        times.pop(channel, None)
+        times[channel] = time
+        if len(times) > len(self._coverage) + _MOST_LEFT:
+            del times[next(name for name in times if name not in self._coverage)]
 
     def _covered(self, channel: str, watermark: int) -> int:
         return min(self._uncovered.get(channel, watermark), watermark)
