@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import time
@@ -107,7 +107,7 @@ async def answer_http(port: int, relay: Relay, client: ReverbClient) -> AsyncIte
         await runner.cleanup()
 
 
-def _metrics(relay: Relay, client: ReverbClient):  # type: ignore[no-untyped-def]
+def _metrics(relay: Relay, client: ReverbClient) -> Callable[[web.Request], Awaitable[web.Response]]:
     try:
         from prometheus_client import CollectorRegistry, generate_latest
 
