@@ -16,7 +16,7 @@ from rich.console import Console
 from .. import ConnectionState, Events, PresenceChannel, ReverbClient, ReverbConfig
 from .._protocol import is_encrypted, is_presence
 from .commands import Commands
-from .options import Given, PresenceUser, configure, parse_presence_user, takes_server
+from .options import Exclude, Given, Prefix, PresenceUser, configure, parse_presence_user, takes_server
 from .process import ExitCode, complete, ends_this_task, exit_on_error, fail, run
 from .view import JsonLines, OutputConsole, View, plural
 
@@ -45,13 +45,8 @@ def listen(
             "--presence-user, because others see us there.",
         ),
     ] = False,
-    prefix: Annotated[
-        str | None, typer.Option(metavar="PREFIX", help="With --all: only channels that begin so.")
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN", help="With --all: no channels so named. Can be given several times."),
-    ] = None,
+    prefix: Prefix = None,
+    exclude: Exclude = None,
     interval: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", help="With --all: between two questions for channels; 2 by default."),

@@ -22,7 +22,9 @@ __all__ = [
     "NO_DATA",
     "STDIN",
     "AsJson",
+    "Exclude",
     "Given",
+    "Prefix",
     "PresenceUser",
     "configure",
     "parse_json",
@@ -45,6 +47,15 @@ PresenceUser = Annotated[
         metavar="JSON",
         help="""Who we are on presence channels: {"user_id": "7", "user_info": {"name": "Ann"}}. """
         "By default a made-up id, cli-HOSTNAME-PID.",
+    ),
+]
+Prefix = Annotated[
+    str | None, typer.Option("--prefix", metavar="PREFIX", help="With --all: only channels that begin so.")
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude", metavar="PATTERN", help="With --all: no channels so named. Can be given several times."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")]

@@ -24,7 +24,7 @@ from ..exceptions import plural
 from ..relay import Find, Relay, RelayStatus
 from ..relay._engines import with_password
 from .health import answer_http, describe, keep_file, read_file
-from .options import Given, configure, parse_presence_user, takes_server
+from .options import Exclude, Given, Prefix, configure, parse_presence_user, takes_server
 from .process import ExitCode, ends_this_task, exit_on_error, fail, run
 from .view import OutputConsole, View, print_json, printable
 
@@ -106,13 +106,8 @@ def relay(
             "--presence-user.",
         ),
     ] = False,
-    prefix: Annotated[str, typer.Option(metavar="P", help="With --all: only channels whose names begin so.")] = "",
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exclude", metavar="PATTERN", help="With --all: no channels of such names, such as *.debug."
-        ),
-    ] = None,
+    prefix: Prefix = None,
+    exclude: Exclude = None,
     interval: Annotated[
         float, typer.Option(metavar="SECONDS", help="With --all: between two looks at what is occupied.")
     ] = 2.0,
@@ -175,7 +170,7 @@ def relay(
             raise fail("no channels: name them, set REVERB_RELAY_CHANNELS, or take --all", ExitCode.USAGE)
         if (prefix or exclude) and not find_all:
             raise fail("--prefix and --exclude say what --all finds; it is missing", ExitCode.USAGE)
-        find = Find(prefix, tuple(exclude or ()), interval) if find_all else None
+        find = Find(prefix or "", tuple(exclude or ()), interval) if find_all else None
         user = None if presence_user is None else parse_presence_user(presence_user)
         run(_relay(config, settings, names, find, user, decrypt=decrypt, as_json=as_json))
 

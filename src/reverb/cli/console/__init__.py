@@ -18,7 +18,7 @@ from rich.console import Console
 from ... import ReverbConfig
 from ..._settings import Found, look_up
 from ...exceptions import ConfigurationError
-from ..options import Given, configure, takes_server
+from ..options import Exclude, Given, Prefix, configure, takes_server
 from ..output import print_lines
 from ..process import ExitCode, exit_on_error, fail, run
 from ..view import View
@@ -67,13 +67,8 @@ def console(
             help="Follow all channels that somebody is subscribed to, as they come and go; none of presence.",
         ),
     ] = False,
-    prefix: Annotated[
-        str | None, typer.Option(metavar="PREFIX", help="With --all: only channels that begin so.")
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN", help="With --all: no channels so named. Can be given several times."),
-    ] = None,
+    prefix: Prefix = None,
+    exclude: Exclude = None,
 ) -> None:
     """Show in the browser what happens on a server, as it happens.
 
