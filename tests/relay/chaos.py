@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -198,18 +198,22 @@ class Fleet:
         await self.longer_than_a_lease()
         member.process.send_signal(signal.SIGCONT)
 
+    async def in_a_burst(self, fault: Callable[[Member], Coroutine[Any, Any, None]]) -> None:
+        """Do something to the leader while it has much to write."""
+        self.publisher.is_hurried = True
+        await self.pause(0.05, 0.3)
+        doing = asyncio.ensure_future(fault(self.leader))
+        await self.pause(0, 0.1)
+        self.publisher.is_hurried = False
+        await doing
+
 
 async def kill_leader(fleet: Fleet) -> None:
     await fleet.kill(fleet.leader)
 
 
 async def kill_leader_in_a_burst(fleet: Fleet) -> None:
-    fleet.publisher.is_hurried = True
-    await fleet.pause(0.05, 0.3)
-    killing = asyncio.ensure_future(fleet.kill(fleet.leader))
-    await fleet.pause(0, 0.1)
-    fleet.publisher.is_hurried = False
-    await killing
+    await fleet.in_a_burst(fleet.kill)
 
 
 async def stop_leader(fleet: Fleet) -> None:
@@ -221,12 +225,7 @@ async def stop_follower(fleet: Fleet) -> None:
 
 
 async def stop_leader_in_a_burst(fleet: Fleet) -> None:
-    fleet.publisher.is_hurried = True
-    await fleet.pause(0.05, 0.3)
-    stopping = asyncio.ensure_future(fleet.stop(fleet.leader))
-    await fleet.pause(0, 0.1)
-    fleet.publisher.is_hurried = False
-    await stopping
+    await fleet.in_a_burst(fleet.stop)
 
 
 async def terminate_leader(fleet: Fleet) -> None:
