@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 
+from typing_extensions import Self
+
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -90,20 +92,15 @@ async def never(writer: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
 
-class ScriptedHTTPServer:
-    """Gives its answers in turn, and the last one again and again."""
+class _Server:
+    """Has a port of its own, and a task for each connection, which ends with it."""
 
-    def __init__(self, *answers: Answer, ssl_context: ssl.SSLContext | None = None) -> None:
-        self.requests: list[Received] = []
-        self.connections = 0
-        self.open = 0
-        """Connections that are open."""
+    def __init__(self, ssl_context: ssl.SSLContext | None) -> None:
         self.host, self.port = "127.0.0.1", 0
-        self._answers = answers
         self._ssl_context = ssl_context
         self._handlers: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> ScriptedHTTPServer:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, self.host, self.port, ssl=self._ssl_context)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -117,14 +114,32 @@ class ScriptedHTTPServer:
         await asyncio.gather(*self._handlers, return_exceptions=True)
         await self._server.wait_closed()
 
-    def bodies(self) -> Sequence[bytes]:
-        return [each.body for each in self.requests]
-
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         handler = asyncio.current_task()
         assert handler is not None
         self._handlers.add(handler)
         handler.add_done_callback(self._handlers.discard)
+        await self._handle(reader, writer)
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raise NotImplementedError
+
+
+class ScriptedHTTPServer(_Server):
+    """Gives its answers in turn, and the last one again and again."""
+
+    def __init__(self, *answers: Answer, ssl_context: ssl.SSLContext | None = None) -> None:
+        super().__init__(ssl_context)
+        self.requests: list[Received] = []
+        self.connections = 0
+        self.open = 0
+        """Connections that are open."""
+        self._answers = answers
+
+    def bodies(self) -> Sequence[bytes]:
+        return [each.body for each in self.requests]
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number, self.connections = self.connections, self.connections + 1
         self.open += 1
         try:
@@ -148,34 +163,14 @@ class ScriptedHTTPServer:
             self.open -= 1
 
 
-class TunnelProxy:
+class TunnelProxy(_Server):
     """A proxy that passes bytes on to where its clients want to go, and remembers the heads of what they ask."""
 
     def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
+        super().__init__(ssl_context)
         self.heads: list[bytes] = []
-        self.host, self.port = "127.0.0.1", 0
-        self._ssl_context = ssl_context
-        self._tunnels: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> TunnelProxy:
-        self._server = await asyncio.start_server(self._accept, self.host, self.port, ssl=self._ssl_context)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._server.close()
-        for tunnel in self._tunnels:
-            tunnel.cancel()
-        await asyncio.gather(*self._tunnels, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tunnel = asyncio.current_task()
-        assert tunnel is not None
-        self._tunnels.add(tunnel)
-        tunnel.add_done_callback(self._tunnels.discard)
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             self.heads.append(await reader.readuntil(b"\r\n\r\n"))
             host, _, port = self.heads[-1].split(b" ")[1].decode().rpartition(":")
