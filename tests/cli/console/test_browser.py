@@ -25,7 +25,7 @@ from aiohttp import web
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 
-from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, WebSocketRoute, expect
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, Route, WebSocketRoute, expect
 
 from reverb import ReverbClient
 from reverb._visible import visible
@@ -373,6 +373,28 @@ async def test_a_restart_of_the_server_is_a_gap(open_page: Open, tmp_path: Path)
             await console.page.locator("#event-list").press("d")
             await expect(console.panel.locator(".changes")).to_contain_text(re.compile("Gap of .* on 2 channels"))
         await expect(console.page.get_by_role("alert")).to_contain_text("does not answer")
+
+
+async def test_what_is_asked_for_before_the_page_is_connected_is_done_then(console: Console) -> None:
+    page = console.page
+    may_enter = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await may_enter.wait()
+        await route.continue_()
+
+    await page.goto("about:blank")
+    await page.route("**/session", hold)
+    await page.goto(console.url)
+    for channel in ("hurried-1", "hurried-2"):
+        await page.fill("#channel-query", channel)
+        await page.press("#channel-query", "Enter")
+    await page.evaluate(DRAWN)
+    await expect(page.locator(".status")).to_have_text("disconnected")
+    may_enter.set()
+    for channel in ("hurried-1", "hurried-2"):
+        await expect(console.following(channel)).to_have_attribute("aria-pressed", "true")
+    await expect(page.get_by_role("alert")).to_have_count(0)
 
 
 async def test_a_page_that_lost_the_console_gets_what_it_missed(console: Console, server: ReverbServer) -> None:

@@ -20,6 +20,8 @@ export class Refused extends Error {}
 
 export class Link {
   #socket = null;
+  /** Frames that wait for the connection that is being opened; null when the last one was lost and none is. */
+  #unsent = [];
   #requests = new Map();
   #lastRequest = 0;
   #delay = FIRST_DELAY;
@@ -36,11 +38,13 @@ export class Link {
     const url = new URL("ws", location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(url);
+    this.#unsent ??= [];
     let wasOpen = false;
     socket.onopen = () => {
       wasOpen = true;
       this.#socket = socket;
       this.#delay = FIRST_DELAY;
+      for (const frame of this.#unsent.splice(0)) socket.send(frame);
     };
     socket.onmessage = ({ data }) => this.#receive(JSON.parse(data));
     socket.onclose = () => this.#close(wasOpen);
@@ -49,13 +53,15 @@ export class Link {
   /** Asks the console for something; resolves with the result, or rejects with Refused. */
   request(what, fields = {}) {
     return new Promise((resolve, reject) => {
-      if (this.#socket === null) {
+      if (this.#unsent === null) {
         reject(new Refused("The console on this machine does not answer."));
         return;
       }
       this.#lastRequest += 1;
       this.#requests.set(this.#lastRequest, { resolve, reject });
-      this.#socket.send(JSON.stringify({ id: this.#lastRequest, do: what, ...fields }));
+      const frame = JSON.stringify({ id: this.#lastRequest, do: what, ...fields });
+      if (this.#socket === null) this.#unsent.push(frame);
+      else this.#socket.send(frame);
     });
   }
 
@@ -72,6 +78,7 @@ export class Link {
 
   async #close(wasOpen) {
     this.#socket = null;
+    this.#unsent = null;
     for (const { reject } of this.#requests.values()) reject(new Refused("The connection to the console was lost."));
     this.#requests.clear();
     const isRefused = !wasOpen && (await this.#isRefused());
