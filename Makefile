@@ -1,9 +1,10 @@
-# Each target sets up what it needs by itself: the tools in .venv, soketi and pusher-js (to test against) in .cache.
+# Each target sets up what it needs by itself: the tools in .venv, soketi and pusher-js (to test against) in .node.
 #
 #   make demo                 see the client at work, no server needed
 #   make test ARGS='-k tls'   run the tests
 #   make check                lint, formatting, types
-#   make screens              record the pictures of the README
+#   make docs                 build the documentation into site/; ARGS=serve shows it, and follows changes
+#   make screens              record the pictures of the documentation
 #   make bench ARGS=quick     measure, beside other clients and the bare libraries
 #   make fleet                simulate many clients that lose their server and come back; ARGS='--seed 7' for others
 #   make soak                 random faults for ten minutes; ARGS='--minutes 600 --seed 7' for longer
@@ -12,10 +13,10 @@
 #
 # PYTHON=/path/to/python chooses the interpreter; otherwise the first Python >= 3.10 that runs is taken.
 
-.PHONY: demo test check screens bench fleet soak relay-chaos clean
+.PHONY: demo test check docs screens bench fleet soak relay-chaos clean
 
 BIN := .venv/bin
-SOURCES := src tests bench examples docs
+SOURCES := src tests bench examples tools
 
 # Written last, with the checkout's path in it: without the stamp the environment is half made, with another path in
 # it the environment was moved here and its scripts point elsewhere. Both, and a Python that is gone, mean starting over.
@@ -45,8 +46,11 @@ check: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 
+docs: $(STAMP)
+	@$(BIN)/python -m tools.site $(ARGS)
+
 screens: $(STAMP)
-	@$(BIN)/python -m docs.screens $(ARGS)
+	@$(BIN)/python -m tools.screens $(ARGS)
 
 bench: $(BENCH_STAMP)
 	@$(BIN)/python -m tests.integration.install
@@ -62,7 +66,7 @@ relay-chaos: $(STAMP)
 	@$(BIN)/python -m tests.relay.chaos $(ARGS)
 
 clean:
-	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .node .cache site .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A python may be on PATH and still not run (version managers leave such shims) or lack what venv needs (Debian

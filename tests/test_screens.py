@@ -19,12 +19,14 @@ if sys.platform == "win32":
     pytest.skip("there are no pseudo-terminals on Windows", allow_module_level=True)
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
-PICTURES = [
-    str((document.parent / path).relative_to(ROOT))
-    for document in DOCUMENTS
-    for path in re.findall(r"!\[.+\]\(((?:docs/)?screens/[\w-]+\.\w+)\)", document.read_text(encoding="utf-8"))
-]
+DOCUMENTS = [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
+PICTURES = sorted(
+    {
+        f"docs/{path}"
+        for document in DOCUMENTS
+        for path in re.findall(r"!\[.+\]\(\S*?(screens/[\w-]+\.\w+)\)", document.read_text(encoding="utf-8"))
+    }
+)
 TERMINALS = [path for path in PICTURES if path.endswith(".svg")]
 PAGES = {"console-light": (1920, 1200), "console-dark": (1920, 1200), "console-phone": (780, 1688)}
 """The pictures of the console, and their pixels."""
@@ -39,7 +41,7 @@ def text_of(svg: str) -> str:
 
 
 def record(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "docs.screens", "--port", "0", *arguments]
+    command = [sys.executable, "-m", "tools.screens", "--port", "0", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
 
 
@@ -83,7 +85,7 @@ def test_names_that_are_none(tmp_path: Path) -> None:
 
 def test_the_documents_show_all_and_no_other() -> None:
     there = [str(each.relative_to(ROOT)) for each in (ROOT / "docs" / "screens").iterdir()]
-    assert sorted(PICTURES) == sorted(there)
+    assert sorted(there) == PICTURES
 
 
 @pytest.mark.parametrize("path", TERMINALS)

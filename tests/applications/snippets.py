@@ -1,11 +1,11 @@
-"""The programs in docs/frameworks.md, which the tests of this directory run."""
+"""The programs in docs/guides/event-loops.md, which the tests of this directory run."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-_TEXT = (Path(__file__).parents[2] / "docs" / "frameworks.md").read_text(encoding="utf-8")
+_TEXT = (Path(__file__).parents[2] / "docs" / "guides" / "event-loops.md").read_text(encoding="utf-8")
 _BLOCKS: list[str] = re.findall(r"^```python\n(.*?)^```$", _TEXT, re.M | re.S)
 
 PROGRAMS = {match[1]: text for text in _BLOCKS if (match := re.match(r"# (\w+\.py)\n", text))}

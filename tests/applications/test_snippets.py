@@ -1,4 +1,4 @@
-"""That no program in docs/frameworks.md is left out by the other tests here."""
+"""That no program in docs/guides/event-loops.md is left out by the other tests here."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from reverb.server import ReverbServer
 from tests.cli.in_process import invoke
 from tests.cli.processes import reverb
 
-DOCUMENTATION = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+DOCUMENTATION = (Path(__file__).parents[2] / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
 SHARED = {"--host", "--port", "--app-id", "--key", "--scheme", "--path", "--json"}
 
 

@@ -273,7 +273,7 @@ def test_wrong_usage(arguments: tuple[str, ...], message: str, monkeypatch: pyte
 
 
 def test_the_settings_are_documented() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
     assert set(re.findall(r"REVERB_RELAY_\w+", text)) == set(variables_of(RelaySettings))
 
 

@@ -85,7 +85,7 @@ def test_everything_can_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_the_command_in_the_documentation() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "systemd.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "systemd.md").read_text(encoding="utf-8")
     match = re.search(r"^reverb (systemd .*?) \\\n +\| sudo tee /etc/systemd/system/(\S+)\.service$", text, re.M)
     assert match
     done = CliRunner().invoke(app, shlex.split(match[1]))

@@ -1,6 +1,6 @@
 // Makes echo.json: what Laravel Echo, over pusher-js, does in the scenes below, to check our own Echo against.
 //
-//   node tests/vectors/echo.mjs .cache/pusher_js > tests/vectors/echo.json
+//   node tests/vectors/echo.mjs .node/pusher_js > tests/vectors/echo.json
 //
 // Nothing is connected: what the server sends is handed to pusher-js's channels, and what Echo asks of pusher-js is
 // written down. The steps of a scene are [variable or null, object, method, ...arguments], where "@x" stands for a

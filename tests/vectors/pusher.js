@@ -1,6 +1,6 @@
 // Makes pusher.json: signatures by Pusher's own library, to check ours against. Installing soketi brings the library:
 //
-//   node tests/vectors/pusher.js .cache/soketi/node_modules/pusher > tests/vectors/pusher.json
+//   node tests/vectors/pusher.js .node/soketi/node_modules/pusher > tests/vectors/pusher.json
 
 const path = require("path")
 const Pusher = require(path.resolve(process.argv[2]))

@@ -1,6 +1,6 @@
 // Makes subscribing.json: what pusher-js does in the scenes below, to check our own client against.
 //
-//   node tests/vectors/subscribing.mjs .cache/pusher_js > tests/vectors/subscribing.json
+//   node tests/vectors/subscribing.mjs .node/pusher_js > tests/vectors/subscribing.json
 //
 // The server is a script: pusher-js gets a WebSocket that leads to the scene itself. The steps of a scene are
 //
