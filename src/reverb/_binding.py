@@ -1,4 +1,4 @@
-"""Handlers, and which events they are bound to."""
+"""Handlers, and the events that they are bound to."""
 
 from __future__ import annotations
 
@@ -31,30 +31,33 @@ _ALIASES = {
     "pusher:member_removed": "pusher_internal:member_removed",
     "pusher:subscription_count": "pusher_internal:subscription_count",
 }
-"""pusher-js tells its users the names on the left; servers send those on the right."""
+"""pusher-js uses the names on the left; servers send those on the right."""
 _PUBLIC_NAMES = {wire: public for public, wire in _ALIASES.items()}
 _ERROR_NAMES = frozenset({"error", "pusher:error", ERROR_EVENT})
-"""What a handler bound to ``"error"`` gets."""
+"""The events that a handler of ``"error"`` gets."""
 
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class PlainHandler(Protocol[T_contra]):
+    """A handler that takes ``(event, data, channel)``."""
+
     def __call__(self, event: str, data: T_contra, channel: str | None, /) -> Any: ...
 
 
 class UserHandler(Protocol[T_contra]):
-    """A handler with a parameter ``user_id`` is told who sent a client event on a presence channel."""
+    """A handler with a parameter ``user_id``: the sender of a client event on a presence channel."""
 
     def __call__(self, event: str, data: T_contra, channel: str | None, /, *, user_id: str | None) -> Any: ...
 
 
 Handler = Union[PlainHandler[T_contra], UserHandler[T_contra]]  # noqa: UP007 - Python 3.10 can't "|" generic protocols
-"""``(event, data, channel)``, plain or ``async def``; optionally with a keyword parameter ``user_id``."""
+"""A function ``(event, data, channel)``, plain or ``async def``; optionally with a keyword parameter ``user_id``.
+"""
 
 
 def check_name(event: Any) -> str:
-    """Return the name of an event as a plain string; raise TypeError for what is none."""
+    """Return the name of an event as a plain string; raise TypeError if it is not a string."""
     if not isinstance(event, str):
         hint = '; a decorator is given it first: @on("order.shipped")' if callable(event) else ""
         raise TypeError(f"the name of an event must be a string, not {type(event).__name__}{hint}")
@@ -62,7 +65,7 @@ def check_name(event: Any) -> str:
 
 
 def warn_of_name(event: str) -> None:
-    """Say so where a name was surely meant for Laravel Echo, which makes another one of it."""
+    """Warn if a name looks like one of Laravel Echo, which changes names."""
     if re.match(r"[.\\]\w", event):
         meant, how = event[1:], f"a leading {event[0]!r} says that a name is complete"
     elif event.startswith("App.Events."):
@@ -73,7 +76,7 @@ def warn_of_name(event: str) -> None:
 
 
 class _Facts:
-    """What a handler's signature says."""
+    """What the signature of a handler says."""
 
     __slots__ = ("_parameters", "_type", "is_async", "takes_user_id")
 
@@ -92,7 +95,7 @@ class _Facts:
 
 
 _known: WeakKeyDictionary[Any, _Facts] = WeakKeyDictionary()
-"""Of functions that were bound before: to find it out takes longer than all else of a bind."""
+"""Signatures of functions that were bound before. To inspect one takes longer than the rest of a bind."""
 
 
 def _facts_about(handler: Handler[Any]) -> _Facts:
@@ -105,10 +108,8 @@ def _facts_about(handler: Handler[Any]) -> _Facts:
 
 
 class Binding:
-    """A handler that is bound. As a context manager it unbinds at the end of the block.
-
-    ``names`` may be glob patterns; none at all mean every event of an application.
-    """
+    """A handler that is bound; :meth:`Bindable.binding` returns it. In a ``with`` statement, the end of the block
+    unbinds."""
 
     __slots__ = (
         "_names",
@@ -138,8 +139,9 @@ class Binding:
         self._patterns = tuple([_pattern(name) for name in self._names if _GLOB.search(name)])
         self._remove = remove
         self.is_of_stream = False
-        """Whether it is nobody's to unbind but the stream's that made it."""
+        """Whether a stream made it. Then only the stream unbinds it."""
         self.handler = handler
+        """The handler."""
         self.call: Any = self._call_once if once else handler
         self.is_async = facts.is_async
         self.takes_user_id = facts.takes_user_id
@@ -148,10 +150,10 @@ class Binding:
         self.wants_json = type_ in (None, Any)
         self.read = _payload.reader(type_)
         self.is_simple = self.wants_json and not self.takes_user_id
-        """Whether it takes three arguments, and JSON as it comes."""
+        """Whether the handler takes three arguments, and JSON."""
 
     def unbind(self) -> None:
-        """Unbind the handler; does nothing when that is done already."""
+        """Unbind the handler. Does nothing if it is unbound already."""
         self._remove(self)
 
     def __enter__(self) -> Self:
@@ -167,9 +169,11 @@ class Binding:
 
     @property
     def handler_name(self) -> str:
+        """The name of the handler, for the log."""
         return _payload.handler_name(self.handler)
 
     def matches(self, event: str) -> bool:
+        """Return whether the handler gets events with this name."""
         names = self._names
         if not names:
             return not event.startswith(PROTOCOL_PREFIXES)
@@ -181,7 +185,7 @@ class Binding:
         )
 
     def is_of(self, event: str, handler: Handler[Any] | None) -> bool:
-        """Whether it was made by ``bind(event, handler)``, with any handler for None."""
+        """Return whether ``bind(event, handler)`` made it; None means any handler."""
         is_of_event = self._names == (_ALIASES.get(event, event),) and not self.is_of_stream
         return is_of_event and handler in (None, self.handler)
 

@@ -1,4 +1,4 @@
-"""What handlers are bound to: the ways to get events that clients, channels and users have in common."""
+"""The methods to bind handlers and to wait for events that clients, channels and users share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 
 class SenderHandler(Protocol[T_contra, Result_co]):
-    """A handler that is told who sent a client event, and what it returns."""
+    """A handler with a parameter ``user_id``, the sender of a client event."""
 
     def __call__(
         self, event: str, data: T_contra, channel: str | None, /, *, user_id: str | None
@@ -35,7 +35,7 @@ class SenderHandler(Protocol[T_contra, Result_co]):
 
 
 class TypedDecorator(Protocol[T]):
-    """Takes a handler that wants its data in this type, and returns it."""
+    """Decorates a handler whose data has this type; returns the handler unchanged."""
 
     @overload
     def __call__(self, handler: SenderHandler[T, Result], /) -> SenderHandler[T, Result]: ...
@@ -50,21 +50,21 @@ class TypedDecorator(Protocol[T]):
 
 
 class Bindable:
-    """Has events, and handlers for them.
+    """Base of :class:`ReverbClient`, :class:`Channel` and :class:`User`: binds handlers to events.
 
-    The name of an event may be a glob pattern, such as ``order.*``, in which ``*`` stands for any characters,
-    ``?`` for one and ``[…]`` for one of some.
+    **Event names.** A name may be a glob pattern, such as ``order.*``. In it ``*`` stands for any characters,
+    ``?`` for one character, and ``[…]`` for one of the characters in the brackets.
 
-    ``type`` is what handlers get the data as: a :class:`msgspec.Struct`, a dataclass, a TypedDict, an attrs class,
-    a pydantic model, or a generic of such, read straight from the JSON. A handler whose parameter for the data is
-    annotated with such a type gets it without ``type``; annotations that say no more than JSON does, such as
-    ``dict``, change nothing, and neither do those that can't be used, because they are not there at run time or
-    nothing can be read into them. (The log has those, at INFO.) Where data does not fit, the handler is not
-    called, and those of ``"error"`` get a :class:`PayloadError` that names the field.
+    **Types.** With ``type``, the client reads the data from the JSON into that type: a :class:`msgspec.Struct`, a
+    dataclass, a TypedDict, an attrs class, a pydantic model, or a generic of these. The annotation of the
+    handler's parameter for the data does the same without ``type``. Annotations that JSON has, too, such as
+    ``dict``, change nothing. Neither do annotations that can't be used: they don't exist at run time, or no data
+    can be read into them. The log names those at level INFO. If the data does not fit the type, the client does
+    not call the handler; handlers of ``"error"`` get a :class:`PayloadError` that names the field.
 
-    With :class:`msgspec.Raw` as type or annotation it is the JSON text as it was received, unparsed:
-    ``bytes(data)`` is UTF-8, and always JSON. A text that is no JSON comes as a JSON string, no data at all as
-    ``null``.
+    With :class:`msgspec.Raw` as type or annotation, the data is the JSON text as it was received, not parsed.
+    ``bytes(data)`` is UTF-8, and always valid JSON. Text that is not JSON comes as a JSON string; an event without
+    data comes as ``null``.
     """
 
     __slots__ = ()
@@ -81,22 +81,31 @@ class Bindable:
     def bind(self, event: str, handler: Handler[T], *, type: TypeForm[T], once: bool = False) -> Self: ...
 
     def bind(self, event: str, handler: Handler[Any], *, type: Any = None, once: bool = False) -> Self:
-        """Call ``handler(event, data, channel)`` for each ``event``; return the object itself.
+        """Bind a handler: the client calls ``handler(event, data, channel)`` for each event.
 
-        ``event`` is a name, a glob pattern, one of :class:`Events`, ``"*"`` for every event, or ``"error"`` for
-        what goes wrong: ``pusher:error``, ``reverb:error``, and an application's own event ``error``, which the
-        pattern ``[e]rror`` stands for alone. ``once`` unbinds the handler when it is called.
+        The client delivers the events of a channel one after another, in order. A slow handler delays its own
+        channel only. If a handler raises, the client logs it, calls the error handlers, and continues. All
+        handlers of an event that take JSON get the same object: if one of them changes it, the others see that.
 
-        ``handler`` is an ``async def`` or a plain function; ``data`` is parsed JSON, or the string itself when it
-        isn't JSON, or None when the event has none; or ``type``. A handler with a parameter named ``user_id`` also
-        gets the sender of a client event on a presence channel (a string; None for all other events). Events of a
-        channel are delivered one after another, in order: a slow handler delays this channel and nothing else.
-        What a handler raises is logged and reported to the error handlers. All handlers of an event that take JSON
-        get the same object: one that changes it changes it for those behind.
+        Names that look like those of Laravel Echo (``.order.shipped``, ``App.Events.OrderShipped``) cause a
+        warning in the log; see :class:`reverb.Echo`.
 
-        Raises :class:`TypeError` for a handler that can't be called, or not so, as far as its signature says, for
-        a name that is no string, and for a type that nothing can be read into. Names as Laravel Echo writes them
-        (``.order.shipped``, ``App.Events.OrderShipped``) are warned of in the log: see :class:`reverb.Echo`.
+        Args:
+            event: A name, a glob pattern, one of :class:`Events`, ``"*"`` for every event, or ``"error"`` for all
+                errors. ``"error"`` means ``pusher:error``, ``reverb:error``, and an application's own event
+                ``error``; the pattern ``[e]rror`` means only the last.
+            handler: A plain function or an ``async def``. ``data`` is the parsed JSON; the string itself if it is
+                not JSON; None if the event has no data; or ``type``. A handler with a parameter ``user_id`` also
+                gets the sender of a client event on a presence channel, a string; None for all other events.
+            type: The type of the data; see :class:`Bindable`. Default: the annotation of the handler, or JSON.
+            once: Whether to unbind the handler when it is called. Default: False.
+
+        Returns:
+            The object itself, so that you can chain calls.
+
+        Raises:
+            TypeError: The handler can't be called with these arguments, the name is not a string, or no data can
+                be read into the type.
         """
         self._bind((event,), handler, type, once=once)
         return self
@@ -111,13 +120,30 @@ class Bindable:
     def binding(self, event: str, handler: Handler[T], *, type: TypeForm[T], once: bool = False) -> Binding: ...
 
     def binding(self, event: str, handler: Handler[Any], *, type: Any = None, once: bool = False) -> Binding:
-        """As :meth:`bind`, but return the :class:`Binding`, which unbinds this handler from this event: by its
-        ``unbind()``, or at the end of a ``with``."""
+        """Bind a handler, and return the :class:`Binding`, which unbinds it.
+
+        Call its :meth:`Binding.unbind`, or use it in a ``with`` statement: the end of the block unbinds.
+
+        Args:
+            event: See :meth:`bind`.
+            handler: See :meth:`bind`.
+            type: See :meth:`bind`.
+            once: See :meth:`bind`.
+        """
         return self._bind((event,), handler, type, once=once)
 
     def unbind(self, event: str, handler: Handler[Any] | None = None) -> Self:
-        """Remove ``handler`` from ``event``, as both were given to :meth:`bind`, or all handlers bound to it;
-        return the object itself. Who waits for the event or iterates over it still gets it."""
+        """Unbind one handler or all handlers of an event.
+
+        Iterators (:meth:`events`) and calls of :meth:`wait_for` still get the event.
+
+        Args:
+            event: The name or pattern, as you gave it to :meth:`bind`.
+            handler: The handler. Default: None, all handlers that are bound to ``event``.
+
+        Returns:
+            The object itself, so that you can chain calls.
+        """
         self._lane.unbind(event, handler)
         return self
 
@@ -131,7 +157,13 @@ class Bindable:
     def on(self, event: str, *, type: TypeForm[T], once: bool = False) -> TypedDecorator[T]: ...
 
     def on(self, event: str, *, type: Any = None, once: bool = False) -> Callable[[Any], Any]:
-        """Decorate a handler: :meth:`bind` it, and leave it as it is."""
+        """Decorate a function to bind it as a handler. The function stays as it is.
+
+        Args:
+            event: See :meth:`bind`.
+            type: See :meth:`bind`.
+            once: See :meth:`bind`.
+        """
         check_name(event)
 
         def bind(handler: Any) -> Any:
@@ -173,12 +205,22 @@ class Bindable:
     def events(
         self, *events: str, type: Any = None, include_gaps: bool = False, buffer: int = 100
     ) -> EventStream[Any]:
-        """Iterate over events, from now on: ``async for event in channel.events("order.*"): …``.
+        """Iterate over events from now on: ``async for event in channel.events("order.*"): …``.
 
-        Without names it is over all events but those of the protocol itself (``pusher:…``, ``pusher_internal:…``)
-        and of this client (``reverb:…``). Goes on over reconnects; with ``include_gaps`` a :class:`Gap` stands
-        where events of a channel may be missing. When ``buffer`` events wait, those behind them wait on their
-        channel, as with a slow handler. How it ends: see :class:`EventStream`.
+        Continues over reconnects. :class:`EventStream` says how the iteration ends.
+
+        Args:
+            *events: Names or patterns. Without any, you get all events of the application: none of the protocol
+                (``pusher:…``, ``pusher_internal:…``) and none of the client (``reverb:…``).
+            type: The type of the data; see :class:`Bindable`.
+            include_gaps: Whether you also get a :class:`Gap` where events of a channel may be missing. Default:
+                False.
+            buffer: How many events may wait for the loop. When it is full, later events of the channel wait, as
+                with a slow handler. Default: 100.
+
+        Raises:
+            ValueError: ``buffer`` is less than 1.
+            TypeError: See :meth:`bind`.
         """
         if buffer < 1:
             raise ValueError("the buffer of a stream must have room for an event")
@@ -217,12 +259,19 @@ class Bindable:
         timeout: float | None = None,
         where: Callable[[Event[Any]], bool] | None = None,
     ) -> Event[Any]:
-        """Wait for the next ``event``, or the next for which ``where`` is true.
+        """Wait for the next event with this name. Continues over reconnects.
 
-        Goes on over reconnects. Raises :class:`TimeoutError` after ``timeout`` seconds (None: never), what
-        ``where`` raises, and when no more events can come :class:`ConnectionError`, or what
-        :meth:`ReverbClient.listen` raises. In a handler of the same channel, for which the next event waits, it
-        raises :class:`RuntimeError`.
+        Args:
+            event: A name or pattern; see :meth:`bind`.
+            type: The type of the data; see :class:`Bindable`.
+            timeout: Seconds to wait. None: no limit.
+            where: Only an event for which this returns true counts. If it raises, so does this method.
+
+        Raises:
+            TimeoutError: No such event within ``timeout`` seconds.
+            ConnectionError: No event can come: the client is not connected, it disconnects, the channel is
+                unsubscribed, or the connection is lost for good.
+            RuntimeError: A handler of the same channel calls this. The next event waits for that handler.
         """
         collected = self._collect((event,), type)
         deadline = None if timeout is None else monotonic() + timeout
@@ -244,7 +293,7 @@ class Bindable:
     def _collect(
         self, names: tuple[str, ...], type_: Any, size: int = 100, *, include_gaps: bool = False
     ) -> Buffer:
-        """Collect events from now on, in a buffer that has to be closed, or given to a stream."""
+        """Collect events from now on. The caller has to close the buffer, or give it to a stream."""
         buffer = self._new_buffer(size)
         buffer.add(self._bind(names, buffer.put, type_))
         if include_gaps:
@@ -265,5 +314,5 @@ class Bindable:
 
 
 def lane_of(bindable: Bindable) -> Lane:
-    """Where its events go, for what else in this package is built on it."""
+    """Return the queue of its events, for modules of this package that build on it."""
     return bindable._lane

@@ -1,4 +1,4 @@
-"""Channels: what was subscribed to, who is there, and which handlers get what happens on it."""
+"""Channels: their members, their handlers, and client events."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["Channel", "EncryptedChannel", "PresenceChannel"]
 
 
 class Channel(Bindable):
-    """A subscribed channel; made by :meth:`ReverbClient.subscribe`, never by hand.
+    """A channel that you subscribed to with :meth:`ReverbClient.subscribe`. Don't make one yourself.
 
-    It stays the same object over reconnects, and its handlers stay bound. Handlers of its ``"error"`` get what is
-    known to concern this channel: a handler that raised, a refusal after a reconnect. (What Reverb has against a
-    client event names no channel; it reaches ``client.bind("error", …)``.)
+    The object stays the same over reconnects, and its handlers stay bound. Handlers of its ``"error"`` get the
+    errors that concern this channel: a handler that raised, or a refusal after a reconnect. When Reverb refuses a
+    client event, its error names no channel, so handlers of ``client.bind("error", …)`` get it.
     """
 
     __slots__ = ("_core", "_has_client_events", "_inbox", "_lane", "_name", "_subscription")
@@ -38,6 +38,7 @@ class Channel(Bindable):
 
     @property
     def name(self) -> str:
+        """The name of the channel."""
         return self._name
 
     @property
@@ -47,18 +48,27 @@ class Channel(Bindable):
 
     @property
     def subscription_count(self) -> int | None:
-        """How many connections are subscribed; None until the server has said so (Pusher does, if enabled; Reverb
-        and soketi don't). Up to date before handlers of ``Events.SUBSCRIPTION_COUNT`` run."""
+        """How many connections are subscribed to the channel. None until the server says it.
+
+        Pusher sends it if you enable that; Reverb and soketi do not. It changes before handlers of
+        ``Events.SUBSCRIPTION_COUNT`` are called.
+        """
         return self._inbox.subscription_count
 
     async def trigger(self, event: str, data: Any) -> None:
-        """Send a client event to the channel's other subscribers.
+        """Send a client event to the other subscribers of the channel.
 
-        The name gets the prefix ``client-`` unless it has it. ``data`` is what encodes to a JSON object, a list,
-        or null. Returns when the message is handed to the socket, which waits while its buffer is full; servers
-        confirm nothing. Raises :class:`ProtocolError` for other data and for messages larger than
-        ``REVERB_MAX_MESSAGE_SIZE``, :class:`SubscriptionError` on a channel that is public, encrypted, or not
-        subscribed, and :class:`ConnectionError` while the connection is down.
+        Only private and presence channels have client events. This returns when the message is handed to the
+        socket; it waits while the socket's buffer is full. Servers do not confirm client events.
+
+        Args:
+            event: The name. The client adds the prefix ``client-`` if it is missing.
+            data: A value that encodes to a JSON object, a JSON list, or null.
+
+        Raises:
+            ProtocolError: Other data, or a message larger than ``REVERB_MAX_MESSAGE_SIZE`` bytes.
+            SubscriptionError: The channel is public, encrypted, or not subscribed.
+            ConnectionError: The client is not connected.
         """
         name, most = self._name, self._core.config.max_message_size
         if not self._has_client_events:
@@ -111,7 +121,7 @@ class Channel(Bindable):
 
 
 class PresenceChannel(Channel):
-    """A channel that knows who is subscribed to it."""
+    """A channel that knows its members: the users who are subscribed to it."""
 
     __slots__ = ()
 
@@ -119,37 +129,46 @@ class PresenceChannel(Channel):
 
     @property
     def members(self) -> dict[str, dict[str, Any]]:
-        """Who is here: ``user_info`` by ``user_id``, ourselves included.
+        """The ``user_info`` of each member by ``user_id``, including your own.
 
-        Where several Reverb servers share an application (``REVERB_SCALING_ENABLED``), those on our server.
-        Ids are strings and infos are dicts, whatever their senders made them. Up to date before the handlers of
-        ``member_added`` and ``member_removed`` run. Each time a new dict; the infos in it are not copied, and are
-        those that handlers get, so copy what you mean to change.
+        Ids are always strings and infos are always dicts, whatever the senders made them. It changes before
+        handlers of ``member_added`` and ``member_removed`` are called. If several Reverb servers share the
+        application (``REVERB_SCALING_ENABLED``), it has only the members on your server. Each call returns a new
+        dict. The infos in it are the same objects that handlers get: copy one before you change it.
         """
         return dict(self._inbox.members)
 
     @property
     def me(self) -> dict[str, Any]:
-        """Ourselves: ``{"user_id": …, "user_info": …}``."""
+        """Your own user: ``{"user_id": …, "user_info": …}``."""
         return self._inbox.me
 
     @property
     def count(self) -> int:
-        """How many members are here, ourselves included. Somebody with two connections is one."""
+        """How many members there are, including yourself. A user with two connections counts once."""
         return len(self._inbox.members)
 
     def __iter__(self) -> Iterator[str]:
-        """Go through the members' ids, as they are now."""
+        """Iterate over the ids of the present members."""
         return iter(list(self._inbox.members))
 
     def __contains__(self, user_id: object) -> bool:
         return str(user_id) in self._inbox.members
 
     async def wait_for_member(self, user_id: str | int, timeout: float | None = None) -> dict[str, Any]:
-        """Wait until somebody is here, for ``timeout`` seconds at most (None: without end); return the user_info.
+        """Wait until a user is a member of the channel. Continues over reconnects.
 
-        Goes on over reconnects. Raises :class:`TimeoutError`, :class:`SubscriptionError` on a channel that is not
-        subscribed, and what ends the subscription or the connection meanwhile.
+        Args:
+            user_id: The id of the user.
+            timeout: Seconds to wait. None: no limit.
+
+        Returns:
+            The ``user_info`` of the member.
+
+        Raises:
+            TimeoutError: The user did not come within ``timeout`` seconds.
+            SubscriptionError: The channel is not subscribed, or you unsubscribed from it meanwhile.
+            ConnectionError: The client is not connected, or the connection was lost for good.
         """
         if not self._subscription.is_wanted:
             raise SubscriptionError(f"cannot wait for a member of {self._name!r}: not subscribed")
@@ -160,11 +179,11 @@ class PresenceChannel(Channel):
 
 
 class EncryptedChannel(Channel):
-    """A private channel whose events the server can't read. Handlers get them decrypted.
+    """A private channel whose events the server can't read. Handlers get the events decrypted.
 
-    Its key comes with the authorisation. An event that it does not decrypt waits, and so do those behind it, while
-    a new key is asked for, once. What can't be read with that either is left out, and reported to handlers of
-    ``"error"``.
+    The key comes with the authorisation. If the key does not decrypt an event, the client asks for a new one,
+    once. Until then this event and those behind it wait. If the new key does not decrypt it either, the client
+    skips the event, and handlers of ``"error"`` get the error.
     """
 
     __slots__ = ()

@@ -50,16 +50,10 @@ log = logging.getLogger("reverb.client")
 class ReverbClient(Bindable):
     """An asyncio client for Laravel Reverb and other servers of the Pusher protocol.
 
-    Settings come from keyword arguments, the environment (``REVERB_…``) and ``.env``; or from a ``config`` and
-    from nowhere else. See :class:`ReverbConfig`. ``authorizer`` signs for private and presence channels: an
-    :class:`EndpointAuthorizer`, a :class:`SecretAuthorizer`, or an async callable ``(socket_id, channel_name) ->
-    ChannelAuth``. Without one it is the endpoint in ``REVERB_AUTH_ENDPOINT``, or else the secret in
-    ``REVERB_APP_SECRET``. ``ssl_context`` verifies the server in place of the system's certificates. Raises
-    :class:`ConfigurationError` for settings that are missing or invalid.
-
-    Its handlers get the events of all channels, after the channel's own handlers, and those without a channel, for
-    which ``channel`` is None. ``"error"`` gets the server's ``pusher:error`` and what goes wrong in the client: a
-    handler that raises, a channel that is refused after a reconnect.
+    Handlers of the client get the events of all channels, after the handlers of the channel itself. They also get
+    the events without a channel; ``channel`` is then None. Handlers of ``"error"`` get the server's
+    ``pusher:error`` and every error in the client: a handler that raised, or a channel that the server refused
+    after a reconnect.
 
     ::
 
@@ -67,6 +61,20 @@ class ReverbClient(Bindable):
             channel = await client.subscribe("updates")
             channel.bind("data.changed", handler)
             await client.listen()
+
+    Args:
+        config: All settings. The client then reads neither the environment nor ``.env``. Without it, the client
+            takes the settings from the keyword arguments, then from the ``REVERB_…`` variables of the environment,
+            then from the file ``.env``.
+        authorizer: Signs subscriptions to private and presence channels: an :class:`EndpointAuthorizer`, a
+            :class:`SecretAuthorizer`, or an async callable ``(socket_id, channel_name) -> ChannelAuth``. Default:
+            the endpoint in ``REVERB_AUTH_ENDPOINT``; without an endpoint, the secret in ``REVERB_APP_SECRET``.
+        ssl_context: Verifies the server's certificate. Default: the certificates of the system.
+        **settings: Settings as keyword arguments; see :class:`ReverbConfig`. You can't pass them together with
+            ``config``.
+
+    Raises:
+        ConfigurationError: A setting is missing or invalid.
     """
 
     def __init__(
@@ -90,11 +98,15 @@ class ReverbClient(Bindable):
     # --- the connection ----------------------------------------------------------------------------------------
 
     async def connect(self) -> None:
-        """Connect to the server; once connected, stay connected until :meth:`disconnect`.
+        """Connect to the server, and stay connected until :meth:`disconnect`.
 
-        Makes one attempt. Raises :class:`ConnectionError` or :class:`TimeoutError` when it fails, a refusal by the
-        server included. Channels of an earlier connection are subscribed again before it returns. Does nothing on
-        a connected client.
+        Makes one attempt. After it has succeeded, the client reconnects by itself when the connection is lost. If
+        the client was connected before, it subscribes to its channels again before this returns. Does nothing if
+        the client is connected.
+
+        Raises:
+            ConnectionError: The attempt failed, or the server refused the connection.
+            TimeoutError: There was no connection within ``REVERB_CONNECT_TIMEOUT`` seconds.
         """
         if self._ssl_context is None and self._config.scheme == "wss":
             self._ssl_context = ssl.create_default_context()
@@ -103,17 +115,23 @@ class ReverbClient(Bindable):
     async def disconnect(self) -> None:
         """Close the connection.
 
-        Handlers get ``REVERB_DRAIN_TIMEOUT`` seconds to finish what was received and are then cancelled; the
-        handler that calls this, if one does, is not waited for, and gets no more events. After it nothing of the
-        client's is running. Bindings and channels are kept for another :meth:`connect`.
+        Handlers get ``REVERB_DRAIN_TIMEOUT`` seconds to finish the events that have arrived. After that the client
+        cancels them. If a handler calls this method, the client does not wait for that handler and gives it no
+        more events. When this method returns, no task of the client is running. Bindings and channels stay for
+        another :meth:`connect`.
         """
         await self._core.supervisor.stop()
 
     async def listen(self) -> None:
-        """Wait until :meth:`disconnect`; raise :class:`ConnectionError` when the connection is lost for good.
+        """Wait until :meth:`disconnect`.
 
-        Handlers are called whether or not anyone waits here. Can be cancelled without harm. Meanwhile, a systemd
-        that wants to know (``Type=notify``) is told how the service is.
+        The client calls handlers whether or not a task waits here. You can cancel this without harm. While it
+        waits, it tells systemd the state of the service, if the unit has ``Type=notify``.
+
+        Raises:
+            ConnectionError: The connection is lost and the client does not reconnect, or the client is not
+                connected.
+            RuntimeError: A handler calls this.
         """
         if self._core.dispatcher.is_handler():
             raise RuntimeError("listen() waits for disconnect(), which waits for handlers: don't call it in one")
@@ -123,16 +141,27 @@ class ReverbClient(Bindable):
             await self._core.supervisor.wait_ended()
 
     def run(self, setup: Callable[[Self], Awaitable[object]] | None = None) -> int:
-        """Be a program: connect, await ``setup(client)``, which may subscribe and bind, and listen until SIGINT
-        (Ctrl-C) or SIGTERM; then disconnect.
+        """Run as a program: connect, await ``setup(client)``, and listen until SIGINT (Ctrl-C) or SIGTERM; then
+        disconnect.
 
-        Returns the exit code, for ``sys.exit(client.run(setup))``: 0 after a signal or :meth:`disconnect`, 2 for
-        settings that are missing or what can't be sent, 3 without a connection or when it was lost for good, or
-        when who signs can't be asked, 4 when a channel is refused. What went wrong is logged. Other exceptions of
-        ``setup`` are raised. Raises :class:`RuntimeError` within an event loop, where ``async with`` and
-        :meth:`listen` do the same.
+        It logs errors of this package, and returns an exit code:
 
-        Settings that the client itself misses are an exception where it is made. :func:`reverb.run` makes it, too.
+        - 0: after a signal, or after :meth:`disconnect`.
+        - 2: settings are missing, or data can't be sent.
+        - 3: no connection, the connection is lost for good, or the authorizer can't be reached.
+        - 4: the server or the authorizer refused a channel.
+
+        Other exceptions of ``setup`` are raised. If a required setting is missing, ``ReverbClient()`` raises;
+        :func:`reverb.run` makes the client, too, and so logs that.
+
+        Args:
+            setup: Subscribes and binds handlers. Default: None, do neither.
+
+        Returns:
+            The exit code, for ``sys.exit(client.run(setup))``.
+
+        Raises:
+            RuntimeError: An event loop is running. There, use ``async with`` and :meth:`listen`.
         """
         _refuse_event_loop()
 
@@ -157,22 +186,31 @@ class ReverbClient(Bindable):
         return _run.ExitCode.OK
 
     async def wait_connected(self, timeout: float | None = None) -> None:
-        """Wait until connected, for ``timeout`` seconds at most (None: without end).
+        """Wait until the client is connected.
 
-        Raises :class:`TimeoutError`, and :class:`ConnectionError` on a client that does not try to connect: never
-        asked to, disconnected, or failed.
+        Args:
+            timeout: Seconds to wait. None: no limit.
+
+        Raises:
+            TimeoutError: The client was not connected within ``timeout`` seconds.
+            ConnectionError: The client is not trying to connect: :meth:`connect` was not called, the client is
+                disconnected, or the connection failed for good.
         """
         await self._core.supervisor.wait_connected(timeout)
 
     async def ping(self) -> float:
-        """Ask the server whether it is there; return the seconds until it answered.
+        """Send a ping, and wait for the server's answer.
 
-        Servers handle a connection's messages in order: what they have against one that was sent before has
-        arrived by then, and is on its way to the handlers of ``"error"``.
+        Servers handle the messages of a connection in order. So when this returns, all errors about messages that
+        you sent before have arrived, and handlers of ``"error"`` get them.
 
-        Raises :class:`ConnectionError` without a connection or when it is lost meanwhile, :class:`TimeoutError`
-        after ``REVERB_PONG_TIMEOUT`` seconds, and :class:`ProtocolError` when the server refuses (Reverb's rate
-        limit counts pings, too).
+        Returns:
+            Seconds until the server answered.
+
+        Raises:
+            ConnectionError: There is no connection, or it was lost before the answer.
+            TimeoutError: No answer within ``REVERB_PONG_TIMEOUT`` seconds.
+            ProtocolError: The server refused the ping. Reverb's rate limit counts pings, too.
         """
         session = self._core.session
         if session is None:
@@ -190,23 +228,27 @@ class ReverbClient(Bindable):
 
     @property
     def state(self) -> ConnectionState:
-        """What the connection is doing; each change is an ``Events.STATE_CHANGE``."""
+        """The state of the connection. Each change is an event, ``Events.STATE_CHANGE``."""
         return self._core.supervisor.state
 
     @property
     def is_connected(self) -> bool:
+        """Whether the client is connected: the server has accepted the connection, and it is not lost."""
         return self._core.session is not None
 
     @property
     def socket_id(self) -> str | None:
-        """The server's name for the present connection; None while there is none."""
+        """The id that the server gave to the present connection. None without a connection."""
         session = self._core.session
         return None if session is None else session.connection.socket_id
 
     @property
     def stats(self) -> Stats:
-        """What the client has received, delivered and sent, over all its connections so far, and how fast the
-        server answers. May be read in any thread; in another one the numbers can be some events apart."""
+        """The client's counters, over all its connections so far, and the round-trip time to the server.
+
+        You may read this in any thread. In another thread than the event loop's, the numbers can differ by some
+        events.
+        """
         dispatcher, traffic, session = self._core.dispatcher, self._core.traffic, self._core.session
         events, volume = traffic.routed
         queued, unbound = dispatcher.pending_events, dispatcher.unbound
@@ -228,14 +270,15 @@ class ReverbClient(Bindable):
 
     @property
     def config(self) -> ReverbConfig:
-        """The settings."""
+        """The client's settings."""
         return self._config
 
     @property
     def api(self) -> ReverbAPI:
         """The HTTP API, with the client's settings. :meth:`disconnect` closes its connections.
 
-        Raises :class:`ConfigurationError` without ``REVERB_APP_ID`` or ``REVERB_APP_SECRET``.
+        Raises:
+            ConfigurationError: ``REVERB_APP_ID`` or ``REVERB_APP_SECRET`` is missing.
         """
         if self._api is None:
             from .http import ReverbAPI  # not all programs publish
@@ -248,7 +291,10 @@ class ReverbClient(Bindable):
 
     @property
     def channels(self) -> dict[str, Channel]:
-        """The subscribed channels by name; while the connection is down, those that will be subscribed again."""
+        """The channels that the program has subscribed to, by name.
+
+        While the connection is lost, these are the channels that the client will subscribe to again.
+        """
         return {each.name: self._channel_of(each) for each in self._core.channels.subscriptions if each.is_given}
 
     @overload
@@ -269,31 +315,39 @@ class ReverbClient(Bindable):
         max_pending: int | None = None,
         decrypt: bool = True,
     ) -> Channel:
-        """Subscribe to ``channel``; return it once the server has confirmed.
+        """Subscribe to a channel, and wait for the server's confirmation.
 
-        Presence channels need ``user_data``: ``{"user_id": …, "user_info": {…}}``, unless an authorizer says who
-        we are. A name that is subscribed already gives the same object again. While the connection is being made
-        again this waits for it, for as long as for the server. Events that arrive directly behind the confirmation
-        reach handlers that are bound right after this returns.
+        If the channel is subscribed already, you get the same object again. While the client reconnects, this
+        waits for the connection. Bind your handlers right after this returns: they get all events since the
+        confirmation. If you cancel this, the client does not keep the subscription, unless other code has asked
+        for it.
 
-        ``max_pending`` is for channels on which new events count more than old ones: so many of its events may
-        wait for handlers, and the oldest beyond that are dropped. ``Events.EVENTS_DROPPED`` tells of them in their
-        place, and ``stats.dropped`` counts them. By default nothing is dropped: see :attr:`Stats.dropped`. Passed
-        again, it replaces the last one.
+        Args:
+            channel: The name of the channel.
+            user_data: Presence channels need ``{"user_id": …, "user_info": {…}}``, unless an authorizer names the
+                user. With it, type checkers know that the channel is a :class:`PresenceChannel`; see also
+                :meth:`subscribe_presence`.
+            max_pending: **Drops events.** How many events of this channel may wait for handlers. When more arrive,
+                the client drops the oldest. Use it where new events matter more than old ones. A handler gets
+                ``Events.EVENTS_DROPPED`` where events are missing, and ``stats.dropped`` counts them. A second
+                call with another number replaces the first one. Default: None, drop nothing; see
+                :attr:`Stats.dropped`.
+            decrypt: Whether to decrypt the events of an encrypted channel. If False, handlers get the events as
+                the server sends them, ``{"nonce": …, "ciphertext": …}``. That needs neither a key nor PyNaCl.
+                Default: True.
 
-        ``decrypt`` is for encrypted channels: when it is false, handlers get their events as the server sends
-        them, ``{"nonce": …, "ciphertext": …}``. That takes neither a key nor PyNaCl.
+        Returns:
+            The channel, subscribed.
 
-        For type checkers a channel with ``user_data`` is a :class:`PresenceChannel`, as is what
-        :meth:`subscribe_presence` returns.
-
-        Raises :class:`AuthenticationError` or :class:`SubscriptionError` when the server refuses, or
-        :class:`TimeoutError` when it does not answer within ``REVERB_SUBSCRIBE_TIMEOUT`` seconds; the connection
-        stays up. Raises :class:`ConfigurationError` for a private channel without ``REVERB_APP_SECRET`` and
-        :class:`ConnectionError` on a client that is not connected. Raises :class:`SubscriptionError`, too, for
-        ``user_data`` or ``decrypt`` that differs from that of the subscription there is, and for ``user_data``
-        where an authorizer has the say.
-        Cancelled, it leaves nothing subscribed that nobody else has asked for.
+        Raises:
+            AuthenticationError: The server or the authorizer refused the signature.
+            SubscriptionError: The server refused for another reason, or the name is not valid. Also for
+                ``user_data`` or ``decrypt`` that differ from those of the existing subscription, and for
+                ``user_data`` where an authorizer names the user.
+            TimeoutError: No answer within ``REVERB_SUBSCRIBE_TIMEOUT`` seconds. The connection stays up.
+            ConfigurationError: A private channel, and neither a secret nor another authorizer to sign for it.
+            ConnectionError: The client is not connected and does not reconnect.
+            ValueError: ``max_pending`` is less than 1.
         """
         core = self._core
         if not core.supervisor.is_running:
@@ -308,8 +362,19 @@ class ReverbClient(Bindable):
     async def subscribe_presence(
         self, channel: str, user_data: dict[str, Any] | None = None, *, max_pending: int | None = None
     ) -> PresenceChannel:
-        """As :meth:`subscribe`, and type checkers know that the channel has members, also where an authorizer says
-        who we are. Raises :class:`SubscriptionError` for the name of another kind of channel."""
+        """Subscribe to a presence channel: :meth:`subscribe` with a return type that has members.
+
+        Use it where an authorizer names the user: type checkers then know the kind of channel without
+        ``user_data``.
+
+        Args:
+            channel: The name of the channel. It begins with ``presence-``.
+            user_data: See :meth:`subscribe`.
+            max_pending: See :meth:`subscribe`.
+
+        Raises:
+            SubscriptionError: The name is that of another kind of channel. Other errors: see :meth:`subscribe`.
+        """
         if not (isinstance(channel, str) and _protocol.is_presence(channel)):
             raise SubscriptionError(f"{channel!r} is no presence channel: those begin with 'presence-'")
         found = await self.subscribe(channel, user_data, max_pending=max_pending)
@@ -317,9 +382,13 @@ class ReverbClient(Bindable):
         return found
 
     async def unsubscribe(self, channel: str) -> None:
-        """Leave ``channel``. Its handlers get no more events; does nothing for a name that is not subscribed.
+        """Unsubscribe from a channel. Its handlers get no more events.
 
-        The server confirms nothing. While the connection is down it is remembered.
+        Does nothing for a channel that is not subscribed. Servers do not confirm an unsubscribe. If there is no
+        connection, the client does not subscribe to the channel again when it reconnects.
+
+        Args:
+            channel: The name of the channel.
         """
         self._core.discovered.pop(channel, None)
         self._core.channels.unsubscribe(channel)
@@ -333,27 +402,36 @@ class ReverbClient(Bindable):
         user_data: dict[str, Any] | None = None,
         decrypt: bool | None = None,
     ) -> Discovery:
-        """Follow all channels on which somebody is: subscribe to each as it appears, and leave it as it empties.
+        """Follow all channels that have subscribers: subscribe to each new one, and unsubscribe when it is empty.
 
-        ``async with client.discover(prefix="orders.") as found: …`` asks the HTTP API every ``interval`` seconds,
-        the first time before the block begins. That is over at its end, when the client disconnects, and when the
-        connection is lost for good; the end of the block leaves the channels that were found. **What was published
-        on a channel between its first subscriber and our next poll is missed.**
+        **Events are missed between the first subscriber of a channel and the next poll.** Use it as ``async with
+        client.discover(prefix="orders.") as found: …``. It polls the HTTP API, for the first time before the block
+        begins. It stops at the end of the block, when the client disconnects, and when the connection is lost for
+        good. The end of the block unsubscribes from the channels that were found.
 
-        ``prefix`` is how names begin, ``exclude`` a glob pattern, or several, of names to leave out. Presence
-        channels are followed with ``user_data`` only, because others see who is on them; its ``user_id`` should be
-        nobody else's. Encrypted channels are decrypted if there is a key: with a master key, or where an
-        authorizer has the say; ``decrypt`` says otherwise.
+        The client unsubscribes from a channel after three polls in a row have found no other subscriber. Some
+        servers do not count subscribers (Pusher, unless you enable it): there it keeps the channel. It never
+        unsubscribes from a channel that the program has subscribed to itself. If the program unsubscribes from a
+        channel, the client takes it again only after it was empty.
 
-        ``Events.CHANNEL_FOUND`` and ``Events.CHANNEL_LEFT`` tell of channels, and ``found.channels`` has them.
-        A channel is left when three polls in a row have found nobody but us. Servers that don't count subscribers
-        (Pusher, unless that is enabled) can't tell: there it is kept. Channels that the program subscribes to
-        itself are never left, and one that it unsubscribes from is not taken again before it was empty.
+        ``found.channels`` has the channels. Handlers of ``Events.CHANNEL_FOUND`` and ``Events.CHANNEL_LEFT`` get
+        the changes. If a later poll fails, handlers of ``"error"`` get the error, once per outage, and the client
+        polls again after increasing delays.
 
-        The first poll raises what :meth:`ReverbAPI.channels` raises. One that fails later is reported to the
-        handlers of ``"error"``, once per outage, and tried again after longer and longer times. Raises
-        :class:`ConfigurationError` without ``REVERB_APP_ID`` or ``REVERB_APP_SECRET``, and
-        :class:`ConnectionError` on a client that is not connected.
+        Args:
+            prefix: The beginning of the names. Default: all names.
+            exclude: A glob pattern, or several, of names to leave out.
+            interval: Seconds between two polls. Default: 2.
+            user_data: The user for presence channels. Without it they are left out, because other members can see
+                who is there. Take a ``user_id`` that nobody else has.
+            decrypt: Whether to decrypt encrypted channels. Default: if there can be a key, from the master key or
+                from an authorizer.
+
+        Raises:
+            ConfigurationError: ``REVERB_APP_ID`` or ``REVERB_APP_SECRET`` is missing.
+            ConnectionError: The client is not connected. Entering the block raises it, and also what
+                :meth:`ReverbAPI.channels` raises in the first poll.
+            ValueError: ``interval`` is not more than 0.
         """
         from ._occupancy import Chooser  # not all programs discover
         from .discovery import Discovery
@@ -375,20 +453,27 @@ class ReverbClient(Bindable):
 
     @property
     def user(self) -> User:
-        """Who this connection belongs to; nobody until :meth:`signin`."""
+        """The user of this connection. Without :meth:`signin` it has no id."""
         return self._user
 
     async def signin(self, user_data: dict[str, Any] | None = None) -> None:
-        """Tell the server who the user of this connection is; return once it has confirmed. Done again after each
-        reconnect.
+        """Sign the user in, and wait for the server's confirmation. The client does it again after each reconnect.
 
-        Signed with the secret, it needs ``user_data``: ``{"id": "…"}``, with ``user_info`` and a ``watchlist`` of
-        ids if you like. Otherwise the authorizer's ``authenticate_user(socket_id)`` says who it is.
+        Laravel Reverb does not support this. Where the server does not, the connection and its channels stay as
+        they were.
 
-        Raises :class:`ProtocolError` on servers that know no users, of which Laravel Reverb is one; the connection
-        and its channels are none the worse for it. Raises :class:`AuthenticationError` when the signature is
-        refused, :class:`TimeoutError` without an answer within ``REVERB_SUBSCRIBE_TIMEOUT``, and
-        :class:`ConfigurationError` when nobody can sign.
+        Args:
+            user_data: The user, if the client signs with the secret: ``{"id": "…"}``, optionally with
+                ``user_info`` and ``watchlist``, a list of ids. With another authorizer, leave it out: its
+                ``authenticate_user(socket_id)`` names the user.
+
+        Raises:
+            ProtocolError: The server does not support users, or ``user_data`` is not valid.
+            AuthenticationError: The server or the authorizer refused.
+            TimeoutError: No answer within ``REVERB_SUBSCRIBE_TIMEOUT`` seconds.
+            ConnectionError: The client is not connected.
+            ConfigurationError: Nothing can sign for the user, or you passed ``user_data`` where the authorizer
+                names the user.
         """
         authenticate = authenticator(self._core.authorizer, user_data)
         await self.wait_connected(self._config.subscribe_timeout)
@@ -414,7 +499,8 @@ class ReverbClient(Bindable):
     def _maker_of(
         self, name: str, user_data: dict[str, Any] | None, *, decrypt: bool = True
     ) -> Callable[[], Inbox]:
-        """Return what makes the inbox of a channel; raise what speaks against subscribing to it."""
+        """Return the function that makes the state of a channel; raise if the arguments don't allow a
+        subscription."""
         if not _is_name(name):
             raise SubscriptionError(f"a channel name must be a string that is not empty, not {name!r}")
         core = self._core
@@ -444,7 +530,8 @@ class ReverbClient(Bindable):
         return lambda: Inbox(name, core.dispatcher, core.lane)
 
     def _channel_data(self, name: str, user_data: dict[str, Any] | None) -> str | None:
-        """Return the text that says who we are on a presence channel; None where the authorizer says it."""
+        """Return the JSON text that names the user on a presence channel; None if the authorizer names the
+        user."""
         if not isinstance(self._core.authorizer, SecretAuthorizer):
             if user_data is not None:
                 raise SubscriptionError(f"the authorizer says who we are on {name!r}: leave user_data out")
@@ -476,10 +563,22 @@ def run(
     ssl_context: ssl.SSLContext | None = None,
     **settings: Unpack[Settings],
 ) -> int:
-    """Be a program: make a :class:`ReverbClient` of these arguments, and :meth:`~ReverbClient.run` it.
+    """Run as a program: make a :class:`ReverbClient`, and call its :meth:`~ReverbClient.run`.
 
-    Returns the exit code, for ``sys.exit(reverb.run(setup))``. Settings that are missing or wrong are logged like
-    anything else that goes wrong, and the exit code is 2.
+    If settings are missing or invalid, it logs that, and the exit code is 2.
+
+    Args:
+        setup: Subscribes and binds handlers.
+        config: See :class:`ReverbClient`.
+        authorizer: See :class:`ReverbClient`.
+        ssl_context: See :class:`ReverbClient`.
+        **settings: See :class:`ReverbClient`.
+
+    Returns:
+        The exit code, for ``sys.exit(reverb.run(setup))``; see :meth:`ReverbClient.run`.
+
+    Raises:
+        RuntimeError: An event loop is running.
     """
     _refuse_event_loop()
     try:
@@ -505,8 +604,8 @@ _KINDS: dict[type[Inbox], type[Channel]] = {
 def want(
     client: ReverbClient, name: str, user_data: dict[str, Any] | None = None, *, decrypt: bool = True
 ) -> Channel:
-    """Return a channel at once, which is subscribed as soon as there is a connection; for :class:`reverb.Echo` and
-    channels that are found."""
+    """Return a channel at once; the client subscribes to it as soon as it is connected. For :class:`reverb.Echo`
+    and :class:`reverb.Discovery`."""
     make = client._maker_of(name, user_data, decrypt=decrypt)
     client._core.discovered.pop(name, None)
     return client._channel_of(client._core.channels.want(name, make))

@@ -1,4 +1,4 @@
-"""Settings: the ``REVERB_…`` variables, their defaults, and what is valid."""
+"""Settings: the ``REVERB_…`` variables, their defaults, and their valid values."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ __all__ = ["Credentials", "ReverbConfig", "Secret", "SecretStr", "Settings", "co
 
 
 class Secret(Protocol):
-    """What holds a secret: a :class:`SecretStr`, of ours or of pydantic."""
+    """An object that holds a secret: this package's :class:`SecretStr`, or pydantic's."""
 
-    def get_secret_value(self) -> str: ...
+    def get_secret_value(self) -> str:
+        """Return the secret."""
 
 
 class CredentialSettings(TypedDict, total=False):
@@ -95,20 +96,24 @@ def _path(value: Any) -> str:
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Credentials(Checked):
-    """What an application is known by, and signs with: all that a backend needs to authorise others.
+    """The application's keys: everything a backend needs to authorise other clients.
 
-    Made of keyword arguments alone; :meth:`from_env` also looks into the environment and into ``.env``. Raises
-    :class:`ConfigurationError`, which lists everything that is missing or invalid.
+    ``Credentials(...)`` takes keyword arguments only. :meth:`from_env` also reads the environment and ``.env``.
+
+    Raises:
+        ConfigurationError: Settings are missing or invalid. The message lists all of them.
     """
 
     app_key: str = setting(text)
-    """Names the application to the server."""
+    """The public key of the application, which the server knows it by. Required."""
     app_secret: SecretStr | None = setting(text, None, is_secret=True)
-    """Signs private and presence channels; not needed for public ones, or with another authorizer."""
+    """Signs subscriptions to private and presence channels. Public channels don't need it, and neither does
+    another authorizer. Default: None."""
     app_id: str | None = setting(text, None)
-    """Names the application in the HTTP API, which can't do without."""
+    """The id of the application in the HTTP API. The HTTP API needs it. Default: None."""
     encryption_master_key: SecretStr | None = setting(_master_key, None, is_secret=True)
-    """32 bytes in base64, from which the keys of encrypted channels are derived; goes with ``app_secret``."""
+    """32 bytes in base64, from which the keys of encrypted channels are derived. Use it together with
+    ``app_secret``. Default: None."""
 
     if TYPE_CHECKING:
 
@@ -121,80 +126,100 @@ class Credentials(Checked):
             dotenv: str | PathLike[str] | None = ".env",
             env: Mapping[str, str] | None = None,
             **settings: Unpack[CredentialSettings],
-        ) -> Self: ...
+        ) -> Self:
+            """Read the settings from the keyword arguments, the environment, and the file ``.env``, in this order.
+
+            The variable of a setting is ``REVERB_`` and its name in upper case. An empty one counts as not set.
+
+            Args:
+                dotenv: Path of the file, which is read as Laravel reads it. None: no file. Default: ``.env``.
+                env: Variables to use instead of the environment. Default: None, the environment.
+                **settings: Settings as keyword arguments.
+
+            Raises:
+                ConfigurationError: Settings are missing or invalid, or the file can't be read.
+            """
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class ReverbConfig(Credentials):
-    """Where the server is, who we are to it, and how patient to be.
+    """All settings: the server, the application, and the times to wait.
 
-    Plain data, made of keyword arguments alone; :meth:`from_env`, which ``ReverbClient()`` calls, also looks into
-    the environment and into ``.env``. Raises :class:`ConfigurationError`, which lists everything that is missing
-    or invalid.
+    Plain data that you can't change. ``ReverbConfig(...)`` takes keyword arguments only. :meth:`from_env` also
+    reads the environment and ``.env``; ``ReverbClient()`` calls it.
+
+    Raises:
+        ConfigurationError: Settings are missing or invalid. The message lists all of them.
     """
 
     ALTERNATIVES: ClassVar[Mapping[str, str]] = {"auth_endpoint": "app_secret"}
+    """Settings that replace each other: the one from the nearer source counts."""
 
     auth_endpoint: SecretStr | None = setting(
         url("http", "https", example="https://example.com/api/broadcasting/auth"), None, is_secret=True
     )
-    """URL that signs in place of the secret: of Laravel's ``/broadcasting/auth``, or what answers like it. With
-    both, the endpoint signs."""
+    """The URL that signs instead of the secret: Laravel's ``/broadcasting/auth``, or another endpoint that answers
+    like it. If both are set, the endpoint signs. Default: None."""
     auth_token: SecretStr | None = setting(text, None, is_secret=True)
-    """Bearer token for that."""
+    """Bearer token for ``auth_endpoint``. Default: None."""
     auth_concurrency: int = setting(whole(1), 8)
-    """Channels that are authorised at the same time, so that a reconnect with many is no stampede."""
+    """How many channels are authorised at the same time, so that a reconnect with many channels does not overload
+    the endpoint. Default: 8."""
 
     host: str = setting(_host)
-    """Host name or IP address of the server, without scheme and port."""
+    """Host name or IP address of the server, without scheme and port. Required."""
     port: int = setting(whole(1, 65535), 443)
+    """Port of the server. Default: 443."""
     scheme: Literal["ws", "wss"] = setting(one_of("ws", "wss", aliases={"http": "ws", "https": "wss"}), "wss")
-    """``wss`` (TLS) or ``ws``; Laravel's ``https`` and ``http`` mean the same."""
+    """``wss`` (TLS) or ``ws``. Laravel's ``https`` and ``http`` mean the same. Default: ``wss``."""
     path: str = setting(_path, "")
-    """Prefix in front of ``/app/…``: the server's ``REVERB_SERVER_PATH``."""
+    """Path before ``/app/…``: the server's ``REVERB_SERVER_PATH``. Default: empty."""
     origin: str | None = setting(header, None)
-    """``Origin`` header to send, for servers with restricted ``allowed_origins``."""
+    """The ``Origin`` header to send, for servers that restrict ``allowed_origins``. Default: None, no header."""
     proxy: SecretStr | None = setting(
         url("http", "https", "socks5", example="http://host:port, https://host:port or socks5://host:port"),
         None,
         is_secret=True,
     )
-    """URL of a proxy, ``http://``, ``https://`` or ``socks5://``; may hold a user name and password."""
+    """URL of a proxy: ``http://``, ``https://`` or ``socks5://``. It may contain a user name and a password.
+    Default: None."""
 
     reconnect_enabled: bool = setting(flag, True)
+    """Whether the client reconnects when the connection is lost. Default: True."""
     reconnect_delay_min: float = setting(seconds(), 1.0)
-    """Delays before reconnecting start here, in seconds, …"""
+    """The shortest delay before the client reconnects, in seconds. Default: 1."""
     reconnect_delay_max: float = setting(seconds(), 30.0)
-    """… and double up to here."""
+    """The longest delay, in seconds. Delays are random; their limit doubles with each attempt up to this. Default:
+    30."""
     reconnect_max_attempts: int | None = setting(whole(1), None)
-    """Attempts in a row after which the connection is given up; None for never."""
+    """After how many failed attempts in a row the client gives up. Default: None, never."""
     ping_interval: float = setting(seconds(), 30.0)
-    """Seconds of silence after which we ask whether the server is there (sooner if the server wants it)."""
+    """Seconds of silence after which the client sends a ping; fewer if the server asks for that. Default: 30."""
     pong_timeout: float = setting(seconds(), 10.0)
-    """Seconds to wait for the answer to that."""
+    """Seconds to wait for the answer to a ping. Default: 10."""
     connect_timeout: float = setting(seconds(), 10.0)
-    """Seconds from opening the socket to ``pusher:connection_established``."""
+    """Seconds from opening the socket to ``pusher:connection_established``. Default: 10."""
     subscribe_timeout: float = setting(seconds(), 10.0)
-    """Seconds from asking for a channel to the server's confirmation."""
+    """Seconds from sending a subscribe to the server's confirmation. Default: 10."""
     request_timeout: float = setting(seconds(), 10.0)
-    """Seconds for a call of the HTTP API, its retries included."""
+    """Seconds for a call of the HTTP API, with its retries. Default: 10."""
     drain_timeout: float = setting(seconds(or_none=True), 5.0)
-    """Seconds that handlers get on ``disconnect()`` to finish what was received."""
+    """Seconds that handlers have on ``disconnect()`` to finish the events that have arrived. Default: 5."""
     max_message_size: int = setting(whole(1), 10_000)
-    """Bytes that the server accepts in one message from a client."""
+    """Bytes that the server accepts in one message from a client. Default: 10,000."""
     max_request_size: int = setting(whole(1), 10_000)
-    """Bytes that the server accepts in one request to the HTTP API, its head included."""
+    """Bytes that the server accepts in one request to the HTTP API, with its headers. Default: 10,000."""
     pool_size: int = setting(whole(1), 20)
-    """Connections of the HTTP API at the same time; calls beyond that wait."""
+    """How many connections to the HTTP API may be open at the same time. Further calls wait. Default: 20."""
     max_pending_bytes: int = setting(whole(1), 16 * 1024 * 1024)
-    """Bytes of memory that events may take while they wait for handlers, over all channels, before reading from
-    the server is paused."""
+    """Bytes of memory for events that wait for handlers, over all channels. At this limit the client stops reading
+    from the server, until handlers have caught up. Default: 16 MiB."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] | None = setting(
         one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), None
     )
-    """Level of the logger ``reverb``; None is ``INFO`` for a logger without a level of its own, and changes
-    nothing where the program has set one."""
+    """Level of the logger ``reverb``. Default: None, which means ``INFO`` if the logger has no level yet, and no
+    change if the program has set one."""
 
     if TYPE_CHECKING:
 
@@ -207,7 +232,19 @@ class ReverbConfig(Credentials):
             dotenv: str | PathLike[str] | None = ".env",
             env: Mapping[str, str] | None = None,
             **settings: Unpack[Settings],
-        ) -> Self: ...
+        ) -> Self:
+            """Read the settings from the keyword arguments, the environment, and the file ``.env``, in this order.
+
+            The variable of a setting is ``REVERB_`` and its name in upper case. An empty one counts as not set.
+
+            Args:
+                dotenv: Path of the file, which is read as Laravel reads it. None: no file. Default: ``.env``.
+                env: Variables to use instead of the environment. Default: None, the environment.
+                **settings: Settings as keyword arguments.
+
+            Raises:
+                ConfigurationError: Settings are missing or invalid, or the file can't be read.
+            """
 
     @property
     def address(self) -> str:
@@ -221,8 +258,10 @@ class ReverbConfig(Credentials):
 
 
 def config_of(config: ReverbConfig | None, settings: Settings) -> ReverbConfig:
-    """Return the config that was passed, or else that of the settings and the environment; empties ``settings``,
-    for they are in the frame of the caller."""
+    """Return the config that was passed, or else make one from the settings and the environment.
+
+    Empties ``settings``, so that the caller's frame keeps no secret.
+    """
     try:
         if config is None:
             return ReverbConfig.from_env(**settings)

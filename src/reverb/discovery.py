@@ -1,4 +1,5 @@
-"""Channels that are found: those on which somebody is, subscribed as they appear and left as they empty."""
+"""Channels that have subscribers: find them with the HTTP API, subscribe to them, and unsubscribe when they are
+empty."""
 
 from __future__ import annotations
 
@@ -29,21 +30,34 @@ __all__ = ["Discovery", "count_of", "occupied", "occupied_channels"]
 log = logging.getLogger("reverb.discovery")
 
 _INFOS = ("subscription_count,user_count", "subscription_count", None)
-"""What is asked for. Pusher refuses (400) to count users of all channels, and subscriptions unless that is
-enabled."""
+"""Infos to request. Pusher refuses (400) to count users over all channels; subscriptions, too, unless you enable
+it."""
 
 
 async def occupied(api: ReverbAPI, prefix: str | None = None) -> dict[str, int | None]:
-    """Return the channels on which somebody is, and how many are: connections, or on presence channels users
-    if the server counts them; None where it does not tell.
+    """Return the channels that have subscribers, and how many each has.
+
+    On presence channels these are users, if the server counts them; on others connections. None where the server
+    does not count.
 
     Raises what :meth:`ReverbAPI.channels` raises.
+
+    Args:
+        api: The HTTP API to ask.
+        prefix: The beginning of the names. Default: None, all names.
     """
     return {name: count_of(name, each) for name, each in (await occupied_channels(api, prefix)).items()}
 
 
 async def occupied_channels(api: ReverbAPI, prefix: str | None = None) -> dict[str, ChannelInfo]:
-    """Return the same channels, with all that the server tells of each."""
+    """Return the channels that have subscribers, with everything that the server tells about each.
+
+    Raises what :meth:`ReverbAPI.channels` raises.
+
+    Args:
+        api: The HTTP API to ask.
+        prefix: The beginning of the names. Default: None, all names.
+    """
     for info in _INFOS:
         try:
             return await api.channels(prefix, info)
@@ -54,12 +68,15 @@ async def occupied_channels(api: ReverbAPI, prefix: str | None = None) -> dict[s
 
 
 def count_of(name: str, info: ChannelInfo) -> int | None:
-    """Return how many are on a channel, as :func:`occupied` does."""
+    """Return how many subscribers a channel has, as :func:`occupied` counts them."""
     return info.user_count if is_presence(name) and info.user_count is not None else info.subscription_count
 
 
 class Discovery:
-    """Made by :meth:`ReverbClient.discover`. As an ``async with`` it follows channels to the end of the block."""
+    """Follows the channels that have subscribers; :meth:`ReverbClient.discover` makes it.
+
+    Use it with ``async with``, once. The end of the block unsubscribes from the channels that it found.
+    """
 
     def __init__(
         self,
@@ -77,7 +94,8 @@ class Discovery:
         self._backoff = Backoff(interval, max(interval, core.config.reconnect_delay_max))
         self._found: dict[str, Channel] = {}
         self._declined: set[str] = set()
-        """Channels that can't be taken, or that the program has left, for as long as they are occupied."""
+        """Occupied channels that are left out: they could not be subscribed, or the program unsubscribed from
+        them."""
         self._has_begun = False
         self._task: asyncio.Task[None] | None = None
 
@@ -111,7 +129,7 @@ class Discovery:
             await asyncio.wait({self._task})
 
     async def _follow(self) -> None:
-        """Poll until the client is disconnected, or its connection lost for good."""
+        """Poll until the client disconnects or its connection is lost for good."""
         delay = self._interval
         while True:
             await asyncio.sleep(delay)

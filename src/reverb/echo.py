@@ -1,9 +1,9 @@
-"""Laravel Echo's names for what the client does, for those who know Echo from the browser.
+"""Laravel Echo's names for the client's methods, for those who know Echo from the browser.
 
-An event is named after its class in the application's namespace, ``App\\Events`` unless you say so:
-``"OrderShipped"``, ``"Admin.OrderShipped"``. With a leading dot or backslash a name is taken as it is:
-``".order.shipped"``, where ``broadcastAs()`` returns that, or ``".PostUpdated"`` from a model that broadcasts. The
-rules are those of Laravel Echo 2.
+An event has the name of its class in the application's namespace, by default ``App\\Events``: ``"OrderShipped"``,
+``"Admin.OrderShipped"``. A name with a leading dot or backslash is complete: ``".order.shipped"``, if
+``broadcastAs()`` returns that, or ``".PostUpdated"`` from a model that broadcasts. These are the rules of Laravel
+Echo 2.
 """
 
 from __future__ import annotations
@@ -33,44 +33,48 @@ _STATUSES = {
     ConnectionState.FAILED: "failed",
     ConnectionState.UNAVAILABLE: "failed",
 }
-"""What Echo calls them; all others are "disconnected"."""
+"""Echo's words for states. All others are "disconnected"."""
 _LATE = "reverb:subscribed_before"
-"""Tells those who came after the server's confirmation of it; seen by nobody who has not asked for all events."""
+"""Tells a handler that was bound after the server's confirmation. Only handlers of all events see it besides."""
 
 T = TypeVar("T")
 _User = TypeVar("_User", bound="EchoChannel")
 
 
 class Echo:
-    """Channels and events of a client, by the names that Laravel Echo gives them.
+    """Channels and events of a client, with the names of Laravel Echo.
 
-    ``client`` is a :class:`ReverbClient`; without one it is made from the ``REVERB_…`` settings. ``namespace`` is
-    that of event names, with dots or backslashes; None is for none.
-
-    Asking for a channel returns at once, as in Echo. The channel is subscribed as soon as there is a connection,
-    and whoever awaits it waits for the server to confirm::
+    A call for a channel returns at once, as in Echo. The client subscribes to the channel as soon as it is
+    connected. Await the channel to wait for the server's confirmation::
 
         async with Echo() as echo:
             orders = echo.private("orders.1").listen("OrderShipped", on_shipped)
             await orders
             await echo.client.listen()
 
-    A channel that is refused is logged, reported to error handlers, its own and the client's, raised to whoever
-    awaits it, and tried again: until it works where that may be a passing thing, or else at the next reconnect.
+    If the server refuses a channel, the client logs that and calls the error handlers of the channel and of the
+    client. Tasks that await the channel get the exception. The client tries again: by itself if the reason may
+    pass, or else after the next reconnect.
 
-    Each call gives a new user of the channel, with handlers of its own; the channel is unsubscribed when the last
-    of them leaves. So let a client have one Echo, and don't unsubscribe what that has subscribed. Raises what
-    :meth:`ReverbClient.subscribe` raises about its arguments.
+    Each call returns a new user of the channel, with its own handlers. When the last user leaves, the client
+    unsubscribes. So make one Echo for a client, and don't call :meth:`ReverbClient.unsubscribe` for its channels.
+    The calls raise what :meth:`ReverbClient.subscribe` raises about its arguments.
+
+    Args:
+        client: The client. Default: a new :class:`ReverbClient` with the ``REVERB_…`` settings.
+        namespace: The namespace of event names, with dots or backslashes. None: no namespace. Default:
+            ``App.Events``.
     """
 
     def __init__(self, client: ReverbClient | None = None, *, namespace: str | None = "App.Events") -> None:
         self._client = ReverbClient() if client is None else client
         self._namespace = namespace
         self._users: dict[str, list[EchoChannel]] = {}
-        """Who uses which channel, by its name on the wire."""
+        """The users of each channel, by its name on the wire."""
 
     @property
     def client(self) -> ReverbClient:
+        """The client that Echo uses, for everything that Echo has no method for."""
         return self._client
 
     async def connect(self) -> None:
@@ -78,7 +82,7 @@ class Echo:
         await self._client.connect()
 
     async def disconnect(self) -> None:
-        """Disconnect the client. Channels and handlers are kept for another :meth:`connect`."""
+        """Disconnect the client. Channels and handlers stay for another :meth:`connect`."""
         await self._client.disconnect()
 
     async def __aenter__(self) -> Self:
@@ -91,50 +95,64 @@ class Echo:
         await self.disconnect()
 
     def socket_id(self) -> str | None:
-        """The server's name for this connection; None while there is none.
+        """Return the id that the server gave to this connection. None without a connection.
 
-        Sent along as ``X-Socket-ID`` with requests to Laravel, it keeps what they broadcast ``toOthers()`` away
-        from this client.
+        Send it as ``X-Socket-ID`` with requests to Laravel: events that they broadcast ``toOthers()`` then don't
+        come to this client.
         """
         return self._client.socket_id
 
     def connection_status(self) -> str:
-        """``"connected"``, ``"connecting"``, ``"failed"`` (also when it takes long to come back), or
-        ``"disconnected"``. More is in ``client.state``, and ``Events.STATE_CHANGE`` tells of changes."""
+        """Return ``"connected"``, ``"connecting"``, ``"failed"`` or ``"disconnected"``.
+
+        ``"failed"`` also means that the client has tried to connect for more than 10 seconds. ``client.state``
+        says more, and each change is an event, ``Events.STATE_CHANGE``.
+        """
         return _STATUSES.get(self._client.state, "disconnected")
 
     # --- channels ----------------------------------------------------------------------------------------------
 
     def channel(self, name: str) -> EchoChannel:
-        """Join the public channel ``name``."""
+        """Subscribe to the public channel ``name``."""
         return self._add(EchoChannel, name)
 
     def private(self, name: str) -> EchoPrivateChannel:
-        """Join ``private-`` and ``name``."""
+        """Subscribe to the private channel ``private-`` and ``name``."""
         return self._add(EchoPrivateChannel, f"private-{name}")
 
     def encrypted_private(self, name: str) -> EchoChannel:
-        """Join ``private-encrypted-`` and ``name``."""
+        """Subscribe to the encrypted channel ``private-encrypted-`` and ``name``."""
         return self._add(EchoChannel, f"private-encrypted-{name}")
 
     def join(self, name: str, user_data: dict[str, Any] | None = None) -> EchoPresenceChannel:
-        """Join ``presence-`` and ``name``; ``user_data`` as for :meth:`ReverbClient.subscribe`."""
+        """Subscribe to the presence channel ``presence-`` and ``name``.
+
+        Args:
+            name: The name without ``presence-``.
+            user_data: See :meth:`ReverbClient.subscribe`.
+        """
         return self._add(EchoPresenceChannel, f"presence-{name}", user_data)
 
     def listen(self, channel: str, event: str, handler: Callable[..., Any]) -> EchoChannel:
-        """Join the public channel, and :meth:`EchoChannel.listen` there."""
+        """Subscribe to a public channel and call :meth:`EchoChannel.listen` of it.
+
+        Args:
+            channel: The name of the channel.
+            event: See :meth:`EchoChannel.listen`.
+            handler: See :meth:`EchoChannel.listen`.
+        """
         return self.channel(channel).listen(event, handler)
 
     async def leave(self, name: str) -> None:
         """Leave a channel and its private, encrypted and presence forms, with all their users.
 
-        A user leaves alone with :meth:`EchoChannel.leave`.
+        For one user use :meth:`EchoChannel.leave`.
         """
         for prefix in ("", "private-", "private-encrypted-", "presence-"):
             await self.leave_channel(prefix + name)
 
     async def leave_channel(self, name: str) -> None:
-        """Leave a channel, here by its whole name, with all its users."""
+        """Leave the channel with this full name, with all its users."""
         for user in list(self._users.get(name, ())):
             await user.leave()
 
@@ -158,16 +176,14 @@ class Echo:
 
 
 class EchoChannel:
-    """A user of a channel; made by :class:`Echo`.
+    """A user of a channel; :class:`Echo` makes it.
 
-    Handlers get the event's data and nothing else, as Echo's callbacks do, not ``(event, data, channel)`` as
-    elsewhere in this package: code that comes from Echo stays what it was, and who listens to an event by its
-    class has no use for its name on the wire. Otherwise they are as with :meth:`Channel.bind`: plain functions or
-    ``async def``, called in order, and one with a parameter ``user_id`` is told who sent a client event.
+    Handlers get only the data of the event, as Echo's callbacks do, not ``(event, data, channel)``. Everything
+    else is as with :meth:`Channel.bind`: handlers are plain functions or ``async def``, the client calls them in
+    order, and a handler with a parameter ``user_id`` gets the sender of a client event.
 
-    What binds a handler returns the channel, so that calls can be chained; handlers that are bound before the
-    channel is awaited miss nothing. Once the channel was left, binding and awaiting raise
-    :class:`SubscriptionError`.
+    Methods that bind a handler return the channel, so that you can chain calls. Handlers that you bind before you
+    await the channel miss no event. After :meth:`leave`, binding and awaiting raise :class:`SubscriptionError`.
     """
 
     def __init__(
@@ -186,11 +202,11 @@ class EchoChannel:
 
     @property
     def name(self) -> str:
-        """The channel's name on the wire, ``private-orders.1`` for instance."""
+        """The full name of the channel, ``private-orders.1`` for instance."""
         return self._channel.name
 
     def __await__(self) -> Generator[Any, None, Self]:
-        """Wait until the server has confirmed the subscription; return the channel.
+        """Wait for the server's confirmation; return the channel.
 
         Raises what :meth:`ReverbClient.subscribe` raises.
         """
@@ -206,8 +222,14 @@ class EchoChannel:
     def listen(self, event: str, handler: Callable[[T], Any], *, type: TypeForm[T]) -> Self: ...
 
     def listen(self, event: str, handler: Callable[..., Any], *, type: Any = None) -> Self:
-        """Call ``handler(data)`` for each ``event``. ``type``, or else the annotation of the handler's parameter,
-        is what the data is read into, as by :meth:`Channel.bind`."""
+        """Call ``handler(data)`` for each ``event``.
+
+        Args:
+            event: The class of the event; with a leading dot or backslash, the complete name.
+            handler: A plain function or an ``async def``.
+            type: The type of the data, as with :meth:`Channel.bind`. Default: the annotation of the handler, or
+                JSON.
+        """
         name = self._name_of(event)
         parameters = _payload.check_handler(handler, "data")
         if type is None:
@@ -216,12 +238,19 @@ class EchoChannel:
         return self._bind(name, handler, call, type)
 
     def stop_listening(self, event: str, handler: Callable[..., Any] | None = None) -> Self:
-        """Remove ``handler`` from ``event``, or all of this user's handlers."""
+        """Unbind one handler of an event, or all that this user has bound to it.
+
+        Args:
+            event: The event, as you gave it to :meth:`listen`.
+            handler: The handler. Default: None, all of them.
+        """
         return self._unbind(self._name_of(event), handler)
 
     def listen_to_all(self, handler: Callable[[str, Any], Any]) -> Self:
-        """Call ``handler(event, data)`` for each event, except for those of the protocol. ``event`` is its name as
-        :meth:`listen` takes it."""
+        """Call ``handler(event, data)`` for each event of the application.
+
+        ``event`` is the name as :meth:`listen` takes it. Events of the protocol are left out.
+        """
         _payload.check_handler(handler, "event", "data")
         namespace = self._namespace
 
@@ -235,20 +264,24 @@ class EchoChannel:
         return self._bind("*", handler, call)
 
     def stop_listening_to_all(self, handler: Callable[[str, Any], Any] | None = None) -> Self:
+        """Unbind one handler of :meth:`listen_to_all`. Default: all of them."""
         return self._unbind("*", handler)
 
     def listen_for_whisper(self, event: str, handler: Callable[..., Any]) -> Self:
-        """Call ``handler(data)`` for what other clients :meth:`~EchoPrivateChannel.whisper`."""
+        """Call ``handler(data)`` for each client event that another client sends with
+        :meth:`~EchoPrivateChannel.whisper`."""
         return self.listen(f".client-{event}", handler)
 
     def stop_listening_for_whisper(self, event: str, handler: Callable[..., Any] | None = None) -> Self:
+        """Unbind one handler of :meth:`listen_for_whisper`. Default: all handlers of this event."""
         return self.stop_listening(f".client-{event}", handler)
 
     def notification(self, handler: Callable[..., Any]) -> Self:
-        """Call ``handler(data)`` for each notification of Laravel's that is broadcast on this channel."""
+        """Call ``handler(data)`` for each Laravel notification on this channel."""
         return self.listen(_NOTIFICATION, handler)
 
     def stop_listening_for_notification(self, handler: Callable[..., Any] | None = None) -> Self:
+        """Unbind one handler of :meth:`notification`. Default: all of them."""
         return self.stop_listening(_NOTIFICATION, handler)
 
     def subscribed(self, handler: Callable[[], Any]) -> Self:
@@ -257,16 +290,20 @@ class EchoChannel:
         return self._bind_subscribed(handler, lambda data: handler())
 
     def error(self, handler: Callable[[Exception], Any]) -> Self:
-        """Call ``handler(error)`` with what goes wrong on this channel: with the exception when it is refused, now
-        or after a reconnect, or when a handler raises."""
+        """Call ``handler(error)`` with the exception of each error of this channel.
+
+        That is when the server refuses it, now or after a reconnect, or when a handler raises.
+        """
         _payload.check_handler(handler, "error")
         return self._bind(
             Events.CLIENT_ERROR.value, handler, lambda event, data, channel: handler(data["exception"])
         )
 
     async def leave(self) -> None:
-        """Leave: this user's handlers get no more events. When there are no other users of the channel, it is
-        unsubscribed."""
+        """Leave the channel: the handlers of this user get no more events.
+
+        When the last user leaves, the client unsubscribes.
+        """
         if not self._is_left:
             self._is_left = True
             while self._bindings:
@@ -284,7 +321,7 @@ class EchoChannel:
         return self
 
     def _name_of(self, event: str) -> str:
-        """Return what to bind for an event that Laravel Echo would call ``event``."""
+        """Return the name to bind for Echo's name of an event."""
         name = _format(_binding.check_name(event), self._namespace)
         return "[e]rror" if name == "error" else name  # which would stand for all that goes wrong, too
 
@@ -327,8 +364,10 @@ class EchoChannel:
         return self
 
     def _tell_late(self, binding: _Binding) -> None:
-        """Tell a handler that came after the server's confirmation; unless that still waits to be delivered, which
-        it then is before this."""
+        """Call a handler that was bound after the server's confirmation.
+
+        If the confirmation still waits to be delivered, the handler gets that instead.
+        """
         channel = self._channel
         if binding in self._bindings and channel.is_subscribed:
             channel.bind(_LATE, binding.call)
@@ -340,32 +379,38 @@ class EchoPrivateChannel(EchoChannel):
     """A user of a private channel."""
 
     async def whisper(self, event: str, data: Any) -> None:
-        """Send a client event to the channel's other subscribers, once the channel is subscribed.
+        """Send a client event to the other subscribers. Waits until the channel is subscribed.
 
         Raises what :meth:`Channel.trigger` raises, and what awaiting the channel raises.
+
+        Args:
+            event: The name, without ``client-``.
+            data: See :meth:`Channel.trigger`.
         """
         await self
         await self._channel.trigger(f"client-{event}", data)
 
 
 class EchoPresenceChannel(EchoPrivateChannel):
-    """A user of a presence channel. Its handlers get what members have as ``user_info``."""
+    """A user of a presence channel. Its handlers get the ``user_info`` of members."""
 
     def here(self, handler: Callable[[list[dict[str, Any]]], Any]) -> Self:
-        """Call ``handler(members)`` when the channel is subscribed, and again after each reconnect, with everybody
-        who is there, ourselves included."""
+        """Call ``handler(members)`` when the channel is subscribed, and again after each reconnect.
+
+        ``members`` is a list of the ``user_info`` of all members, including your own.
+        """
         _payload.check_handler(handler, "members")
         return self._bind_subscribed(handler, lambda data: handler([*_protocol.parse_members(data).values()]))
 
     def joining(self, handler: Callable[[dict[str, Any]], Any]) -> Self:
-        """Call ``handler(member)`` for everybody who comes."""
+        """Call ``handler(member)`` with the ``user_info`` of each member who joins."""
         _payload.check_handler(handler, "member")
         return self._bind(
             Events.MEMBER_ADDED.value, handler, lambda event, data, channel: handler(data["user_info"])
         )
 
     def leaving(self, handler: Callable[[dict[str, Any]], Any]) -> Self:
-        """Call ``handler(member)`` for everybody who leaves."""
+        """Call ``handler(member)`` with the ``user_info`` of each member who leaves."""
         _payload.check_handler(handler, "member")
         return self._bind(
             Events.MEMBER_REMOVED.value, handler, lambda event, data, channel: handler(data["user_info"])
@@ -373,7 +418,7 @@ class EchoPresenceChannel(EchoPrivateChannel):
 
 
 class _Binding:
-    """A handler, and what is bound to the channel in its place."""
+    """A handler, and the function that is bound to the channel for it."""
 
     def __init__(
         self, event: str, handler: Callable[..., Any], call: Callable[..., Any], type_: Any = Any
@@ -385,7 +430,7 @@ class _Binding:
         self.call = call
         self.type = type_
         self.is_told = False
-        """Whether it has heard that the channel is subscribed."""
+        """Whether the handler was called for the subscription."""
 
 
 def _data_only(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -403,13 +448,13 @@ def _with_sender(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _format(event: str, namespace: str | None) -> str:
-    """Return the name on the wire of an event that Laravel Echo would call ``event``."""
+    """Return the name on the wire for Echo's name of an event."""
     if event.startswith((".", "\\")):
         return event[1:]
     return (f"{namespace}.{event}" if namespace else event).replace(".", "\\")
 
 
 def _shorten(event: str, namespace: str | None) -> str:
-    """Return what :func:`_format` makes ``event`` from."""
+    """Return Echo's name for ``event``; the inverse of :func:`_format`."""
     prefix = _format("", namespace)
     return event.removeprefix(prefix) if prefix and event.startswith(prefix) else f".{event}"

@@ -8,48 +8,55 @@ __all__ = ["ConnectionState", "Events"]
 
 
 class Events(str, Enum):
-    """Event names to bind handlers to; each member is a plain ``str`` equal to its name on the wire.
+    """Event names to bind handlers to. Each member is a ``str`` that equals the name on the wire.
 
-    Names starting with ``pusher:`` and ``pusher_internal:`` come from the server. Names starting with ``reverb:``
-    are made by this client and never travel.
+    Names that start with ``pusher:`` or ``pusher_internal:`` come from the server. Names that start with
+    ``reverb:`` come from this client; no server sends them.
     """
 
     CONNECTION_ESTABLISHED = "pusher:connection_established"
+    """The server accepted the connection: ``{"socket_id", "activity_timeout"}``. Comes on each connection."""
     SUBSCRIPTION_SUCCEEDED = "pusher_internal:subscription_succeeded"
+    """The server confirmed the subscription to a channel. Comes again after each reconnect. On a presence channel
+    the data has the members."""
     CACHE_MISS = "pusher:cache_miss"
-    """A cache channel was subscribed that has no event to give; without data."""
+    """A cache channel has no event to deliver. Comes after the subscription, without data."""
     MEMBER_ADDED = "pusher_internal:member_added"
+    """A user joined a presence channel: ``{"user_id", "user_info"}``."""
     MEMBER_REMOVED = "pusher_internal:member_removed"
+    """A user left a presence channel: ``{"user_id", "user_info"}``."""
     SUBSCRIPTION_COUNT = "pusher_internal:subscription_count"
-    """How many connections are subscribed to the channel; see :attr:`Channel.subscription_count`."""
+    """How many connections are subscribed to the channel: ``{"subscription_count"}``; see
+    :attr:`Channel.subscription_count`."""
     SIGNIN_SUCCESS = "pusher:signin_success"
-    """The server knows whose the connection is: ``{"user_data"}``, parsed; see :meth:`ReverbClient.signin`."""
+    """The server confirmed the sign-in of the user: ``{"user_data"}``, parsed; see :meth:`ReverbClient.signin`."""
     WATCHLIST_ONLINE = "reverb:watchlist_online"
-    """Users on the watchlist came: ``{"user_ids"}``, a list of strings; bound with :meth:`User.bind`."""
+    """Users on the watchlist came online: ``{"user_ids"}``, a list of strings. Bind it with :meth:`User.bind`."""
     WATCHLIST_OFFLINE = "reverb:watchlist_offline"
-    """Users on the watchlist have left: ``{"user_ids"}``."""
+    """Users on the watchlist went offline: ``{"user_ids"}``, a list of strings. Bind it with :meth:`User.bind`."""
     ERROR = "pusher:error"
-    """The server has something against what was sent: ``{"code", "message"}``."""
+    """The server refused a message of the client: ``{"code", "message"}``."""
     CLIENT_ERROR = "reverb:error"
-    """Something went wrong here: ``{"message", "code", "exception"}``; see :meth:`ReverbClient.bind`."""
+    """An error in the client: ``{"message", "code", "exception"}``; see :meth:`ReverbClient.bind`."""
     STATE_CHANGE = "reverb:state_change"
     """The state of the connection changed: ``{"previous", "current"}``, two :class:`ConnectionState`."""
     RECONNECTED = "reverb:reconnected"
-    """The connection is back and every channel is asked for again: ``{"downtime", "attempts"}``, in seconds and
-    connection attempts. What was published in between is not sent again by the server."""
+    """The client has reconnected: ``{"downtime", "attempts"}``, the seconds without a connection and the number of
+    attempts. It has asked for every channel again. The server does not send again the events that were published
+    meanwhile."""
 
     RESUBSCRIBED = "reverb:resubscribed"
-    """A channel is subscribed again after a reconnect: ``{"downtime"}``, the seconds for which it was not. Comes
-    between the last event before the gap and the first one after it."""
+    """A channel is subscribed again after a reconnect: ``{"downtime"}``, the seconds for which it was not
+    subscribed. Comes between the last event before the gap and the first event after it."""
     EVENTS_DROPPED = "reverb:events_dropped"
-    """Events of a channel were dropped, because more waited for its handlers than ``max_pending`` allows:
-    ``{"count"}``. Comes in their place; see :meth:`ReverbClient.subscribe`."""
+    """**Events are lost.** More events of a channel waited for its handlers than ``max_pending`` allows, so the
+    client dropped the oldest: ``{"count"}``. Comes where they are missing; see :meth:`ReverbClient.subscribe`."""
 
     CHANNEL_FOUND = "reverb:channel_found"
-    """Somebody is on a channel, which is followed from now on: ``{"channel"}``. Comes before the channel's own
-    events; see :meth:`ReverbClient.discover`."""
+    """A channel has a subscriber, and the client follows it from now on: ``{"channel"}``. Comes before the
+    channel's own events; see :meth:`ReverbClient.discover`."""
     CHANNEL_LEFT = "reverb:channel_left"
-    """A channel that was found is followed no longer: ``{"channel"}``."""
+    """The client no longer follows a channel that it had found: ``{"channel"}``."""
 
     def __str__(self) -> str:
         return self.value
@@ -59,19 +66,21 @@ class Events(str, Enum):
 
 
 class ConnectionState(str, Enum):
-    """What the connection is doing, in the terms of pusher-js; each member is a plain ``str``."""
+    """The state of the connection, with the names of pusher-js. Each member is a ``str``."""
 
     INITIALIZED = "initialized"
-    """Never asked to connect."""
+    """``connect()`` was not called yet."""
     CONNECTING = "connecting"
-    """On the way to the server, for the first time or again."""
+    """The client is connecting, for the first time or again."""
     CONNECTED = "connected"
+    """The client is connected."""
     UNAVAILABLE = "unavailable"
-    """Still trying, but not back after 10 seconds."""
+    """The client is still trying to connect, for more than 10 seconds now."""
     DISCONNECTED = "disconnected"
-    """Not connected and not trying: after ``disconnect()``, or a first attempt that failed."""
+    """Not connected and not trying to connect: after ``disconnect()``, or after a first attempt that failed."""
     FAILED = "failed"
-    """Refused or lost for good; ``listen()`` raises the reason."""
+    """The server refused the connection, or it was lost and the client has given up. ``listen()`` raises the
+    reason."""
 
     def __str__(self) -> str:
         return self.value

@@ -1,4 +1,4 @@
-"""Everything that python-reverb raises.
+"""All exceptions that python-reverb raises.
 
 ::
 
@@ -13,13 +13,13 @@
     ├── APIError
     └── BatchError
 
-The builtins' names are meant: ``except TimeoutError`` without an import catches ours and Python's own, and
-``except reverb.TimeoutError`` catches ours alone. ``from reverb import TimeoutError`` works, but hides Python's
-own in that module, ``asyncio.timeout()``'s included.
+Two of them have the names of builtins on purpose. ``except TimeoutError`` without an import catches both this
+package's and Python's own. ``except reverb.TimeoutError`` catches only this package's. ``from reverb import
+TimeoutError`` works, but it hides Python's own in that module, and ``asyncio.timeout()`` raises Python's own.
 
-Messages name the host, the channel, the server's code, or the ``REVERB_…`` variable to look at; they never hold a
-secret, a token, or a signature. Characters that are not printable stand as escapes in them, as what a
-server says may be part of a message.
+Messages name the host, the channel, the server's code, or the ``REVERB_…`` variable to check. They never contain a
+secret, a token, or a signature. Characters that are not printable appear as escapes, because a message may quote
+the server.
 """
 
 from __future__ import annotations
@@ -45,23 +45,21 @@ __all__ = [
 
 
 _MOST = 4_000
-"""Characters of a message."""
+"""Maximum length of a message, in characters."""
 
 
 class ReverbError(Exception):
-    """Base of all errors raised by this package.
-
-    ``code`` is the server's error code (a Pusher protocol code such as 4001, a WebSocket close code, or an HTTP
-    status), or None where the error does not stem from a code.
-    """
+    """Base class of all exceptions of this package."""
 
     def __init__(self, message: str, *, code: int | None = None) -> None:
         super().__init__(visible(str(message), _MOST))
         self.code = code
+        """The server's code: of the Pusher protocol such as 4001, of a WebSocket close frame, or an HTTP status.
+        None if the error has no code."""
 
 
 class ConfigurationError(ReverbError, ValueError):
-    """Settings are missing or invalid; the message lists each ``REVERB_…`` variable and what it lacks."""
+    """Settings are missing or invalid. The message lists each ``REVERB_…`` variable and its problem."""
 
     def __init__(self, message: str, *, code: int | None = None) -> None:
         super().__init__(message, code=code)
@@ -69,19 +67,22 @@ class ConfigurationError(ReverbError, ValueError):
 
 
 class ConnectionError(ReverbError, builtins.ConnectionError):
-    """The connection could not be made, was refused, was lost for good, or is not there when it is needed."""
+    """There is no connection: the attempt failed, the server refused it, it was lost for good, or the client is
+    not connected."""
 
 
 class AuthenticationError(ReverbError):
-    """A private or presence channel was refused or could not be signed for; or a webhook is not who it claims.
+    """The authorizer or the server refused a channel or a user, nobody could sign for it, or a webhook has a wrong
+    signature.
 
-    ``is_temporary`` tells that it may go better in a moment: whoever signs could not be asked, or failed. A
-    channel that was subscribed before is then tried again; else not before the next reconnect.
+    If ``is_temporary``, the client tries again by itself, for a channel that was subscribed before. If not, it
+    tries again only after the next reconnect.
     """
 
     def __init__(self, message: str, *, code: int | None = None, is_temporary: bool = False) -> None:
         super().__init__(message, code=code)
         self.is_temporary = is_temporary
+        """Whether a later attempt may succeed: the authorizer could not be reached, or it failed."""
 
 
 class SubscriptionError(ReverbError):
@@ -89,68 +90,72 @@ class SubscriptionError(ReverbError):
 
 
 class ProtocolError(ReverbError):
-    """A message that the protocol does not allow: ours before sending it, or the server's in the handshake."""
+    """A message breaks the rules of the protocol: one of yours, before the client sends it, or one of the server's
+    while connecting."""
 
 
 class PayloadError(ReverbError):
-    """The data of an event does not fit the type that a handler wants; it was not called.
+    """The data of an event does not fit the type that a handler wants. The client did not call that handler.
 
-    Reported to the handlers of ``"error"``. ``path`` says where in the data, such as ``$.items[0].quantity``.
+    It is not raised: handlers of ``"error"`` get it.
     """
 
     def __init__(self, message: str, *, path: str) -> None:
         super().__init__(message)
         self.path = path
+        """Where in the data the problem is, such as ``$.items[0].quantity``."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), path=self.path), (str(self),)
 
 
 class TimeoutError(ReverbError, builtins.TimeoutError):
-    """The server did not answer in the time set by ``REVERB_CONNECT_TIMEOUT``, ``REVERB_SUBSCRIBE_TIMEOUT``, or
-    ``REVERB_REQUEST_TIMEOUT`` for the HTTP API."""
+    """The server did not answer in time.
+
+    The limits are ``REVERB_CONNECT_TIMEOUT``, ``REVERB_SUBSCRIBE_TIMEOUT``, ``REVERB_PONG_TIMEOUT``,
+    ``REVERB_REQUEST_TIMEOUT`` for the HTTP API, and the ``timeout`` of a method.
+    """
 
 
 class APIError(ReverbError):
-    """The HTTP API answered with an error. ``status``, which is also the ``code``, is its HTTP status.
-
-    ``retry_after`` is the number of seconds after which the server wants to be asked again, if it says so.
-    """
+    """The HTTP API answered with an error."""
 
     def __init__(self, status: int, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message, code=status)
         self.status = status
+        """The HTTP status; the same as ``code``."""
         self.retry_after = retry_after
+        """Seconds after which the server allows another request. None if it does not say so."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), retry_after=self.retry_after), (self.status, str(self))
 
 
 class BatchError(ReverbError):
-    """A list of events could not be published to its end.
+    """A list of events could not be published completely.
 
-    ``accepted`` is the number of events that the server has accepted until then, counted from the first;
-    ``__cause__`` is the error of the request that failed, which held the next 10 at most. Where that is a
-    :class:`TimeoutError` or a :class:`ConnectionError`, those may have been published all the same.
+    ``__cause__`` is the error of the request that failed; that request had the next 10 events at most. **If it is
+    a** :class:`TimeoutError` **or a** :class:`ConnectionError`, **the server may have published them.**
     """
 
     def __init__(self, message: str, *, accepted: int, code: int | None = None) -> None:
         super().__init__(message, code=code)
         self.accepted = accepted
+        """How many events the server accepted before the error, counted from the first."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), accepted=self.accepted, code=self.code), (str(self),)
 
 
 def plural(number: float, what: str) -> str:
-    """Say how many, in a message: ``1 second``, ``0.5 seconds``."""
+    """Return a number with its unit, for messages: ``1 second``, ``0.5 seconds``."""
     return f"{number:g} {what}{'s' * (number != 1)}"
 
 
 def again(error: ReverbError) -> ReverbError:
     """Return a new exception that says the same, with the same cause.
 
-    What is kept, to be raised to each one who asks, would otherwise gather the traceback of all of them.
+    One object that is raised to several callers would collect the tracebacks of all of them.
     """
     kind = type(error)
     try:

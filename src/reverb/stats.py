@@ -1,4 +1,4 @@
-"""What a client has done so far, in numbers."""
+"""The counters of a client."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ __all__ = ["Stats"]
 
 
 class Stats(msgspec.Struct, frozen=True):
-    """What a client counted until :attr:`ReverbClient.stats` was read, over all its connections.
+    """The counters of a client, over all its connections, when you read :attr:`ReverbClient.stats`.
 
-    Events are those of channels and those without one, the client's own (``reverb:…``) among them. Bytes are those
-    of messages; what WebSocket and TLS add is not counted.
+    They count the events of channels and the events without a channel, including the client's own (``reverb:…``).
+    Bytes are those of messages, without what WebSocket and TLS add.
     """
 
     received: int
-    """Messages of the server, of any kind: events, confirmations, answers to pings."""
+    """Messages from the server of any kind: events, confirmations, pongs."""
     delivered: int
-    """Events that handlers were called for, or iterators took, whatever became of it."""
+    """Events that handlers were called for or iterators took, whether or not a handler raised."""
     queued: int
-    """Events that wait for handlers now, or for room in iterators."""
+    """Events that wait for handlers, or for room in iterators, now."""
     unbound: int
-    """Events that nobody had bound a handler to."""
+    """Events that had no handler."""
     discarded: int
-    """Events that still waited when their channel was unsubscribed, or the client disconnected."""
+    """Events that still waited when their channel was unsubscribed or the client disconnected."""
     reconnects: int
-    """How many times a lost connection was made again."""
+    """How many times the client has reconnected."""
     round_trip: float | None
-    """Seconds from the last ping to its answer, the time in which the program did not come to reading it included;
-    None before the first. A silent connection is pinged every ``REVERB_PING_INTERVAL`` seconds, a busy one every
-    minute or so."""
+    """Seconds from the last ping to its answer, including the time in which the program did not read it. None
+    before the first answer. The client pings a silent connection every ``REVERB_PING_INTERVAL`` seconds, and a
+    busy one about once a minute."""
     bytes_received: int
+    """Bytes of the messages that the client received."""
     bytes_sent: int
+    """Bytes of the messages that the client sent."""
     uptime: float | None
-    """Seconds that the present connection has lasted; None while there is none."""
+    """Seconds since the present connection was made. None without a connection."""
     dropped: int
-    """Events dropped to make room for later ones, on channels with ``max_pending``. On all others nothing is: at
-    the bound, ``REVERB_MAX_PENDING_BYTES``, reading pauses and the server waits."""
+    """Events that the client dropped to make room for later ones, on channels with ``max_pending``. On other
+    channels it drops nothing: at the limit ``REVERB_MAX_PENDING_BYTES`` it stops reading, and the server waits."""
     missing: int
-    """Channels that the program was given and that are not subscribed now: because the connection is down or has
-    just been made again, or because they are refused."""
+    """Channels that the program has subscribed to and that are not subscribed now: the connection is lost or just
+    made again, or the server refuses them."""

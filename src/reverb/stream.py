@@ -1,4 +1,4 @@
-"""Events as an async iterator, for those who would rather loop than be called."""
+"""Events as an async iterator."""
 
 from __future__ import annotations
 
@@ -33,34 +33,41 @@ class Event(msgspec.Struct, Generic[T], frozen=True):
     """An event that has arrived."""
 
     name: str
+    """The name of the event."""
     data: T
-    """Parsed JSON, or the type that was asked for."""
+    """The data: parsed JSON, or the type that you asked for."""
     channel: str | None
+    """The name of the channel. None for an event without a channel."""
     user_id: str | None
-    """Who sent a client event on a presence channel; None for all other events."""
+    """The sender of a client event on a presence channel. None for all other events."""
     received_at: datetime
-    """When it was its turn to be delivered, in UTC."""
+    """When the client delivered the event, in UTC."""
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """A place where events of a channel are missing, or may be. They do not come again."""
+    """A place where events of a channel are missing, or may be missing. The server does not send them again."""
 
     channel: str
+    """The name of the channel."""
     downtime: float
-    """For how long the channel was not subscribed, in seconds; 0 where events were dropped."""
+    """Seconds for which the channel was not subscribed. 0 where the client dropped events."""
     dropped: int = 0
-    """Events that were dropped because too many waited: see :meth:`ReverbClient.subscribe`."""
+    """How many events the client dropped because too many waited; see ``max_pending`` of
+    :meth:`ReverbClient.subscribe`. Default: 0."""
 
 
 class EventStream(AsyncIterator[Item]):
-    """Made by ``events()`` of a client, a channel, or a user; collects events from then on.
+    """An async iterator over the events from now on; :meth:`Bindable.events` makes it.
 
-    It ends when the channel is unsubscribed or the client disconnects, after what was received until then; it
-    raises what :meth:`ReverbClient.listen` raises when the connection is lost for good. Leaving the loop for good
-    unbinds it, as do :meth:`aclose` and the end of an ``async with``.
+    It ends when you unsubscribe from the channel or the client disconnects, after the events that arrived before
+    that. When you leave the loop for good, it stops collecting events. :meth:`aclose` and the end of an ``async
+    with`` do that, too.
 
-    Where no event can ever come it raises at once: :class:`ConnectionError` on a client that is not connected, nor
-    about to be, and :class:`RuntimeError` in a handler of the same channel, for which the next event waits.
+    Raises:
+        ConnectionError: While you iterate: the connection is lost for good, or the client is not connected and
+            does not connect.
+        RuntimeError: While you iterate: the loop is in a handler of the same channel. The next event waits for
+            that handler.
     """
 
     def __init__(self, buffer: Buffer) -> None:
@@ -73,7 +80,7 @@ class EventStream(AsyncIterator[Item]):
         return await self._buffer.next()  # type: ignore[no-any-return]
 
     async def aclose(self) -> None:
-        """Collect no more events, and forget those that wait."""
+        """Stop collecting events, and discard those that wait."""
         self._buffer.close()
 
     async def __aenter__(self) -> Self:
@@ -90,9 +97,9 @@ class EventStream(AsyncIterator[Item]):
 
 
 class Buffer:
-    """What waits between the lanes and a stream. Its methods ``put…`` are the stream's handlers.
+    """The events between the queues of channels and one stream. Its methods ``put…`` are bound as handlers.
 
-    When ``size`` items wait, a lane that brings one more has to wait, like for any slow handler.
+    When ``size`` items wait, a queue that brings another one waits, as it waits for a slow handler.
     """
 
     def __init__(
@@ -104,7 +111,7 @@ class Buffer:
         lane: Lane | None,
     ) -> None:
         self.has_end = False
-        """Whether the end has come, which what is on its way may still come before."""
+        """Whether the end has come. Events that arrived before the end may still follow."""
         self._items: deque[Any] = deque()
         self._failure: ReverbError | None = None
         self._bindings: list[Binding] = []
@@ -114,15 +121,15 @@ class Buffer:
         self._idle = idle
         self._lane = lane
         self._is_complete = False
-        """Whether nothing can be on its way any more."""
+        """Whether no event can follow any more."""
         self._is_closed = False
         self._watchers: set[asyncio.Future[None]] = set()
-        """Who waits for an item, or the end."""
+        """Tasks that wait for an item or the end."""
         self._waiting: list[asyncio.Future[None]] = []
-        """The lanes that wait for room."""
+        """Queues that wait for room."""
 
     def add(self, binding: Binding) -> None:
-        """Unbind, at the end, what brings items in here."""
+        """Unbind this binding at the end of the stream."""
         binding.is_of_stream = True
         self._bindings.append(binding)
 
@@ -151,8 +158,11 @@ class Buffer:
     # --- for the stream ----------------------------------------------------------------------------------------
 
     async def next(self, timeout: float | None = None) -> Any:
-        """Return the next item; raise :class:`StopAsyncIteration` or what else ends the stream behind the last,
-        what speaks against waiting, or :class:`asyncio.TimeoutError` after ``timeout`` seconds."""
+        """Return the next item.
+
+        Raises StopAsyncIteration, or the error of the connection, after the last item; an error if no event can
+        come; and asyncio.TimeoutError after ``timeout`` seconds.
+        """
         deadline = None if timeout is None else monotonic() + timeout
         while not self._items:
             if not self.has_end:
@@ -179,14 +189,14 @@ class Buffer:
         self._waiting.clear()
 
     async def _settle(self, deadline: float | None) -> None:
-        """Wait for lanes that may be about to bring what came before the end."""
+        """Wait for handlers that may still put items that arrived before the end."""
         left = inf if deadline is None else deadline - monotonic()
         if await self._dispatcher.settle(min(self._drain_timeout, left)) and left <= self._drain_timeout:
             raise asyncio.TimeoutError
         self._is_complete = True
 
     def _require_hope(self) -> None:
-        """Raise where no event can ever come."""
+        """Raise if no event can come."""
         error = self._idle()
         if error is not None:
             raise error
@@ -210,7 +220,7 @@ class Buffer:
     # --- for the client ----------------------------------------------------------------------------------------
 
     def end(self, failure: ReverbError | None = None) -> None:
-        """Let the stream end behind what is on its way to it. No lane waits for it any more."""
+        """End the stream after the items that may still come. No queue waits for it from now on."""
         if not self.has_end:
             self.has_end = True
             self._failure = failure
@@ -218,7 +228,7 @@ class Buffer:
             _release(self._watchers)
 
     def end_here(self) -> None:
-        """Let the stream end behind what has come."""
+        """End the stream after the items that it has."""
         self.end()
         self._is_complete = True
         for binding in self._bindings:
@@ -230,7 +240,7 @@ class Buffer:
         self._items.clear()
 
     def close_in_any_thread(self) -> None:
-        """Close, also where the garbage collector calls this in another thread than that of the event loop."""
+        """Close. The garbage collector may call this in another thread than that of the event loop."""
         loop = self._dispatcher.loop
         if loop is None or loop.is_closed() or loop is asyncio._get_running_loop():
             self.close()
@@ -247,7 +257,7 @@ def _release(waiting: Collection[asyncio.Future[None]]) -> None:
 
 
 class Streams:
-    """The streams of a client, and what they end with. ``idle`` returns why no event can come, if none can."""
+    """All streams of a client. ``idle`` returns the reason why no event can come; None if events can come."""
 
     def __init__(
         self, dispatcher: Dispatcher, drain_timeout: float, idle: Callable[[], ReverbError | None]
@@ -258,20 +268,23 @@ class Streams:
         self._owners: WeakKeyDictionary[Buffer, object | None] = WeakKeyDictionary()
 
     def new(self, size: int, owner: object | None, lane: Lane | None) -> Buffer:
-        """Make the buffer of a stream, which ends with its ``owner``, a channel's inbox, or with the connection;
-        ``lane`` brings all of its events, if there is one that does."""
+        """Make the buffer of a stream.
+
+        It ends with its ``owner``, the state of a channel, or with the connection. ``lane`` is the queue that
+        brings all of its events, if one does.
+        """
         buffer = Buffer(size, self._dispatcher, self._drain_timeout, self._idle, lane)
         self._owners[buffer] = owner
         return buffer
 
     def start(self) -> None:
-        """There is a connection: what comes from now on is not for streams whose end has come."""
+        """Handle a new connection: its events are not for streams that have ended."""
         for buffer in list(self._owners):
             if buffer.has_end:
                 buffer.end_here()
 
     def end(self, failure: ReverbError | None) -> None:
-        """There will be no connection."""
+        """Handle the end of the connection: there is no further one."""
         for buffer in list(self._owners):
             buffer.end(failure)
 

@@ -1,4 +1,4 @@
-"""The user that a connection belongs to, and the events that come for the user alone."""
+"""The user of a connection, and the events that the server sends to this user only."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ __all__ = ["User"]
 
 
 class User(Bindable):
-    """The user of a :class:`ReverbClient`, its attribute ``user``; nobody until :meth:`ReverbClient.signin`.
+    """The user of a :class:`ReverbClient`; get it from :attr:`ReverbClient.user`. It has no id until
+    :meth:`ReverbClient.signin`.
 
-    Its handlers get the events that are sent to this user; their ``channel`` is ``#server-to-user-`` and the id.
-    ``Events.WATCHLIST_ONLINE`` and ``Events.WATCHLIST_OFFLINE`` tell of the users in the ``watchlist`` of
-    ``user_data``.
+    Its handlers get the events for this user. Their ``channel`` is ``#server-to-user-`` and the id. Handlers of
+    ``Events.WATCHLIST_ONLINE`` and ``Events.WATCHLIST_OFFLINE`` learn which users of the ``watchlist`` in
+    ``user_data`` came or left.
     """
 
     def __init__(self, core: Core) -> None:
@@ -24,12 +25,12 @@ class User(Bindable):
 
     @property
     def id(self) -> str | None:
-        """The user's id, as the signed ``user_data`` has it; None before the first sign-in."""
+        """The id of the user, from the signed ``user_data``. None before the first sign-in."""
         return self._inbox.id
 
     @property
     def is_signed_in(self) -> bool:
-        """Whether the server has confirmed it, on the present connection."""
+        """Whether the server has confirmed the sign-in on the present connection."""
         return self._inbox.is_signed_in
 
     def _new_buffer(self, size: int) -> Buffer:
