@@ -1,7 +1,7 @@
 """``python -m bench.profile``: where the time of a message goes, part by part.
 
 For each part a listener of picows that does it and all parts before it, in the order of ``Connection._receiver``
-and, for ``async def`` handlers, of a lane and its worker: what the time grows by is what the part costs. The
+and, for ``async def`` handlers, of a queue and its worker: what the time grows by is what the part costs. The
 listeners and the client are measured in turns, in one process, on its CPU; shown are medians.
 """
 
@@ -35,13 +35,13 @@ _PLAIN = (
     ("the payload, copied", "payload = frame.get_payload_as_bytes()"),
     ("is it a control frame?", "if len(payload) <= 125 and frame.msg_type is not TEXT: return"),
     ("the envelope, decoded", "message = decode(payload)"),
-    ("when was the last read?", "if frame.last_in_buffer: lane.last = monotonic()"),
+    ("when was the last read?", "if frame.last_in_buffer: queue.last = monotonic()"),
     (
         "whose events are they, who gets this one?",
-        "found = lanes[message.channel]\nroute = found.routes[message.event]",
+        "found = queues[message.channel]\nroute = found.routes[message.event]",
     ),
     (_COUNTED, "sizes.append(len(payload))"),
-    ("on the spot, or is the lane busy?", "plain = route.plain\nif plain is None or found.is_busy: return"),
+    ("on the spot, or is the queue busy?", "plain = route.plain\nif plain is None or found.is_busy: return"),
     ("the data: a string?", "data = message.data\nif type(data) is not str: return"),
     ("the data, decoded", "data = decode_json(data)"),
     (_HANDLER, "result = plain(message.event, data, message.channel)"),
@@ -49,8 +49,8 @@ _PLAIN = (
 )
 _BOOKED = """\
 pending.append((message, len(payload)))
-lane.pending_events += 1
-lane.pending_bytes += len(payload)
+queue.pending_events += 1
+queue.pending_bytes += len(payload)
 if frame.last_in_buffer: create_task(work())"""
 _ASYNC = (("a queue, its counts, and a worker", "plain"), ("a coroutine, made and awaited", "await awaited"))
 _LISTENER = """
@@ -58,9 +58,9 @@ def make({names}, left):
     async def work():
         while pending:
             message, size = pending.popleft()
-            lane.pending_events -= 1
-            lane.pending_bytes -= size
-            route = lane.routes[message.event]
+            queue.pending_events -= 1
+            queue.pending_bytes -= size
+            route = queue.routes[message.event]
             data = message.data
             if type(data) is str: data = decode_json(data)
             {call}(message.event, data, message.channel)
@@ -74,8 +74,8 @@ def make({names}, left):
 
 
 @dataclass
-class _Lane:
-    """What the listeners look things up in: slots, as a lane of the client has them."""
+class _EventQueue:
+    """What the listeners look things up in: slots, as a queue of the client has them."""
 
     __slots__ = ("is_busy", "last", "pending_bytes", "pending_events", "routes")
 
@@ -88,14 +88,14 @@ class _Lane:
 
 def _make_listener(load: Load, tally: Tally, lines: Sequence[str], call: str, calls: bool) -> OnFrame:
     routes = dict.fromkeys((EVENT, LAST_EVENT), Route(tally.handle, None, (), True, False))
-    lane = _Lane(False, 0.0, 0, 0, routes)
+    queue = _EventQueue(False, 0.0, 0, 0, routes)
     names = {
         "TEXT": picows.WSMsgType.TEXT,
         "decode": _protocol.decode_unchecked,
         "decode_json": _protocol.decode_json,
         "monotonic": monotonic,
-        "lane": lane,
-        "lanes": {load.channel(0): lane},
+        "queue": queue,
+        "queues": {load.channel(0): queue},
         "plain": tally.handle,
         "awaited": tally.handle_async,
         "pending": deque(),

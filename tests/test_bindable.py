@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from reverb import Channel, ConnectionError, Event, Events, PayloadError, ReverbClient, TimeoutError
-from reverb.bindable import lane_of
+from reverb.bindable import queue_of
 from reverb.server import ReverbServer
 
 from .scripted import Peer, ScriptedServer
@@ -279,7 +279,7 @@ async def test_a_handler_for_once_that_was_called_elsewhere_meanwhile(
     first.bind("e", slow).bind("last", last)
     reverb_client.bind("e", once, once=True).bind("error", errors)
     await reverb_server.publish("first", "e", 1)
-    await until(lambda: lane_of(first).is_busy)
+    await until(lambda: queue_of(first).is_busy)
     await reverb_server.publish("second", "e", 2)
     await calls.wait_for(1)
     go_on.set()
@@ -314,13 +314,13 @@ async def test_waiting_for_an_event(channel: Channel, reverb_server: ReverbServe
     event = await waiting
     assert isinstance(event, Event)
     assert (event.name, event.data, event.channel) == ("item.updated", Item(2), "stock")
-    assert not lane_of(channel).is_bound
+    assert not queue_of(channel).is_bound
 
 
 async def test_waiting_in_vain(channel: Channel) -> None:
     with pytest.raises(TimeoutError, match=r"no 'e' on <Channel 'stock' subscribed> within 0\.01 seconds"):
         await channel.wait_for("e", timeout=0.01)
-    assert not lane_of(channel).is_bound
+    assert not queue_of(channel).is_bound
 
 
 async def test_waiting_ends_with_the_channel(channel: Channel, reverb_client: ReverbClient) -> None:
@@ -368,4 +368,4 @@ async def test_what_where_raises_is_raised(channel: Channel, reverb_server: Reve
     await reverb_server.publish("stock", "e", {})
     with pytest.raises(KeyError):
         await waiting
-    assert not lane_of(channel).is_bound
+    assert not queue_of(channel).is_bound

@@ -63,7 +63,7 @@ def test_a_handler_that_is_called_once_is_unbound_before() -> None:
     calls: list[Any] = []
     binding = make("e", handler=lambda *arguments: calls.append(arguments), once=True)
     binding.call("e", 1, "a")
-    binding.call("e", 2, "a")  # from another lane, which had seen it bound
+    binding.call("e", 2, "a")  # from another queue, which had seen it bound
     assert calls == [("e", 1, "a")]
 
 

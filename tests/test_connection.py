@@ -18,7 +18,7 @@ import pytest
 
 from reverb import ConnectionError, ProtocolError, ReverbConfig, ReverbError, TimeoutError, _connection
 from reverb._connection import Connection, Traffic
-from reverb._dispatch import Dispatcher, Lane
+from reverb._dispatch import Dispatcher, EventQueue
 from reverb._protocol import MAX_INCOMING_SIZE, Message, parse_data, parse_error
 from reverb.config import Settings
 from reverb.server import ReverbServer
@@ -743,9 +743,9 @@ async def test_the_bound_is_noticed_when_a_read_ends_with_something_else_than_an
 
     pressed: list[bool] = []
     bounded = Dispatcher(300, lambda: pressed.append(bounded.is_full))
-    lane = bounded.lanes["c"] = Lane("c", bounded)
-    lane.bind(("e",), hang)
-    lane.learn("e")
+    queue = bounded.queues["c"] = EventQueue("c", bounded)
+    queue.bind(("e",), hang)
+    queue.learn("e")
     async with ScriptedServer(script) as server:
         async with opened(server, inbox, dispatcher=bounded):
             await until(lambda: pressed == [True])
@@ -1011,9 +1011,9 @@ class Paused:
         self.taken: list[str] = []
         self.connection: Connection
         self.dispatcher = Dispatcher(max_bytes, lambda: self.connection.set_reading(not self.dispatcher.is_full))
-        lane = self.dispatcher.lanes["c"] = Lane("c", self.dispatcher)
-        lane.bind(("e",), self._hang)
-        lane.learn("e")
+        queue = self.dispatcher.queues["c"] = EventQueue("c", self.dispatcher)
+        queue.bind(("e",), self._hang)
+        queue.learn("e")
 
     def __call__(self, message: Message, size: int) -> None:
         self.taken.append(message.event)

@@ -25,7 +25,7 @@ from bench.sender import Sender
 
 import reverb
 from reverb import ReverbClient, _protocol
-from reverb._dispatch import Lane
+from reverb._dispatch import EventQueue
 
 from .watching import wait_turns
 
@@ -112,13 +112,13 @@ async def test_a_task_more_for_each_event_would_be_noticed(
     sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the bounds are for: a worker for each event, and not one for what comes together."""
-    take = Lane.take
+    take = EventQueue.take
 
-    def take_and_start(lane: Lane, route: Any, message: Any, size: int) -> None:
-        take(lane, route, message, size)
-        lane._dispatcher._start_worker()
+    def take_and_start(queue: EventQueue, route: Any, message: Any, size: int) -> None:
+        take(queue, route, message, size)
+        queue._dispatcher._start_worker()
 
-    monkeypatch.setattr(Lane, "take", take_and_start)
+    monkeypatch.setattr(EventQueue, "take", take_and_start)
     name = "reverb, async"
     assert await count(sender, RECEIVERS[name], Load(MESSAGES)) > most(name)
 

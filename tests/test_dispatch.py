@@ -1,4 +1,4 @@
-"""Bindings and lanes: who gets which event, in what order, and what handlers may do."""
+"""Bindings and queues: who gets which event, in what order, and what handlers may do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from reverb._binding import ERROR_EVENT
-from reverb._dispatch import Dispatcher, Lane
+from reverb._dispatch import Dispatcher, EventQueue
 
 from .loops import every_loop
 from .watching import turns, until, wait_turns
@@ -54,15 +54,15 @@ class Recorder:
 
 
 class Kit:
-    """Two channels' lanes and the client's, as a client has them."""
+    """Two channels' queues and the client's, as a client has them."""
 
     def __init__(self) -> None:
         self.pressure: list[bool] = []
         self.dispatcher = Dispatcher(BOUND, lambda: self.pressure.append(self.dispatcher.is_full))
-        self.client = Lane(None, self.dispatcher)
-        self.a = Lane("a", self.dispatcher, self.client)
-        self.b = Lane("b", self.dispatcher, self.client)
-        self.dispatcher.lanes = {"a": self.a, "b": self.b}
+        self.client = EventQueue(None, self.dispatcher)
+        self.a = EventQueue("a", self.dispatcher, self.client)
+        self.b = EventQueue("b", self.dispatcher, self.client)
+        self.dispatcher.queues = {"a": self.a, "b": self.b}
 
 
 @pytest.fixture
@@ -187,8 +187,8 @@ async def test_names_wildcards_and_aliases(kit: Kit) -> None:
 
 async def test_client_handlers_get_the_events_of_all_channels(kit: Kit, recorder: Recorder) -> None:
     kit.client.bind(("e",), recorder)
-    for lane in (kit.a, kit.b, kit.client):
-        lane.put("e", None)
+    for queue in (kit.a, kit.b, kit.client):
+        queue.put("e", None)
     assert recorder.calls == [("e", None, "a"), ("e", None, "b"), ("e", None, None)]
 
 
@@ -261,7 +261,7 @@ async def test_a_slow_handler_delays_its_own_lane_only(kit: Kit, recorder: Recor
 async def test_a_long_queue_gives_other_lanes_their_turn(
     kit: Kit, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, microseconds: int, events: int
 ) -> None:
-    """After 2 ms, and not before 100 events. (The other lane's worker comes behind a second turn of the first.)"""
+    """After 2 ms, and not before 100 events. (The worker of the other queue comes after a second turn.)"""
     now = 0.0
     monkeypatch.setattr("reverb._dispatch.monotonic", lambda: now)
 
@@ -495,7 +495,7 @@ async def test_settling_waits_for_workers_that_begin_meanwhile(kit: Kit, recorde
 
     kit.client.bind(("e",), handler)
     kit.a.put("e", 0)
-    kit.b.put("e", 0.05)  # which the worker of the other lane leaves to the next
+    kit.b.put("e", 0.05)  # which the worker of the other queue leaves to the next
     assert await kit.dispatcher.settle(5) == 0
     assert [channel for _, _, channel in recorder.calls] == ["a", "b"]
 
@@ -742,8 +742,8 @@ async def test_who_is_unbound_while_an_earlier_handler_runs_is_not_called(
 ) -> None:
     first, last = First(), Recorder()
     kit.a.bind(("e",), getattr(first, kind))
-    lane: Lane = getattr(kit, whose)
-    lane.bind(("e",), recorder, once=once)
+    queue: EventQueue = getattr(kit, whose)
+    queue.bind(("e",), recorder, once=once)
     kit.b.bind(("last",), last)
     kit.a.put("e", 1)
     await until(lambda: first.begun)
@@ -788,7 +788,7 @@ async def test_a_plain_handler_unbinds_those_behind_it(kit: Kit, recorder: Recor
     assert recorder.events == ["other"]
 
 
-async def test_a_plain_handler_closes_its_lane(kit: Kit, recorder: Recorder) -> None:
+async def test_a_plain_handler_closes_its_queue(kit: Kit, recorder: Recorder) -> None:
     kit.a.bind(("e",), lambda *_: kit.a.close())
     kit.a.bind(("e",), recorder)
     kit.client.bind(("e",), recorder)
@@ -868,9 +868,9 @@ async def test_what_a_plain_handler_returns_is_waited_for_also_where_it_is_unbou
 
 @every_loop
 @pytest.mark.parametrize("others", [0, 1])
-@pytest.mark.parametrize("leave", [Lane.clear, Lane.close])
+@pytest.mark.parametrize("leave", [EventQueue.clear, EventQueue.close])
 async def test_what_a_plain_handler_has_returned_is_waited_for_when_the_channel_is_left_at_once(
-    kit: Kit, recorder: Recorder, leave: Callable[[Lane], None], others: int
+    kit: Kit, recorder: Recorder, leave: Callable[[EventQueue], None], others: int
 ) -> None:
     first = First()
     first.go_on.set()
@@ -900,13 +900,13 @@ async def test_what_a_plain_handler_has_returned_is_closed_where_no_worker_comes
 
 
 class Sealed:
-    """A lane like an encrypted channel's."""
+    """A queue like an encrypted channel's."""
 
     def __init__(self, kit: Kit) -> None:
         self.go_on = asyncio.Event()
         self.error: Exception | None = None
         self.asked: list[Any] = []
-        self.lane = Lane("sealed", kit.dispatcher, kit.client, self.unseal)
+        self.queue = EventQueue("sealed", kit.dispatcher, kit.client, self.unseal)
 
     async def unseal(self, event: str, data: Any) -> Any:
         if event.startswith("reverb:"):
@@ -926,19 +926,19 @@ async def test_who_is_unbound_while_an_event_is_unsealed_is_not_called(
 ) -> None:
     sealed, errors = Sealed(kit), Recorder()
     sealed.error = ValueError("no key") if fails else None
-    sealed.lane.bind(("e",), recorder)
-    sealed.lane.bind(("e",), asynchronous(recorder, pause=False), once=True)
+    sealed.queue.bind(("e",), recorder)
+    sealed.queue.bind(("e",), asynchronous(recorder, pause=False), once=True)
     kit.client.bind(("e",), recorder)
     kit.client.bind(("error",), errors)
-    sealed.lane.put("e", "1")
+    sealed.queue.put("e", "1")
     await until(lambda: sealed.asked)
     if leave == "unbind":
-        sealed.lane.unbind("e")
+        sealed.queue.unbind("e")
         kit.client.unbind("e")
     elif leave == "drain":
         await kit.dispatcher.drain(0)
     else:
-        getattr(sealed.lane, leave)()
+        getattr(sealed.queue, leave)()
     sealed.go_on.set()
     await kit.dispatcher.settle(5)
     await wait_turns(5)
@@ -951,10 +951,10 @@ async def test_who_is_unbound_while_an_event_is_unsealed_is_not_called(
 @every_loop
 async def test_who_is_bound_while_an_event_is_unsealed_is_called(kit: Kit, recorder: Recorder) -> None:
     sealed = Sealed(kit)
-    sealed.lane.bind(("e",), lambda *_: None)
-    sealed.lane.put("e", "1")
+    sealed.queue.bind(("e",), lambda *_: None)
+    sealed.queue.put("e", "1")
     await until(lambda: sealed.asked)
-    sealed.lane.bind(("e",), recorder)
+    sealed.queue.bind(("e",), recorder)
     sealed.go_on.set()
     assert await recorder.wait_for(1) == [("e", "1 unsealed", "sealed")]
 
@@ -1154,9 +1154,9 @@ async def test_a_deaf_handler_that_ends_on_the_next_connection_does_not_disturb_
         kit.a.put("e", number)
         await wait_turns(1)
     kit.b.bind(("e",), recorder)
-    kit.b.put("e", "other lanes go on")
-    assert recorder.calls == [("e", "other lanes go on", "b")]
-    assert first.begun == [1]  # events of a lane come one after another
+    kit.b.put("e", "other queues go on")
+    assert recorder.calls == [("e", "other queues go on", "b")]
+    assert first.begun == [1]  # events of a queue come one after another
     first.go_on.set()
     await recorder.wait_for(7)
     assert [data for _, data, channel in recorder.calls if channel == "a"] == [1, 2, 3, 4, 5, 6]
@@ -1198,7 +1198,7 @@ async def test_who_runs_in_whose_handler(kit: Kit) -> None:
     def look(where: str) -> None:
         worker, dispatcher = kit.dispatcher.current_worker(), kit.dispatcher
         seen[where] = (
-            None if worker is None or worker.lane is None else worker.lane.name,
+            None if worker is None or worker.queue is None else worker.queue.name,
             dispatcher.is_handler(),
             dispatcher.is_handler_of(kit.a),
             dispatcher.is_handler_of(kit.b),
@@ -1213,7 +1213,7 @@ async def test_who_runs_in_whose_handler(kit: Kit) -> None:
         await asyncio.sleep(0)
         look("handler")
         await asyncio.get_running_loop().create_task(child())
-        kit.b.put("e", None)  # another lane's handler that is called on the spot runs in ours
+        kit.b.put("e", None)  # another queue's handler that is called on the spot runs in ours
 
     kit.a.bind(("e",), handler)
     kit.b.bind(("e",), lambda *_: look("within"))
@@ -1239,7 +1239,7 @@ RESUBSCRIBED = "reverb:resubscribed"
 
 
 class Bounded(Kit):
-    """A lane that holds a few events, a handler that waits, and what it got."""
+    """A queue that holds a few events, a handler that waits, and what it got."""
 
     def __init__(self, most: int | None, first: First) -> None:
         super().__init__()
@@ -1400,12 +1400,12 @@ async def test_what_is_dropped_makes_no_pressure(kit: Kit) -> None:
 @every_loop
 async def test_a_bound_on_what_is_sealed(kit: Kit, recorder: Recorder) -> None:
     sealed = Sealed(kit)
-    sealed.lane.max_pending = 2
-    sealed.lane.bind(("*",), recorder)
+    sealed.queue.max_pending = 2
+    sealed.queue.bind(("*",), recorder)
     for number in range(6):
-        sealed.lane.put("e", number)
+        sealed.queue.put("e", number)
     await until(lambda: sealed.asked)
-    sealed.lane.put("e", 6)
+    sealed.queue.put("e", 6)
     sealed.go_on.set()
     calls = await recorder.wait_for(4 if sealed.asked[0] == 0 else 3)
     await kit.dispatcher.settle(5)

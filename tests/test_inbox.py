@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reverb import ConnectionError, Events, SubscriptionError, TimeoutError
-from reverb._dispatch import Dispatcher, Lane
+from reverb._dispatch import Dispatcher, EventQueue
 from reverb._inbox import Inbox, PresenceInbox, UserInbox
 from reverb._protocol import Message
 
@@ -27,19 +27,19 @@ async def dispatcher() -> Dispatcher:
 
 
 @pytest.fixture
-async def client_lane(dispatcher: Dispatcher) -> Lane:
-    return Lane(None, dispatcher)
+async def client_queue(dispatcher: Dispatcher) -> EventQueue:
+    return EventQueue(None, dispatcher)
 
 
 @pytest.fixture
-async def news(dispatcher: Dispatcher, client_lane: Lane) -> Inbox:
-    return Inbox("news", dispatcher, client_lane)
+async def news(dispatcher: Dispatcher, client_queue: EventQueue) -> Inbox:
+    return Inbox("news", dispatcher, client_queue)
 
 
 @pytest.fixture
-async def room(dispatcher: Dispatcher, client_lane: Lane) -> PresenceInbox:
+async def room(dispatcher: Dispatcher, client_queue: EventQueue) -> PresenceInbox:
     """That of a room that the server has just confirmed, and that the program has."""
-    room = PresenceInbox(NAME, dispatcher, client_lane, '{"user_id":"1","user_info":{"name":"me"}}')
+    room = PresenceInbox(NAME, dispatcher, client_queue, '{"user_id":"1","user_info":{"name":"me"}}')
     confirm(room, MEMBERS)
     return room
 
@@ -62,7 +62,7 @@ async def test_members_and_me(room: PresenceInbox) -> None:
 
 async def test_members_come_and_go_before_the_handlers_run(room: PresenceInbox) -> None:
     seen: list[tuple[str, Any, set[str]]] = []
-    room.lane.bind(("*",), lambda event, data, channel: seen.append((event, data, set(room.members))))
+    room.queue.bind(("*",), lambda event, data, channel: seen.append((event, data, set(room.members))))
     room.take(member_event("added", '{"user_id":8,"user_info":{"name":"x"}}'), 1)
     room.take(member_event("added", '{"user_id":"9"}'), 1)
     room.take(member_event("removed", '{"user_id":8}'), 1)
@@ -75,7 +75,7 @@ async def test_members_come_and_go_before_the_handlers_run(room: PresenceInbox) 
 
 async def test_a_member_nobody_knew_can_leave(room: PresenceInbox) -> None:
     heard = Recorder()
-    room.lane.bind((Events.MEMBER_REMOVED.value,), heard)
+    room.queue.bind((Events.MEMBER_REMOVED.value,), heard)
     room.take(member_event("removed", '{"user_id":"stranger"}'), 1)
     assert heard.calls == [(Events.MEMBER_REMOVED, {"user_id": "stranger", "user_info": {}}, NAME)]
 
@@ -83,7 +83,7 @@ async def test_a_member_nobody_knew_can_leave(room: PresenceInbox) -> None:
 @pytest.mark.parametrize("data", [None, "", "nope", "[]", "{}", '{"user_id":null}', 5, {"user_info": {}}])
 async def test_member_events_that_name_nobody_change_nothing(room: PresenceInbox, data: Any) -> None:
     heard = Recorder()
-    room.lane.bind(("*",), heard)
+    room.queue.bind(("*",), heard)
     room.take(member_event("added", data), 1)
     room.take(member_event("removed", data), 1)
     assert room.members.keys() == {"1", "7"}
@@ -103,7 +103,7 @@ async def test_who_we_are_may_change_with_each_signature(room: PresenceInbox) ->
 
 async def test_other_events_of_the_protocol_pass(room: PresenceInbox) -> None:
     heard = Recorder()
-    room.lane.bind(("pusher:cache_miss",), heard)
+    room.queue.bind(("pusher:cache_miss",), heard)
     room.take(Message("pusher:cache_miss", NAME), 1)
     assert heard.calls == [("pusher:cache_miss", None, NAME)]
 
@@ -154,7 +154,7 @@ async def test_who_waits_for_what_cannot_come_is_told(room: PresenceInbox) -> No
 
 async def test_the_subscription_count(news: Inbox) -> None:
     seen: list[Any] = []
-    news.lane.bind(
+    news.queue.bind(
         (Events.SUBSCRIPTION_COUNT.value,), lambda *call: seen.append((call[1], news.subscription_count))
     )
     assert news.subscription_count is None
@@ -172,9 +172,9 @@ async def test_the_subscription_count(news: Inbox) -> None:
 async def test_events_are_held_until_the_program_has_the_channel(news: Inbox, dispatcher: Dispatcher) -> None:
     heard = Recorder()
     confirm(news, is_awaited=True)
-    news.lane.put("e", "1")
-    assert len(news.lane) == 2
-    news.lane.bind(("*",), heard)
+    news.queue.put("e", "1")
+    assert len(news.queue) == 2
+    news.queue.bind(("*",), heard)
     news.given()
     assert heard.calls == []
     assert [event for event, _, _ in await heard.wait_for(2)] == [SUCCEEDED, "e"]
@@ -183,15 +183,15 @@ async def test_events_are_held_until_the_program_has_the_channel(news: Inbox, di
 
 async def test_a_channel_that_nobody_waits_for_is_not_held(news: Inbox) -> None:
     heard = Recorder()
-    news.lane.bind(("e",), heard)
+    news.queue.bind(("e",), heard)
     confirm(news)
-    news.lane.put("e", "1")
+    news.queue.put("e", "1")
     assert heard.calls == [("e", 1, "news")]
 
 
 async def test_a_loss_is_told_of_behind_the_next_confirmation_and_once(news: Inbox) -> None:
     heard = Recorder()
-    news.lane.bind(("*",), heard)
+    news.queue.bind(("*",), heard)
     confirm(news)
     news.lost(monotonic() - 40)
     confirm(news)
@@ -203,17 +203,17 @@ async def test_a_loss_is_told_of_behind_the_next_confirmation_and_once(news: Inb
 # --- the user's ------------------------------------------------------------------------------------------------
 
 
-async def test_events_of_the_user(dispatcher: Dispatcher, client_lane: Lane) -> None:
-    user, heard, on_client = UserInbox(dispatcher, client_lane), Recorder(), Recorder()
-    client_lane.bind((Events.SIGNIN_SUCCESS.value,), on_client)
-    user.lane.bind(("*",), heard)
+async def test_events_of_the_user(dispatcher: Dispatcher, client_queue: EventQueue) -> None:
+    user, heard, on_client = UserInbox(dispatcher, client_queue), Recorder(), Recorder()
+    client_queue.bind((Events.SIGNIN_SUCCESS.value,), on_client)
+    user.queue.bind(("*",), heard)
     assert (user.id, user.is_signed_in) == (None, False)
     for number in (7, 8):  # another user on another connection
         user_data = f'{{\\"id\\":{number}}}'
         name = user.signed_in(Message(Events.SIGNIN_SUCCESS.value, None, f'{{"user_data":"{user_data}"}}'))
         assert name == f"#server-to-user-{number}"
         assert (user.id, user.is_signed_in) == (str(number), True)
-        assert dispatcher.lanes == {name: user.lane}
+        assert dispatcher.queues == {name: user.queue}
     user.take_watchlist(Message("", None, '{"events":[{"name":"online","user_ids":["9",10]},{"name":"idle"},5]}'))
     await until(lambda: heard.calls)
     assert heard.calls == [(Events.WATCHLIST_ONLINE, {"user_ids": ["9", "10"]}, "#server-to-user-8")]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reverb import Channel, ReverbAPI, ReverbClient
-from reverb._dispatch import Dispatcher, Lane
+from reverb._dispatch import Dispatcher, EventQueue
 from reverb.echo import Echo
 
 from .scripted import TEXT, Peer, ScriptedServer
@@ -94,10 +94,10 @@ async def test_an_event_that_cannot_be_read(find: Find) -> None:
         return data
 
     dispatcher, errors = Dispatcher(1000, lambda: None), Recorder()
-    lane = Lane("private-encrypted-a", dispatcher, unseal=unseal)
-    lane.bind(("e",), Recorder())
-    lane.bind(("error",), errors)
-    lane.put("e", "{}")
+    queue = EventQueue("private-encrypted-a", dispatcher, unseal=unseal)
+    queue.bind(("e",), Recorder())
+    queue.bind(("error",), errors)
+    queue.put("e", "{}")
     await errors.wait_for(1)
     await dispatcher.drain(5)
     assert fields(find("skipped 'e'")) == {"reverb_channel": "private-encrypted-a", "reverb_event": "e"}

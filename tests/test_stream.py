@@ -25,7 +25,7 @@ from reverb import (
     ReverbClient,
     TimeoutError,
 )
-from reverb.bindable import lane_of
+from reverb.bindable import queue_of
 from reverb.server import ReverbServer
 
 from .loops import every_loop
@@ -141,7 +141,7 @@ async def test_leaving_the_loop_leaves_nothing_bound(channel: Channel, reverb_se
         stream = channel.events("e")
         await take(stream, 1)
         await stream.aclose()
-        assert not lane_of(channel).is_bound
+        assert not queue_of(channel).is_bound
         assert await rest(stream) == []
 
     async def leave_by_context() -> None:
@@ -157,7 +157,7 @@ async def test_leaving_the_loop_leaves_nothing_bound(channel: Channel, reverb_se
         assert isinstance(leaving.exception(), ValueError) == (leave is leave_by_error)
         del leaving  # with its traceback
         gc.collect()  # where there is no counting of references
-        assert not lane_of(channel).is_bound, leave
+        assert not queue_of(channel).is_bound, leave
 
 
 async def test_a_cancelled_loop_leaves_nothing_bound(channel: Channel) -> None:
@@ -166,12 +166,12 @@ async def test_a_cancelled_loop_leaves_nothing_bound(channel: Channel) -> None:
             pass
 
     task = asyncio.ensure_future(loop())
-    await until(lambda: lane_of(channel).is_bound)
+    await until(lambda: queue_of(channel).is_bound)
     task.cancel()
     await asyncio.wait({task})
     del task
     gc.collect()
-    assert not lane_of(channel).is_bound
+    assert not queue_of(channel).is_bound
 
 
 # --- bounds ----------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ async def test_a_stream_of_all_channels_keeps_the_order_of_each(
 async def test_a_stream_needs_room(channel: Channel) -> None:
     with pytest.raises(ValueError, match="room"):
         channel.events(buffer=0)
-    assert not lane_of(channel).is_bound
+    assert not queue_of(channel).is_bound
 
 
 # --- the end ---------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ async def test_it_ends_behind_the_last_event_when_the_client_disconnects(
     waiting = asyncio.ensure_future(rest(stream))
     await small.disconnect()
     assert [event.data for event in await waiting] == list(range(10))
-    assert not lane_of(channel).is_bound
+    assert not queue_of(channel).is_bound
 
 
 async def test_disconnecting_within_the_loop(small: ReverbClient, reverb_server: ReverbServer) -> None:
@@ -273,7 +273,7 @@ async def test_disconnecting_within_the_loop(small: ReverbClient, reverb_server:
     stream = channel.events(buffer=1)
     for number in range(10):
         await reverb_server.publish("stock", "e", number)
-    await until(lambda: len(lane_of(channel)) >= 8)
+    await until(lambda: len(queue_of(channel)) >= 8)
     seen = []
     async for event in stream:
         seen.append(event.data)
@@ -399,8 +399,8 @@ async def test_wait_for_leaves_nothing_bound_wherever_it_is_cancelled(
             each.cancel()
         await asyncio.wait(waiting)
         assert all(each.cancelled() for each in waiting)
-        assert not lane_of(channel).is_bound
-        assert not lane_of(reverb_client).is_bound
+        assert not queue_of(channel).is_bound
+        assert not queue_of(reverb_client).is_bound
     waiting = [asyncio.ensure_future(channel.wait_for("e", timeout=5)) for _ in range(2)]
     await asyncio.sleep(0)
     waiting[0].cancel()
@@ -415,7 +415,7 @@ async def test_a_stream_that_is_collected_in_another_thread_is_closed_in_that_of
     channel = await reverb_client.subscribe("stock")
     streams: list[EventStream[Any]] = [channel.events(), reverb_client.events()]
     await asyncio.to_thread(streams.clear)
-    await until(lambda: not lane_of(channel).is_bound and not lane_of(reverb_client).is_bound)
+    await until(lambda: not queue_of(channel).is_bound and not queue_of(reverb_client).is_bound)
 
 
 def test_a_stream_that_is_collected_after_its_loop_was_closed_keeps_nobody_waiting() -> None:
@@ -430,7 +430,7 @@ def test_a_stream_that_is_collected_after_its_loop_was_closed_keeps_nobody_waiti
     client = asyncio.run(first())
     left.clear()
     gc.collect()
-    assert not lane_of(client).is_bound  # else it would stop the next connection once it is full
+    assert not queue_of(client).is_bound  # else it would stop the next connection once it is full
 
 
 async def test_lanes_that_have_waited_for_room_are_forgotten(
@@ -461,8 +461,8 @@ async def test_who_is_not_connected_is_told_so() -> None:
                 await asyncio.wait_for(waiting, 5)
         del waiting
         gc.collect()
-        assert not lane_of(client).is_bound
-        assert not lane_of(news).is_bound
+        assert not queue_of(client).is_bound
+        assert not queue_of(news).is_bound
 
 
 @every_loop
@@ -486,7 +486,7 @@ async def test_a_handler_does_not_wait_for_an_event_that_waits_for_it(
     await reverb_server.publish("stock", "e", 1)
     await told.wait_for(2)
     assert all("waits for this very handler" in message for message, _, _ in told.calls)
-    await until(lambda: lane_of(other).is_bound)
+    await until(lambda: queue_of(other).is_bound)
     await reverb_server.publish("other", "f", 2)
     assert (await got.wait_for(1))[0][1] == 2
 
@@ -540,7 +540,7 @@ async def test_a_loop_is_told_of_what_was_dropped_in_its_place(
     await reverb_client.unsubscribe("stock")
     stats = reverb_client.stats
     ended = stats.delivered + stats.queued + stats.unbound + stats.discarded + stats.dropped
-    no_events = 1  # the greeting is an event of the client's lane; two confirmations are events of channels
+    no_events = 1  # the greeting is an event of the client's queue; two confirmations are events of channels
     ours = 1 + 2  # the word of the gap; the client's own: connecting, connected
     assert ended == stats.received + ours, (stats, no_events)
 
@@ -554,9 +554,9 @@ async def test_max_pending_needs_room_and_the_last_one_counts(
     assert "stock" not in reverb_client.channels
     channel = await reverb_client.subscribe("stock", max_pending=10)
     assert await reverb_client.subscribe("stock") is channel
-    assert lane_of(channel).max_pending == 10
+    assert queue_of(channel).max_pending == 10
     assert await reverb_client.subscribe("stock", max_pending=2) is channel
-    assert lane_of(channel).max_pending == 2
+    assert queue_of(channel).max_pending == 2
 
 
 # --- reconnects ------------------------------------------------------------------------------------------------

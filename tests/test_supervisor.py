@@ -13,7 +13,7 @@ import pytest
 
 from reverb import ConnectionError, ConnectionState, ReverbConfig, ReverbError, TimeoutError, _supervisor
 from reverb._connection import Connection, Traffic
-from reverb._dispatch import Dispatcher, Lane
+from reverb._dispatch import Dispatcher, EventQueue
 from reverb._protocol import Action, Message
 from reverb._session import Session
 from reverb._supervisor import Outage, Supervisor
@@ -812,10 +812,10 @@ async def test_starting_in_a_handler_that_the_end_waits_for_is_an_error() -> Non
 
     async with ScriptedServer(stay) as server:
         supervisor, host = supervise(server)
-        lane = Lane(None, host.dispatcher)
-        lane.bind(("e",), handler)
+        queue = EventQueue(None, host.dispatcher)
+        queue.bind(("e",), handler)
         await supervisor.start(None)
-        lane.put("e", None)
+        queue.put("e", None)
         await asyncio.wait_for(supervisor.stop(), 3)
         assert "from a handler" in str(errors[0])
         assert server.connections == 1

@@ -190,7 +190,7 @@ class Binding:
         return is_of_event and handler in (None, self.handler)
 
     def _call_once(self, *arguments: Any, **user_id: Any) -> Any:
-        # Lanes run side by side, and each may have been about to call.
+        # Queues run side by side, and each may have been about to call.
         return self.handler(*arguments, **user_id) if self._remove(self) else None
 
 

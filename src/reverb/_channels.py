@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from . import _protocol
-from ._dispatch import Dispatcher, Lane
+from ._dispatch import Dispatcher, EventQueue
 from ._inbox import Inbox
 from ._protocol import ServerError
 from ._session import Session, no_answer
@@ -53,7 +53,7 @@ class Channels:
         config: ReverbConfig,
         authorizer: Authorizer | None,
         dispatcher: Dispatcher,
-        client_lane: Lane,
+        client_queue: EventQueue,
         streams: Streams,
     ) -> None:
         self.subscriptions: Subscriptions[Inbox] = Subscriptions(self._explain)
@@ -63,7 +63,7 @@ class Channels:
         self._address = config.address
         self._authorizer = authorizer
         self._dispatcher = dispatcher
-        self._client_lane = client_lane
+        self._client_queue = client_queue
         self._streams = streams
         self._is_carrying_out = False
         self._waiting: Timeouts[Claim[Inbox]] = Timeouts(self._give_up)
@@ -84,7 +84,7 @@ class Channels:
         claim = self.subscriptions.claim(name, item, partial(settle, answer))
         self._waiting.start(claim, self._config.subscribe_timeout)
         if max_pending is not None:
-            claim.subscription.item.lane.max_pending = max_pending
+            claim.subscription.item.queue.max_pending = max_pending
         try:
             self.carry_out()
             await answer
@@ -146,7 +146,7 @@ class Channels:
     def clear(self) -> None:
         """Forget what is not delivered yet."""
         for each in self.subscriptions:
-            each.item.lane.clear()
+            each.item.queue.clear()
 
     # --- the present connection --------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class Channels:
     def _confirm(self, subscription: Subscription[Inbox], answer: Any) -> None:
         if subscription.is_subscribed:  # and was not left by a handler meanwhile
             inbox, (message, size) = subscription.item, answer
-            self._dispatcher.lanes[subscription.name] = inbox.lane
+            self._dispatcher.queues[subscription.name] = inbox.queue
             inbox.confirmed(message, size, is_awaited=subscription.is_awaited)
 
     def _report(self, subscription: Subscription[Inbox], error: ReverbError, *, is_lasting: bool) -> None:
@@ -207,12 +207,12 @@ class Channels:
         log.error("%s; %s", error, when, extra=fields)
         if is_lasting:
             subscription.item.failed(error)
-        subscription.item.lane.tell(str(error), error)
+        subscription.item.queue.tell(str(error), error)
 
     def _forget(self, subscription: Subscription[Inbox]) -> None:
-        inbox, lanes = subscription.item, self._dispatcher.lanes
-        if lanes.get(subscription.name) is inbox.lane:
-            del lanes[subscription.name]
+        inbox, queues = subscription.item, self._dispatcher.queues
+        if queues.get(subscription.name) is inbox.queue:
+            del queues[subscription.name]
         inbox.close()
         self._streams.end_of(inbox)
         if self.session is not None:
@@ -244,7 +244,7 @@ class Channels:
         if monotonic() - self._warned_slow_at < _SLOW_WARNING_INTERVAL:
             return
         self._warned_slow_at = monotonic()
-        slowest = max([self._client_lane, *(each.item.lane for each in self.subscriptions)], key=len)
+        slowest = max([self._client_queue, *(each.item.queue for each in self.subscriptions)], key=len)
         log.warning(
             "handlers are slower than the server: %d events wait, %d of them on %s; "
             "reading is paused until they have caught up",

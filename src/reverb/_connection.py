@@ -98,7 +98,7 @@ class Traffic:
 class Connection(picows.WSListener):
     """A WebSocket to a Pusher-protocol server: messages in and out, and whether the other side is alive.
 
-    Events go straight to the lanes of ``dispatcher`` where these know them. ``deliver`` gets every other message
+    Events go straight to the queues of ``dispatcher`` where these know them. ``deliver`` gets every other message
     of the server but its pings, which are answered here. ``on_end`` is called once after the server's greeting:
     when nothing can be sent any more, which is before the last byte. What is sent is also noted in ``answers``, so
     that errors can be matched with what caused them.
@@ -359,7 +359,7 @@ class Connection(picows.WSListener):
         of a message does not decode. What is known of an event's name was found out when it came first; what is
         unknown, and messages of the protocol, go the long way, ``deliver``.
         """
-        lanes, regulate = self._dispatcher.lanes, self._dispatcher.regulate
+        queues, regulate = self._dispatcher.queues, self._dispatcher.regulate
         decode, decode_json, parse_data, decode_errors = (
             _protocol.decode_unchecked,
             _protocol.decode_json,
@@ -384,15 +384,15 @@ class Connection(picows.WSListener):
                     if is_last_of_read:
                         self._last_received = monotonic()
                     try:
-                        lane = lanes[message.channel]
-                        route = lane.routes[message.event]
+                        queue = queues[message.channel]
+                        route = queue.routes[message.event]
                     except KeyError:
                         pass
                     else:
                         sizes.append(size)
                         plain = route.plain
-                        if plain is None or lane.is_busy:
-                            lane.take(route, message, size)
+                        if plain is None or queue.is_busy:
+                            queue.take(route, message, size)
                         else:
                             data = message.data
                             if type(data) is str:
@@ -403,10 +403,10 @@ class Connection(picows.WSListener):
                             try:
                                 result = plain(message.event, data, message.channel)
                             except HANDLER_ERRORS as error:
-                                lane.report(message.event, route.bindings[0], error)
+                                queue.report(message.event, route.bindings[0], error)
                             else:
                                 if result is not None and isawaitable(result):
-                                    lane.wait_for(result, message.event, route.bindings[0])
+                                    queue.wait_for(result, message.event, route.bindings[0])
                         if is_last_of_read:
                             if len(sizes) > _SIZES_KEPT:
                                 sizes = sum_up()

@@ -10,7 +10,7 @@ from typing import Any
 from ._authorizations import Authorizations
 from ._channels import Channels
 from ._connection import Traffic
-from ._dispatch import Dispatcher, Lane
+from ._dispatch import Dispatcher, EventQueue
 from ._inbox import UserInbox
 from ._pace import Pace
 from ._session import Session
@@ -34,11 +34,11 @@ class Core:
         self.authorizer = authorizer
         self.traffic = Traffic()
         self.dispatcher = Dispatcher(config.max_pending_bytes, self._on_pressure)
-        self.lane = Lane(None, self.dispatcher)
+        self.queue = EventQueue(None, self.dispatcher)
         """The client's own, with the handlers for the events of all channels."""
         self.streams = Streams(self.dispatcher, config.drain_timeout, self._why_idle)
-        self.channels = Channels(config, authorizer, self.dispatcher, self.lane, self.streams)
-        self.user = UserInbox(self.dispatcher, self.lane)
+        self.channels = Channels(config, authorizer, self.dispatcher, self.queue, self.streams)
+        self.user = UserInbox(self.dispatcher, self.queue)
         self.supervisor = Supervisor(config, self.dispatcher, self)
         self.closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
         """What else is to be closed when the client disconnects."""
@@ -82,7 +82,7 @@ class Core:
             self.channels.subscriptions,
             self.channels.carry_out,
             self.user,
-            self.lane,
+            self.queue,
             self.dispatcher,
             self._authorizations,
             self._pace,
@@ -95,11 +95,11 @@ class Core:
         self.streams.start()
 
     def state_changed(self, previous: ConnectionState, current: ConnectionState) -> None:
-        self.lane.put(Events.STATE_CHANGE.value, {"previous": previous, "current": current})
+        self.queue.put(Events.STATE_CHANGE.value, {"previous": previous, "current": current})
 
     def reconnected(self, outage: Outage) -> None:
         downtime = monotonic() - outage.since
-        self.lane.put(Events.RECONNECTED.value, {"downtime": downtime, "attempts": outage.attempts})
+        self.queue.put(Events.RECONNECTED.value, {"downtime": downtime, "attempts": outage.attempts})
 
     def ended(self, error: ReverbError, *, is_failure: bool) -> None:
         self.channels.end(error)
@@ -107,8 +107,8 @@ class Core:
 
     async def close(self) -> None:
         self.channels.clear()
-        self.user.lane.clear()
-        self.lane.clear()
+        self.user.queue.clear()
+        self.queue.clear()
         closing = [spawn(close()) for close in self.closers]
         if self.channels.session is not None:
             await self.channels.session.wait_ended()

@@ -1,7 +1,7 @@
-"""Who gets which event, and in what order: bindings, and the lanes in which events reach their handlers.
+"""Who gets which event, and in what order: bindings, and the queues in which events reach their handlers.
 
-Events of one lane (a channel's, or the client's own) reach its handlers one after another, in the order received.
-Lanes do not wait for each other, and nothing in here waits in the way of the socket.
+Events of one queue (a channel's, or the client's own) reach its handlers one after another, in the order received.
+Queues do not wait for each other, and nothing in here waits in the way of the socket.
 
 A plain handler runs in the middle of what is done here, and may call anything: also what it is called by. So each
 method leaves everything as it has to be before it calls one.
@@ -31,7 +31,7 @@ from .exceptions import PayloadError, ReverbError, plural
 log = logging.getLogger("reverb.dispatch")
 
 _FAIR_SHARE = 100
-"""Events that a lane delivers before it lets others have a turn, …"""
+"""Events that a queue delivers before it lets others have a turn, …"""
 _TURN = 0.002
 """… and seconds that it has for more, where its handlers are quick. In a burst, events to an async handler take
 0.9 of the time that they take with a turn of the loop for each 100."""
@@ -42,7 +42,7 @@ _FLOOD = 4
 _OVERHEAD = 256
 """Bytes that an event takes beside those of its message while it waits: measured 190 to 250 with tracemalloc, on
 Python 3.11 and 3.13, for the objects of the message and its place in line. (What takes more than is counted: text
-beyond Latin-1, up to four times; and the first event of a lane, 850 bytes for the line itself.)"""
+beyond Latin-1, up to four times; and the first event of a queue, 850 bytes for the line itself.)"""
 _VALUE_WEIGHT = 16
 """How many times its size a message counts whose data came as a JSON value, decoded with it, and not as a string:
 a client event's. Measured up to 24 times, for many small parts."""
@@ -57,7 +57,7 @@ Unseal = Callable[[str, Any], Awaitable[Any]]
 
 
 class Route(msgspec.Struct):
-    """Who gets an event of a lane. The two common cases have a field of their own, which makes them fast;
+    """Who gets an event of a queue. The two common cases have a field of their own, which makes them fast;
     and slots are read faster than a named tuple."""
 
     plain: PlainHandler[Any] | None
@@ -72,18 +72,18 @@ class Route(msgspec.Struct):
 
 
 _NOBODY: list[Binding] = []
-"""What all lanes at rest have in common; never changed."""
+"""What all queues at rest have in common; never changed."""
 _NO_ROUTE = Route(plain=None, awaited=None, bindings=(), immediate=False, wants_json=False)
 
 
 class Worker:
     """Runs handlers, in a task of its own."""
 
-    __slots__ = ("is_over", "is_spared", "lane")
+    __slots__ = ("is_over", "is_spared", "queue")
 
     def __init__(self) -> None:
-        self.lane: Lane | None = None
-        """The lane that it is at work on."""
+        self.queue: EventQueue | None = None
+        """The queue that it is at work on."""
         self.is_over = False
         """Whether it delivers no more events once the running handler has finished."""
         self.is_spared = False
@@ -91,14 +91,14 @@ class Worker:
 
 
 class Dispatcher:
-    """Knows the lanes of one client, runs their workers, and counts what waits for them.
+    """Knows the queues of one client, runs their workers, and counts what waits for them.
 
     ``on_pressure`` is called when what waits takes ``max_bytes`` of memory, when it becomes a flood, and when it
-    is down to half. Lanes take events all the same: it is up to the one who is called that no more come.
+    is down to half. Queues take events all the same: it is up to the one who is called that no more come.
     """
 
     def __init__(self, max_bytes: int, on_pressure: Callable[[], None]) -> None:
-        self.lanes: dict[str | None, Lane] = {}
+        self.queues: dict[str | None, EventQueue] = {}
         """Those that take events from the server, by the channel's name."""
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop that the client was last connected on."""
@@ -109,44 +109,44 @@ class Dispatcher:
         self.pending_bytes = 0
         """The size of their messages."""
         self.taken = 0
-        """Events that lanes took, but for those of :meth:`Connection._receiver`, …"""
+        """Events that queues took, but for those of :meth:`Connection._receiver`, …"""
         self.unbound = 0
         """… events, of either, that nobody had bound, …"""
         self.discarded = 0
         """… those that were forgotten before they were delivered, …"""
         self.dropped = 0
-        """… and those that had to make room for later ones: see :attr:`Lane.max_pending`."""
+        """… and those that had to make room for later ones: see :attr:`EventQueue.max_pending`."""
         self._max_bytes = max_bytes
         self._on_pressure = on_pressure
-        self.held: Timeouts[Lane] = Timeouts(lambda lane: lane.release())
-        """Lanes that are going to be released."""
-        self._all_lanes: set[Lane] = set()
+        self.held: Timeouts[EventQueue] = Timeouts(lambda queue: queue.release())
+        """Queues that are going to be released."""
+        self._all_queues: set[EventQueue] = set()
         self._workers: dict[asyncio.Task[None], Worker] = {}
-        self._ready: deque[Lane] = deque()
-        """Lanes with events that no worker has taken on yet."""
+        self._ready: deque[EventQueue] = deque()
+        """Queues with events that no worker has taken on yet."""
         self._free: Worker | None = None
         """The worker that takes them on next: one that does not wait for a handler."""
         self._is_hurried = False
         self._watchers: set[asyncio.Future[None]] = set()
         """Who waits for a worker to end, or for :meth:`spare`, :meth:`hurry` or the end of :meth:`drain`."""
 
-    def add(self, lane: Lane) -> None:
-        """Know a lane, until it is closed."""
-        self._all_lanes.add(lane)
+    def add(self, queue: EventQueue) -> None:
+        """Know a queue, until it is closed."""
+        self._all_queues.add(queue)
 
-    def remove(self, lane: Lane) -> None:
-        self._all_lanes.discard(lane)
+    def remove(self, queue: EventQueue) -> None:
+        self._all_queues.discard(queue)
 
     def forget_routes(self, removed: list[Binding]) -> None:
-        """Tell all lanes that bindings of the client have changed: see :meth:`Lane.forget_routes`."""
-        for lane in self._all_lanes:
-            lane.forget_routes(removed)
+        """Tell all queues that bindings of the client have changed: see :meth:`EventQueue.forget_routes`."""
+        for queue in self._all_queues:
+            queue.forget_routes(removed)
 
     # --- workers -----------------------------------------------------------------------------------------------
 
-    def work_on(self, lane: Lane) -> None:
-        """Have a worker deliver what waits on ``lane``."""
-        self._ready.append(lane)
+    def work_on(self, queue: EventQueue) -> None:
+        """Have a worker deliver what waits on ``queue``."""
+        self._ready.append(queue)
         if self._free is None:
             self._start_worker()
 
@@ -157,17 +157,17 @@ class Dispatcher:
         task.add_done_callback(self._on_ended)  # also where it was cancelled before it began
 
     async def _work(self, worker: Worker) -> None:
-        """Take on lane after another; a worker that has to wait for a handler leaves the others to the next."""
+        """Take on queue after another; a worker that has to wait for a handler leaves the others to the next."""
         runs_for.set(worker)
         asyncio.get_running_loop().call_soon(self._replace, worker)  # runs when this worker first has to wait
         while self._free is worker and self._ready:
-            worker.lane = self._ready.popleft()
-            await worker.lane.work(worker)
-            worker.lane = None
+            worker.queue = self._ready.popleft()
+            await worker.queue.work(worker)
+            worker.queue = None
 
     def _on_ended(self, task: asyncio.Task[None]) -> None:
         worker = self._workers.pop(task)
-        worker.lane = None
+        worker.queue = None
         self._replace(worker)
         self._wake()
 
@@ -187,10 +187,10 @@ class Dispatcher:
         """Whether the running task itself is a worker, and the caller a handler."""
         return asyncio.current_task() in self._workers
 
-    def is_handler_of(self, lane: Lane) -> bool:
-        """Whether the running task itself is a worker, and the caller a handler of ``lane``."""
+    def is_handler_of(self, queue: EventQueue) -> bool:
+        """Whether the running task itself is a worker, and the caller a handler of ``queue``."""
         worker = self._workers.get(asyncio.current_task())  # type: ignore[arg-type]  # None is nobody's key
-        return worker is not None and worker.lane is lane
+        return worker is not None and worker.queue is queue
 
     # --- bounds ------------------------------------------------------------------------------------------------
 
@@ -216,7 +216,7 @@ class Dispatcher:
     # --- the end -----------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Have lanes deliver, on the running loop, also after :meth:`drain`."""
+        """Have queues deliver, on the running loop, also after :meth:`drain`."""
         self.loop = asyncio.get_running_loop()
         self.closed = self._is_hurried = False
         for worker in self._workers.values():
@@ -280,8 +280,8 @@ class Dispatcher:
         self._free = None
         while self._ready:
             self._ready.popleft().give_up()
-        for lane in self._all_lanes:
-            lane.clear()
+        for queue in self._all_queues:
+            queue.clear()
         cancelled = [task for task, worker in self._workers.items() if not worker.is_spared]
         for task, worker in self._workers.items():
             worker.is_over = True
@@ -292,10 +292,10 @@ class Dispatcher:
 
     def spare(self, worker: Worker) -> None:
         """Have the drain that is under way, or comes next, not wait for ``worker``, whose handler waits for it,
-        nor cancel it. Its lane forgets what waits."""
+        nor cancel it. Its queue forgets what waits."""
         worker.is_spared = worker.is_over = True
-        if worker.lane is not None:
-            worker.lane.clear()
+        if worker.queue is not None:
+            worker.queue.clear()
         self._replace(worker)
         self._wake()
 
@@ -305,11 +305,11 @@ class Dispatcher:
         self._wake()
 
 
-class Lane:
+class EventQueue:
     """The events of one channel on their way to its handlers and to those of the client, the ``parent``.
 
-    The client's own lane, for events without a channel, has the name None and no parent. ``unseal`` is called
-    before the data of a message is read. It may wait, and the lane's events with it.
+    The client's own queue, for events without a channel, has the name None and no parent. ``unseal`` is called
+    before the data of a message is read. It may wait, and the queue's events with it.
     """
 
     __slots__ = (
@@ -334,7 +334,11 @@ class Lane:
     )
 
     def __init__(
-        self, name: str | None, dispatcher: Dispatcher, parent: Lane | None = None, unseal: Unseal | None = None
+        self,
+        name: str | None,
+        dispatcher: Dispatcher,
+        parent: EventQueue | None = None,
+        unseal: Unseal | None = None,
     ) -> None:
         self.name = name
         self.routes: dict[str, Route] = {}
@@ -477,7 +481,7 @@ class Lane:
     def take(self, route: Route, message: Message, size: int) -> None:
         """Deliver an event: on the spot where order and handlers allow it, else by a worker.
 
-        Events with one plain handler don't come here while the lane is idle: see :meth:`Connection._receiver`.
+        Events with one plain handler don't come here while the queue is idle: see :meth:`Connection._receiver`.
         """
         if not self.is_busy:
             if route.immediate:
@@ -488,7 +492,7 @@ class Lane:
                     self._dispatcher.unbound += 1
                 return
             self._start()
-        if self._pending is None:  # most lanes of most clients never need one
+        if self._pending is None:  # most queues of most clients never need one
             self._pending = deque()
         if type(message.data) is not str:
             size *= _VALUE_WEIGHT
@@ -747,8 +751,8 @@ class Lane:
         """Report what went wrong to the handlers of ``"error"``."""
         code = error.code if isinstance(error, ReverbError) else None
         # Who left the channel hears of it no more; the client does.
-        lane = self._parent if self._is_closed and self._parent is not None else self
-        lane.put(ERROR_EVENT, {"message": message, "code": code, "exception": error}, is_failure=True)
+        queue = self._parent if self._is_closed and self._parent is not None else self
+        queue.put(ERROR_EVENT, {"message": message, "code": code, "exception": error}, is_failure=True)
 
 
 def _call_special(binding: Binding, message: Message, data: Any) -> Any:

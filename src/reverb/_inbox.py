@@ -14,7 +14,7 @@ from typing import Any
 
 from . import _protocol, crypto
 from ._authorizations import Authenticate
-from ._dispatch import Dispatcher, Lane, Unseal
+from ._dispatch import Dispatcher, EventQueue, Unseal
 from ._protocol import Message
 from ._visible import quoted
 from .auth import ChannelAuth
@@ -33,21 +33,21 @@ AskForKey = Callable[[str, str], Awaitable[ChannelAuth]]
 
 
 class Inbox:
-    """That of a channel. ``client_lane`` has the handlers for the events of all channels."""
+    """That of a channel. ``client_queue`` has the handlers for the events of all channels."""
 
-    __slots__ = ("channel", "channel_data", "client_lane", "lane", "lost_at", "name", "subscription_count")
+    __slots__ = ("channel", "channel_data", "client_queue", "lost_at", "name", "queue", "subscription_count")
 
     def __init__(
         self,
         name: str,
         dispatcher: Dispatcher,
-        client_lane: Lane,
+        client_queue: EventQueue,
         channel_data: str | None = None,
         unseal: Unseal | None = None,
     ) -> None:
         self.name = name
-        self.lane = Lane(name, dispatcher, client_lane, unseal)
-        self.client_lane = client_lane
+        self.queue = EventQueue(name, dispatcher, client_queue, unseal)
+        self.client_queue = client_queue
         self.channel: Any = None
         """The public object, for the one who made both."""
         self.channel_data = channel_data
@@ -65,22 +65,22 @@ class Inbox:
         """Take the server's confirmation. While callers wait for the channel, its events are held until
         :meth:`given`."""
         if is_awaited:
-            self.lane.hold()
-        self.lane.put(Events.SUBSCRIPTION_SUCCEEDED.value, message.data, None, size)
+            self.queue.hold()
+        self.queue.put(Events.SUBSCRIPTION_SUCCEEDED.value, message.data, None, size)
         lost_at, self.lost_at = self.lost_at, None
         if lost_at is not None:
-            self.lane.put(Events.RESUBSCRIBED.value, {"downtime": monotonic() - lost_at})
+            self.queue.put(Events.RESUBSCRIBED.value, {"downtime": monotonic() - lost_at})
 
     def given(self) -> None:
         """The program is about to be given the channel: soon its events can go to whoever is bound by then."""
-        if self.lane.is_bound:
-            self.lane.release_in(0)
+        if self.queue.is_bound:
+            self.queue.release_in(0)
         else:
-            self.lane.release_in(_SHORT_GRACE if self.client_lane.is_bound else _GRACE)
+            self.queue.release_in(_SHORT_GRACE if self.client_queue.is_bound else _GRACE)
 
     def client_bound(self) -> None:
         """The client has a handler for our events, so that they need not wait for one of our own."""
-        self.lane.release_in(_SHORT_GRACE)
+        self.queue.release_in(_SHORT_GRACE)
 
     def take(self, message: Message, size: int) -> None:
         """Take an event of the protocol."""
@@ -88,7 +88,7 @@ class Inbox:
             data = _protocol.parse_data(message.data)
             count = data.get("subscription_count") if isinstance(data, dict) else None
             self.subscription_count = count if isinstance(count, int) else None
-        self.lane.put(message.event, message.data, message.user_id, size)
+        self.queue.put(message.event, message.data, message.user_id, size)
 
     def lost(self, at: float) -> None:
         """The subscription is gone since ``at``, because the connection is."""
@@ -100,7 +100,7 @@ class Inbox:
 
     def close(self) -> None:
         """The channel was left: nothing of it is delivered any more."""
-        self.lane.close()
+        self.queue.close()
 
 
 class PresenceInbox(Inbox):
@@ -109,9 +109,9 @@ class PresenceInbox(Inbox):
     __slots__ = ("_expected", "me", "members")
 
     def __init__(
-        self, name: str, dispatcher: Dispatcher, client_lane: Lane, channel_data: str | None = None
+        self, name: str, dispatcher: Dispatcher, client_queue: EventQueue, channel_data: str | None = None
     ) -> None:
-        super().__init__(name, dispatcher, client_lane, channel_data)
+        super().__init__(name, dispatcher, client_queue, channel_data)
         self.me: dict[str, Any] = _identity(channel_data)
         self.members: dict[str, dict[str, Any]] = {}
         self._expected: dict[asyncio.Future[dict[str, Any]], str] = {}
@@ -153,7 +153,7 @@ class PresenceInbox(Inbox):
         else:
             # The server names the one who left; who that was, only we still know.
             info = self.members.pop(user_id, {})
-        self.lane.put(message.event, {"user_id": user_id, "user_info": info}, None, size)
+        self.queue.put(message.event, {"user_id": user_id, "user_info": info}, None, size)
 
     def _welcome(self, user_id: str, info: dict[str, Any]) -> None:
         for expected, name in self._expected.items():
@@ -181,9 +181,11 @@ class EncryptedInbox(Inbox):
 
     __slots__ = ("_ask_for_key", "_keys", "_no_key_before", "_socket_id")
 
-    def __init__(self, name: str, dispatcher: Dispatcher, client_lane: Lane, ask_for_key: AskForKey) -> None:
+    def __init__(
+        self, name: str, dispatcher: Dispatcher, client_queue: EventQueue, ask_for_key: AskForKey
+    ) -> None:
         crypto.require_nacl()
-        super().__init__(name, dispatcher, client_lane, unseal=self._unseal)
+        super().__init__(name, dispatcher, client_queue, unseal=self._unseal)
         self._ask_for_key = ask_for_key
         self._keys: tuple[bytes, ...] = ()
         """The present key, and the one before it, for what was sealed with that and still waits."""
@@ -225,14 +227,14 @@ class EncryptedInbox(Inbox):
 class UserInbox:
     """That of the user whose the connection is; nobody's before the first sign-in."""
 
-    def __init__(self, dispatcher: Dispatcher, client_lane: Lane) -> None:
-        self.lane = Lane(None, dispatcher, client_lane)
+    def __init__(self, dispatcher: Dispatcher, client_queue: EventQueue) -> None:
+        self.queue = EventQueue(None, dispatcher, client_queue)
         self.id: str | None = None
         self.is_signed_in = False
         self.authenticate: Authenticate | None = None
         """How the user was signed in, to do it again on the next connection."""
-        self._client_lane = client_lane
-        self._lanes = dispatcher.lanes
+        self._client_queue = client_queue
+        self._queues = dispatcher.queues
 
     def signed_in(self, message: Message) -> str:
         """Take the server's confirmation; return the name of the user's own channel."""
@@ -241,10 +243,10 @@ class UserInbox:
         user = _protocol.parse_data(text)
         self.id = str(user.get("id")) if isinstance(user, dict) else None
         self.is_signed_in = True
-        self._lanes.pop(self.lane.name, None)
-        name = self.lane.name = f"#server-to-user-{self.id}"
-        self._lanes[name] = self.lane
-        self._client_lane.put(Events.SIGNIN_SUCCESS.value, {"user_data": user})
+        self._queues.pop(self.queue.name, None)
+        name = self.queue.name = f"#server-to-user-{self.id}"
+        self._queues[name] = self.queue
+        self._client_queue.put(Events.SIGNIN_SUCCESS.value, {"user_data": user})
         return name
 
     def take_watchlist(self, message: Message) -> None:
@@ -254,7 +256,7 @@ class UserInbox:
         for change in changes if isinstance(changes, list) else ():
             ids = change.get("user_ids") if isinstance(change, dict) else None
             if isinstance(ids, list) and change.get("name") in names:
-                self.lane.put(names[change["name"]].value, {"user_ids": [str(user_id) for user_id in ids]})
+                self.queue.put(names[change["name"]].value, {"user_ids": [str(user_id) for user_id in ids]})
 
 
 def _identity(channel_data: str | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from . import _protocol
 from ._authorizations import Authenticate, Authorizations
 from ._backoff import Backoff
 from ._connection import Connection, Traffic
-from ._dispatch import Dispatcher, Lane
+from ._dispatch import Dispatcher, EventQueue
 from ._inbox import Inbox, UserInbox
 from ._pace import Pace
 from ._protocol import Action, Message, ServerError
@@ -47,7 +47,7 @@ class Session:
         subscriptions: Subscriptions[Inbox],
         carry_out: Callable[[], None],
         user: UserInbox,
-        client_lane: Lane,
+        client_queue: EventQueue,
         dispatcher: Dispatcher,
         authorizations: Authorizations,
         pace: Pace,
@@ -61,7 +61,7 @@ class Session:
         self._subscriptions = subscriptions
         self._carry_out = carry_out
         self._user = user
-        self._lane = client_lane
+        self._queue = client_queue
         self._dispatcher = dispatcher
         self._authorizations = authorizations
         self._pace = pace
@@ -92,7 +92,7 @@ class Session:
             return
         self._on_settled = on_settled
         self._pace.connected()
-        self._lane.put(
+        self._queue.put(
             Events.CONNECTION_ESTABLISHED.value,
             {"socket_id": connection.socket_id, "activity_timeout": connection.activity_timeout},
         )
@@ -373,7 +373,7 @@ class Session:
             if self.is_open:
                 fields = {"reverb_address": self._address}
                 log.error("%s; it is tried again at the next reconnect", error, extra=fields)
-                self._lane.tell(str(error), error)
+                self._queue.tell(str(error), error)
 
     def _wait_for(self, question: Question) -> asyncio.Future[None]:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -400,10 +400,10 @@ class Session:
             what = quoted(message.event)
             log.warning("skipped %s: events with this prefix are the client's own", what, extra=fields)
             return
-        lane = self._dispatcher.lanes.get(message.channel)
-        if lane is not None and not message.event.startswith("pusher"):
+        queue = self._dispatcher.queues.get(message.channel)
+        if queue is not None and not message.event.startswith("pusher"):
             self._dispatcher.taken += 1
-            lane.take(lane.learn(message.event), message, size)
+            queue.take(queue.learn(message.event), message, size)
         elif self.is_open:
             if message.channel is None:
                 self._take_of_connection(message, size)
@@ -444,7 +444,7 @@ class Session:
             if not self._subscriptions.errored(error):
                 self._log_error(message, error)
             self._carry_out()
-        self._lane.put(event, message.data, message.user_id, size)
+        self._queue.put(event, message.data, message.user_id, size)
 
     def _log_error(self, message: Message, error: ServerError) -> None:
         fields = {"reverb_address": self._address, **event_fields(message.event, message.channel)}

@@ -15,7 +15,7 @@ from .stream import Buffer, Event, EventStream, Gap
 if TYPE_CHECKING:
     from typing_extensions import Self, TypeForm
 
-    from ._dispatch import Lane
+    from ._dispatch import EventQueue
 
 __all__ = ["Bindable"]
 
@@ -69,7 +69,7 @@ class Bindable:
 
     __slots__ = ()
 
-    _lane: Lane
+    _queue: EventQueue
 
     @overload
     def bind(self, event: str, handler: Handler[Any], *, once: bool = False) -> Self: ...
@@ -144,7 +144,7 @@ class Bindable:
         Returns:
             The object itself, so that you can chain calls.
         """
-        self._lane.unbind(event, handler)
+        self._queue.unbind(event, handler)
         return self
 
     @overload
@@ -304,7 +304,7 @@ class Bindable:
     def _bind(
         self, names: tuple[str, ...], handler: Handler[Any], type_: Any = None, *, once: bool = False
     ) -> Binding:
-        binding = self._lane.bind(names, handler, type_, once=once)
+        binding = self._queue.bind(names, handler, type_, once=once)
         for name in names:
             warn_of_name(name)
         return binding
@@ -313,6 +313,6 @@ class Bindable:
         raise NotImplementedError
 
 
-def lane_of(bindable: Bindable) -> Lane:
+def queue_of(bindable: Bindable) -> EventQueue:
     """Return the queue of its events, for modules of this package that build on it."""
-    return bindable._lane
+    return bindable._queue

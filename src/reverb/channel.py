@@ -26,13 +26,13 @@ class Channel(Bindable):
     client event, its error names no channel, so handlers of ``client.bind("error", …)`` get it.
     """
 
-    __slots__ = ("_core", "_has_client_events", "_inbox", "_lane", "_name", "_subscription")
+    __slots__ = ("_core", "_has_client_events", "_inbox", "_name", "_queue", "_subscription")
 
     def __init__(self, core: Core, subscription: Subscription[Inbox]) -> None:
         self._core = core
         self._subscription = subscription
         self._inbox = subscription.item
-        self._lane = self._inbox.lane
+        self._queue = self._inbox.queue
         self._name = subscription.name
         self._has_client_events = _protocol.needs_auth(self._name) and not _protocol.is_encrypted(self._name)
 
@@ -110,11 +110,11 @@ class Channel(Bindable):
         self, names: tuple[str, ...], handler: Handler[Any], type_: Any = None, *, once: bool = False
     ) -> Binding:
         binding = super()._bind(names, handler, type_, once=once)
-        self._lane.release_in(0)
+        self._queue.release_in(0)
         return binding
 
     def _new_buffer(self, size: int) -> Buffer:
-        buffer = self._core.streams.new(size, self._inbox, self._lane)
+        buffer = self._core.streams.new(size, self._inbox, self._queue)
         if not self._subscription.is_wanted:
             buffer.end_here()
         return buffer

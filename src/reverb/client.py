@@ -88,7 +88,7 @@ class ReverbClient(Bindable):
         self._config = config_of(config, settings)
         self._ssl_context = ssl_context
         self._core = Core(self._config, _authorizer_in(self._config) if authorizer is None else authorizer)
-        self._lane = self._core.lane
+        self._queue = self._core.queue
         self._user = User(self._core)
         self._api: ReverbAPI | None = None
         logger = logging.getLogger("reverb")
@@ -515,7 +515,7 @@ class ReverbClient(Bindable):
             )
         if _protocol.is_presence(name):
             channel_data = self._channel_data(name, user_data)
-            return lambda: PresenceInbox(name, core.dispatcher, core.lane, channel_data)
+            return lambda: PresenceInbox(name, core.dispatcher, core.queue, channel_data)
         if user_data is not None:
             raise SubscriptionError(f"user_data is for presence channels; {name!r} is none")
         if _protocol.is_encrypted(name):
@@ -526,8 +526,8 @@ class ReverbClient(Bindable):
                     f"{name!r} is subscribed with {other}: unsubscribe from it first, or pass the same"
                 )
             if decrypt:
-                return lambda: EncryptedInbox(name, core.dispatcher, core.lane, core.ask_for_key)
-        return lambda: Inbox(name, core.dispatcher, core.lane)
+                return lambda: EncryptedInbox(name, core.dispatcher, core.queue, core.ask_for_key)
+        return lambda: Inbox(name, core.dispatcher, core.queue)
 
     def _channel_data(self, name: str, user_data: dict[str, Any] | None) -> str | None:
         """Return the JSON text that names the user on a presence channel; None if the authorizer names the

@@ -14,7 +14,7 @@ from ._occupancy import Chooser
 from ._protocol import Action, is_presence
 from ._tasks import spawn
 from ._visible import visible
-from .bindable import lane_of
+from .bindable import queue_of
 from .channel import Channel
 from .events import Events
 from .exceptions import APIError, ConnectionError, ReverbError
@@ -144,7 +144,7 @@ class Discovery:
                     return
                 if not self._backoff.attempts:
                     log.warning("%s; no channels are found until that works again", error, extra=self._log_fields)
-                    self._core.lane.tell(str(error), error)
+                    self._core.queue.tell(str(error), error)
                 delay = self._backoff.delay(Action.BACK_OFF)
             else:
                 if self._backoff.attempts:
@@ -171,12 +171,12 @@ class Discovery:
             except ReverbError as error:
                 self._declined.add(name)
                 log.warning("%s", error, extra={**self._log_fields, "reverb_channel": visible(name)})
-                self._core.lane.tell(str(error), error)
+                self._core.queue.tell(str(error), error)
                 continue
             self._found[name] = channel
             self._core.discovered[name] = self
             # Ahead of the channel's own events: its handlers can be bound now.
-            lane_of(channel).put(Events.CHANNEL_FOUND.value, {"channel": name})
+            queue_of(channel).put(Events.CHANNEL_FOUND.value, {"channel": name})
 
     def _require_running(self) -> None:
         if not self._core.supervisor.is_running:
@@ -186,7 +186,7 @@ class Discovery:
         del self._found[name]
         del self._core.discovered[name]
         self._core.channels.unsubscribe(name)
-        self._core.lane.put(Events.CHANNEL_LEFT.value, {"channel": name})
+        self._core.queue.put(Events.CHANNEL_LEFT.value, {"channel": name})
 
     @property
     def _log_fields(self) -> dict[str, str]:

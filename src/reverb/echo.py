@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import _binding, _payload, _protocol
-from .bindable import lane_of
+from .bindable import queue_of
 from .channel import Channel, PresenceChannel
 from .client import ReverbClient, want
 from .events import ConnectionState, Events
@@ -372,7 +372,7 @@ class EchoChannel:
         if binding in self._bindings and channel.is_subscribed:
             channel.bind(_LATE, binding.call)
             members = channel.members if isinstance(channel, PresenceChannel) else {}
-            lane_of(channel).put(_LATE, {"presence": {"ids": [*members], "hash": members}})
+            queue_of(channel).put(_LATE, {"presence": {"ids": [*members], "hash": members}})
 
 
 class EchoPrivateChannel(EchoChannel):

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from ._binding import Binding
-from ._dispatch import Dispatcher, Lane
+from ._dispatch import Dispatcher, EventQueue
 from .exceptions import ReverbError, again
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Buffer:
         dispatcher: Dispatcher,
         drain_timeout: float,
         idle: Callable[[], ReverbError | None],
-        lane: Lane | None,
+        queue: EventQueue | None,
     ) -> None:
         self.has_end = False
         """Whether the end has come. Events that arrived before the end may still follow."""
@@ -119,7 +119,7 @@ class Buffer:
         self._dispatcher = dispatcher
         self._drain_timeout = drain_timeout
         self._idle = idle
-        self._lane = lane
+        self._queue = queue
         self._is_complete = False
         """Whether no event can follow any more."""
         self._is_closed = False
@@ -133,7 +133,7 @@ class Buffer:
         binding.is_of_stream = True
         self._bindings.append(binding)
 
-    # --- for the lanes -----------------------------------------------------------------------------------------
+    # --- for the queues -----------------------------------------------------------------------------------------
 
     def put(self, event: str, data: Any, channel: str | None, *, user_id: str | None) -> Awaitable[None] | None:
         return self._put(Event(event, data, channel, user_id, datetime.now(timezone.utc)))
@@ -203,9 +203,9 @@ class Buffer:
         home = self._dispatcher.loop
         if home is not None and home is not asyncio.get_running_loop():
             raise RuntimeError("the client is connected on another event loop: events can be awaited on that only")
-        if self._lane is not None and self._dispatcher.is_handler_of(self._lane):
+        if self._queue is not None and self._dispatcher.is_handler_of(self._queue):
             raise RuntimeError(
-                f"the next event on {self._lane.name or 'the client'} waits for this very handler to end: "
+                f"the next event on {self._queue.name or 'the client'} waits for this very handler to end: "
                 "wait for it in a task of its own"
             )
 
@@ -267,13 +267,13 @@ class Streams:
         self._idle = idle
         self._owners: WeakKeyDictionary[Buffer, object | None] = WeakKeyDictionary()
 
-    def new(self, size: int, owner: object | None, lane: Lane | None) -> Buffer:
+    def new(self, size: int, owner: object | None, queue: EventQueue | None) -> Buffer:
         """Make the buffer of a stream.
 
-        It ends with its ``owner``, the state of a channel, or with the connection. ``lane`` is the queue that
+        It ends with its ``owner``, the state of a channel, or with the connection. ``queue`` is the queue that
         brings all of its events, if one does.
         """
-        buffer = Buffer(size, self._dispatcher, self._drain_timeout, self._idle, lane)
+        buffer = Buffer(size, self._dispatcher, self._drain_timeout, self._idle, queue)
         self._owners[buffer] = owner
         return buffer
 

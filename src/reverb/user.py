@@ -21,7 +21,7 @@ class User(Bindable):
     def __init__(self, core: Core) -> None:
         self._core = core
         self._inbox = core.user
-        self._lane = core.user.lane
+        self._queue = core.user.queue
 
     @property
     def id(self) -> str | None:
@@ -34,7 +34,7 @@ class User(Bindable):
         return self._inbox.is_signed_in
 
     def _new_buffer(self, size: int) -> Buffer:
-        return self._core.streams.new(size, None, self._lane)
+        return self._core.streams.new(size, None, self._queue)
 
     def __repr__(self) -> str:
         return f"<User {self.id!r} {'signed in' if self.is_signed_in else 'not signed in'}>"

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from reverb import ReverbClient, Stats
 from reverb._metrics import METRICS
-from reverb.bindable import lane_of
+from reverb.bindable import queue_of
 from reverb.server import ReverbServer
 from tests.docs.pages import Fragment, Page
 from tests.test_dispatch import Recorder
@@ -51,7 +51,7 @@ async def test_the_log(capsys: pytest.CaptureFixture[str], reverb_client: Reverb
     await fragment.run()
     try:
         reverb_client.bind("error", errors).bind("e", fail)
-        lane_of(reverb_client).put("e", None)
+        queue_of(reverb_client).put("e", None)
         await errors.wait_for(1)
     finally:
         logging.getLogger("reverb").removeHandler(fragment.names["handler"])

@@ -38,7 +38,7 @@ from reverb import (
     User,
 )
 from reverb._settings import variables_of
-from reverb.bindable import Bindable, lane_of
+from reverb.bindable import Bindable, queue_of
 from reverb.cli.app import COMMANDS, app, load
 from reverb.crypto import derive_shared_secret, seal
 from reverb.server import App, ReverbServer
@@ -301,7 +301,7 @@ async def test_other_ways_to_write_it(block: Block, client: ReverbClient, target
     fragment = Fragment(block, orders=orders, audit=audit, on_paid=on_paid, __name__="program")
 
     def bound_to(event: str) -> int:
-        return len(lane_of(orders).learn(event).bindings)
+        return len(queue_of(orders).learn(event).bindings)
 
     running = asyncio.ensure_future(fragment.run())
     await until(lambda: "Order" in fragment.names and audit.calls == [] and bound_to("order.shipped") == 3)
