@@ -367,7 +367,7 @@ async def test_a_refusal_hits_its_own_channel_among_many_in_flight() -> None:
 
 
 @pytest.mark.parametrize("culprit", ["the client event", "the subscribe"])
-async def test_an_error_that_may_be_a_client_events_is_settled_by_a_ping(culprit: str) -> None:
+async def test_an_error_that_may_be_a_client_events_is_attributed_by_a_ping(culprit: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.establish()
         await peer.expect("pusher:subscribe", channel="private-x")

@@ -330,7 +330,7 @@ async def test_an_error_handler_that_raises_is_logged_and_not_reported_to_itself
 
     kit.client.bind(("*",), explode)
     kit.a.put("e", None)
-    await kit.dispatcher.settle(5)
+    await kit.dispatcher.wait_finished(5)
     assert calls == 2  # the event, and the report of the failure
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 2
 
@@ -496,7 +496,7 @@ async def test_settling_waits_for_workers_that_begin_meanwhile(kit: Kit, recorde
     kit.client.bind(("e",), handler)
     kit.a.put("e", 0)
     kit.b.put("e", 0.05)  # which the worker of the other queue leaves to the next
-    assert await kit.dispatcher.settle(5) == 0
+    assert await kit.dispatcher.wait_finished(5) == 0
     assert [channel for _, _, channel in recorder.calls] == ["a", "b"]
 
 
@@ -510,7 +510,7 @@ async def test_settling_tells_how_many_have_not(kit: Kit) -> None:
     kit.a.put("e", 1)
     kit.b.put("e", 2)
     await asyncio.sleep(0)
-    assert await kit.dispatcher.settle(0.01) == 2
+    assert await kit.dispatcher.wait_finished(0.01) == 2
     go_on.set()
 
 
@@ -750,7 +750,7 @@ async def test_who_is_unbound_while_an_earlier_handler_runs_is_not_called(
     leave(kit, recorder)
     first.go_on.set()
     await until(lambda: first.ended)
-    await kit.dispatcher.settle(5)
+    await kit.dispatcher.wait_finished(5)
     assert recorder.calls == []
 
 
@@ -768,7 +768,7 @@ async def test_who_remains_is_called_in_order(kit: Kit) -> None:
     kit.a.bind(("e",), lambda *_: order.append("new"))
     first.go_on.set()
     kit.a.put("e", 2)
-    await kit.dispatcher.settle(5)
+    await kit.dispatcher.wait_finished(5)
     assert order == ["x", "y", "z", "v", "x", "z", "v", "new"]
     assert first.ended == [1]
 
@@ -808,7 +808,7 @@ async def test_once_is_once_however_many_lanes_come_to_it(kit: Kit, recorder: Re
     kit.b.put("e", 2)
     await recorder.wait_for(1)
     first.go_on.set()
-    await kit.dispatcher.settle(5)
+    await kit.dispatcher.wait_finished(5)
     assert recorder.calls == [("e", 2, "b")]
 
 
@@ -861,7 +861,7 @@ async def test_what_a_plain_handler_returns_is_waited_for_also_where_it_is_unbou
     kit.a.put("e", 1)
     await until(lambda: first.begun)
     first.go_on.set()
-    await kit.dispatcher.settle(5)
+    await kit.dispatcher.wait_finished(5)
     assert first.ended == [1]
     assert len(recorder.calls) == (others if leave in ("once", "unbind") else 0)
 
@@ -879,7 +879,7 @@ async def test_what_a_plain_handler_has_returned_is_waited_for_when_the_channel_
         kit.a.bind(("e",), recorder)
     kit.a.put("e", 1)
     leave(kit.a)  # before anything of what it has returned was run
-    await kit.dispatcher.settle(5)
+    await kit.dispatcher.wait_finished(5)
     assert (first.ended, recorder.calls) == ([1], [])
 
 
@@ -906,22 +906,22 @@ class Sealed:
         self.go_on = asyncio.Event()
         self.error: Exception | None = None
         self.asked: list[Any] = []
-        self.queue = EventQueue("sealed", kit.dispatcher, kit.client, self.unseal)
+        self.queue = EventQueue("sealed", kit.dispatcher, kit.client, self.decrypt)
 
-    async def unseal(self, event: str, data: Any) -> Any:
+    async def decrypt(self, event: str, data: Any) -> Any:
         if event.startswith("reverb:"):
             return data
         self.asked.append(data)
         await self.go_on.wait()
         if self.error is not None:
             raise self.error
-        return f'"{data} unsealed"'
+        return f'"{data} decrypted"'
 
 
 @every_loop
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("leave", ["unbind", "clear", "close", "drain"])
-async def test_who_is_unbound_while_an_event_is_unsealed_is_not_called(
+async def test_who_is_unbound_while_an_event_is_decrypted_is_not_called(
     kit: Kit, recorder: Recorder, caplog: pytest.LogCaptureFixture, leave: str, fails: bool
 ) -> None:
     sealed, errors = Sealed(kit), Recorder()
@@ -940,7 +940,7 @@ async def test_who_is_unbound_while_an_event_is_unsealed_is_not_called(
     else:
         getattr(sealed.queue, leave)()
     sealed.go_on.set()
-    await kit.dispatcher.settle(5)
+    await kit.dispatcher.wait_finished(5)
     await wait_turns(5)
     assert recorder.calls == []
     # To who is still there it is worth a word that an event could not be read.
@@ -949,14 +949,14 @@ async def test_who_is_unbound_while_an_event_is_unsealed_is_not_called(
 
 
 @every_loop
-async def test_who_is_bound_while_an_event_is_unsealed_is_called(kit: Kit, recorder: Recorder) -> None:
+async def test_who_is_bound_while_an_event_is_decrypted_is_called(kit: Kit, recorder: Recorder) -> None:
     sealed = Sealed(kit)
     sealed.queue.bind(("e",), lambda *_: None)
     sealed.queue.put("e", "1")
     await until(lambda: sealed.asked)
     sealed.queue.bind(("e",), recorder)
     sealed.go_on.set()
-    assert await recorder.wait_for(1) == [("e", "1 unsealed", "sealed")]
+    assert await recorder.wait_for(1) == [("e", "1 decrypted", "sealed")]
 
 
 # --- draining --------------------------------------------------------------------------------------------------
@@ -1042,7 +1042,7 @@ async def test_a_task_that_outlives_its_handler_may_drain(kit: Kit, recorder: Re
     kit.a.put("e", 1)
     kit.b.put("e", 2)
     await until(lambda: len(tasks) == 2)
-    await kit.dispatcher.settle(5)
+    await kit.dispatcher.wait_finished(5)
     kit.client.bind(("f",), asynchronous(recorder, pause=True))
     kit.a.put("f", 3)
     kit.b.put("f", 4)
@@ -1219,7 +1219,7 @@ async def test_who_runs_in_whose_handler(kit: Kit) -> None:
     kit.b.bind(("e",), lambda *_: look("within"))
     look("outside")
     kit.a.put("e", None)
-    await kit.dispatcher.settle(5)
+    await kit.dispatcher.wait_finished(5)
     kit.b.put("e", None)
     look("afterwards")
     assert seen.pop("within") == (None, False, False, False)  # the last time
@@ -1263,7 +1263,7 @@ class Bounded(Kit):
 
     async def rest(self) -> list[tuple[str, Any]]:
         self.first.go_on.set()
-        await self.dispatcher.settle(5)
+        await self.dispatcher.wait_finished(5)
         dispatcher = self.dispatcher
         assert dispatcher.pending_events == dispatcher.pending_bytes == len(self.a) == 0
         delivered = dispatcher.taken - dispatcher.unbound - dispatcher.discarded - dispatcher.dropped
@@ -1328,7 +1328,7 @@ async def test_a_bound_on_a_lane_that_is_held() -> None:
     await until(lambda: len(kit.got) == 4)
     assert [event for event, _ in kit.got] == ["pusher_internal:subscription_succeeded", DROPPED, "e", "e"]
     assert kit.got[1:] == [(DROPPED, {"count": 3}), ("e", 3), ("e", 4)]
-    await kit.dispatcher.settle(5)
+    await kit.dispatcher.wait_finished(5)
 
 
 @every_loop
@@ -1371,7 +1371,7 @@ async def test_nothing_is_dropped_where_handlers_keep_up(kit: Kit, recorder: Rec
     kit.a.bind(("e",), asynchronous(recorder, pause=True))
     for number in range(10, 15):
         kit.a.put("e", number)
-        await kit.dispatcher.settle(5)
+        await kit.dispatcher.wait_finished(5)
     assert [data for _, data, _ in recorder.calls] == list(range(15))
     assert kit.dispatcher.dropped == 0
 
@@ -1408,9 +1408,9 @@ async def test_a_bound_on_what_is_sealed(kit: Kit, recorder: Recorder) -> None:
     sealed.queue.put("e", 6)
     sealed.go_on.set()
     calls = await recorder.wait_for(4 if sealed.asked[0] == 0 else 3)
-    await kit.dispatcher.settle(5)
+    await kit.dispatcher.wait_finished(5)
     assert [event for event, _, _ in calls].count(DROPPED) >= 1
-    assert [data for event, data, _ in calls if event == "e"][-2:] == ["5 unsealed", "6 unsealed"]
+    assert [data for event, data, _ in calls if event == "e"][-2:] == ["5 decrypted", "6 decrypted"]
     dropped = sum(data["count"] for event, data, _ in calls if event == DROPPED)
     assert dropped == kit.dispatcher.dropped == 7 - sum(event == "e" for event, _, _ in calls)
 

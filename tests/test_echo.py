@@ -122,7 +122,7 @@ class Stage:
         is_ours = event.startswith("client-")
         self.happened.append(["send", message["channel"], event, data] if is_ours else [event, data["channel"]])
 
-    async def settle(self, count: int) -> None:
+    async def wait_happened(self, count: int) -> None:
         """Wait for ``count`` things to have happened: a confirmation waits for handlers, for a moment."""
         with suppress(AssertionError):  # the test knows better what is missing
             await until(lambda: len(self.happened) >= count, 2)
@@ -167,7 +167,7 @@ async def test_scenes(scene: str) -> None:
         for each, happened in zip(SCENES[scene]["played"], expected(scene), strict=True):
             await played.play(each["step"], happened)
             wanted += happened
-            await played.settle(len(wanted))
+            await played.wait_happened(len(wanted))
             assert played.happened == wanted, each["step"]
 
 

@@ -88,13 +88,13 @@ async def test_data_that_does_not_fit(find: Find) -> None:
 
 
 async def test_an_event_that_cannot_be_read(find: Find) -> None:
-    async def unseal(event: str, data: Any) -> Any:
+    async def decrypt(event: str, data: Any) -> Any:
         if event == "e":
             raise ValueError("sealed")
         return data
 
     dispatcher, errors = Dispatcher(1000, lambda: None), Recorder()
-    queue = EventQueue("private-encrypted-a", dispatcher, unseal=unseal)
+    queue = EventQueue("private-encrypted-a", dispatcher, decrypt=decrypt)
     queue.bind(("e",), Recorder())
     queue.bind(("error",), errors)
     queue.put("e", "{}")

@@ -32,8 +32,8 @@ from reverb._subscriptions import (
     Forgotten,
     Question,
     Refused,
+    Restored,
     Retry,
-    Settled,
     State,
     Subscription,
     Subscriptions,
@@ -61,7 +61,7 @@ class Life:
         self.answers = Answers()
         if is_connected:
             self.connect()
-            assert self.commands() == [Settled()]
+            assert self.commands() == [Restored()]
 
     def explain(self, name: str, error: ServerError) -> ReverbError:
         if is_auth_refusal(error):
@@ -661,7 +661,7 @@ def test_of_what_was_refused_for_good_a_passing_refusal_on_the_next_connection_i
     life.connect()
     life.commands()
     refuse_for_now(life, "private-a")
-    assert life.kinds() == [Answered, Retry, Settled]
+    assert life.kinds() == [Answered, Retry, Restored]
     life.subscriptions.retry(subscription)
     life.ask("private-a")
     life.subscriptions.errored(UNAUTHORIZED)
@@ -1304,10 +1304,10 @@ def test_giving_up_tells_all_who_wait_and_keeps_what_was_given() -> None:
     assert life.ask("a") is given
 
 
-# --- settled ---------------------------------------------------------------------------------------------------
+# --- restored ---------------------------------------------------------------------------------------------------
 
 
-def test_a_connection_is_settled_when_all_is_subscribed_refused_overdue_or_left() -> None:
+def test_a_connection_is_restored_when_all_is_subscribed_refused_overdue_or_left() -> None:
     life = Life(is_connected=False)
     names = ["a", "b", "private-c", "d", "e"]
     for name in names:
@@ -1316,32 +1316,32 @@ def test_a_connection_is_settled_when_all_is_subscribed_refused_overdue_or_left(
     asked = {name: life.ask(name) for name in names}
     life.subscriptions.want("f", "not wanted when the connection was made")
 
-    def is_settled() -> bool:
-        return Settled() in life.commands()
+    def is_restored() -> bool:
+        return Restored() in life.commands()
 
     life.subscriptions.succeeded("a", None)
-    assert not is_settled()
+    assert not is_restored()
     life.subscriptions.errored(RATE_LIMIT)
-    assert not is_settled()
+    assert not is_restored()
     life.subscriptions.errored(UNAUTHORIZED)
-    assert not is_settled()
+    assert not is_restored()
     life.subscriptions.leave("d", LEFT)
-    assert not is_settled()
+    assert not is_restored()
     life.subscriptions.overdue(asked["e"], LATE)
-    assert is_settled()
+    assert is_restored()
     life.subscriptions.succeeded("e", None)
     life.ask("f")
     life.subscriptions.succeeded("f", None)
-    assert not is_settled()
+    assert not is_restored()
 
 
 @pytest.mark.parametrize("how", ["subscribed", "refused for now", "refused for good", "overdue", "left"])
-def test_a_connection_is_settled_by_the_last_one(how: str) -> None:
+def test_a_connection_is_restored_by_the_last_one(how: str) -> None:
     life = Life(is_connected=False)
     life.subscriptions.want("private-a", "item")
     life.connect()
     subscription = life.ask("private-a")
-    assert Settled() not in life.commands()
+    assert Restored() not in life.commands()
     if how == "subscribed":
         life.subscriptions.succeeded("private-a", None)
     elif how == "refused for now":
@@ -1352,7 +1352,7 @@ def test_a_connection_is_settled_by_the_last_one(how: str) -> None:
         life.subscriptions.overdue(subscription, LATE)
     else:
         life.subscriptions.leave("private-a", LEFT)
-    assert life.commands()[-1] == Settled()
+    assert life.commands()[-1] == Restored()
 
 
 def test_settling_does_not_wait_for_what_is_held_up() -> None:
@@ -1364,29 +1364,29 @@ def test_settling_does_not_wait_for_what_is_held_up() -> None:
     life.subscriptions.held_up()
     assert life.commands() == []
     life.subscriptions.succeeded("a", None)
-    assert Settled() in life.commands()
+    assert Restored() in life.commands()
     life.subscriptions.held_up()
     life.ask("b")
     life.subscriptions.succeeded("b", None)
-    assert Settled() not in life.commands()
+    assert Restored() not in life.commands()
 
 
-def test_a_connection_on_which_all_is_held_up_is_settled() -> None:
+def test_a_connection_on_which_all_is_held_up_is_restored() -> None:
     life = Life(is_connected=False)
     life.subscriptions.want("a", "item")
     life.connect()
     life.subscriptions.held_up()
     life.subscriptions.held_up()
-    assert life.commands() == [Settled()]
+    assert life.commands() == [Restored()]
 
 
-def test_a_lost_connection_is_not_settled() -> None:
+def test_a_lost_connection_is_not_restored() -> None:
     life = Life(is_connected=False)
     life.subscriptions.want("a", "item")
     life.connect()
     life.subscriptions.lost()
     life.subscriptions.leave("a", LEFT)
-    assert Settled() not in life.commands()
+    assert Restored() not in life.commands()
 
 
 # --- other questions -------------------------------------------------------------------------------------------
@@ -1403,7 +1403,7 @@ def test_who_asked_something_else_is_told_the_answer() -> None:
     assert life.commands() == []
 
 
-def test_an_error_that_may_be_a_client_events_is_settled_by_a_ping() -> None:
+def test_an_error_that_may_be_a_client_events_is_attributed_by_a_ping() -> None:
     life = Life()
     life.subscriptions.want("presence-a", "item")
     life.answers.sent_silent()
@@ -1457,7 +1457,7 @@ def test_being_held_up_costs_little_while_many_channels_are_asked_for() -> None:
         life.subscriptions.errored(RATE_LIMIT)
         life.subscriptions.held_up()
     assert process_time() - started < QUICK
-    assert life.commands().count(Settled()) == 1
+    assert life.commands().count(Restored()) == 1
 
 
 def test_a_rate_limit_costs_little_while_many_channels_are_left() -> None:
@@ -1489,7 +1489,7 @@ def test_each_connection_may_be_held_up() -> None:
     for _ in range(2):
         life.connect()
         life.subscriptions.held_up()
-        assert life.commands() == [Settled()]
+        assert life.commands() == [Restored()]
         life.subscriptions.lost()
 
 
@@ -1669,16 +1669,16 @@ def test_of_fewer_errors_than_questions_it_is_not_sure_whose_they_are() -> None:
     assert refusals == [(first, RATE_LIMIT, False)]
 
 
-@pytest.mark.parametrize("is_settled_by_ping", [False, True])
-def test_the_error_of_what_is_overdue_may_be_that_of_a_later_question(is_settled_by_ping: bool) -> None:
+@pytest.mark.parametrize("is_attributed_by_ping", [False, True])
+def test_the_error_of_what_is_overdue_may_be_that_of_a_later_question(is_attributed_by_ping: bool) -> None:
     answers = Answers()
-    if is_settled_by_ping:
+    if is_attributed_by_ping:
         answers.sent_silent()
     overdue = answers.sent_subscribe("a")
     overdue.is_overdue = True
     later = answers.sent_subscribe("private-b")
     refusal = answers.refused(RATE_LIMIT)
-    if is_settled_by_ping:
+    if is_attributed_by_ping:
         answers.refused(UNAUTHORIZED)
         answers.sent_ping()
         _, refusals, _ = answers.answered(None)

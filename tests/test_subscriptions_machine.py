@@ -29,8 +29,8 @@ from reverb._subscriptions import (
     Forgotten,
     Question,
     Refused,
+    Restored,
     Retry,
-    Settled,
     State,
     Subscription,
     Subscriptions,
@@ -86,9 +86,9 @@ class Wire:
         self.subscribed: set[str] = set()
         self.truth: dict[Question, Truth] = {}
         self.given_up: set[Question] = set()
-        self.unsettled: set[Subscription[str]] = set()
+        self.unrestored: set[Subscription[str]] = set()
         """What was wanted when the connection was made, and has not come to anything yet."""
-        self.times_settled = 0
+        self.times_restored = 0
         self.told: set[Subscription[str]] = set()
         """What the program knows to be refused for good."""
         self.refusals = 0
@@ -233,9 +233,9 @@ class Game(RuleBasedStateMachine):
             wire.send("unsubscribe", command.name)
         elif isinstance(command, Fence):
             wire.send("ping")
-        elif isinstance(command, Settled):
-            wire.times_settled += 1
-            assert wire.times_settled == 1
+        elif isinstance(command, Restored):
+            wire.times_restored += 1
+            assert wire.times_restored == 1
 
     def check_answer(self, wire: Wire, question: Question, error: ServerError | None) -> None:
         """The server did say this about this question."""
@@ -376,7 +376,7 @@ class Game(RuleBasedStateMachine):
     @rule()
     def connect(self) -> None:
         self.wire = Wire()
-        self.wire.unsettled.update(self.subscriptions)
+        self.wire.unrestored.update(self.subscriptions)
         self.subscriptions.connected(self.wire.answers)
         self.drain()
 
@@ -458,12 +458,12 @@ class Game(RuleBasedStateMachine):
                 assert (each.attempts, each.reported) == (0, None)
 
     @invariant()
-    def a_connection_is_settled_when_all_has_come_to_something(self) -> None:
+    def a_connection_is_restored_when_all_is_answered_or_overdue(self) -> None:
         if self.wire is not None:
-            self.wire.unsettled = {each for each in self.wire.unsettled if not self.has_come_to_something(each)}
-            assert self.wire.unsettled or self.wire.times_settled == 1
+            self.wire.unrestored = {each for each in self.wire.unrestored if not self.is_answered_or_overdue(each)}
+            assert self.wire.unrestored or self.wire.times_restored == 1
 
-    def has_come_to_something(self, subscription: Subscription[str]) -> bool:
+    def is_answered_or_overdue(self, subscription: Subscription[str]) -> bool:
         if subscription.state is State.WANTED:
             return self.is_held_up
         if subscription.state is State.ASKED:
@@ -497,12 +497,12 @@ class Game(RuleBasedStateMachine):
             return  # something went wrong before
         self.interruptions.clear()
         self.quick_authorizers.clear()
-        self.settle_everything()
+        self.answer_everything()
         for each in self.subscriptions:
             assert each.state in (State.SUBSCRIBED, State.REJECTED)
         for name in NAMES:
             self.claim(name)
-        self.settle_everything()
+        self.answer_everything()
         assert all(each.is_subscribed for each in self.subscriptions)
         for caller in list(self.callers):
             self._give(caller) if caller.results == [None] else self._withdraw(caller)
@@ -510,14 +510,14 @@ class Game(RuleBasedStateMachine):
         assert set(self.held) == set(NAMES)
         for name in NAMES:
             self.leave(name)
-        self.settle_everything()
+        self.answer_everything()
         assert not list(self.subscriptions)
         assert self.wire is not None
         self.send("sign-in")
-        self.settle_everything()
+        self.answer_everything()
         assert self.wire.answers.refused(RATE_LIMIT) is None, "a question is open that nobody answers"
 
-    def settle_everything(self) -> None:
+    def answer_everything(self) -> None:
         """Go on until nothing is under way, on a server and with authorizers that say yes to everything."""
         self.is_held_up = False
         if self.wire is None:
@@ -548,7 +548,7 @@ class Game(RuleBasedStateMachine):
         self.each_has_something_to_wait_for()
         self.each_who_holds_or_waits_for_a_channel_has_it_wanted()
         assert not any(caller.is_waiting for caller in self.callers)
-        assert self.wire.times_settled == 1
+        assert self.wire.times_restored == 1
         present = {each.name for each in self.subscriptions if each.is_subscribed}
         assert self.wire.subscribed - (self.wire.ghosts - present) == present
 

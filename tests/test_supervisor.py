@@ -24,24 +24,24 @@ from .watching import client_tasks, turns, until, wait_turns
 
 
 class FakeSession:
-    """A connection on which everything is settled at once, or when a test says so."""
+    """A connection on which everything is restored at once, or when a test says so."""
 
     def __init__(self, host: Host) -> None:
         self.connection = Connection(host.config, host.dispatcher, Traffic(), self._take, self._end)
-        self.is_settled = False
-        self.settle: Callable[[], None]
+        self.is_restored = False
+        self.restore: Callable[[], None]
         self._host = host
 
-    def start(self, on_settled: Callable[[], None]) -> None:
-        def settle() -> None:
-            self.is_settled = True
-            on_settled()
+    def start(self, on_restored: Callable[[], None]) -> None:
+        def restore() -> None:
+            self.is_restored = True
+            on_restored()
 
         self._host.notes.append(f"connected {self.connection.socket_id}")
         self.connection.send_silent(b'{"event":"client-hello"}')
-        self.settle = settle
-        if self._host.settles:
-            settle()
+        self.restore = restore
+        if self._host.restores:
+            restore()
 
     def _take(self, message: Message, size: int) -> None:
         self._host.messages.append(message.event)
@@ -56,7 +56,7 @@ class Host:
     def __init__(self, config: ReverbConfig) -> None:
         self.config = config
         self.dispatcher = Dispatcher(1_000_000, lambda: None)
-        self.settles = True
+        self.restores = True
         self.sessions: list[FakeSession] = []
         self.notes: list[str] = []
         self.messages: list[str] = []
@@ -917,10 +917,10 @@ class Delays:
 
 
 @pytest.mark.parametrize(
-    ("lasted", "settles", "good"), [(True, True, True), (False, True, False), (True, False, False)]
+    ("lasted", "restores", "good"), [(True, True, True), (False, True, False), (True, False, False)]
 )
 async def test_delays_start_again_after_a_connection_that_lasted_and_on_which_all_was_answered(
-    monkeypatch: pytest.MonkeyPatch, lasted: bool, settles: bool, good: bool
+    monkeypatch: pytest.MonkeyPatch, lasted: bool, restores: bool, good: bool
 ) -> None:
     monkeypatch.setattr(_supervisor, "Backoff", Delays)
     monkeypatch.setattr(_supervisor, "_GOOD_AFTER", 0.1)
@@ -935,7 +935,7 @@ async def test_delays_start_again_after_a_connection_that_lasted_and_on_which_al
     async with ScriptedServer(script) as server:
         supervisor, host = supervise(server)
         await supervisor.start(None)
-        host.settles = settles
+        host.restores = restores
         before = Delays.made.restarts
         await until(lambda: "connected 1.3" in host.notes)
         assert Delays.made.restarts - before == good
@@ -975,7 +975,7 @@ async def test_the_time_of_an_outage_counts_from_the_last_sign_of_life() -> None
         proxy.hit(Link.abort)
 
 
-async def test_an_outage_goes_on_until_everything_is_settled() -> None:
+async def test_an_outage_goes_on_until_everything_is_restored() -> None:
     async def script(peer: Peer) -> None:
         await greet(peer)
         if peer.number == 3:
@@ -985,11 +985,11 @@ async def test_an_outage_goes_on_until_everything_is_settled() -> None:
         supervisor, host = supervise(server)
         await supervisor.start(None)
         lost = monotonic()
-        host.settles = False
+        host.restores = False
         await until(lambda: "connected 1.3" in host.notes)
         assert host.outages == []
         assert supervisor.attempts == 2
-        host.sessions[-1].settle()
+        host.sessions[-1].restore()
         (outage,) = host.outages
         assert outage.attempts == 2
         assert abs(outage.since - lost) < 0.5
@@ -997,15 +997,15 @@ async def test_an_outage_goes_on_until_everything_is_settled() -> None:
         await supervisor.stop()
 
 
-async def test_starting_returns_when_everything_is_settled_or_the_connection_is_lost() -> None:
+async def test_starting_returns_when_everything_is_restored_or_the_connection_is_lost() -> None:
     async with ScriptedServer(stay) as server:
         supervisor, host = supervise(server)
-        host.settles = False
+        host.restores = False
         starting = asyncio.ensure_future(supervisor.start(None))
         await until(lambda: host.notes == ["connected 1.1"])
         assert supervisor.state is ConnectionState.CONNECTED
         assert not starting.done()
-        host.sessions[-1].settle()
+        host.sessions[-1].restore()
         await asyncio.wait_for(starting, 5)
         await supervisor.stop()
         starting = asyncio.ensure_future(supervisor.start(None))

@@ -22,14 +22,14 @@ from ._subscriptions import (
     Fence,
     Forgotten,
     Refused,
+    Restored,
     Retry,
-    Settled,
     Subscription,
     Subscriptions,
     Unsubscribe,
     Withdrawn,
 )
-from ._tasks import settle
+from ._tasks import resolve
 from ._timeouts import Timeouts
 from ._visible import visible
 from .auth import Authorizer, SecretAuthorizer
@@ -81,7 +81,7 @@ class Channels:
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         found = self.subscriptions.get(name)
         item = make() if found is None else found.item
-        claim = self.subscriptions.claim(name, item, partial(settle, answer))
+        claim = self.subscriptions.claim(name, item, partial(resolve, answer))
         self._waiting.start(claim, self._config.subscribe_timeout)
         if max_pending is not None:
             claim.subscription.item.queue.max_pending = max_pending
@@ -191,8 +191,8 @@ class Channels:
             session.unsubscribe(command.name)
         elif isinstance(command, Fence):
             session.fence()
-        elif isinstance(command, Settled):
-            session.settled()
+        elif isinstance(command, Restored):
+            session.restored()
 
     def _confirm(self, subscription: Subscription[Inbox], answer: Any) -> None:
         if subscription.is_subscribed:  # and was not left by a handler meanwhile

@@ -318,21 +318,21 @@ class Connection(picows.WSListener):
         data = _protocol.parse_data(message.data)
         if message.event == "pusher:error":
             error = _protocol.parse_error(data)
-            self._settle(ConnectionError(_explain_refusal(self._config, error), code=error.code))
+            self._finish_opening(ConnectionError(_explain_refusal(self._config, error), code=error.code))
         elif message.event == "pusher:connection_established":
             socket_id = data.get("socket_id") if isinstance(data, dict) else None
             if not _protocol.is_socket_id(socket_id):
                 reason = "established a connection without a socket id: digits, a dot, digits"
-                self._settle(ProtocolError(f"{self._config.address} {reason}"))
+                self._finish_opening(ProtocolError(f"{self._config.address} {reason}"))
                 return
             self.socket_id = socket_id
             timeout = data.get("activity_timeout")
             self.activity_timeout = timeout if isinstance(timeout, int | float) and timeout > 0 else None
             self.opened_at = monotonic()
             self.is_open = True
-            self._settle(None)
+            self._finish_opening(None)
 
-    def _settle(self, refusal: ReverbError | None) -> None:
+    def _finish_opening(self, refusal: ReverbError | None) -> None:
         if not self._established.done():
             self._established.set_result(refusal)
 
@@ -510,7 +510,7 @@ class Connection(picows.WSListener):
             self._timer.cancel()
         self.resume_writing()
         if not self._established.done():
-            self._settle(self._timeout() if self._timed_out else self._lost_early())
+            self._finish_opening(self._timeout() if self._timed_out else self._lost_early())
 
     def pause_writing(self) -> None:
         self._writable = asyncio.get_running_loop().create_future()

@@ -52,7 +52,7 @@ _ROUTES_KEPT = 1000
 HANDLER_ERRORS = (Exception, asyncio.CancelledError)
 """What a plain function may raise. A CancelledError is then of something that it looked at, and cancels nobody."""
 
-Unseal = Callable[[str, Any], Awaitable[Any]]
+Decrypt = Callable[[str, Any], Awaitable[Any]]
 """Turns the event and the data of a message into the data that was meant; raises for what can't be read."""
 
 
@@ -222,15 +222,15 @@ class Dispatcher:
         for worker in self._workers.values():
             worker.is_spared = False
 
-    async def settle(self, timeout: float) -> int:
+    async def wait_finished(self, timeout: float) -> int:
         """Wait until handlers have finished what was received, for ``timeout`` seconds at most; return how many
         have not.
 
         Called from within a handler, it waits for all others. After :meth:`drain` there is nothing to wait for.
         """
-        return await self._settle(timeout, lambda: self.closed)
+        return await self._wait_finished(timeout, lambda: self.closed)
 
-    async def _settle(self, timeout: float, is_over: Callable[[], bool]) -> int:
+    async def _wait_finished(self, timeout: float, is_over: Callable[[], bool]) -> int:
         loop, caller = asyncio.get_running_loop(), self.current_worker()
         if caller is not None:
             self._replace(caller)
@@ -261,7 +261,7 @@ class Dispatcher:
         if caller is not None:
             self.spare(caller)
         try:
-            slow = await self._settle(timeout, lambda: self._is_hurried)
+            slow = await self._wait_finished(timeout, lambda: self._is_hurried)
             if slow:
                 reason = (
                     "in a hurry" if self._is_hurried else f"that did not finish in {plural(timeout, 'second')}"
@@ -308,7 +308,7 @@ class Dispatcher:
 class EventQueue:
     """The events of one channel on their way to its handlers and to those of the client, the ``parent``.
 
-    The client's own queue, for events without a channel, has the name None and no parent. ``unseal`` is called
+    The client's own queue, for events without a channel, has the name None and no parent. ``decrypt`` is called
     before the data of a message is read. It may wait, and the queue's events with it.
     """
 
@@ -316,17 +316,17 @@ class EventQueue:
         "_begun",
         "_bound",
         "_calling",
+        "_decrypt",
         "_dispatcher",
         "_droppable",
         "_gap",
         "_held",
         "_is_closed",
+        "_is_decrypting",
         "_kept",
         "_max_pending",
         "_parent",
         "_pending",
-        "_unseal",
-        "_unsealing",
         "_working",
         "is_busy",
         "name",
@@ -338,7 +338,7 @@ class EventQueue:
         name: str | None,
         dispatcher: Dispatcher,
         parent: EventQueue | None = None,
-        unseal: Unseal | None = None,
+        decrypt: Decrypt | None = None,
     ) -> None:
         self.name = name
         self.routes: dict[str, Route] = {}
@@ -346,9 +346,9 @@ class EventQueue:
         self._bound: tuple[Binding, ...] = ()
         self._parent = parent
         self._dispatcher = dispatcher
-        self._unseal = unseal
-        self._unsealing = False
-        """Whether what ``unseal`` returns is still wanted."""
+        self._decrypt = decrypt
+        self._is_decrypting = False
+        """Whether what ``decrypt`` returns is still wanted."""
         self._pending: deque[tuple[Message, int]] | None = None
         self._begun: tuple[Coroutine[Any, Any, None], Any] | None = None
         """What a worker does first: it waits for the second, which a plain handler has returned."""
@@ -436,7 +436,7 @@ class EventQueue:
 
     def _find_route(self, event: str) -> Route:
         bindings = self._matching(event)
-        is_read_here = self._unseal is None
+        is_read_here = self._decrypt is None
         immediate = is_read_here and not any(each.is_async for each in bindings)
         plain = awaited = None
         if is_read_here and len(bindings) == 1 and bindings[0].is_simple:
@@ -546,7 +546,7 @@ class EventQueue:
 
     def clear(self) -> None:
         """Forget what is not delivered yet."""
-        self._unsealing = False
+        self._is_decrypting = False
         self._dispatcher.held.stop(self)
         self._held = False
         self.is_busy = self._working
@@ -646,18 +646,18 @@ class EventQueue:
                 self._start()
 
     async def _deliver(self, message: Message, bindings: tuple[Binding, ...], wants_json: bool) -> None:
-        if self._unseal is not None:
-            self._unsealing = True
+        if self._decrypt is not None:
+            self._is_decrypting = True
             try:
-                message.data = await self._unseal(message.event, message.data)
+                message.data = await self._decrypt(message.event, message.data)
             except Exception as error:
-                if self._unsealing:
+                if self._is_decrypting:
                     what, where = quoted(message.event), visible(self.name or "the client")
                     fields = event_fields(message.event, self.name)
                     log.error("skipped %s on %s: %s", what, where, visible(str(error), 1_000), extra=fields)
                     self.tell(str(error), error)
                 return
-            if not self._unsealing:
+            if not self._is_decrypting:
                 return
             route = self.routes.get(message.event)  # which is forgotten when bindings change
             bindings = self._matching(message.event) if route is None else route.bindings

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import _protocol, crypto
 from ._authorizations import Authenticate
-from ._dispatch import Dispatcher, EventQueue, Unseal
+from ._dispatch import Decrypt, Dispatcher, EventQueue
 from ._protocol import Message
 from ._visible import quoted
 from .auth import ChannelAuth
@@ -43,10 +43,10 @@ class Inbox:
         dispatcher: Dispatcher,
         client_queue: EventQueue,
         channel_data: str | None = None,
-        unseal: Unseal | None = None,
+        decrypt: Decrypt | None = None,
     ) -> None:
         self.name = name
-        self.queue = EventQueue(name, dispatcher, client_queue, unseal)
+        self.queue = EventQueue(name, dispatcher, client_queue, decrypt)
         self.client_queue = client_queue
         self.channel: Any = None
         """The public object, for the one who made both."""
@@ -185,7 +185,7 @@ class EncryptedInbox(Inbox):
         self, name: str, dispatcher: Dispatcher, client_queue: EventQueue, ask_for_key: AskForKey
     ) -> None:
         crypto.require_nacl()
-        super().__init__(name, dispatcher, client_queue, unseal=self._unseal)
+        super().__init__(name, dispatcher, client_queue, decrypt=self._decrypt_event)
         self._ask_for_key = ask_for_key
         self._keys: tuple[bytes, ...] = ()
         """The present key, and the one before it, for what was sealed with that and still waits."""
@@ -199,7 +199,7 @@ class EncryptedInbox(Inbox):
         self._keys = (key, *(old for old in self._keys[:1] if old != key))
         self._socket_id = socket_id
 
-    async def _unseal(self, event: str, data: Any) -> Any:
+    async def _decrypt_event(self, event: str, data: Any) -> Any:
         """Decrypt what is about to be delivered. The events behind it wait."""
         if event.startswith(_protocol.PROTOCOL_PREFIXES):
             return data

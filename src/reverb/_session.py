@@ -20,7 +20,7 @@ from ._inbox import Inbox, UserInbox
 from ._pace import Pace
 from ._protocol import Action, Message, ServerError
 from ._subscriptions import Question, Subscription, Subscriptions
-from ._tasks import settle, spawn
+from ._tasks import resolve, spawn
 from ._timeouts import Timeouts
 from ._visible import event_fields, quoted
 from .auth import ChannelAuth, SecretAuthorizer
@@ -54,7 +54,7 @@ class Session:
         traffic: Traffic,
     ) -> None:
         self.connection = Connection(config, dispatcher, traffic, self._take, self._end)
-        self.is_settled = False
+        self.is_restored = False
         """Whether all that was wanted when the connection was made is subscribed, refused, or overdue."""
         self._config = config
         self._address = config.address
@@ -65,7 +65,7 @@ class Session:
         self._dispatcher = dispatcher
         self._authorizations = authorizations
         self._pace = pace
-        self._on_settled: Callable[[], None] = lambda: None
+        self._on_restored: Callable[[], None] = lambda: None
         self._asks: dict[Subscription[Inbox], _Ask] = {}
         """What is authorised, or asked for."""
         self._deadlines: Timeouts[Subscription[Inbox]] = Timeouts(self._overdue)
@@ -84,13 +84,13 @@ class Session:
 
     # --- the connection's life ---------------------------------------------------------------------------------
 
-    def start(self, on_settled: Callable[[], None]) -> None:
-        """The server has greeted us: ask for everything that is wanted. ``on_settled`` is called when all of that
+    def start(self, on_restored: Callable[[], None]) -> None:
+        """The server has greeted us: ask for everything that is wanted. ``on_restored`` is called when all of that
         is subscribed, refused, or overdue."""
         connection = self.connection
         if not connection.is_open:
             return
-        self._on_settled = on_settled
+        self._on_restored = on_restored
         self._pace.connected()
         self._queue.put(
             Events.CONNECTION_ESTABLISHED.value,
@@ -117,7 +117,7 @@ class Session:
             self._next_turn.cancel()
         for question, waiter in self._waiting.items():
             when = "before a ping was answered" if question.channel is None else "while signing in"
-            settle(waiter, ConnectionError(f"lost the connection to {self._address} {when}"))
+            resolve(waiter, ConnectionError(f"lost the connection to {self._address} {when}"))
         self._waiting.clear()
         self._user.is_signed_in = False
         for each in self._subscriptions:
@@ -131,10 +131,10 @@ class Session:
             await asyncio.wait(self._tasks, timeout=_CANCEL_TIMEOUT)
         await self._authorizations.wait_ended(_CANCEL_TIMEOUT)
 
-    def settled(self) -> None:
-        if not self.is_settled:
-            self.is_settled = True
-            self._on_settled()
+    def restored(self) -> None:
+        if not self.is_restored:
+            self.is_restored = True
+            self._on_restored()
 
     def regulate_reading(self) -> bool:
         """Read from the socket, unless the handlers have enough to do; return whether we read.
@@ -242,7 +242,7 @@ class Session:
         """A question has its answer."""
         waiter = self._waiting.pop(question, None)
         if waiter is not None:
-            settle(waiter, None if error is None else self._explain(question, error))
+            resolve(waiter, None if error is None else self._explain(question, error))
         ask = None if question.subject is None else self._asks.pop(question.subject, None)
         if ask is not None and question.subject is not None:
             self._deadlines.stop(question.subject)

@@ -34,7 +34,7 @@ The rules:
    the channel is asked for again. A refusal that may be an older question's does not last.
 8. *Doubtful.* A rate limit refuses unsubscribes, too. What it may have refused is unsubscribed again at the next
    pong, unless it is subscribed again by then.
-9. *Settled.* When all that was wanted at the start of a connection has come to something, that is said once.
+9. *Restored.* When all that was wanted at the start of a connection has come to something, that is said once.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class Unsubscribe(msgspec.Struct, frozen=True):
 
 
 class Fence(msgspec.Struct, frozen=True):
-    """Send a ping: its answer settles what the server has left open."""
+    """Send a ping: its answer restores what the server has left open."""
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -196,11 +196,11 @@ class Answered(msgspec.Struct, frozen=True):
     error: ServerError | None
 
 
-class Settled(msgspec.Struct, frozen=True):
+class Restored(msgspec.Struct, frozen=True):
     """All that was wanted when the connection was made is subscribed, refused, or overdue."""
 
 
-Command = Confirmed | Refused | Retry | Withdrawn | Forgotten | Unsubscribe | Fence | Answered | Settled
+Command = Confirmed | Refused | Retry | Withdrawn | Forgotten | Unsubscribe | Fence | Answered | Restored
 
 
 class Subscriptions(Generic[T]):
@@ -214,7 +214,7 @@ class Subscriptions(Generic[T]):
         self._leaving: dict[str, Subscription[T]] = {}
         self._queue: OrderedDict[Subscription[T], None] = OrderedDict()
         """Those to be asked for, in order. (A dict finds its first slower, the more were taken before it.)"""
-        self._unsettled: set[Subscription[T]] = set()
+        self._unrestored: set[Subscription[T]] = set()
         self._was_held_up = False
         self._answers: Answers | None = None
         """Those of the present connection."""
@@ -308,15 +308,15 @@ class Subscriptions(Generic[T]):
     def connected(self, answers: Answers) -> None:
         """There is a connection, on which everything is to be asked for."""
         self._answers = answers
-        self._unsettled = set(self._wanted.values())
+        self._unrestored = set(self._wanted.values())
         self._was_held_up = False
-        if not self._unsettled:
-            self.commands.append(Settled())
+        if not self._unrestored:
+            self.commands.append(Restored())
 
     def lost(self) -> None:
         """The connection is gone, and what was asked on it."""
         self._answers = None
-        self._unsettled = set()
+        self._unrestored = set()
         self._unanswered.clear()
         self._left.clear()
         self._doubtful.clear()
@@ -384,7 +384,7 @@ class Subscriptions(Generic[T]):
             return
         if subscription.is_given or any(each.is_resolved for each in subscription.claims):
             self._report(subscription, error, State.REFUSED)
-        self._settle(subscription)
+        self._mark_restored(subscription)
 
     def retry(self, subscription: Subscription[T]) -> None:
         """Ask again for what was refused for a passing reason."""
@@ -392,11 +392,11 @@ class Subscriptions(Generic[T]):
             self._want(subscription)
 
     def held_up(self) -> None:
-        """Nothing is asked for at present: who waits for all to be settled does not wait for that."""
-        if not self._was_held_up:  # nothing that is not settled comes into the queue later
+        """Nothing is asked for at present: who waits for all to be restored does not wait for that."""
+        if not self._was_held_up:  # nothing that is not restored comes into the queue later
             self._was_held_up = True
             for each in self._queue:
-                self._settle(each)
+                self._mark_restored(each)
 
     # --- the server --------------------------------------------------------------------------------------------
 
@@ -491,7 +491,7 @@ class Subscriptions(Generic[T]):
         subscription.reported = None
         self.commands.append(Confirmed(subscription, answer))
         self._resolve_all(subscription, None)
-        self._settle(subscription)
+        self._mark_restored(subscription)
 
     def _succeeded_late(self, name: str, answer: Any) -> None:
         """Take the answer to a question that the server had left open for too long."""
@@ -580,7 +580,7 @@ class Subscriptions(Generic[T]):
         else:
             self._report(subscription, error, State.REFUSED)
             self._retry_later(subscription, error)
-        self._settle(subscription)
+        self._mark_restored(subscription)
 
     def _retry_later(self, subscription: Subscription[T], error: ReverbError) -> None:
         subscription.state = State.REFUSED
@@ -608,7 +608,7 @@ class Subscriptions(Generic[T]):
         elif state is State.SUBSCRIBED or subscription.name in self._unanswered:
             self._unsubscribe(subscription.name)
         self.commands.append(Forgotten(subscription))
-        self._settle(subscription)
+        self._mark_restored(subscription)
 
     def _end_leaving(self, subscription: Subscription[T]) -> None:
         subscription.state = State.GONE
@@ -631,11 +631,11 @@ class Subscriptions(Generic[T]):
                     subscription.claims.remove(claim)
                 self._resolve(claim, error)
 
-    def _settle(self, subscription: Subscription[T]) -> None:
-        if subscription in self._unsettled:
-            self._unsettled.remove(subscription)
-            if not self._unsettled:
-                self.commands.append(Settled())
+    def _mark_restored(self, subscription: Subscription[T]) -> None:
+        if subscription in self._unrestored:
+            self._unrestored.remove(subscription)
+            if not self._unrestored:
+                self.commands.append(Restored())
 
 
 def is_lasting(error: ReverbError) -> bool:

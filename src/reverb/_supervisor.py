@@ -287,7 +287,7 @@ class Supervisor:
                 log.info("connected to %s as %s", address, socket_id, extra=self._log_fields)
                 self._host.connected()
                 self._set_state(ConnectionState.CONNECTED)
-                session.start(lambda: self._on_settled(opened))
+                session.start(lambda: self._on_restored(opened))
             loss = await connection.wait_lost()
         except asyncio.CancelledError:
             await connection.close()
@@ -296,14 +296,14 @@ class Supervisor:
             connection.abort()
         if not opened.done():
             opened.set_result(None)
-        if session.is_settled and connection.alive_at - connection.opened_at >= _GOOD_AFTER:
+        if session.is_restored and connection.alive_at - connection.opened_at >= _GOOD_AFTER:
             self._backoff.restart()
         if self._outage is None:
             self._outage = Outage(connection.alive_at, 0)
         error_code = loss.code if connection.close_code is None else None
         return loss, action_after(error_code, connection.close_code, established=True)
 
-    def _on_settled(self, opened: asyncio.Future[None]) -> None:
+    def _on_restored(self, opened: asyncio.Future[None]) -> None:
         if not opened.done():
             opened.set_result(None)
         outage, self._outage = self._outage, None

@@ -109,7 +109,7 @@ class _Listener:
         status = _STATUS.get(self._core.supervisor.state, "disconnected from {}").format(self._address)
         session = self._core.session
         # Behind a reconnect all are missing for a moment, which is not worth a word.
-        missing = self._core.channels.missing if session is not None and session.is_settled else 0
+        missing = self._core.channels.missing if session is not None and session.is_restored else 0
         return f"{status}, channels missing: {missing}" if missing else status
 
     @property

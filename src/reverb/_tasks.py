@@ -33,7 +33,7 @@ def spawn(coro: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.T
     return context.run(start)
 
 
-def settle(waiter: asyncio.Future[None], error: ReverbError | None) -> None:
+def resolve(waiter: asyncio.Future[None], error: ReverbError | None) -> None:
     """End a wait, well or with an ``error``; does nothing where it has ended already."""
     if waiter.done():
         return

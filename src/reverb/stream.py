@@ -172,7 +172,7 @@ class Buffer:
                     raise asyncio.TimeoutError
                 await self._wait_changed(left)
             elif not self._is_complete:
-                await self._settle(deadline)
+                await self._wait_finished(deadline)
             else:
                 failure = self._failure
                 self.close()
@@ -188,10 +188,10 @@ class Buffer:
         _release(self._waiting)
         self._waiting.clear()
 
-    async def _settle(self, deadline: float | None) -> None:
+    async def _wait_finished(self, deadline: float | None) -> None:
         """Wait for handlers that may still put items that arrived before the end."""
         left = inf if deadline is None else deadline - monotonic()
-        if await self._dispatcher.settle(min(self._drain_timeout, left)) and left <= self._drain_timeout:
+        if await self._dispatcher.wait_finished(min(self._drain_timeout, left)) and left <= self._drain_timeout:
             raise asyncio.TimeoutError
         self._is_complete = True
 

@@ -783,7 +783,7 @@ async def _leave(cell: Cell) -> None:
     await cell.echo.leave(cell.name.removeprefix("private-"))
 
 
-async def _echo_settled(cell: Cell) -> None:
+async def _echo_subscribed(cell: Cell) -> None:
     """Who asked for a channel of Echo's gets it, whether or not they went on waiting for it."""
     assert cell.echo is not None
     if cell.client.is_connected and any(not task.cancelled() for task in cell.calls):
@@ -862,9 +862,11 @@ LISTEN = Call(
 )
 DISCOVER = Call("async with discover()", _discover, is_subscribed=True, prepare=_answer_polls, check=_check_kept)
 JOINS = (
-    Call("Echo.channel()", _joins("channel"), prepare=_make_echo, before_judging=_echo_settled),
-    Call("Echo.private()", _joins("private"), prefix="private-", prepare=_make_echo, before_judging=_echo_settled),
-    Call("Echo.join()", _joins("join"), prefix="presence-", prepare=_make_echo, before_judging=_echo_settled),
+    Call("Echo.channel()", _joins("channel"), prepare=_make_echo, before_judging=_echo_subscribed),
+    Call(
+        "Echo.private()", _joins("private"), prefix="private-", prepare=_make_echo, before_judging=_echo_subscribed
+    ),
+    Call("Echo.join()", _joins("join"), prefix="presence-", prepare=_make_echo, before_judging=_echo_subscribed),
 )
 WHISPER = Call("Echo whisper()", _whisper, prefix="private-", prepare=_join_private, check=_check_triggered)
 LEAVE = Call("Echo.leave()", _leave, prefix="private-", prepare=_join_private, check=_check_left)

@@ -182,12 +182,12 @@ class Storm:
         del self.history[:-10]
         self.history.append(f"{self.faults} at {monotonic() - self._started:.3f} s: {fault.__name__}")
         if self._random.random() < 0.3:
-            await self.settle()
+            await self.wait_delivered()
         await fault(self)
         await self._it.proxy.heal()
-        await self.settle()
+        await self.wait_delivered()
 
-    async def settle(self) -> None:
+    async def wait_delivered(self) -> None:
         """With the network well and nothing more being published, everything has to arrive."""
         async with self._calm:
             end = monotonic() + _RECOVERY
