@@ -11,8 +11,8 @@ from typing import Any
 
 from . import _protocol
 from ._dispatch import Dispatcher, EventQueue
-from ._inbox import Inbox
 from ._protocol import ServerError
+from ._records import ChannelRecord
 from ._session import Session, no_answer
 from ._subscriptions import (
     Answered,
@@ -56,7 +56,7 @@ class Channels:
         client_queue: EventQueue,
         streams: Streams,
     ) -> None:
-        self.subscriptions: Subscriptions[Inbox] = Subscriptions(self._explain)
+        self.subscriptions: Subscriptions[ChannelRecord] = Subscriptions(self._explain)
         self.session: Session | None = None
         """That of the connection that there is, or that is being made."""
         self._config = config
@@ -66,7 +66,7 @@ class Channels:
         self._client_queue = client_queue
         self._streams = streams
         self._is_carrying_out = False
-        self._waiting: Timeouts[Claim[Inbox]] = Timeouts(self._give_up)
+        self._waiting: Timeouts[Claim[ChannelRecord]] = Timeouts(self._give_up)
         """How long callers wait."""
         self._slow_timer: asyncio.TimerHandle | None = None
         self._warned_slow_at = -_SLOW_WARNING_INTERVAL
@@ -74,8 +74,8 @@ class Channels:
     # --- callers -----------------------------------------------------------------------------------------------
 
     async def subscribe(
-        self, name: str, make: Callable[[], Inbox], max_pending: int | None = None
-    ) -> Subscription[Inbox]:
+        self, name: str, make: Callable[[], ChannelRecord], max_pending: int | None = None
+    ) -> Subscription[ChannelRecord]:
         """Return the subscription to a channel once the server has confirmed it; ``make`` is called where there is
         none yet. Whatever else happens, cancellation included, the caller wants it no longer."""
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -100,7 +100,7 @@ class Channels:
                 claim.subscription.item.given()
         return claim.subscription
 
-    def _give_up(self, claim: Claim[Inbox]) -> None:
+    def _give_up(self, claim: Claim[ChannelRecord]) -> None:
         """A caller has waited for as long as the server has for its answer."""
         name, timeout = claim.subscription.name, self._config.subscribe_timeout
         if self.session is None or not self.session.is_open:
@@ -110,7 +110,7 @@ class Channels:
         else:  # who is asked has a time of his own
             self._waiting.start(claim, timeout)
 
-    def want(self, name: str, make: Callable[[], Inbox]) -> Subscription[Inbox]:
+    def want(self, name: str, make: Callable[[], ChannelRecord]) -> Subscription[ChannelRecord]:
         """Want a channel without waiting for it; it is subscribed as soon as that is possible."""
         found = self.subscriptions.get(name)
         wanted = self.subscriptions.want(name, make() if found is None else found.item)
@@ -194,13 +194,13 @@ class Channels:
         elif isinstance(command, Restored):
             session.restored()
 
-    def _confirm(self, subscription: Subscription[Inbox], answer: Any) -> None:
+    def _confirm(self, subscription: Subscription[ChannelRecord], answer: Any) -> None:
         if subscription.is_subscribed:  # and was not left by a handler meanwhile
-            inbox, (message, size) = subscription.item, answer
-            self._dispatcher.queues[subscription.name] = inbox.queue
-            inbox.confirmed(message, size, is_awaited=subscription.is_awaited)
+            record, (message, size) = subscription.item, answer
+            self._dispatcher.queues[subscription.name] = record.queue
+            record.confirmed(message, size, is_awaited=subscription.is_awaited)
 
-    def _report(self, subscription: Subscription[Inbox], error: ReverbError, *, is_lasting: bool) -> None:
+    def _report(self, subscription: Subscription[ChannelRecord], error: ReverbError, *, is_lasting: bool) -> None:
         """Tell the program of a channel that was subscribed once, so that nobody may be waiting for it."""
         when = "it is tried again at the next reconnect" if is_lasting else "it is tried again until it works"
         fields = {"reverb_address": self._address, "reverb_channel": visible(subscription.name)}
@@ -209,12 +209,12 @@ class Channels:
             subscription.item.failed(error)
         subscription.item.queue.tell(str(error), error)
 
-    def _forget(self, subscription: Subscription[Inbox]) -> None:
-        inbox, queues = subscription.item, self._dispatcher.queues
-        if queues.get(subscription.name) is inbox.queue:
+    def _forget(self, subscription: Subscription[ChannelRecord]) -> None:
+        record, queues = subscription.item, self._dispatcher.queues
+        if queues.get(subscription.name) is record.queue:
             del queues[subscription.name]
-        inbox.close()
-        self._streams.end_of(inbox)
+        record.close()
+        self._streams.end_of(record)
         if self.session is not None:
             self.session.forget(subscription)
 

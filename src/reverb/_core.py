@@ -11,8 +11,8 @@ from ._authorizations import Authorizations
 from ._channels import Channels
 from ._connection import Traffic
 from ._dispatch import Dispatcher, EventQueue
-from ._inbox import UserInbox
 from ._pace import Pace
+from ._records import UserRecord
 from ._session import Session
 from ._supervisor import Outage, Supervisor
 from ._tasks import spawn
@@ -38,7 +38,7 @@ class Core:
         """The client's own, with the handlers for the events of all channels."""
         self.streams = Streams(self.dispatcher, config.drain_timeout, self._why_idle)
         self.channels = Channels(config, authorizer, self.dispatcher, self.queue, self.streams)
-        self.user = UserInbox(self.dispatcher, self.queue)
+        self.user = UserRecord(self.dispatcher, self.queue)
         self.supervisor = Supervisor(config, self.dispatcher, self)
         self.closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
         """What else is to be closed when the client disconnects."""

@@ -16,9 +16,9 @@ from ._authorizations import Authenticate, Authorizations
 from ._backoff import Backoff
 from ._connection import Connection, Traffic
 from ._dispatch import Dispatcher, EventQueue
-from ._inbox import Inbox, UserInbox
 from ._pace import Pace
 from ._protocol import Action, Message, ServerError
+from ._records import ChannelRecord, UserRecord
 from ._subscriptions import Question, Subscription, Subscriptions
 from ._tasks import resolve, spawn
 from ._timeouts import Timeouts
@@ -37,16 +37,16 @@ _CANCEL_TIMEOUT = 1.0
 class Session:
     """One connection, from the attempt to make it to its end.
 
-    What the server says goes to ``subscriptions``, to the inbox that it concerns, or to who waits for it here;
+    What the server says goes to ``subscriptions``, to the record that it concerns, or to who waits for it here;
     ``carry_out`` is called when there may be commands of the subscriptions.
     """
 
     def __init__(
         self,
         config: ReverbConfig,
-        subscriptions: Subscriptions[Inbox],
+        subscriptions: Subscriptions[ChannelRecord],
         carry_out: Callable[[], None],
-        user: UserInbox,
+        user: UserRecord,
         client_queue: EventQueue,
         dispatcher: Dispatcher,
         authorizations: Authorizations,
@@ -66,13 +66,13 @@ class Session:
         self._authorizations = authorizations
         self._pace = pace
         self._on_restored: Callable[[], None] = lambda: None
-        self._asks: dict[Subscription[Inbox], _Ask] = {}
+        self._asks: dict[Subscription[ChannelRecord], _Ask] = {}
         """What is authorised, or asked for."""
-        self._deadlines: Timeouts[Subscription[Inbox]] = Timeouts(self._overdue)
+        self._deadlines: Timeouts[Subscription[ChannelRecord]] = Timeouts(self._overdue)
         """How long the server has for its answers."""
         self._waiting: dict[Question, asyncio.Future[None]] = {}
         """Who waits for the answer to a ping or a sign-in."""
-        self._retries: dict[Subscription[Inbox], asyncio.TimerHandle] = {}
+        self._retries: dict[Subscription[ChannelRecord], asyncio.TimerHandle] = {}
         self._next_turn: asyncio.TimerHandle | None = None
         """When the next channel may be asked for, where the server has a rate limit."""
         self._signing_in: asyncio.Task[None] | None = None
@@ -170,11 +170,11 @@ class Session:
             return False
         self._pace.asked()
         ask = self._asks[subscription] = _Ask(now, now)
-        authorizer, inbox = self._authorizations.authorizer, subscription.item
+        authorizer, record = self._authorizations.authorizer, subscription.item
         if not _protocol.needs_auth(subscription.name):
             self._send(subscription, ask, None)
         elif isinstance(authorizer, SecretAuthorizer):
-            auth = authorizer.authorize(self.connection.socket_id, subscription.name, inbox.channel_data)
+            auth = authorizer.authorize(self.connection.socket_id, subscription.name, record.channel_data)
             self._send(subscription, ask, auth)
         else:
             ask.authorizing = self._spawn(self._authorize(subscription, ask))
@@ -187,7 +187,7 @@ class Session:
             self._next_turn = asyncio.get_running_loop().call_later(wait, self._carry_out)
         self._subscriptions.held_up()
 
-    async def _authorize(self, subscription: Subscription[Inbox], ask: _Ask) -> None:
+    async def _authorize(self, subscription: Subscription[ChannelRecord], ask: _Ask) -> None:
         def on_turn() -> None:
             ask.began_at = monotonic()
 
@@ -201,16 +201,16 @@ class Session:
             self._send(subscription, ask, auth)
         self._carry_out()
 
-    def _send(self, subscription: Subscription[Inbox], ask: _Ask, auth: ChannelAuth | None) -> None:
-        connection, inbox = self.connection, subscription.item
+    def _send(self, subscription: Subscription[ChannelRecord], ask: _Ask, auth: ChannelAuth | None) -> None:
+        connection, record = self.connection, subscription.item
         if self._asks.get(subscription) is not ask or not connection.is_open:
             return
         ask.authorizing = None
         try:
             if auth is not None:
-                inbox.authorized(auth, connection.socket_id)
+                record.authorized(auth, connection.socket_id)
             question = connection.send_subscribe(
-                subscription.name, None if auth is None else auth.auth, inbox.channel_data
+                subscription.name, None if auth is None else auth.auth, record.channel_data
             )
         except AuthenticationError as error:
             self._fail(subscription, ask, error)
@@ -225,13 +225,13 @@ class Session:
         if self._dispatcher.is_full:
             self.regulate_reading()
 
-    def _fail(self, subscription: Subscription[Inbox], ask: _Ask, error: ReverbError) -> None:
+    def _fail(self, subscription: Subscription[ChannelRecord], ask: _Ask, error: ReverbError) -> None:
         if self._asks.get(subscription) is ask:
             del self._asks[subscription]
             self._pace.dropped()
             self._subscriptions.refused(subscription, error)
 
-    def _overdue(self, subscription: Subscription[Inbox]) -> None:
+    def _overdue(self, subscription: Subscription[ChannelRecord]) -> None:
         error = TimeoutError(no_answer(subscription.name, self._config.subscribe_timeout))
         self._subscriptions.overdue(subscription, error)
         self._carry_out()
@@ -253,20 +253,20 @@ class Session:
         if self._dispatcher.is_full:
             self.regulate_reading()
 
-    def withdraw(self, subscription: Subscription[Inbox]) -> None:
+    def withdraw(self, subscription: Subscription[ChannelRecord]) -> None:
         """Stop signing for what nobody wants any more."""
         ask = self._asks.pop(subscription, None)
         if ask is not None:
             ask.stop()
             self._pace.dropped()
 
-    def forget(self, subscription: Subscription[Inbox]) -> None:
+    def forget(self, subscription: Subscription[ChannelRecord]) -> None:
         """Don't try again what nobody wants any more."""
         timer = self._retries.pop(subscription, None)
         if timer is not None:
             timer.cancel()
 
-    def retry_later(self, subscription: Subscription[Inbox], error: ReverbError) -> None:
+    def retry_later(self, subscription: Subscription[ChannelRecord], error: ReverbError) -> None:
         """Try again what was refused for a passing reason: with the pace of the server's rate limit, or else after
         a delay that grows each time."""
 

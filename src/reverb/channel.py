@@ -9,7 +9,7 @@ from . import _protocol
 from ._binding import Binding, Handler
 from ._connection import Connection
 from ._core import Core
-from ._inbox import Inbox, PresenceInbox
+from ._records import ChannelRecord, PresenceRecord
 from ._subscriptions import Subscription
 from .bindable import Bindable
 from .exceptions import ConnectionError, ProtocolError, SubscriptionError
@@ -26,13 +26,13 @@ class Channel(Bindable):
     client event, its error names no channel, so handlers of ``client.bind("error", …)`` get it.
     """
 
-    __slots__ = ("_core", "_has_client_events", "_inbox", "_name", "_queue", "_subscription")
+    __slots__ = ("_core", "_has_client_events", "_name", "_queue", "_record", "_subscription")
 
-    def __init__(self, core: Core, subscription: Subscription[Inbox]) -> None:
+    def __init__(self, core: Core, subscription: Subscription[ChannelRecord]) -> None:
         self._core = core
         self._subscription = subscription
-        self._inbox = subscription.item
-        self._queue = self._inbox.queue
+        self._record = subscription.item
+        self._queue = self._record.queue
         self._name = subscription.name
         self._has_client_events = _protocol.needs_auth(self._name) and not _protocol.is_encrypted(self._name)
 
@@ -53,7 +53,7 @@ class Channel(Bindable):
         Pusher sends it if you enable that; Reverb and soketi do not. It changes before handlers of
         ``Events.SUBSCRIPTION_COUNT`` are called.
         """
-        return self._inbox.subscription_count
+        return self._record.subscription_count
 
     async def trigger(self, event: str, data: Any) -> None:
         """Send a client event to the other subscribers of the channel.
@@ -114,7 +114,7 @@ class Channel(Bindable):
         return binding
 
     def _new_buffer(self, size: int) -> Buffer:
-        buffer = self._core.streams.new(size, self._inbox, self._queue)
+        buffer = self._core.streams.new(size, self._record, self._queue)
         if not self._subscription.is_wanted:
             buffer.end_here()
         return buffer
@@ -125,7 +125,7 @@ class PresenceChannel(Channel):
 
     __slots__ = ()
 
-    _inbox: PresenceInbox
+    _record: PresenceRecord
 
     @property
     def members(self) -> dict[str, dict[str, Any]]:
@@ -136,24 +136,24 @@ class PresenceChannel(Channel):
         application (``REVERB_SCALING_ENABLED``), it has only the members on your server. Each call returns a new
         dict. The infos in it are the same objects that handlers get: copy one before you change it.
         """
-        return dict(self._inbox.members)
+        return dict(self._record.members)
 
     @property
     def me(self) -> dict[str, Any]:
         """Your own user: ``{"user_id": …, "user_info": …}``."""
-        return self._inbox.me
+        return self._record.me
 
     @property
     def count(self) -> int:
         """How many members there are, including yourself. A user with two connections counts once."""
-        return len(self._inbox.members)
+        return len(self._record.members)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the ids of the present members."""
-        return iter(list(self._inbox.members))
+        return iter(list(self._record.members))
 
     def __contains__(self, user_id: object) -> bool:
-        return str(user_id) in self._inbox.members
+        return str(user_id) in self._record.members
 
     async def wait_for_member(self, user_id: str | int, timeout: float | None = None) -> dict[str, Any]:
         """Wait until a user is a member of the channel. Continues over reconnects.
@@ -175,7 +175,7 @@ class PresenceChannel(Channel):
         supervisor = self._core.supervisor
         if not supervisor.is_running:
             raise supervisor.why_not_running()
-        return await self._inbox.wait_for_member(str(user_id), timeout)
+        return await self._record.wait_for_member(str(user_id), timeout)
 
 
 class EncryptedChannel(Channel):

@@ -14,7 +14,7 @@ from . import _protocol, _run
 from ._authorizations import authenticator
 from ._binding import Binding, Handler
 from ._core import Core
-from ._inbox import EncryptedInbox, Inbox, PresenceInbox
+from ._records import ChannelRecord, EncryptedRecord, PresenceRecord
 from ._subscriptions import Subscription
 from .auth import Authorizer, EndpointAuthorizer, SecretAuthorizer
 from .bindable import Bindable
@@ -498,7 +498,7 @@ class ReverbClient(Bindable):
 
     def _maker_of(
         self, name: str, user_data: dict[str, Any] | None, *, decrypt: bool = True
-    ) -> Callable[[], Inbox]:
+    ) -> Callable[[], ChannelRecord]:
         """Return the function that makes the state of a channel; raise if the arguments don't allow a
         subscription."""
         if not _is_name(name):
@@ -515,19 +515,19 @@ class ReverbClient(Bindable):
             )
         if _protocol.is_presence(name):
             channel_data = self._channel_data(name, user_data)
-            return lambda: PresenceInbox(name, core.dispatcher, core.queue, channel_data)
+            return lambda: PresenceRecord(name, core.dispatcher, core.queue, channel_data)
         if user_data is not None:
             raise SubscriptionError(f"user_data is for presence channels; {name!r} is none")
         if _protocol.is_encrypted(name):
             found = core.channels.subscriptions.get(name)
-            if found is not None and isinstance(found.item, EncryptedInbox) != decrypt:
+            if found is not None and isinstance(found.item, EncryptedRecord) != decrypt:
                 other = f"decrypt={not decrypt}"
                 raise SubscriptionError(
                     f"{name!r} is subscribed with {other}: unsubscribe from it first, or pass the same"
                 )
             if decrypt:
-                return lambda: EncryptedInbox(name, core.dispatcher, core.queue, core.ask_for_key)
-        return lambda: Inbox(name, core.dispatcher, core.queue)
+                return lambda: EncryptedRecord(name, core.dispatcher, core.queue, core.ask_for_key)
+        return lambda: ChannelRecord(name, core.dispatcher, core.queue)
 
     def _channel_data(self, name: str, user_data: dict[str, Any] | None) -> str | None:
         """Return the JSON text that names the user on a presence channel; None if the authorizer names the
@@ -546,12 +546,12 @@ class ReverbClient(Bindable):
             )
         return channel_data
 
-    def _channel_of(self, subscription: Subscription[Inbox]) -> Channel:
-        inbox = subscription.item
-        if inbox.channel is None:
-            kind = _KINDS[type(inbox)]
-            inbox.channel = kind(self._core, subscription)
-        channel: Channel = inbox.channel
+    def _channel_of(self, subscription: Subscription[ChannelRecord]) -> Channel:
+        record = subscription.item
+        if record.channel is None:
+            kind = _KINDS[type(record)]
+            record.channel = kind(self._core, subscription)
+        channel: Channel = record.channel
         return channel
 
 
@@ -594,10 +594,10 @@ def _refuse_event_loop() -> None:
         raise RuntimeError("run() makes an event loop, and there is one: use 'async with client' and listen()")
 
 
-_KINDS: dict[type[Inbox], type[Channel]] = {
-    Inbox: Channel,
-    PresenceInbox: PresenceChannel,
-    EncryptedInbox: EncryptedChannel,
+_KINDS: dict[type[ChannelRecord], type[Channel]] = {
+    ChannelRecord: Channel,
+    PresenceRecord: PresenceChannel,
+    EncryptedRecord: EncryptedChannel,
 }
 
 

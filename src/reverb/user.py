@@ -20,18 +20,18 @@ class User(Bindable):
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._inbox = core.user
+        self._record = core.user
         self._queue = core.user.queue
 
     @property
     def id(self) -> str | None:
         """The id of the user, from the signed ``user_data``. None before the first sign-in."""
-        return self._inbox.id
+        return self._record.id
 
     @property
     def is_signed_in(self) -> bool:
         """Whether the server has confirmed the sign-in on the present connection."""
-        return self._inbox.is_signed_in
+        return self._record.is_signed_in
 
     def _new_buffer(self, size: int) -> Buffer:
         return self._core.streams.new(size, None, self._queue)

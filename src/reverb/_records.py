@@ -1,6 +1,6 @@
 """What the server says about a channel, or about the user: kept up to date here, and passed on to handlers.
 
-An inbox is what a public object (:class:`reverb.Channel`, :class:`reverb.User`) shows, and what the machinery
+A record is what a public object (:class:`reverb.Channel`, :class:`reverb.User`) shows, and what the machinery
 works on.
 """
 
@@ -32,7 +32,7 @@ AskForKey = Callable[[str, str], Awaitable[ChannelAuth]]
 """Asks the authorizer about a channel, ``(socket_id, channel_name)``, because of the key that comes with it."""
 
 
-class Inbox:
+class ChannelRecord:
     """That of a channel. ``client_queue`` has the handlers for the events of all channels."""
 
     __slots__ = ("channel", "channel_data", "client_queue", "lost_at", "name", "queue", "subscription_count")
@@ -103,7 +103,7 @@ class Inbox:
         self.queue.close()
 
 
-class PresenceInbox(Inbox):
+class PresenceRecord(ChannelRecord):
     """That of a channel that knows who is subscribed to it."""
 
     __slots__ = ("_expected", "me", "members")
@@ -171,7 +171,7 @@ class PresenceInbox(Inbox):
         self.failed(SubscriptionError(f"{self.name!r} was unsubscribed"))
 
 
-class EncryptedInbox(Inbox):
+class EncryptedRecord(ChannelRecord):
     """That of a channel whose events only its subscribers can read.
 
     The key comes with the authorisation. An event that it does not decrypt waits, and so do those behind it, while
@@ -224,7 +224,7 @@ class EncryptedInbox(Inbox):
         return crypto.unseal(data, self._keys[-1])
 
 
-class UserInbox:
+class UserRecord:
     """That of the user whose the connection is; nobody's before the first sign-in."""
 
     def __init__(self, dispatcher: Dispatcher, client_queue: EventQueue) -> None:

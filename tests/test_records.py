@@ -1,4 +1,4 @@
-"""Inboxes: what is known of a channel and its members, and what is passed on to handlers."""
+"""Records of channels: their members, and the events that they pass on to handlers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from reverb import ConnectionError, Events, SubscriptionError, TimeoutError
 from reverb._dispatch import Dispatcher, EventQueue
-from reverb._inbox import Inbox, PresenceInbox, UserInbox
 from reverb._protocol import Message
+from reverb._records import ChannelRecord, PresenceRecord, UserRecord
 
 from .test_dispatch import Recorder
 from .watching import until
@@ -32,20 +32,20 @@ async def client_queue(dispatcher: Dispatcher) -> EventQueue:
 
 
 @pytest.fixture
-async def news(dispatcher: Dispatcher, client_queue: EventQueue) -> Inbox:
-    return Inbox("news", dispatcher, client_queue)
+async def news(dispatcher: Dispatcher, client_queue: EventQueue) -> ChannelRecord:
+    return ChannelRecord("news", dispatcher, client_queue)
 
 
 @pytest.fixture
-async def room(dispatcher: Dispatcher, client_queue: EventQueue) -> PresenceInbox:
+async def room(dispatcher: Dispatcher, client_queue: EventQueue) -> PresenceRecord:
     """That of a room that the server has just confirmed, and that the program has."""
-    room = PresenceInbox(NAME, dispatcher, client_queue, '{"user_id":"1","user_info":{"name":"me"}}')
+    room = PresenceRecord(NAME, dispatcher, client_queue, '{"user_id":"1","user_info":{"name":"me"}}')
     confirm(room, MEMBERS)
     return room
 
 
-def confirm(inbox: Inbox, data: Any = "{}", *, is_awaited: bool = False) -> None:
-    inbox.confirmed(Message(SUCCEEDED, inbox.name, data), 1, is_awaited=is_awaited)
+def confirm(record: ChannelRecord, data: Any = "{}", *, is_awaited: bool = False) -> None:
+    record.confirmed(Message(SUCCEEDED, record.name, data), 1, is_awaited=is_awaited)
 
 
 def member_event(kind: str, data: Any) -> Message:
@@ -55,12 +55,12 @@ def member_event(kind: str, data: Any) -> Message:
 # --- members ---------------------------------------------------------------------------------------------------
 
 
-async def test_members_and_me(room: PresenceInbox) -> None:
+async def test_members_and_me(room: PresenceRecord) -> None:
     assert room.me == {"user_id": "1", "user_info": {"name": "me"}}
     assert room.members == {"1": {"name": "me"}, "7": {}}
 
 
-async def test_members_come_and_go_before_the_handlers_run(room: PresenceInbox) -> None:
+async def test_members_come_and_go_before_the_handlers_run(room: PresenceRecord) -> None:
     seen: list[tuple[str, Any, set[str]]] = []
     room.queue.bind(("*",), lambda event, data, channel: seen.append((event, data, set(room.members))))
     room.take(member_event("added", '{"user_id":8,"user_info":{"name":"x"}}'), 1)
@@ -73,7 +73,7 @@ async def test_members_come_and_go_before_the_handlers_run(room: PresenceInbox) 
     ]
 
 
-async def test_a_member_nobody_knew_can_leave(room: PresenceInbox) -> None:
+async def test_a_member_nobody_knew_can_leave(room: PresenceRecord) -> None:
     heard = Recorder()
     room.queue.bind((Events.MEMBER_REMOVED.value,), heard)
     room.take(member_event("removed", '{"user_id":"stranger"}'), 1)
@@ -81,7 +81,7 @@ async def test_a_member_nobody_knew_can_leave(room: PresenceInbox) -> None:
 
 
 @pytest.mark.parametrize("data", [None, "", "nope", "[]", "{}", '{"user_id":null}', 5, {"user_info": {}}])
-async def test_member_events_that_name_nobody_change_nothing(room: PresenceInbox, data: Any) -> None:
+async def test_member_events_that_name_nobody_change_nothing(room: PresenceRecord, data: Any) -> None:
     heard = Recorder()
     room.queue.bind(("*",), heard)
     room.take(member_event("added", data), 1)
@@ -90,18 +90,18 @@ async def test_member_events_that_name_nobody_change_nothing(room: PresenceInbox
     assert heard.calls == []
 
 
-async def test_a_new_confirmation_replaces_the_members(room: PresenceInbox) -> None:
+async def test_a_new_confirmation_replaces_the_members(room: PresenceRecord) -> None:
     confirm(room, '{"presence":{"ids":["1"],"hash":{"1":[]}}}')
     assert room.members == {"1": {}}
 
 
-async def test_who_we_are_may_change_with_each_signature(room: PresenceInbox) -> None:
+async def test_who_we_are_may_change_with_each_signature(room: PresenceRecord) -> None:
     room.channel_data = '{"user_id":9}'
     confirm(room, MEMBERS)
     assert room.me == {"user_id": "9", "user_info": {}}
 
 
-async def test_other_events_of_the_protocol_pass(room: PresenceInbox) -> None:
+async def test_other_events_of_the_protocol_pass(room: PresenceRecord) -> None:
     heard = Recorder()
     room.queue.bind(("pusher:cache_miss",), heard)
     room.take(Message("pusher:cache_miss", NAME), 1)
@@ -111,7 +111,7 @@ async def test_other_events_of_the_protocol_pass(room: PresenceInbox) -> None:
 # --- waiting for members ---------------------------------------------------------------------------------------
 
 
-async def test_a_member_is_waited_for(room: PresenceInbox) -> None:
+async def test_a_member_is_waited_for(room: PresenceRecord) -> None:
     assert await room.wait_for_member("7", None) == {}
     first, second = (asyncio.ensure_future(room.wait_for_member("8", 5)) for _ in range(2))
     cancelled = asyncio.ensure_future(room.wait_for_member("8", None))
@@ -125,7 +125,7 @@ async def test_a_member_is_waited_for(room: PresenceInbox) -> None:
         await room.wait_for_member("8", 0.01)
 
 
-async def test_who_came_while_the_connection_was_down_has_come(room: PresenceInbox) -> None:
+async def test_who_came_while_the_connection_was_down_has_come(room: PresenceRecord) -> None:
     waiting = asyncio.ensure_future(room.wait_for_member("8", 5))
     await asyncio.sleep(0)
     room.lost(monotonic())
@@ -135,7 +135,7 @@ async def test_who_came_while_the_connection_was_down_has_come(room: PresenceInb
     assert list(room.members) == ["1", "8"]
 
 
-async def test_who_waits_for_what_cannot_come_is_told(room: PresenceInbox) -> None:
+async def test_who_waits_for_what_cannot_come_is_told(room: PresenceRecord) -> None:
     waiting = [asyncio.ensure_future(room.wait_for_member("8", None)) for _ in range(2)]
     await asyncio.sleep(0)
     waiting[0].cancel()
@@ -152,7 +152,7 @@ async def test_who_waits_for_what_cannot_come_is_told(room: PresenceInbox) -> No
 # --- how many are subscribed -----------------------------------------------------------------------------------
 
 
-async def test_the_subscription_count(news: Inbox) -> None:
+async def test_the_subscription_count(news: ChannelRecord) -> None:
     seen: list[Any] = []
     news.queue.bind(
         (Events.SUBSCRIPTION_COUNT.value,), lambda *call: seen.append((call[1], news.subscription_count))
@@ -169,7 +169,9 @@ async def test_the_subscription_count(news: Inbox) -> None:
 # --- confirmations ---------------------------------------------------------------------------------------------
 
 
-async def test_events_are_held_until_the_program_has_the_channel(news: Inbox, dispatcher: Dispatcher) -> None:
+async def test_events_are_held_until_the_program_has_the_channel(
+    news: ChannelRecord, dispatcher: Dispatcher
+) -> None:
     heard = Recorder()
     confirm(news, is_awaited=True)
     news.queue.put("e", "1")
@@ -181,7 +183,7 @@ async def test_events_are_held_until_the_program_has_the_channel(news: Inbox, di
     await dispatcher.drain(5)
 
 
-async def test_a_channel_that_nobody_waits_for_is_not_held(news: Inbox) -> None:
+async def test_a_channel_that_nobody_waits_for_is_not_held(news: ChannelRecord) -> None:
     heard = Recorder()
     news.queue.bind(("e",), heard)
     confirm(news)
@@ -189,7 +191,7 @@ async def test_a_channel_that_nobody_waits_for_is_not_held(news: Inbox) -> None:
     assert heard.calls == [("e", 1, "news")]
 
 
-async def test_a_loss_is_told_of_behind_the_next_confirmation_and_once(news: Inbox) -> None:
+async def test_a_loss_is_told_of_behind_the_next_confirmation_and_once(news: ChannelRecord) -> None:
     heard = Recorder()
     news.queue.bind(("*",), heard)
     confirm(news)
@@ -204,7 +206,7 @@ async def test_a_loss_is_told_of_behind_the_next_confirmation_and_once(news: Inb
 
 
 async def test_events_of_the_user(dispatcher: Dispatcher, client_queue: EventQueue) -> None:
-    user, heard, on_client = UserInbox(dispatcher, client_queue), Recorder(), Recorder()
+    user, heard, on_client = UserRecord(dispatcher, client_queue), Recorder(), Recorder()
     client_queue.bind((Events.SIGNIN_SUCCESS.value,), on_client)
     user.queue.bind(("*",), heard)
     assert (user.id, user.is_signed_in) == (None, False)
