@@ -1003,7 +1003,7 @@ async def test_our_own_lateness_is_not_blamed_on_the_server(inbox: Inbox, monkey
 class Paused:
     """A connection whose reading is paused because handlers hang; what comes in a look is put behind that.
 
-    It does what the session of a client does: reads at the pace of its dispatcher, and closes the questions that
+    It does what the session of a client does: reads at the pace of its dispatcher, and closes the requests that
     are answered.
     """
 
@@ -1018,9 +1018,9 @@ class Paused:
     def __call__(self, message: Message, size: int) -> None:
         self.taken.append(message.event)
         if message.event == "pusher:pong":
-            self.connection.answers.answered(None)
+            self.connection.requests.answered(None)
         elif message.event == "pusher:error":
-            self.connection.answers.refused(parse_error(parse_data(message.data)))
+            self.connection.requests.refused(parse_error(parse_data(message.data)))
 
     @asynccontextmanager
     async def opened(self, server: ScriptedServer, **settings: Any) -> AsyncIterator[Connection]:
@@ -1149,13 +1149,13 @@ async def test_a_look_does_not_read_without_bounds() -> None:
     ):
         assert not paused.dispatcher.is_flooded
         await until(lambda: paused.dispatcher.is_flooded)
-        await until(lambda: connection.answers.open_pings >= 4)  # three more intervals
+        await until(lambda: connection.requests.open_pings >= 4)  # three more intervals
         assert connection.is_open
         assert paused.dispatcher.pending_bytes < 3_000_000
         seen = -1
         while sent != seen:  # until the buffers on the way are full
-            seen, asked = sent, connection.answers.open_pings
-            await until(lambda: connection.answers.open_pings > asked)  # noqa: B023 - awaited at once
+            seen, asked = sent, connection.requests.open_pings
+            await until(lambda: connection.requests.open_pings > asked)  # noqa: B023 - awaited at once
         server.peers[0].reset()
         await asyncio.wait_for(connection.close(), 5)
 

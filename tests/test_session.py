@@ -60,7 +60,7 @@ async def connected(server: ScriptedServer | FaultProxy, **options: Any) -> Asyn
 
 
 class Server:
-    """Answers pings and subscribes, each of these as ``answer`` says, and knows who is subscribed."""
+    """PendingRequests pings and subscribes, each of these as ``answer`` says, and knows who is subscribed."""
 
     def __init__(self, answer: Callable[[Peer, str], Awaitable[object]] | None = None) -> None:
         self.asked: list[str] = []

@@ -21,20 +21,20 @@ from reverb import AuthenticationError, ConnectionError, ReverbError, Subscripti
 from reverb._protocol import INVALID_MESSAGE, SIGNIN, ServerError, is_auth_refusal, needs_auth
 from reverb._subscriptions import (
     Answered,
-    Answers,
-    Claim,
     Command,
     Confirmed,
-    Fence,
     Forgotten,
-    Question,
+    PendingRequests,
+    Ping,
     Refused,
+    Request,
     Restored,
     Retry,
     State,
     Subscription,
     Subscriptions,
     Unsubscribe,
+    Waiter,
     Withdrawn,
 )
 
@@ -61,13 +61,13 @@ OK = "ok"
 NEVER = "never"
 
 Truth = ServerError | str
-"""What the server made of a question: ``OK``, an error, or ``NEVER`` for no answer."""
+"""What the server made of a request: ``OK``, an error, or ``NEVER`` for no answer."""
 
 
 class Sent(NamedTuple):
     kind: str
     name: str
-    question: Question | None
+    request: Request | None
 
 
 class Received(NamedTuple):
@@ -80,12 +80,12 @@ class Wire:
     """A connection: what is on its way, and what the server knows."""
 
     def __init__(self) -> None:
-        self.answers = Answers()
+        self.requests = PendingRequests()
         self.to_server: deque[Sent] = deque()
         self.to_client: deque[Received] = deque()
         self.subscribed: set[str] = set()
-        self.truth: dict[Question, Truth] = {}
-        self.given_up: set[Question] = set()
+        self.truth: dict[Request, Truth] = {}
+        self.given_up: set[Request] = set()
         self.unrestored: set[Subscription[str]] = set()
         """What was wanted when the connection was made, and has not come to anything yet."""
         self.times_restored = 0
@@ -96,18 +96,18 @@ class Wire:
         self.ghosts: set[str] = set()
         """What may be subscribed without our knowledge."""
         self.is_shifted = False
-        """Whether an error was taken for that of an earlier question, which the server never answered."""
+        """Whether an error was taken for that of an earlier request, which the server never answered."""
 
-    def send(self, kind: str, name: str = "") -> Question | None:
-        question = None
+    def send(self, kind: str, name: str = "") -> Request | None:
+        request = None
         if kind in ("subscribe", "sign-in"):
-            question = self.answers.sent_subscribe(name)
+            request = self.requests.sent_subscribe(name)
         elif kind == "ping":
-            question = self.answers.sent_ping()
+            request = self.requests.sent_ping()
         else:
-            self.answers.sent_silent()
-        self.to_server.append(Sent(kind, name, question))
-        return question
+            self.requests.sent_silent()
+        self.to_server.append(Sent(kind, name, request))
+        return request
 
 
 class NotSignedError(AuthenticationError):
@@ -118,7 +118,7 @@ class Caller:
     """Somebody who waits for a channel."""
 
     def __init__(self) -> None:
-        self.claim: Claim[str] | None = None
+        self.waiter: Waiter[str] | None = None
         self.results: list[ReverbError | None] = []
 
     @property
@@ -142,7 +142,7 @@ class Game(RuleBasedStateMachine):
         self.authorizing: list[Subscription[str]] = []
         self.deadlines: dict[Subscription[str], None] = {}
         self.retries: dict[Subscription[str], None] = {}
-        self.sign_in: Question | None = None
+        self.sign_in: Request | None = None
         self.is_held_up = False
         self.interruptions: deque[Callable[[], None]] = deque()
         """What handlers do, who are called by commands."""
@@ -194,10 +194,10 @@ class Game(RuleBasedStateMachine):
 
     def subscribe(self, subscription: Subscription[str]) -> None:
         assert self.wire is not None
-        assert not self.wire.answers.is_open(subscription.name), f"{subscription} is asked for twice"
-        question = self.wire.send("subscribe", subscription.name)
-        assert question is not None
-        self.subscriptions.asked(subscription, question)
+        assert not self.wire.requests.is_open(subscription.name), f"{subscription} is asked for twice"
+        request = self.wire.send("subscribe", subscription.name)
+        assert request is not None
+        self.subscriptions.requested(subscription, request)
         self.deadlines[subscription] = None
 
     def carry_out(self, command: Command) -> None:
@@ -217,11 +217,11 @@ class Game(RuleBasedStateMachine):
         elif wire is None:
             return
         elif isinstance(command, Answered):
-            if command.question.subject is not None:
-                self.deadlines.pop(command.question.subject, None)
+            if command.request.subject is not None:
+                self.deadlines.pop(command.request.subject, None)
             if command.error is not None and command.error.code is None:
-                wire.given_up.add(command.question)
-            self.check_answer(wire, command.question, command.error)
+                wire.given_up.add(command.request)
+            self.check_answer(wire, command.request, command.error)
         elif isinstance(command, Retry):
             self.retries[command.subscription] = None
         elif isinstance(command, Withdrawn):
@@ -229,34 +229,36 @@ class Game(RuleBasedStateMachine):
                 self.authorizing.remove(command.subscription)
         elif isinstance(command, Unsubscribe):
             found = self.subscriptions.get(command.name)
-            assert found is None or found.state not in (State.ASKED, State.SUBSCRIBED), f"{found} is unsubscribed"
+            assert found is None or found.state not in (State.REQUESTED, State.SUBSCRIBED), (
+                f"{found} is unsubscribed"
+            )
             wire.send("unsubscribe", command.name)
-        elif isinstance(command, Fence):
+        elif isinstance(command, Ping):
             wire.send("ping")
         elif isinstance(command, Restored):
             wire.times_restored += 1
             assert wire.times_restored == 1
 
-    def check_answer(self, wire: Wire, question: Question, error: ServerError | None) -> None:
-        """The server did say this about this question."""
+    def check_answer(self, wire: Wire, request: Request, error: ServerError | None) -> None:
+        """The server did say this about this request."""
 
     def has_refused_for_good(self, wire: Wire, name: str) -> bool:
-        """Whether the server has refused a signature for this channel, to a question that was not given up."""
+        """Whether the server has refused a signature for this channel, to a request that was not given up."""
         return wire.is_shifted or any(
-            question.channel == name and truth in (UNAUTHORIZED, FORBIDDEN) and question not in wire.given_up
-            for question, truth in wire.truth.items()
+            request.channel == name and truth in (UNAUTHORIZED, FORBIDDEN) and request not in wire.given_up
+            for request, truth in wire.truth.items()
         )
 
     # --- callers -----------------------------------------------------------------------------------------------
 
     @rule(name=st.sampled_from(NAMES))
-    def claim(self, name: str) -> None:
-        self._claim(name)
+    def add_waiter(self, name: str) -> None:
+        self._wait_for(name)
         self.drain()
 
-    def _claim(self, name: str) -> None:
+    def _wait_for(self, name: str) -> None:
         caller = Caller()
-        caller.claim = self.subscriptions.claim(name, name, caller.resolve)
+        caller.waiter = self.subscriptions.add_waiter(name, name, caller.resolve)
         self.callers.append(caller)
 
     @rule(name=st.sampled_from(NAMES))
@@ -273,13 +275,13 @@ class Game(RuleBasedStateMachine):
             self.drain()
 
     def _give(self, caller: Caller) -> None:
-        assert caller.claim is not None
+        assert caller.waiter is not None
         self.callers.remove(caller)
-        if self.subscriptions.give(caller.claim):
-            subscription = caller.claim.subscription
+        if self.subscriptions.give(caller.waiter):
+            subscription = caller.waiter.subscription
             assert self.held.get(subscription.name, subscription) is subscription
             self.held[subscription.name] = subscription
-        self.subscriptions.withdraw(caller.claim)
+        self.subscriptions.withdraw(caller.waiter)
 
     @precondition(lambda self: self.callers)
     @rule(index=st.integers(0, 100))
@@ -288,9 +290,9 @@ class Game(RuleBasedStateMachine):
         self.drain()
 
     def _withdraw(self, caller: Caller) -> None:
-        assert caller.claim is not None
+        assert caller.waiter is not None
         self.callers.remove(caller)
-        self.subscriptions.withdraw(caller.claim)
+        self.subscriptions.withdraw(caller.waiter)
 
     @rule(name=st.sampled_from(NAMES))
     def leave(self, name: str) -> None:
@@ -302,18 +304,18 @@ class Game(RuleBasedStateMachine):
         self.subscriptions.leave(name, SubscriptionError("left"))
         assert self.subscriptions.get(name) is None
 
-    @rule(name=st.sampled_from(NAMES), action=st.sampled_from(["claim", "leave", "withdraw", "lose"]))
+    @rule(name=st.sampled_from(NAMES), action=st.sampled_from(["waiter", "leave", "withdraw", "lose"]))
     def a_handler_will(self, name: str, action: str) -> None:
         """Do something in the middle of the commands to come."""
         self.interruptions.append(lambda: self._act(name, action))
 
-    @rule(name=st.sampled_from(NAMES), action=st.sampled_from(["nothing", "claim", "leave", "withdraw"]))
+    @rule(name=st.sampled_from(NAMES), action=st.sampled_from(["nothing", "waiter", "leave", "withdraw"]))
     def a_quick_authorizer_will(self, name: str, action: str) -> None:
         self.quick_authorizers.append(lambda: self._act(name, action))
 
     def _act(self, name: str, action: str) -> None:
-        if action == "claim":
-            self._claim(name)
+        if action == "waiter":
+            self._wait_for(name)
         elif action == "leave":
             self._leave(name)
         elif action == "withdraw" and self.callers:
@@ -377,7 +379,7 @@ class Game(RuleBasedStateMachine):
     def connect(self) -> None:
         self.wire = Wire()
         self.wire.unrestored.update(self.subscriptions)
-        self.subscriptions.connected(self.wire.answers)
+        self.subscriptions.connected(self.wire.requests)
         self.drain()
 
     @precondition(lambda self: self.wire is not None)
@@ -407,7 +409,7 @@ class Game(RuleBasedStateMachine):
         assert self.wire is not None
         if kind != "sign-in":
             self.wire.send(kind)
-        elif not self.wire.answers.is_open(SIGNIN):
+        elif not self.wire.requests.is_open(SIGNIN):
             self.sign_in = self.wire.send(kind, SIGNIN)
 
     @precondition(lambda self: self.wire is not None and self.wire.to_client)
@@ -448,9 +450,9 @@ class Game(RuleBasedStateMachine):
             elif each.state is State.AUTHORIZING:
                 assert each in self.authorizing
             elif each.state is State.WANTED:
-                assert self.is_held_up or self.wire.answers.is_open(each.name), f"{each} is not asked for"
-            elif each.state is State.ASKED:
-                assert self.wire.answers.is_open(each.name), f"{each} has no question"
+                assert self.is_held_up or self.wire.requests.is_open(each.name), f"{each} is not asked for"
+            elif each.state is State.REQUESTED:
+                assert self.wire.requests.is_open(each.name), f"{each} has no request"
             elif each.state is State.REJECTED:
                 assert each in self.wire.told
             else:
@@ -466,8 +468,8 @@ class Game(RuleBasedStateMachine):
     def is_answered_or_overdue(self, subscription: Subscription[str]) -> bool:
         if subscription.state is State.WANTED:
             return self.is_held_up
-        if subscription.state is State.ASKED:
-            return subscription.question is not None and subscription.question.is_overdue
+        if subscription.state is State.REQUESTED:
+            return subscription.request is not None and subscription.request.is_overdue
         return subscription.state is not State.AUTHORIZING
 
     @invariant()
@@ -476,17 +478,17 @@ class Game(RuleBasedStateMachine):
             assert subscription.is_given
             assert self.subscriptions.get(name) is subscription
         for caller in self.callers:
-            assert caller.claim is not None
+            assert caller.waiter is not None
             assert len(caller.results) <= 1
             if caller.is_waiting:
-                subscription = caller.claim.subscription
+                subscription = caller.waiter.subscription
                 assert self.subscriptions.get(subscription.name) is subscription
                 assert subscription.state not in (State.SUBSCRIBED, State.REFUSED, State.REJECTED)
 
     @invariant()
     def what_is_kept_is_wanted(self) -> None:
         for each in self.subscriptions:
-            claimed = [caller for caller in self.callers if caller.claim and caller.claim.subscription is each]
+            claimed = [caller for caller in self.callers if caller.waiter and caller.waiter.subscription is each]
             assert each.is_wanted
             assert claimed or each.name in self.held, f"{each} is wanted by nobody"
 
@@ -501,7 +503,7 @@ class Game(RuleBasedStateMachine):
         for each in self.subscriptions:
             assert each.state in (State.SUBSCRIBED, State.REJECTED)
         for name in NAMES:
-            self.claim(name)
+            self.add_waiter(name)
         self.answer_everything()
         assert all(each.is_subscribed for each in self.subscriptions)
         for caller in list(self.callers):
@@ -515,7 +517,7 @@ class Game(RuleBasedStateMachine):
         assert self.wire is not None
         self.send("sign-in")
         self.answer_everything()
-        assert self.wire.answers.refused(RATE_LIMIT) is None, "a question is open that nobody answers"
+        assert self.wire.requests.refused(RATE_LIMIT) is None, "a request is open that nobody answers"
 
     def answer_everything(self) -> None:
         """Go on until nothing is under way, on a server and with authorizers that say yes to everything."""
@@ -535,7 +537,7 @@ class Game(RuleBasedStateMachine):
                 self._retry(next(iter(self.retries)))
             elif self.deadlines:
                 self._pass_deadline(next(iter(self.deadlines)))
-            elif self.sign_in is not None and self.wire.answers.is_open(SIGNIN) and not self.sign_in.is_overdue:
+            elif self.sign_in is not None and self.wire.requests.is_open(SIGNIN) and not self.sign_in.is_overdue:
                 self.sign_in.is_overdue = True
                 self.send("ping")
             elif keepalives:
@@ -556,21 +558,21 @@ class Game(RuleBasedStateMachine):
 class InOrder(Game):
     """Against Reverb."""
 
-    def check_answer(self, wire: Wire, question: Question, error: ServerError | None) -> None:
-        if question.channel is None or question not in wire.truth:
-            assert question.channel is None, f"{question.channel} is answered before the server has seen it"
+    def check_answer(self, wire: Wire, request: Request, error: ServerError | None) -> None:
+        if request.channel is None or request not in wire.truth:
+            assert request.channel is None, f"{request.channel} is answered before the server has seen it"
             return
-        truth = wire.truth[question]
+        truth = wire.truth[request]
         if error is None:
             assert truth == OK
         else:
-            assert truth != OK, f"{question.channel} is taken for refused"
-            if truth == NEVER and error.code is not None and not question.is_overdue:
+            assert truth != OK, f"{request.channel} is taken for refused"
+            if truth == NEVER and error.code is not None and not request.is_overdue:
                 # No client can see that it was a later one that was refused, nor that it is subscribed.
-                wire.ghosts.add(question.channel)
+                wire.ghosts.add(request.channel)
                 wire.is_shifted = True
             elif wire.is_shifted and truth == INVALID != error:
-                wire.ghosts.add(question.channel)  # nor, behind that, which of them made us a member all the same
+                wire.ghosts.add(request.channel)  # nor, behind that, which of them made us a member all the same
 
     @precondition(lambda self: self.wire is not None and self.wire.to_server)
     @rule(outcome=st.integers(0, 11))
@@ -592,31 +594,31 @@ class InOrder(Game):
             self.receive()
 
     def _serve(self, wire: Wire, outcome: int) -> None:
-        kind, name, question = wire.to_server.popleft()
+        kind, name, request = wire.to_server.popleft()
         error: ServerError | None = None
         if kind == "subscribe" and outcome < 9:
             error = [None, None, None, INVALID, INVALID, RATE_LIMIT, UNAUTHORIZED, None, None][outcome]
             if error is UNAUTHORIZED and not needs_auth(name):
                 error = None
-            assert question is not None
-            wire.truth[question] = error or (NEVER if outcome > 6 else OK)
+            assert request is not None
+            wire.truth[request] = error or (NEVER if outcome > 6 else OK)
             if (error is None and outcome != 7) or outcome == 3:
                 wire.subscribed.add(name)
                 wire.ghosts.discard(name)
             if error is None and outcome <= 6:
                 wire.to_client.append(Received("success", name))
         elif kind == "sign-in":
-            assert question is not None
+            assert request is not None
             error = [None, RATE_LIMIT, UNAUTHORIZED, INVALID][outcome % 4]
-            wire.truth[question] = error or OK
+            wire.truth[request] = error or OK
             if error is None:
                 wire.to_client.append(Received("success", SIGNIN))
         elif outcome >= 9:
             error = RATE_LIMIT
             wire.refusals += 1
             if kind == "subscribe":
-                assert question is not None
-                wire.truth[question] = error
+                assert request is not None
+                wire.truth[request] = error
         elif kind == "ping":
             wire.to_client.append(Received("pong"))
         elif kind == "unsubscribe":
@@ -645,7 +647,7 @@ class OutOfOrder(Game):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pending: list[tuple[Wire, Question]] = []
+        self.pending: list[tuple[Wire, Request]] = []
         """Subscribes that the server is busy with."""
 
     @precondition(lambda self: self.wire is not None and self.wire.to_server)
@@ -653,10 +655,10 @@ class OutOfOrder(Game):
     def serve(self) -> None:
         wire = self.wire
         assert wire is not None
-        kind, name, question = wire.to_server.popleft()
+        kind, name, request = wire.to_server.popleft()
         if kind == "subscribe":
-            assert question is not None
-            self.pending.append((wire, question))
+            assert request is not None
+            self.pending.append((wire, request))
         elif kind == "ping":
             wire.to_client.append(Received("pong"))
         elif kind == "unsubscribe":
@@ -667,9 +669,9 @@ class OutOfOrder(Game):
     @precondition(lambda self: self.pending)
     @rule(index=st.integers(0, 100), outcome=st.sampled_from([OK, OK, OK, NEVER, FORBIDDEN, OVERLOADED]))
     def complete(self, index: int, outcome: Truth) -> None:
-        wire, question = self.pending.pop(index % len(self.pending))
-        wire.truth[question] = outcome
-        name = question.channel
+        wire, request = self.pending.pop(index % len(self.pending))
+        wire.truth[request] = outcome
+        name = request.channel
         assert name is not None
         if outcome == OK:
             wire.subscribed.add(name)

@@ -16,17 +16,17 @@ from ._records import ChannelRecord
 from ._session import Session, no_answer
 from ._subscriptions import (
     Answered,
-    Claim,
     Command,
     Confirmed,
-    Fence,
     Forgotten,
+    Ping,
     Refused,
     Restored,
     Retry,
     Subscription,
     Subscriptions,
     Unsubscribe,
+    Waiter,
     Withdrawn,
 )
 from ._tasks import resolve
@@ -66,7 +66,7 @@ class Channels:
         self._client_queue = client_queue
         self._streams = streams
         self._is_carrying_out = False
-        self._waiting: Timeouts[Claim[ChannelRecord]] = Timeouts(self._give_up)
+        self._waiting: Timeouts[Waiter[ChannelRecord]] = Timeouts(self._give_up)
         """How long callers wait."""
         self._slow_timer: asyncio.TimerHandle | None = None
         self._warned_slow_at = -_SLOW_WARNING_INTERVAL
@@ -81,34 +81,34 @@ class Channels:
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         found = self.subscriptions.get(name)
         item = make() if found is None else found.item
-        claim = self.subscriptions.claim(name, item, partial(resolve, answer))
-        self._waiting.start(claim, self._config.subscribe_timeout)
+        waiter = self.subscriptions.add_waiter(name, item, partial(resolve, answer))
+        self._waiting.start(waiter, self._config.subscribe_timeout)
         if max_pending is not None:
-            claim.subscription.item.queue.max_pending = max_pending
+            waiter.subscription.item.queue.max_pending = max_pending
         try:
             self.carry_out()
             await answer
-            if not self.subscriptions.give(claim):
+            if not self.subscriptions.give(waiter):
                 raise SubscriptionError(f"{name!r} was unsubscribed before it could be used")
         except BaseException:
-            self.subscriptions.withdraw(claim)
+            self.subscriptions.withdraw(waiter)
             self.carry_out()
             raise
         finally:
-            self._waiting.stop(claim)
-            if claim.subscription.is_given:
-                claim.subscription.item.given()
-        return claim.subscription
+            self._waiting.stop(waiter)
+            if waiter.subscription.is_given:
+                waiter.subscription.item.given()
+        return waiter.subscription
 
-    def _give_up(self, claim: Claim[ChannelRecord]) -> None:
+    def _give_up(self, waiter: Waiter[ChannelRecord]) -> None:
         """A caller has waited for as long as the server has for its answer."""
-        name, timeout = claim.subscription.name, self._config.subscribe_timeout
+        name, timeout = waiter.subscription.name, self._config.subscribe_timeout
         if self.session is None or not self.session.is_open:
-            claim.resolve(TimeoutError(f"{no_answer(name, timeout)}: there was no connection"))
-        elif self.subscriptions.is_stuck(claim.subscription):
-            claim.resolve(TimeoutError(no_answer(name, timeout)))
+            waiter.resolve(TimeoutError(f"{no_answer(name, timeout)}: there was no connection"))
+        elif self.subscriptions.is_stuck(waiter.subscription):
+            waiter.resolve(TimeoutError(no_answer(name, timeout)))
         else:  # who is asked has a time of his own
-            self._waiting.start(claim, timeout)
+            self._waiting.start(waiter, timeout)
 
     def want(self, name: str, make: Callable[[], ChannelRecord]) -> Subscription[ChannelRecord]:
         """Want a channel without waiting for it; it is subscribed as soon as that is possible."""
@@ -182,15 +182,15 @@ class Channels:
         elif session is None or not session.is_open:
             return  # the rest is about a connection that is gone
         elif isinstance(command, Answered):
-            session.answered(command.question, command.error)
+            session.answered(command.request, command.error)
         elif isinstance(command, Retry):
             session.retry_later(command.subscription, command.error)
         elif isinstance(command, Withdrawn):
             session.withdraw(command.subscription)
         elif isinstance(command, Unsubscribe):
             session.unsubscribe(command.name)
-        elif isinstance(command, Fence):
-            session.fence()
+        elif isinstance(command, Ping):
+            session.ping_for_answers()
         elif isinstance(command, Restored):
             session.restored()
 

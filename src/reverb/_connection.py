@@ -20,7 +20,7 @@ from . import __version__, _failures, _protocol
 from ._dispatch import HANDLER_ERRORS, Dispatcher
 from ._failures import Failure
 from ._protocol import Message, ServerError
-from ._subscriptions import Answers, Question
+from ._subscriptions import PendingRequests, Request
 from ._tasks import spawn
 from ._visible import bare, visible
 from .config import ReverbConfig
@@ -124,7 +124,7 @@ class Connection(picows.WSListener):
         deliver: Deliver,
         on_end: Callable[[], None],
     ) -> None:
-        self.answers = Answers()
+        self.requests = PendingRequests()
         self._traffic = traffic
         self._config = config
         self._dispatcher = dispatcher
@@ -145,7 +145,7 @@ class Connection(picows.WSListener):
         self._loss: str | None = None
         self._fragments: bytearray | None = None
         """What has come of a message in parts; None while none is on the way."""
-        self._last_received = self._reading_since = self._asked_at = monotonic()
+        self._last_received = self._reading_since = self._pinged_at = monotonic()
         self._last_error: ServerError | None = None
         self._last_error_at = 0.0
         self._last_sent = b""
@@ -447,7 +447,7 @@ class Connection(picows.WSListener):
         """Handle a control frame or a part of a message; return a message when it is whole."""
         if frame.msg_type is _PING:
             transport.send_pong(frame.get_payload_as_bytes())
-            self.answers.sent_silent()
+            self.requests.sent_silent()
         elif frame.msg_type is _CLOSE:
             self._stop_using(alive_at=monotonic())
             code = frame.get_close_code() or picows.WSCloseCode.OK
@@ -522,23 +522,23 @@ class Connection(picows.WSListener):
 
     # --- sending -----------------------------------------------------------------------------------------------
 
-    def send_subscribe(self, channel: str, auth: str | None, channel_data: str | None) -> Question:
+    def send_subscribe(self, channel: str, auth: str | None, channel_data: str | None) -> Request:
         self._send(_protocol.encode_subscribe(channel, auth, channel_data))
-        return self.answers.sent_subscribe(channel)
+        return self.requests.sent_subscribe(channel)
 
-    def send_signin(self, auth: str, user_data: str) -> Question:
+    def send_signin(self, auth: str, user_data: str) -> Request:
         self._send(_protocol.encode_signin(auth, user_data))
-        return self.answers.sent_subscribe(_protocol.SIGNIN)
+        return self.requests.sent_subscribe(_protocol.SIGNIN)
 
-    def send_ping(self) -> Question:
+    def send_ping(self) -> Request:
         self._send(_protocol.PING)
-        self._asked_at = monotonic()
-        return self.answers.sent_ping()
+        self._pinged_at = monotonic()
+        return self.requests.sent_ping()
 
     def send_silent(self, payload: bytes) -> None:
         """Send something that is not answered unless with an error: a client event, an unsubscribe, a pong."""
         self._send(payload)
-        self.answers.sent_silent()
+        self.requests.sent_silent()
 
     @property
     def is_congested(self) -> bool:
@@ -621,7 +621,7 @@ class Connection(picows.WSListener):
                 self._look()
                 self._wait(min(interval, self._config.pong_timeout), self._check, now)
         elif now - self._last_received < interval:
-            if not self.answers.open_pings and now - self._asked_at >= _ROUND_TRIP_INTERVAL:
+            if not self.requests.open_pings and now - self._pinged_at >= _ROUND_TRIP_INTERVAL:
                 self.send_ping()
             self._wait(self._last_received + interval - now, self._watch)
         else:
@@ -631,7 +631,7 @@ class Connection(picows.WSListener):
     def _check(self, asked_at: float) -> None:
         """See whether the server, which was asked at that time, has said anything since."""
         pong_timeout, silent_since = self._config.pong_timeout, asked_at
-        if self._is_looking and not self.answers.open_pings:
+        if self._is_looking and not self.requests.open_pings:
             self._stop_looking()  # the server has refused to answer, so it is there
         if self._is_looking:
             silent_since = max(asked_at, self._last_received)  # what came may have been sent long before
@@ -651,12 +651,12 @@ class Connection(picows.WSListener):
         self._timer = asyncio.get_running_loop().call_later(seconds, then, *arguments)
 
     def _on_pong(self) -> None:
-        if self.answers.open_pings != 1:
+        if self.requests.open_pings != 1:
             return  # with several open it could be the answer to either
         if self._is_looking:
             self._stop_looking()
-        elif self._asked_at >= self._reading_since:  # else a pause in reading is part of it
-            self._traffic.round_trip = monotonic() - self._asked_at
+        elif self._pinged_at >= self._reading_since:  # else a pause in reading is part of it
+            self._traffic.round_trip = monotonic() - self._pinged_at
         if self.is_open and self._timer is not None:  # an idle program need not wake up once more to check for it
             self._timer.cancel()
             self._watch()
@@ -696,7 +696,7 @@ class Connection(picows.WSListener):
             self._socket.getpeername()  # of a socket that is connected, in one direction at least
         except OSError:
             return False
-        return not self.answers.open_pings
+        return not self.requests.open_pings
 
     def _abandon(self, reason: str, code: picows.WSCloseCode = picows.WSCloseCode.GOING_AWAY) -> None:
         """Give the connection up without waiting for the server."""

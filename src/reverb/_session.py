@@ -19,7 +19,7 @@ from ._dispatch import Dispatcher, EventQueue
 from ._pace import Pace
 from ._protocol import Action, Message, ServerError
 from ._records import ChannelRecord, UserRecord
-from ._subscriptions import Question, Subscription, Subscriptions
+from ._subscriptions import Request, Subscription, Subscriptions
 from ._tasks import resolve, spawn
 from ._timeouts import Timeouts
 from ._visible import event_fields, quoted
@@ -66,11 +66,11 @@ class Session:
         self._authorizations = authorizations
         self._pace = pace
         self._on_restored: Callable[[], None] = lambda: None
-        self._asks: dict[Subscription[ChannelRecord], _Ask] = {}
+        self._attempts: dict[Subscription[ChannelRecord], _SubscribeAttempt] = {}
         """What is authorised, or asked for."""
         self._deadlines: Timeouts[Subscription[ChannelRecord]] = Timeouts(self._overdue)
         """How long the server has for its answers."""
-        self._waiting: dict[Question, asyncio.Future[None]] = {}
+        self._waiting: dict[Request, asyncio.Future[None]] = {}
         """Who waits for the answer to a ping or a sign-in."""
         self._retries: dict[Subscription[ChannelRecord], asyncio.TimerHandle] = {}
         self._next_turn: asyncio.TimerHandle | None = None
@@ -98,7 +98,7 @@ class Session:
         )
         if self._user.authenticate is not None:
             self._spawn(self._sign_in_again(self._user.authenticate))
-        self._subscriptions.connected(connection.answers)
+        self._subscriptions.connected(connection.requests)
         self._carry_out()
         self.regulate_reading()
 
@@ -106,17 +106,17 @@ class Session:
         """The connection is about to be gone, and everything with it."""
         for task in self._tasks:
             task.cancel()
-        for ask in self._asks.values():
-            ask.stop()
-        self._asks.clear()
+        for attempt in self._attempts.values():
+            attempt.stop()
+        self._attempts.clear()
         self._deadlines.clear()
         for timer in self._retries.values():
             timer.cancel()
         self._retries.clear()
         if self._next_turn is not None:
             self._next_turn.cancel()
-        for question, waiter in self._waiting.items():
-            when = "before a ping was answered" if question.channel is None else "while signing in"
+        for request, waiter in self._waiting.items():
+            when = "before a ping was answered" if request.channel is None else "while signing in"
             resolve(waiter, ConnectionError(f"lost the connection to {self._address} {when}"))
         self._waiting.clear()
         self._user.is_signed_in = False
@@ -143,7 +143,7 @@ class Session:
         answer that nobody reads; but not without bounds.
         """
         full = self._dispatcher.is_full
-        if full and (self._waiting or any(each.is_sent for each in self._asks.values())):
+        if full and (self._waiting or any(each.is_sent for each in self._attempts.values())):
             full = self._dispatcher.is_flooded
         self.connection.set_reading(not full)
         return not full
@@ -169,15 +169,15 @@ class Session:
         if subscription is None:
             return False
         self._pace.asked()
-        ask = self._asks[subscription] = _Ask(now, now)
+        attempt = self._attempts[subscription] = _SubscribeAttempt(now, now)
         authorizer, record = self._authorizations.authorizer, subscription.item
         if not _protocol.needs_auth(subscription.name):
-            self._send(subscription, ask, None)
+            self._send(subscription, attempt, None)
         elif isinstance(authorizer, SecretAuthorizer):
             auth = authorizer.authorize(self.connection.socket_id, subscription.name, record.channel_data)
-            self._send(subscription, ask, auth)
+            self._send(subscription, attempt, auth)
         else:
-            ask.authorizing = self._spawn(self._authorize(subscription, ask))
+            attempt.authorizing = self._spawn(self._authorize(subscription, attempt))
         return True
 
     def _wait_for_turn(self, wait: float) -> None:
@@ -187,47 +187,53 @@ class Session:
             self._next_turn = asyncio.get_running_loop().call_later(wait, self._carry_out)
         self._subscriptions.held_up()
 
-    async def _authorize(self, subscription: Subscription[ChannelRecord], ask: _Ask) -> None:
+    async def _authorize(self, subscription: Subscription[ChannelRecord], attempt: _SubscribeAttempt) -> None:
         def on_turn() -> None:
-            ask.began_at = monotonic()
+            attempt.began_at = monotonic()
 
         try:
             auth = await self._authorizations.ask_for_channel(
                 self.connection.socket_id, subscription.name, on_turn
             )
         except ReverbError as error:
-            self._fail(subscription, ask, error)
+            self._fail(subscription, attempt, error)
         else:
-            self._send(subscription, ask, auth)
+            self._send(subscription, attempt, auth)
         self._carry_out()
 
-    def _send(self, subscription: Subscription[ChannelRecord], ask: _Ask, auth: ChannelAuth | None) -> None:
+    def _send(
+        self, subscription: Subscription[ChannelRecord], attempt: _SubscribeAttempt, auth: ChannelAuth | None
+    ) -> None:
         connection, record = self.connection, subscription.item
-        if self._asks.get(subscription) is not ask or not connection.is_open:
+        if self._attempts.get(subscription) is not attempt or not connection.is_open:
             return
-        ask.authorizing = None
+        attempt.authorizing = None
         try:
             if auth is not None:
                 record.authorized(auth, connection.socket_id)
-            question = connection.send_subscribe(
+            request = connection.send_subscribe(
                 subscription.name, None if auth is None else auth.auth, record.channel_data
             )
         except AuthenticationError as error:
-            self._fail(subscription, ask, error)
+            self._fail(subscription, attempt, error)
             return
         except (TypeError, ValueError):  # an authorizer may return anything
             text = f"the authorizer failed for {subscription.name!r}: what it returned cannot be sent"
-            self._fail(subscription, ask, AuthenticationError(text))
+            self._fail(subscription, attempt, AuthenticationError(text))
             return
-        self._subscriptions.asked(subscription, question)
-        ask.is_sent = True
-        self._deadlines.start(subscription, max(0.0, ask.began_at + self._config.subscribe_timeout - monotonic()))
+        self._subscriptions.requested(subscription, request)
+        attempt.is_sent = True
+        self._deadlines.start(
+            subscription, max(0.0, attempt.began_at + self._config.subscribe_timeout - monotonic())
+        )
         if self._dispatcher.is_full:
             self.regulate_reading()
 
-    def _fail(self, subscription: Subscription[ChannelRecord], ask: _Ask, error: ReverbError) -> None:
-        if self._asks.get(subscription) is ask:
-            del self._asks[subscription]
+    def _fail(
+        self, subscription: Subscription[ChannelRecord], attempt: _SubscribeAttempt, error: ReverbError
+    ) -> None:
+        if self._attempts.get(subscription) is attempt:
+            del self._attempts[subscription]
             self._pace.dropped()
             self._subscriptions.refused(subscription, error)
 
@@ -238,26 +244,26 @@ class Session:
 
     # --- what the subscriptions command ------------------------------------------------------------------------
 
-    def answered(self, question: Question, error: ServerError | None) -> None:
-        """A question has its answer."""
-        waiter = self._waiting.pop(question, None)
+    def answered(self, request: Request, error: ServerError | None) -> None:
+        """A request has its answer."""
+        waiter = self._waiting.pop(request, None)
         if waiter is not None:
-            resolve(waiter, None if error is None else self._explain(question, error))
-        ask = None if question.subject is None else self._asks.pop(question.subject, None)
-        if ask is not None and question.subject is not None:
-            self._deadlines.stop(question.subject)
+            resolve(waiter, None if error is None else self._explain(request, error))
+        attempt = None if request.subject is None else self._attempts.pop(request.subject, None)
+        if attempt is not None and request.subject is not None:
+            self._deadlines.stop(request.subject)
             if error is not None and _protocol.is_rate_limit(*error):
-                self._pace.refused(ask.asked_at, monotonic())
+                self._pace.refused(attempt.asked_at, monotonic())
             else:
-                self._pace.taken(ask.asked_at, monotonic())
+                self._pace.taken(attempt.asked_at, monotonic())
         if self._dispatcher.is_full:
             self.regulate_reading()
 
     def withdraw(self, subscription: Subscription[ChannelRecord]) -> None:
         """Stop signing for what nobody wants any more."""
-        ask = self._asks.pop(subscription, None)
-        if ask is not None:
-            ask.stop()
+        attempt = self._attempts.pop(subscription, None)
+        if attempt is not None:
+            attempt.stop()
             self._pace.dropped()
 
     def forget(self, subscription: Subscription[ChannelRecord]) -> None:
@@ -287,7 +293,7 @@ class Session:
         if self.is_open:
             self.connection.send_silent(_protocol.encode_unsubscribe(name))
 
-    def fence(self) -> None:
+    def ping_for_answers(self) -> None:
         if self.is_open:
             self.connection.send_ping()
             self.regulate_reading()
@@ -296,14 +302,14 @@ class Session:
 
     async def ping(self, timeout: float) -> float:
         started = monotonic()
-        question = self.connection.send_ping()
-        answer = self._wait_for(question)
+        request = self.connection.send_ping()
+        answer = self._wait_for(request)
         try:
             await asyncio.wait({answer}, timeout=timeout)
         finally:
-            self._waiting.pop(question, None)
+            self._waiting.pop(request, None)
         if not answer.done():
-            question.is_overdue = True  # or the pong to the next ping would be taken for its own
+            request.is_overdue = True  # or the pong to the next ping would be taken for its own
             raise TimeoutError(
                 f"{self._address} did not answer a ping within {plural(timeout, 'second')} (REVERB_PONG_TIMEOUT)"
             )
@@ -337,15 +343,15 @@ class Session:
 
     async def _try_to_sign_in(self, authenticate: Authenticate) -> None:
         auth = await self._authorizations.ask_for_user(authenticate, self.connection.socket_id)
-        if self.connection.answers.is_open(_protocol.SIGNIN):
+        if self.connection.requests.is_open(_protocol.SIGNIN):
             raise ProtocolError("signing in was never answered on this connection")
         timeout = self._config.subscribe_timeout
         try:
-            question = self.connection.send_signin(auth.auth, auth.user_data)
+            request = self.connection.send_signin(auth.auth, auth.user_data)
         except (TypeError, ValueError):
             text = "the authorizer failed for the user: what it returned cannot be sent"
             raise AuthenticationError(text) from None
-        answer = self._wait_for(question)
+        answer = self._wait_for(request)
         try:
             await asyncio.wait({answer}, timeout=timeout)
         except asyncio.CancelledError:
@@ -353,8 +359,8 @@ class Session:
             if not answer.done():
                 raise
         if not answer.done():
-            question.is_overdue = True
-            self.fence()
+            request.is_overdue = True
+            self.ping_for_answers()
             raise TimeoutError(
                 f"{self._address} did not answer to signing in within {plural(timeout, 'second')} "
                 "(REVERB_SUBSCRIBE_TIMEOUT): is user authentication enabled for the application?"
@@ -375,14 +381,14 @@ class Session:
                 log.error("%s; it is tried again at the next reconnect", error, extra=fields)
                 self._queue.tell(str(error), error)
 
-    def _wait_for(self, question: Question) -> asyncio.Future[None]:
+    def _wait_for(self, request: Request) -> asyncio.Future[None]:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[question] = waiter
+        self._waiting[request] = waiter
         self.regulate_reading()
         return waiter
 
-    def _explain(self, question: Question, error: ServerError) -> ReverbError:
-        if question.channel != _protocol.SIGNIN:
+    def _explain(self, request: Request, error: ServerError) -> ReverbError:
+        if request.channel != _protocol.SIGNIN:
             return ProtocolError(f"{self._address} refused a ping: {error}", code=error.code)
         if error.code == _protocol.INVALID_MESSAGE:
             return ProtocolError(
@@ -433,7 +439,7 @@ class Session:
         if event == Events.SIGNIN_SUCCESS:
             name = self._user.signed_in(message)
             self._subscriptions.succeeded(_protocol.SIGNIN, None)
-            if self.is_open and not self.connection.answers.is_open(name):
+            if self.is_open and not self.connection.requests.is_open(name):
                 self.connection.send_subscribe(name, None, None)
             return
         if event == "pusher_internal:watchlist_events":
@@ -451,7 +457,7 @@ class Session:
         log.warning("%s says: %s", self._address, error, extra=fields)
 
 
-class _Ask(msgspec.Struct, eq=False):
+class _SubscribeAttempt(msgspec.Struct, eq=False):
     """A channel that is being asked for."""
 
     asked_at: float

@@ -1,40 +1,41 @@
-"""The life of each channel: who wants it, how far it has come, and which answer of the server belongs to it.
+"""Which channels are subscribed: who wants each one, its state, and which answer of the server belongs to it.
 
-Pure: no I/O, no clock, no task, no logging. What happens is told to :class:`Subscriptions` by a method; what is to
-be done about it is appended to its ``commands``, for :class:`reverb._channels.Channels` to carry out in that
-order. Nothing in here calls out, so a state is never seen half changed, whoever is called by the commands.
+Pure: no I/O, no clock, no task, no logging. Methods of :class:`Subscriptions` take what happens. They append
+commands to :attr:`Subscriptions.commands`; :class:`reverb._channels.Channels` carries them out in that order.
+Nothing in here calls out, so a command never sees a state that is half changed.
 
 A subscription goes through these states on each connection::
 
-    WANTED ── take_next() ──► AUTHORIZING ── asked() ──► ASKED ── succeeded() ──► SUBSCRIBED
-       ▲                           │                       │
-       │                           └────── refused() ──────┤
-       ├── retry() ──  REFUSED, for a passing reason  ◄────┤
-       └── next connection ──  REJECTED, for a lasting one ◄┘
+    WANTED ── take_next() ──► AUTHORIZING ── requested() ──► REQUESTED ── succeeded() ──► SUBSCRIBED
+       ▲                           │                             │
+       │                           └────── refused() ────────────┤
+       ├── retry() ──  REFUSED, for a passing reason  ◄──────────┤
+       └── next connection ──  REJECTED, for a lasting one ◄─────┘
 
 The rules:
 
-1. *Wanted.* A subscription is kept for as long as somebody wants it: callers who wait (their claims), or the
-   program that was given the channel. A connection that ends takes it back to WANTED.
-2. *Left.* When nobody wants it any more it is GONE at once, and unsubscribed if it was SUBSCRIBED. But in ASKED
-   it is LEAVING until the server's answer is there, because only then it is known what the server has to undo;
-   and its name is not asked for again before that.
-3. *Refused.* Who waits gets the error. What the program has is tried again: after a delay, or on the next
-   connection if the reason lasts (:func:`is_lasting`). In both cases a new caller has it tried at once. "Invalid
-   message" may leave us a member all the same, so that is unsubscribed as well.
-4. *Which question.* Reverb's errors name no channel: :class:`Answers` finds out which question one belongs to,
-   and says whether that is sure. A ping, the ``Fence``, brings about what it needs to know.
-5. *Overdue.* When the server does not answer in time, who waits gets an error, and a ping is sent. The question
-   is given up if the pong comes first: a server that answers in order, as Reverb does, will never answer it.
-   What is wanted still is asked for again.
-6. *Unanswered.* But soketi, which answers out of order, may answer what was given up. So a name with such a
-   question is unsubscribed also where we know of no success: when it is left, or refused for good.
-7. *Guesses.* Where it is not sure what was answered, that is done which is right in any case. What was refused
-   is unsubscribed as well, and tried again. A success that may be older than our last unsubscribe means nothing:
-   the channel is asked for again. A refusal that may be an older question's does not last.
-8. *Doubtful.* A rate limit refuses unsubscribes, too. What it may have refused is unsubscribed again at the next
-   pong, unless it is subscribed again by then.
-9. *Restored.* When all that was wanted at the start of a connection has come to something, that is said once.
+1. *Wanted.* A subscription is kept while somebody wants it: callers that wait (its waiters), or the program that
+   has the channel. When a connection ends, the subscription goes back to WANTED.
+2. *Left.* When nobody wants it any more, it is GONE at once; if it was SUBSCRIBED, it is unsubscribed. But a
+   REQUESTED one is LEAVING until the server has answered: only then is it known whether to unsubscribe. Its name
+   is not requested again before that.
+3. *Refused.* Waiters get the error. A channel that the program has is tried again: after a delay, or on the next
+   connection if the reason lasts (:func:`is_lasting`). A new caller has it tried again at once. After an "Invalid
+   message" the server may still count us as a member, so we also unsubscribe.
+4. *Which request.* Reverb's errors name no channel. :class:`PendingRequests` finds the request that an error
+   belongs to, and says whether that is sure. If it needs one more answer for that, it asks for a :class:`Ping`.
+5. *Overdue.* If the server does not answer in time, waiters get an error, and a ping is sent. If the pong comes
+   first, the request is given up: a server that answers in order, as Reverb does, will never answer it. If the
+   channel is still wanted, it is requested again.
+6. *Unanswered.* But soketi answers out of order, and may still answer a request that was given up. So a name with
+   such a request is also unsubscribed if we know of no success: when it is left, and when it is rejected.
+7. *Guesses.* If it is not sure which request was answered, we do what is right in all cases. After a refusal we
+   also unsubscribe, and try again. A success that may be older than our last unsubscribe does not count: the
+   channel is requested again. A refusal that may belong to an older request does not last.
+8. *Doubtful.* A rate limit also refuses unsubscribes. After the next pong we unsubscribe again from each name
+   concerned, unless it is subscribed again by then.
+9. *Restored.* A connection is restored when each channel that was wanted at its start is subscribed, refused, or
+   overdue. That is said once per connection.
 """
 
 from __future__ import annotations
@@ -62,40 +63,46 @@ T = TypeVar("T")
 
 
 class State(Enum):
+    """The state of a subscription."""
+
     WANTED = "wanted"
-    """To be asked for when there is a connection, and it is its turn."""
+    """To be requested, when there is a connection and it is its turn."""
     AUTHORIZING = "authorizing"
-    """Somebody signs for it, or it waits in line for that."""
-    ASKED = "asked"
-    """The server's answer is to come."""
+    """The authorizer is signing for it, or it waits for the authorizer."""
+    REQUESTED = "requested"
+    """The subscribe is sent; the server has not answered yet."""
     SUBSCRIBED = "subscribed"
+    """The server has confirmed it."""
     REFUSED = "refused"
-    """Refused for a passing reason, and tried again on this connection."""
+    """Refused for a passing reason. Tried again on this connection."""
     REJECTED = "rejected"
-    """Refused for a lasting reason, and tried again on the next connection."""
+    """Refused for a lasting reason. Tried again on the next connection."""
     LEAVING = "leaving"
-    """Nobody wants it any more, but the server's answer is still to come."""
+    """Nobody wants it any more, but the server has not answered yet."""
     GONE = "gone"
+    """Neither wanted nor subscribed."""
 
 
 class Subscription(Generic[T]):
-    """A channel that is wanted; ``item`` is what the one who wants it keeps about it."""
+    """A channel that is wanted. ``item`` is whatever the user of this module keeps for it."""
 
-    __slots__ = ("attempts", "claims", "is_given", "item", "name", "question", "reported", "state")
+    __slots__ = ("attempts", "is_given", "item", "name", "reported", "request", "state", "waiters")
 
     def __init__(self, name: str, item: T) -> None:
         self.name = name
         self.item = item
         self.state = State.WANTED
         self.is_given = False
-        """Whether the program was given the channel, and has not left it."""
+        """Whether the program has the channel: it was returned to the program, and the program has not left it."""
         self.reported: State | None = None
-        """What the program was told of since it was last subscribed: REFUSED, REJECTED, or nothing."""
+        """The refusal that the program knows of since the channel was last subscribed: REFUSED, REJECTED, or
+        None."""
         self.attempts = 0
-        """Refusals for a passing reason since it was last subscribed, or connected."""
-        self.question: Question | None = None
-        """What the server was asked, while the answer is to come."""
-        self.claims: list[Claim[T]] = []
+        """Number of refusals for a passing reason since it was last subscribed, or since the connection was
+        made."""
+        self.request: Request | None = None
+        """The request that the server has not answered yet."""
+        self.waiters: list[Waiter[T]] = []
 
     @property
     def is_subscribed(self) -> bool:
@@ -103,8 +110,8 @@ class Subscription(Generic[T]):
 
     @property
     def is_awaited(self) -> bool:
-        """Whether callers wait for it, or are about to be given it."""
-        return bool(self.claims)
+        """Whether callers wait for it, or are about to get it."""
+        return bool(self.waiters)
 
     @property
     def is_wanted(self) -> bool:
@@ -114,46 +121,51 @@ class Subscription(Generic[T]):
         return f"<Subscription {self.name!r} {self.state.value}>"
 
 
-class Claim(Generic[T]):
-    """A caller who waits for a channel. ``resolve`` is called once, with None when it is subscribed, or with the
-    error that it can't be; it must not call back. Then the claim has to be given, or withdrawn."""
+class Waiter(Generic[T]):
+    """A caller that waits for a channel.
 
-    __slots__ = ("is_resolved", "question", "resolve", "subscription")
+    ``resolve`` is called once: with None when the channel is subscribed, or with the error. It must not call back.
+    After that the waiter has to be given the channel, or withdrawn.
+    """
+
+    __slots__ = ("is_resolved", "request", "resolve", "subscription")
 
     def __init__(self, subscription: Subscription[T], resolve: Callable[[ReverbError | None], None]) -> None:
         self.subscription = subscription
         self.resolve = resolve
         self.is_resolved = False
-        self.question: Question | None = None
-        """The one whose time is the caller's, too; None for who came after it was asked."""
+        self.request: Request | None = None
+        """The request whose timeout is also the caller's. None if the caller came after it was sent."""
 
 
 class _Unanswered:
-    """What is to be known of a name that the server left without an answer."""
+    """State of a name that the server left without an answer."""
 
     __slots__ = ("open", "refusals", "void")
 
     def __init__(self) -> None:
         self.open = 0
-        """How many questions were given up whose answers may come yet."""
+        """Number of requests that were given up and that the server may still answer."""
         self.void = 0
-        """How many successes may come that say nothing, since we have unsubscribed after their questions."""
+        """Number of successes that may still come and don't count, because we unsubscribed after their
+        requests."""
         self.refusals = 0
-        """How many refusals have come that name it and would last."""
+        """Number of lasting refusals that have come for this name."""
 
 
-# --- what is to be done ----------------------------------------------------------------------------------------
+# --- commands --------------------------------------------------------------------------------------------------
 
 
 class Confirmed(msgspec.Struct, frozen=True):
-    """The server has subscribed us; ``answer`` is what it said, as it was handed in."""
+    """The server has confirmed the subscription. ``answer`` is what was passed to
+    :meth:`Subscriptions.succeeded`."""
 
     subscription: Subscription[Any]
     answer: Any
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A channel that the program was given, or is about to be, is refused, and it does not know yet."""
+    """Tell the program that a channel is refused: one that it has, or is about to get."""
 
     subscription: Subscription[Any]
     error: ReverbError
@@ -161,101 +173,104 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """Call :meth:`Subscriptions.retry` after a delay, which grows with the ``attempts``."""
+    """Call :meth:`Subscriptions.retry` after a delay, which grows with ``attempts``."""
 
     subscription: Subscription[Any]
     error: ReverbError
 
 
 class Withdrawn(msgspec.Struct, frozen=True):
-    """Nobody wants it any more: stop signing for it."""
+    """Stop signing for it: nobody wants it any more."""
 
     subscription: Subscription[Any]
 
 
 class Forgotten(msgspec.Struct, frozen=True):
-    """Nobody wants it any more: let go of what was kept for it."""
+    """Delete what was kept for it: nobody wants it any more."""
 
     subscription: Subscription[Any]
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):
-    """Tell the server that we leave a channel."""
+    """Send an unsubscribe."""
 
     name: str
 
 
-class Fence(msgspec.Struct, frozen=True):
-    """Send a ping: its answer restores what the server has left open."""
+class Ping(msgspec.Struct, frozen=True):
+    """Send a ping. Its answer shows which requests have none."""
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """A question has its answer, or will never have one; ``error`` is None for a good one."""
+    """A request was answered, or never will be. ``error`` is None if it succeeded."""
 
-    question: Question
+    request: Request
     error: ServerError | None
 
 
 class Restored(msgspec.Struct, frozen=True):
-    """All that was wanted when the connection was made is subscribed, refused, or overdue."""
+    """Each channel that was wanted when the connection was made is subscribed, refused, or overdue."""
 
 
-Command = Confirmed | Refused | Retry | Withdrawn | Forgotten | Unsubscribe | Fence | Answered | Restored
+Command = Confirmed | Refused | Retry | Withdrawn | Forgotten | Unsubscribe | Ping | Answered | Restored
 
 
 class Subscriptions(Generic[T]):
-    """All channels that a client wants. ``explain(name, error)`` makes an exception of a server's refusal."""
+    """All channels that a client wants. ``explain(name, error)`` turns a refusal of the server into an
+    exception."""
 
     def __init__(self, explain: Callable[[str, ServerError], ReverbError]) -> None:
         self.commands: deque[Command] = deque()
-        """What is to be done, in this order."""
+        """Commands to carry out, in this order."""
         self._explain = explain
         self._wanted: dict[str, Subscription[T]] = {}
         self._leaving: dict[str, Subscription[T]] = {}
         self._queue: OrderedDict[Subscription[T], None] = OrderedDict()
-        """Those to be asked for, in order. (A dict finds its first slower, the more were taken before it.)"""
+        """Subscriptions to request, in order. (To take the first item of a plain dict gets slower, the more
+        were taken before.)"""
         self._unrestored: set[Subscription[T]] = set()
         self._was_held_up = False
-        self._answers: Answers | None = None
-        """Those of the present connection."""
+        self._requests: PendingRequests | None = None
+        """The requests on the present connection."""
         self._unanswered: dict[str, _Unanswered] = {}
-        """Names that the server left without an answer, on this connection, though it may have subscribed us."""
+        """Names that the server left without an answer on this connection, although it may have subscribed us."""
         self._left: dict[str, int | None] = {}
-        """Names that were unsubscribed, though the server may have refused that; and how many questions had been
-        asked at the first pong since."""
+        """Names that were unsubscribed, although the server may have refused that; with the number of requests
+        that had been sent at the first pong after that."""
         self._doubtful: dict[str, None] = {}
-        """Those of them that a rate limit, which counts unsubscribes, too, may have refused."""
+        """Those of them that a rate limit may have refused."""
 
     def __iter__(self) -> Iterator[Subscription[T]]:
         return iter(list(self._wanted.values()))
 
     def get(self, name: str) -> Subscription[T] | None:
-        """The subscription that is wanted by this name."""
+        """Return the wanted subscription with this name."""
         return self._wanted.get(name)
 
     def is_stuck(self, subscription: Subscription[T]) -> bool:
-        """Whether it waits for an answer that the server has left open for too long."""
+        """Return whether it waits for an answer that is overdue."""
         first = self._leaving.get(subscription.name, subscription)
-        return first.question is not None and first.question.is_overdue
+        return first.request is not None and first.request.is_overdue
 
     # --- callers -----------------------------------------------------------------------------------------------
 
-    def claim(self, name: str, item: T, resolve: Callable[[ReverbError | None], None]) -> Claim[T]:
-        """Want a channel; ``item`` is for a subscription that there was none of.
+    def add_waiter(self, name: str, item: T, resolve: Callable[[ReverbError | None], None]) -> Waiter[T]:
+        """Want a channel, and wait for it. ``item`` is for a new subscription.
 
-        What is subscribed already is resolved at once, and what is refused is tried again at once.
+        If the channel is subscribed already, the waiter is resolved at once. If it is refused, it is tried again
+        at once.
         """
         found = self._find(name, item)
-        claim = Claim(found, resolve)
-        found.claims.append(claim)
+        waiter = Waiter(found, resolve)
+        found.waiters.append(waiter)
         if found.is_subscribed:
-            self._resolve(claim, None)
-        return claim
+            self._resolve(waiter, None)
+        return waiter
 
     def want(self, name: str, item: T) -> Subscription[T]:
-        """Want a channel without waiting for it: the program has it until :meth:`leave`.
+        """Want a channel without waiting for it. The program has it until :meth:`leave`.
 
-        What is refused is tried again at once.
+        If it is refused, it is tried again at once.
         """
         found = self._find(name, item)
         found.is_given = True
@@ -270,34 +285,36 @@ class Subscriptions(Generic[T]):
             self._want(found)
         return found
 
-    def give(self, claim: Claim[T]) -> bool:
-        """Give the channel to the program, which has it until :meth:`leave`; return whether it is there still."""
-        subscription = claim.subscription
-        if claim not in subscription.claims:
+    def give(self, waiter: Waiter[T]) -> bool:
+        """Give the channel to the program, which has it until :meth:`leave`; return False if it was left
+        meanwhile."""
+        subscription = waiter.subscription
+        if waiter not in subscription.waiters:
             return False
-        subscription.claims.remove(claim)
+        subscription.waiters.remove(waiter)
         subscription.is_given = True
         return True
 
-    def withdraw(self, claim: Claim[T]) -> None:
-        """Want the channel no longer, unless others do."""
-        subscription = claim.subscription
-        if claim in subscription.claims:
-            subscription.claims.remove(claim)
+    def withdraw(self, waiter: Waiter[T]) -> None:
+        """Remove a waiter. The channel is left if nobody else wants it."""
+        subscription = waiter.subscription
+        if waiter in subscription.waiters:
+            subscription.waiters.remove(waiter)
         if not subscription.is_wanted:
             self._drop(subscription)
 
     def leave(self, name: str, error: ReverbError) -> None:
-        """Leave a channel, whoever wants it; those who wait get the ``error``."""
+        """Leave a channel, whoever wants it. Waiters get the ``error``."""
         found = self._wanted.get(name)
         if found is not None:
             self._resolve_all(found, error)
-            found.claims.clear()
+            found.waiters.clear()
             found.is_given = False
             self._drop(found)
 
     def give_up(self, error: ReverbError) -> None:
-        """There will be no connection: let all who wait have the ``error``. What was given stays wanted."""
+        """There will be no further connection: all waiters get the ``error``. Channels that the program has
+        stay wanted."""
         for each in self:
             self._resolve_all(each, error)
             if not each.is_wanted:
@@ -305,17 +322,17 @@ class Subscriptions(Generic[T]):
 
     # --- the connection ----------------------------------------------------------------------------------------
 
-    def connected(self, answers: Answers) -> None:
-        """There is a connection, on which everything is to be asked for."""
-        self._answers = answers
+    def connected(self, requests: PendingRequests) -> None:
+        """There is a new connection. All channels are to be requested on it."""
+        self._requests = requests
         self._unrestored = set(self._wanted.values())
         self._was_held_up = False
         if not self._unrestored:
             self.commands.append(Restored())
 
     def lost(self) -> None:
-        """The connection is gone, and what was asked on it."""
-        self._answers = None
+        """The connection is lost, and with it all requests."""
+        self._requests = None
         self._unrestored = set()
         self._unanswered.clear()
         self._left.clear()
@@ -325,75 +342,75 @@ class Subscriptions(Generic[T]):
         self._leaving.clear()
         self._queue.clear()
         for each in self._wanted.values():
-            each.question = None
+            each.request = None
             each.attempts = 0
             if each.reported is State.REJECTED:
-                each.reported = State.REFUSED  # a lasting refusal is told at each connection
+                each.reported = State.REFUSED  # each connection tells a lasting refusal again
             self._want(each)
 
-    # --- asking ------------------------------------------------------------------------------------------------
+    # --- requests ----------------------------------------------------------------------------------------------
 
     @property
     def has_next(self) -> bool:
-        """Whether there may be a subscription for :meth:`take_next`."""
-        return bool(self._queue) and self._answers is not None
+        """Whether :meth:`take_next` may return a subscription."""
+        return bool(self._queue) and self._requests is not None
 
     def take_next(self) -> Subscription[T] | None:
-        """Return the next subscription to sign for, and then to ask for."""
-        while self._answers is not None and self._queue:
+        """Return the next subscription to sign for and to request."""
+        while self._requests is not None and self._queue:
             taken, _ = self._queue.popitem(last=False)
             if taken.name not in self._leaving:
                 taken.state = State.AUTHORIZING
                 return taken
         return None
 
-    def asked(self, subscription: Subscription[T], question: Question) -> None:
-        """The server has been asked for it."""
-        question.subject = subscription
-        subscription.question = question
-        for claim in subscription.claims:
-            claim.question = question
+    def requested(self, subscription: Subscription[T], request: Request) -> None:
+        """The subscribe was sent."""
+        request.subject = subscription
+        subscription.request = request
+        for waiter in subscription.waiters:
+            waiter.request = request
         if subscription.is_wanted:
-            subscription.state = State.ASKED
-        else:  # left by the very authorizer that has signed for it
+            subscription.state = State.REQUESTED
+        else:  # the authorizer that signed for it has left it meanwhile
             subscription.state = State.LEAVING
             self._leaving[subscription.name] = subscription
-            question.is_overdue = True
+            request.is_overdue = True
 
     def refused(self, subscription: Subscription[T], error: ReverbError) -> None:
-        """It could not be signed for."""
+        """The authorizer could not sign for it."""
         if subscription.state is State.AUTHORIZING:
             self._refuse(subscription, error)
 
     def overdue(self, subscription: Subscription[T], error: ReverbError) -> None:
-        """The server has had its time to answer: those who have waited for so long get the ``error``.
+        """The server did not answer in time. Callers that have waited all that time get the ``error``.
 
-        The answer may come yet. If it is still not there when the server answers a ping, it never will.
+        The answer may still come. If it has not come when the server answers a ping, it never will.
         """
-        if subscription.question is None:
+        if subscription.request is None:
             return
-        subscription.question.is_overdue = True
-        if self._answers is not None and not self._answers.is_fenced:
-            self.commands.append(Fence())
+        subscription.request.is_overdue = True
+        if self._requests is not None and not self._requests.is_ping_last:
+            self.commands.append(Ping())
         if subscription.state is State.LEAVING:
             return
-        late = [each for each in subscription.claims if each.question is not subscription.question]
+        late = [each for each in subscription.waiters if each.request is not subscription.request]
         self._resolve_all(subscription, error, but=late)
         if not subscription.is_wanted:
             self._drop(subscription)
             return
-        if subscription.is_given or any(each.is_resolved for each in subscription.claims):
+        if subscription.is_given or any(each.is_resolved for each in subscription.waiters):
             self._report(subscription, error, State.REFUSED)
         self._mark_restored(subscription)
 
     def retry(self, subscription: Subscription[T]) -> None:
-        """Ask again for what was refused for a passing reason."""
+        """Request again a channel that was refused for a passing reason."""
         if subscription.state is State.REFUSED:
             self._want(subscription)
 
     def held_up(self) -> None:
-        """Nothing is asked for at present: who waits for all to be restored does not wait for that."""
-        if not self._was_held_up:  # nothing that is not restored comes into the queue later
+        """No channel can be requested at present. The channels in the queue don't delay ``Restored``."""
+        if not self._was_held_up:  # channels that come into the queue later don't count
             self._was_held_up = True
             for each in self._queue:
                 self._mark_restored(each)
@@ -401,80 +418,80 @@ class Subscriptions(Generic[T]):
     # --- the server --------------------------------------------------------------------------------------------
 
     def succeeded(self, name: str, answer: Any) -> None:
-        """It has confirmed a subscription, or a sign-in."""
-        question = self._take_answer(name)
-        if question is None:
+        """The server has confirmed a subscription, or a sign-in."""
+        request = self._take_answer(name)
+        if request is None:
             self._succeeded_late(name, answer)
             return
-        subscription = self._close(question, None)
+        subscription = self._close(request, None)
         if subscription is None:
             return
-        if subscription.state is State.ASKED and self._may_predate_unsubscribe(name):
+        if subscription.state is State.REQUESTED and self._may_predate_unsubscribe(name):
             self._want(subscription)
         else:
             self._confirm(subscription, answer)
 
     def rejected(self, name: str, error: ServerError) -> bool:
-        """It has refused a subscription by name; return whether one was asked for."""
-        question = self._take_answer(name)
-        if question is not None:
+        """The server has refused a subscription by name; return whether one was requested."""
+        request = self._take_answer(name)
+        if request is not None:
             may_last = self._may_last(name, error)
-            self._take_refusal(Refusal(question, error, is_sure=True), may_last=may_last)
-        return question is not None
+            self._take_refusal(Refusal(request, error, is_sure=True), may_last=may_last)
+        return request is not None
 
     def errored(self, error: ServerError) -> bool:
-        """It has sent an error that names nothing; return whether a question is known that it answers."""
-        if self._answers is None:
+        """The server has sent an error that names no channel; return whether it answers a known request."""
+        if self._requests is None:
             return False
         if is_rate_limit(*error):
             self._doubtful.update(dict.fromkeys(self._left))
             self._left.clear()
-        refusal = self._answers.refused(error)
+        refusal = self._requests.refused(error)
         if refusal is not None:
             self._take_refusal(refusal, may_last=refusal.is_sure)
-        elif self._answers.wants_fence:
-            self.commands.append(Fence())
+        elif self._requests.needs_ping:
+            self.commands.append(Ping())
         return refusal is not None
 
     def ponged(self) -> None:
-        """It has answered a ping."""
-        question = self._take_answer(None)
-        if question is None or self._answers is None:
+        """The server has answered a ping."""
+        request = self._take_answer(None)
+        if request is None or self._requests is None:
             return
-        self._close(question, None)
+        self._close(request, None)
         for name, asked in list(self._left.items()):
             if asked is None:  # the ping may be from before the unsubscribe
-                self._left[name] = self._answers.asked
-            elif question.number > asked:
+                self._left[name] = self._requests.count
+            elif request.number > asked:
                 del self._left[name]
         self._unsubscribe_again()
 
-    def _take_answer(self, name: str | None) -> Question | None:
-        if self._answers is None:
+    def _take_answer(self, name: str | None) -> Request | None:
+        if self._requests is None:
             return None
-        question, refusals, unanswered = self._answers.answered(name)
+        request, refusals, unanswered = self._requests.answered(name)
         for refusal in refusals:
             self._take_refusal(refusal, may_last=refusal.is_sure)
         for each in unanswered:
-            self._give_up_question(each)
-        return question
+            self._give_up_request(each)
+        return request
 
-    def _close(self, question: Question, error: ServerError | None) -> Subscription[T] | None:
-        """A question has its answer, or will never have one; return the subscription that it is about."""
-        self.commands.append(Answered(question, error))
-        if question.subject is not None:
-            question.subject.question = None
-        return question.subject
+    def _close(self, request: Request, error: ServerError | None) -> Subscription[T] | None:
+        """End a request that was answered, or never will be; return its subscription."""
+        self.commands.append(Answered(request, error))
+        if request.subject is not None:
+            request.subject.request = None
+        return request.subject
 
     def _take_refusal(self, refusal: Refusal, *, may_last: bool) -> None:
-        question, error, is_sure = refusal
-        subscription = self._close(question, error)
+        request, error, is_sure = refusal
+        subscription = self._close(request, error)
         if subscription is None:
             return
         is_leaving = subscription.state is State.LEAVING
         if error.code == INVALID_MESSAGE or not is_sure or (is_leaving and subscription.name in self._unanswered):
-            # Reverb says so, too, when another member lacks user_info, and counts us as a member all the same.
-            # What is not sure may have been that. Who is no member may unsubscribe, too.
+            # Reverb also answers so if another member lacks user_info, and then counts us as a member. A refusal
+            # that is not sure may have been that one. To unsubscribe does no harm if we are no member.
             self._unsubscribe(subscription.name)
         if is_leaving:
             self._end_leaving(subscription)
@@ -494,7 +511,7 @@ class Subscriptions(Generic[T]):
         self._mark_restored(subscription)
 
     def _succeeded_late(self, name: str, answer: Any) -> None:
-        """Take the answer to a question that the server had left open for too long."""
+        """Take the answer to a request that was given up."""
         unanswered = self._unanswered.get(name)
         if unanswered is None:
             return
@@ -507,10 +524,10 @@ class Subscriptions(Generic[T]):
             self._confirm(found, answer)
 
     def _may_predate_unsubscribe(self, name: str) -> bool:
-        """Whether a success may answer a question from before the last unsubscribe, and so mean nothing.
+        """Return whether a success may answer a request from before the last unsubscribe, and so does not count.
 
-        That can be on a server that answers out of order, when a question was given up. Of as many successes as
-        there are such questions each may be one of theirs; the next one can't be.
+        That happens on a server that answers out of order, after a request was given up. As many successes may be
+        outdated as there are such requests; the next one counts.
         """
         unanswered = self._unanswered.get(name)
         if unanswered is None or not unanswered.void:
@@ -519,16 +536,16 @@ class Subscriptions(Generic[T]):
         return True
 
     def _may_last(self, name: str, error: ServerError) -> bool:
-        """Whether a refusal that names the channel surely answers a question that was not given up."""
+        """Return whether a refusal that names the channel surely answers a request that was not given up."""
         unanswered = self._unanswered.get(name)
         if unanswered is None:
             return True
         unanswered.refusals += is_lasting(self._explain(name, error))
         return unanswered.refusals > unanswered.open
 
-    def _give_up_question(self, question: Question) -> None:
+    def _give_up_request(self, request: Request) -> None:
         error = ServerError(None, "it did not answer")
-        subscription = self._close(question, error)
+        subscription = self._close(request, error)
         if subscription is None:
             return
         self._unanswered.setdefault(subscription.name, _Unanswered()).open += 1
@@ -537,11 +554,11 @@ class Subscriptions(Generic[T]):
             self._end_leaving(subscription)
             return
         if subscription.is_awaited:
-            self._want(subscription)  # by callers who came when it was overdue already
+            self._want(subscription)  # for callers that came after it was overdue
         else:
             self._retry_later(subscription, self._explain(subscription.name, error))
 
-    # --- what both sides lead to -------------------------------------------------------------------------------
+    # --- changes of state --------------------------------------------------------------------------------------
 
     def _unsubscribe(self, name: str) -> None:
         self.commands.append(Unsubscribe(name))
@@ -550,11 +567,11 @@ class Subscriptions(Generic[T]):
             self._unanswered[name].void = self._unanswered[name].open
 
     def _unsubscribe_again(self) -> None:
-        """Unsubscribe again what the rate limit may have refused, except what is subscribed."""
+        """Unsubscribe again where the rate limit may have refused it, except for channels that are subscribed."""
         doubtful, self._doubtful = self._doubtful, {}
         for name in doubtful:
             found = self._wanted.get(name)
-            if found is not None and found.state is State.ASKED:
+            if found is not None and found.state is State.REQUESTED:
                 self._doubtful[name] = None
             elif found is None or not found.is_subscribed:
                 self._unsubscribe(name)
@@ -587,14 +604,14 @@ class Subscriptions(Generic[T]):
         subscription.attempts += 1
         self.commands.append(Retry(subscription, error))
 
-    def _report(self, subscription: Subscription[T], error: ReverbError, what: State) -> None:
-        """Tell the program, unless it knows: of the first refusal that may pass, and of one that lasts."""
-        if subscription.reported not in (what, State.REJECTED):
-            subscription.reported = what
-            self.commands.append(Refused(subscription, error, what is State.REJECTED))
+    def _report(self, subscription: Subscription[T], error: ReverbError, state: State) -> None:
+        """Tell the program of a refusal, unless it knows: of the first passing one, and of a lasting one."""
+        if subscription.reported not in (state, State.REJECTED):
+            subscription.reported = state
+            self.commands.append(Refused(subscription, error, state is State.REJECTED))
 
     def _drop(self, subscription: Subscription[T]) -> None:
-        """Forget what nobody wants."""
+        """Forget a subscription that nobody wants."""
         if self._wanted.get(subscription.name) is not subscription:
             return
         del self._wanted[subscription.name]
@@ -602,7 +619,7 @@ class Subscriptions(Generic[T]):
         state, subscription.state = subscription.state, State.GONE
         if state is State.AUTHORIZING:
             self.commands.append(Withdrawn(subscription))
-        if state is State.ASKED:
+        if state is State.REQUESTED:
             subscription.state = State.LEAVING
             self._leaving[subscription.name] = subscription
         elif state is State.SUBSCRIBED or subscription.name in self._unanswered:
@@ -617,19 +634,19 @@ class Subscriptions(Generic[T]):
         if successor is not None:
             self._enqueue(successor)
 
-    def _resolve(self, claim: Claim[T], error: ReverbError | None) -> None:
-        if not claim.is_resolved:
-            claim.is_resolved = True
-            claim.resolve(error)
+    def _resolve(self, waiter: Waiter[T], error: ReverbError | None) -> None:
+        if not waiter.is_resolved:
+            waiter.is_resolved = True
+            waiter.resolve(error)
 
     def _resolve_all(
-        self, subscription: Subscription[T], error: ReverbError | None, but: Sequence[Claim[T]] = ()
+        self, subscription: Subscription[T], error: ReverbError | None, but: Sequence[Waiter[T]] = ()
     ) -> None:
-        for claim in list(subscription.claims):
-            if not claim.is_resolved and claim not in but:
+        for waiter in list(subscription.waiters):
+            if not waiter.is_resolved and waiter not in but:
                 if error is not None:
-                    subscription.claims.remove(claim)
-                self._resolve(claim, error)
+                    subscription.waiters.remove(waiter)
+                self._resolve(waiter, error)
 
     def _mark_restored(self, subscription: Subscription[T]) -> None:
         if subscription in self._unrestored:
@@ -639,21 +656,21 @@ class Subscriptions(Generic[T]):
 
 
 def is_lasting(error: ReverbError) -> bool:
-    """Whether a channel that is refused so will be refused again, until something is changed.
+    """Return whether a channel that is refused so will be refused again until somebody changes something.
 
-    That is so for what an authorizer or the server decided about a signature: nobody is logged in, the channel's
-    rule says no, the secret is wrong. Everything else may be over in a moment: an application that can't be
-    reached or fails, a rate limit, a quota, an exception in the server, an answer that does not come.
+    That is so if an authorizer or the server decided about a signature: nobody is logged in, the channel's rule
+    says no, the secret is wrong. All other reasons may pass: an application that fails or can't be reached, a rate
+    limit, a quota, an exception in the server, a missing answer.
     """
     if isinstance(error, AuthenticationError):
         return not error.is_temporary
     return isinstance(error, ConfigurationError)
 
 
-# --- which answer belongs to which message ---------------------------------------------------------------------
+# --- which answer belongs to which request ---------------------------------------------------------------------
 
 
-class Question:
+class Request:
     """A message that the server answers: a subscribe, a sign-in, or a ping (``channel`` is None)."""
 
     __slots__ = ("after_silent", "channel", "is_overdue", "number", "subject")
@@ -663,143 +680,147 @@ class Question:
         self.channel = channel
         self.after_silent = after_silent
         self.is_overdue = False
-        """Whether nobody counts on an answer, should a later question be answered first."""
+        """Whether nobody relies on an answer any more, if the server answers a later request first."""
         self.subject: Subscription[Any] | None = None
-        """The subscription that it is about, if it is about one."""
+        """The subscription that it is about. None for pings and sign-ins."""
 
 
 class Refusal(NamedTuple):
-    question: Question
+    """A request that was refused."""
+
+    request: Request
     error: ServerError
     is_sure: bool
-    """Whether the error can be no other question's."""
+    """Whether the error can belong to no other request."""
 
 
-class Answers:
-    """Finds out which of our messages an answer of the server belongs to, on one connection.
+class PendingRequests:
+    """The requests of one connection that have no answer yet; finds the request that an answer belongs to.
 
-    Reverb's errors name no channel. What makes them attributable all the same: a connection's messages are handled
-    strictly in the order sent, a subscribe is answered by one success or one error, a ping by one pong or one
-    error, and everything else ("silent": client events, unsubscribes, pongs) by nothing or one error. So an error
-    belongs to the oldest open question, or to something silent sent before it. Where the text of the error rules
-    one of them out, it is attributed at once. Where not, it is kept until a later question is answered: then every
-    question passed over has been refused. :attr:`wants_fence` asks for a ping to force such an answer.
+    Reverb's errors name no channel. They can be attributed all the same, because the server handles the messages
+    of a connection strictly in order. It answers a subscribe with one success or one error, and a ping with one
+    pong or one error. It answers everything else (*silent* messages: client events, unsubscribes, pongs) with
+    nothing or one error. So an error belongs to the oldest open request, or to a silent message sent before it. If
+    the text of the error excludes one of them, the error is attributed at once. If not, it is kept until a later
+    request is answered: then every request that was passed over has been refused. :attr:`needs_ping` asks for a
+    ping to force such an answer.
 
-    Only one subscribe to the same channel may be open at a time (:meth:`is_open`), or a success could belong to
-    either. soketi names the channel in its refusals and may confirm out of order. Both are harmless here: being
-    passed over means nothing unless an error waits to be attributed.
+    Only one subscribe to the same channel may be open at a time (:meth:`is_open`); otherwise a success could
+    belong to either. soketi names the channel in its refusals and may confirm out of order. Both do no harm here:
+    to be passed over means nothing unless an error waits to be attributed.
 
-    What remains is guessed: which of several errors was for something silent, a ping that was refused included
-    (pongs have no number); and whether a question that is overdue was refused, or has no answer, so that the error
-    is a later one's. A wrong guess may shift those that follow: no refusal is sure from then on, until nothing is
+    The rest is guessed: which of several errors was for a silent message, including a ping that was refused (pongs
+    have no number); and whether an overdue request was refused, or has no answer, so that the error is a later
+    one's. A wrong guess may shift those that follow. So no refusal is sure after a guess, until no request is
     open.
     """
 
     def __init__(self) -> None:
-        self._open: OrderedDict[Question, None] = OrderedDict()  # in the order sent
-        self.asked = 0
-        """How many questions were asked."""
-        self._subscribes: dict[str, Question] = {}
-        self._pings: deque[Question] = deque()
+        self._open: OrderedDict[Request, None] = OrderedDict()  # in the order sent
+        self.count = 0
+        """Number of requests that were sent."""
+        self._subscribes: dict[str, Request] = {}
+        self._pings: deque[Request] = deque()
         self._waiting: list[ServerError] = []
         self._silent_sent = False
         self._is_limited = False
-        """Whether the server has a rate limit, which counts pings: one that is open may have been refused."""
+        """Whether the server has a rate limit. It counts pings, so it may have refused a ping that is open."""
         self._is_guessing = False
-        """Whether an error may have been attributed to the wrong question among those that are open, or before."""
-        self.is_fenced = False
-        """Whether a ping is on its way that was sent after all other questions, and after the last error came."""
+        """Whether an error may have been attributed to the wrong request, among those that are open or before."""
+        self.is_ping_last = False
+        """Whether a ping is open that was sent after all other requests, and after the last error came."""
 
     def is_open(self, channel: str) -> bool:
-        """Whether the answer to a subscribe to ``channel`` is still to come."""
+        """Return whether a subscribe to ``channel`` has no answer yet."""
         return channel in self._subscribes
 
-    def sent_subscribe(self, channel: str) -> Question:
-        question = self._subscribes[channel] = self._ask(channel)
-        self.is_fenced = False
-        return question
+    def sent_subscribe(self, channel: str) -> Request:
+        request = self._subscribes[channel] = self._ask(channel)
+        self.is_ping_last = False
+        return request
 
-    def sent_ping(self) -> Question:
-        question = self._ask(None)
-        self._pings.append(question)
-        self.is_fenced = True
-        return question
+    def sent_ping(self) -> Request:
+        request = self._ask(None)
+        self._pings.append(request)
+        self.is_ping_last = True
+        return request
 
     def sent_silent(self) -> None:
         self._silent_sent = True
 
     @property
     def open_pings(self) -> int:
-        """How many pings are not answered yet."""
+        """Number of pings that have no answer yet."""
         return len(self._pings)
 
     @property
-    def wants_fence(self) -> bool:
-        """Whether an error waits to be attributed and no ping is on its way that will tell."""
+    def needs_ping(self) -> bool:
+        """Whether an error waits to be attributed, and no ping is open whose answer will tell."""
         return bool(self._waiting) and next(reversed(self._open)).channel is not None
 
-    def answered(self, channel: str | None) -> tuple[Question | None, list[Refusal], list[Question]]:
+    def answered(self, channel: str | None) -> tuple[Request | None, list[Refusal], list[Request]]:
         """Take a success or a refusal that names ``channel``, or a pong (None).
 
-        Returns the question it answers, or None where nobody asked, the refusals that it brings to light, and the
-        questions that it shows will have no answer: a pong those that are overdue, anything else the pings before
-        it, if they may be refused. (Where the refusal of a ping was taken for another's, one too many is open.)
+        Returns the request that it answers (None if there is none), the refusals that are now known, and the
+        requests that will have no answer. After a pong these are the overdue ones; after another answer these are
+        the pings before it, if they may be refused. (Where the refusal of a ping was taken for another's, one ping
+        too many is open.)
         """
         if channel is not None:
-            question = self._subscribes.get(channel)
-        else:  # the oldest ping, but one that is overdue only where all are
-            question = min(self._pings, key=lambda ping: ping.is_overdue, default=None)
-        if question is None:
+            request = self._subscribes.get(channel)
+        else:  # the oldest ping that is not overdue, or else the oldest
+            request = min(self._pings, key=lambda ping: ping.is_overdue, default=None)
+        if request is None:
             return None, [], []
         refusals: list[Refusal] = []
         if self._waiting:
-            refusals = self._attribute(self._before(question))
+            refusals = self._attribute(self._before(request))
             self._waiting.clear()
             for refusal in refusals:
-                self._close(refusal.question)
-        unanswered: list[Question] = []
+                self._close(refusal.request)
+        unanswered: list[Request] = []
         if channel is None:
-            unanswered = [each for each in self._before(question) if each.is_overdue]
+            unanswered = [each for each in self._before(request) if each.is_overdue]
         elif self._is_limited:
-            unanswered = list(takewhile(lambda ping: ping.number < question.number, self._pings))
+            unanswered = list(takewhile(lambda ping: ping.number < request.number, self._pings))
         for each in unanswered:
             self._close(each)
-        self._close(question)
-        return question, refusals, unanswered
+        self._close(request)
+        return request, refusals, unanswered
 
     def refused(self, error: ServerError) -> Refusal | None:
-        """Take an error without a channel; return the refusal it surely is, or None.
+        """Take an error without a channel; return the refusal that it surely is, or None.
 
-        None means that it belongs to something silent, or that it is not known yet (:attr:`wants_fence`).
+        None means that it belongs to a silent message, or that it is not known yet (:attr:`needs_ping`).
         """
-        self.is_fenced = False
+        self.is_ping_last = False
         self._is_limited |= is_rate_limit(*error)
         if not _may_refuse_channels(error) and SIGNIN not in self._subscribes:
-            return None  # without a look at each open question: there may be thousands
-        if not any(_may_refuse(error, question) for question in self._open):
+            return None  # quickly: there may be thousands of open requests
+        if not any(_may_refuse(error, request) for request in self._open):
             return None
         if self._waiting:
             self._waiting.append(error)
             return None
-        # The oldest question may be one that can't be refused so: on a server that answers out of order, or a ping
+        # The oldest request may be one that can't be refused so: the server answers out of order, or it is a ping
         # that will have no answer.
-        for question in self._open:
-            is_possible = _may_refuse(error, question)
-            if question.after_silent and _may_be_silent(error):
+        for request in self._open:
+            is_possible = _may_refuse(error, request)
+            if request.after_silent and _may_be_silent(error):
                 if is_possible:
                     self._waiting.append(error)
                 break
             if is_possible:
-                self._is_guessing |= question.is_overdue
-                refusal = Refusal(question, error, not self._is_guessing)
-                self._close(question)
+                self._is_guessing |= request.is_overdue
+                refusal = Refusal(request, error, not self._is_guessing)
+                self._close(request)
                 return refusal
         return None
 
-    def _attribute(self, passed: Sequence[Question]) -> list[Refusal]:
-        """Share out the errors that wait, in order, among questions that were passed over.
+    def _attribute(self, passed: Sequence[Request]) -> list[Refusal]:
+        """Distribute the errors that wait, in order, among requests that were passed over.
 
-        Errors left over were for silent ones.
+        Errors that are left over were for silent messages.
         """
         kinds = set(self._waiting)
         passed = [each for each in passed if any(_may_refuse(error, each) for error in kinds)]
@@ -814,43 +835,43 @@ class Answers:
         if len(passed) != len(self._waiting):
             self._is_guessing = True
             is_sure &= len(passed) < len(self._waiting) and len(kinds) == 1
-        return [Refusal(question, error, is_sure) for question, error in zip(passed, kept, strict=False)]
+        return [Refusal(request, error, is_sure) for request, error in zip(passed, kept, strict=False)]
 
-    def _before(self, question: Question) -> list[Question]:
-        return list(takewhile(lambda each: each is not question, self._open))
+    def _before(self, request: Request) -> list[Request]:
+        return list(takewhile(lambda each: each is not request, self._open))
 
-    def _ask(self, channel: str | None) -> Question:
-        self.asked += 1
-        question = Question(self.asked, channel, self._silent_sent)
+    def _ask(self, channel: str | None) -> Request:
+        self.count += 1
+        request = Request(self.count, channel, self._silent_sent)
         self._silent_sent = False
-        self._open[question] = None
-        return question
+        self._open[request] = None
+        return request
 
-    def _close(self, question: Question) -> None:
-        del self._open[question]
-        if question.channel is None:
-            self._pings.remove(question)
-            self.is_fenced = False
-        elif self._subscribes.get(question.channel) is question:
-            del self._subscribes[question.channel]
+    def _close(self, request: Request) -> None:
+        del self._open[request]
+        if request.channel is None:
+            self._pings.remove(request)
+            self.is_ping_last = False
+        elif self._subscribes.get(request.channel) is request:
+            del self._subscribes[request.channel]
         if not self._open:
             self._is_guessing = False
 
 
-def _may_refuse(error: ServerError, question: Question) -> bool:
+def _may_refuse(error: ServerError, request: Request) -> bool:
     if error.code == 4301:
         return is_rate_limit(*error)
-    if question.channel is None:
+    if request.channel is None:
         return False
-    if question.channel == SIGNIN:
+    if request.channel == SIGNIN:
         return error.code in (UNAUTHORIZED, INVALID_MESSAGE)
     if error.code == UNAUTHORIZED:
-        return is_auth_refusal(error) and needs_auth(question.channel)
+        return is_auth_refusal(error) and needs_auth(request.channel)
     return True
 
 
 def _may_refuse_channels(error: ServerError) -> bool:
-    """Whether there are channels that may be refused so; what remains is said of client events and sign-ins."""
+    """Return whether a channel can be refused so. Other errors are about client events and sign-ins only."""
     if error.code == 4301:
         return is_rate_limit(*error)
     return error.code != UNAUTHORIZED or is_auth_refusal(error)
