@@ -1,4 +1,4 @@
-"""What lives and dies with a connection: asking for channels, at a server's pace, and waiting for its answers."""
+"""A session: subscribes, at the rate that the server allows, and waiting for its answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from reverb._protocol import Action
 
 from .faults.proxy import FaultProxy, Link
 from .scripted import TEXT, Peer, ScriptedServer, encode_frame, encode_message
-from .test_pace import FixedWindow
+from .test_rate_limit import FixedWindow
 from .watching import client_tasks, turns, until, wait_turns
 
 UNAUTHORIZED = r'{"code":4009,"message":"Connection is unauthorized"}'

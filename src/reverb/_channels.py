@@ -164,7 +164,7 @@ class Channels:
                 while commands:
                     self._carry_out(commands.popleft())
                 session = self.session
-                if session is not None and self.subscriptions.has_next and session.ask_next():
+                if session is not None and self.subscriptions.has_next and session.request_next():
                     continue
                 if not commands:
                     return

@@ -11,7 +11,7 @@ from ._authorizations import Authorizations
 from ._channels import Channels
 from ._connection import Traffic
 from ._dispatch import Dispatcher, EventQueue
-from ._pace import Pace
+from ._rate_limit import RateLimiter
 from ._records import UserRecord
 from ._session import Session
 from ._supervisor import Outage, Supervisor
@@ -47,7 +47,7 @@ class Core:
         self._greeted: Session | None = None
         """That of the last connection on which the server has greeted us."""
         self._authorizations: Authorizations | None = None
-        self._pace: Pace | None = None
+        self._limiter: RateLimiter | None = None
 
     @property
     def session(self) -> Session | None:
@@ -72,11 +72,11 @@ class Core:
     def began(self) -> None:
         config = self.config
         self._authorizations = Authorizations(self.authorizer, config.auth_concurrency, config.subscribe_timeout)
-        self._pace = Pace(config.reconnect_delay_min, config.reconnect_delay_max)
+        self._limiter = RateLimiter(config.reconnect_delay_min, config.reconnect_delay_max)
 
     def new_session(self) -> Session:
         assert self._authorizations is not None
-        assert self._pace is not None
+        assert self._limiter is not None
         session = self.channels.session = Session(
             self.config,
             self.channels.subscriptions,
@@ -85,7 +85,7 @@ class Core:
             self.queue,
             self.dispatcher,
             self._authorizations,
-            self._pace,
+            self._limiter,
             self.traffic,
         )
         return session

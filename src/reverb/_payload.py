@@ -84,9 +84,9 @@ def _read_raw(data: Any) -> msgspec.Raw:
         try:
             check_json(data)
         except DECODE_ERRORS:
-            from ._unusual import is_unusual_json
+            from ._lenient_json import is_lenient_json
 
-            if not is_unusual_json(data):
+            if not is_lenient_json(data):
                 return msgspec.Raw(msgspec.json.encode(data))
         return msgspec.Raw(data)
     return msgspec.Raw(msgspec.json.encode(data, enc_hook=str))  # an event about an error has the exception in it

@@ -53,10 +53,10 @@ def decode(payload: bytes | bytearray) -> Message:
     try:
         return decode_unchecked(payload)
     except DECODE_ERRORS as error:
-        from ._unusual import decode_unusual
+        from ._lenient_json import decode_lenient
 
         try:
-            return msgspec.convert(decode_unusual(payload.decode()), Message)
+            return msgspec.convert(decode_lenient(payload.decode()), Message)
         except DECODE_ERRORS:
             raise ProtocolError(f"the server sent something that is not a message: {error}") from None
 
@@ -67,9 +67,9 @@ def parse_data(data: Any) -> Any:
         try:
             return decode_json(data)
         except DECODE_ERRORS:
-            from ._unusual import parse_unusual
+            from ._lenient_json import parse_lenient
 
-            return parse_unusual(data)
+            return parse_lenient(data)
     return data
 
 

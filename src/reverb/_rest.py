@@ -441,10 +441,10 @@ def _parse(body: bytes) -> Any:
         return _decode_json(body)
     except DECODE_ERRORS:
         pass
-    from ._unusual import decode_unusual
+    from ._lenient_json import decode_lenient
 
     try:
-        return decode_unusual(body.decode())
+        return decode_lenient(body.decode())
     except DECODE_ERRORS:
         return None
 

@@ -1,4 +1,4 @@
-"""What lives and dies with one connection: what was asked on it, who signs for that, and who waits for answers."""
+"""One connection and everything that ends with it: requests, authorisations, retries, the sign-in."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ._authorizations import Authenticate, Authorizations
 from ._backoff import Backoff
 from ._connection import Connection, Traffic
 from ._dispatch import Dispatcher, EventQueue
-from ._pace import Pace
 from ._protocol import Action, Message, ServerError
+from ._rate_limit import RateLimiter
 from ._records import ChannelRecord, UserRecord
 from ._subscriptions import Request, Subscription, Subscriptions
 from ._tasks import resolve, spawn
@@ -31,14 +31,14 @@ from .exceptions import AuthenticationError, ConnectionError, ProtocolError, Rev
 log = logging.getLogger("reverb.session")
 
 _CANCEL_TIMEOUT = 1.0
-"""Seconds that authorizers get to clean up when the connection they sign for is gone."""
+"""Seconds that authorizers have to clean up when their connection is lost."""
 
 
 class Session:
-    """One connection, from the attempt to make it to its end.
+    """One connection, from the attempt to connect to its end.
 
-    What the server says goes to ``subscriptions``, to the record that it concerns, or to who waits for it here;
-    ``carry_out`` is called when there may be commands of the subscriptions.
+    Messages of the server go to ``subscriptions``, to the record of a channel, or to a caller that waits here.
+    ``carry_out`` is called when the subscriptions may have commands.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class Session:
         client_queue: EventQueue,
         dispatcher: Dispatcher,
         authorizations: Authorizations,
-        pace: Pace,
+        limiter: RateLimiter,
         traffic: Traffic,
     ) -> None:
         self.connection = Connection(config, dispatcher, traffic, self._take, self._end)
         self.is_restored = False
-        """Whether all that was wanted when the connection was made is subscribed, refused, or overdue."""
+        """Whether each channel that was wanted when the connection was made is subscribed, refused, or overdue."""
         self._config = config
         self._address = config.address
         self._subscriptions = subscriptions
@@ -64,17 +64,17 @@ class Session:
         self._queue = client_queue
         self._dispatcher = dispatcher
         self._authorizations = authorizations
-        self._pace = pace
+        self._limiter = limiter
         self._on_restored: Callable[[], None] = lambda: None
         self._attempts: dict[Subscription[ChannelRecord], _SubscribeAttempt] = {}
-        """What is authorised, or asked for."""
+        """Subscriptions that wait for the authorizer or for the server."""
         self._deadlines: Timeouts[Subscription[ChannelRecord]] = Timeouts(self._overdue)
-        """How long the server has for its answers."""
+        """How long the server may take to answer each subscribe."""
         self._waiting: dict[Request, asyncio.Future[None]] = {}
-        """Who waits for the answer to a ping or a sign-in."""
+        """Callers that wait for the answer to a ping or a sign-in."""
         self._retries: dict[Subscription[ChannelRecord], asyncio.TimerHandle] = {}
         self._next_turn: asyncio.TimerHandle | None = None
-        """When the next channel may be asked for, where the server has a rate limit."""
+        """When the next subscribe may be sent, if the server has a rate limit."""
         self._signing_in: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -85,13 +85,15 @@ class Session:
     # --- the connection's life ---------------------------------------------------------------------------------
 
     def start(self, on_restored: Callable[[], None]) -> None:
-        """The server has greeted us: ask for everything that is wanted. ``on_restored`` is called when all of that
-        is subscribed, refused, or overdue."""
+        """The server has accepted the connection: request every wanted channel.
+
+        ``on_restored`` is called when each of them is subscribed, refused, or overdue.
+        """
         connection = self.connection
         if not connection.is_open:
             return
         self._on_restored = on_restored
-        self._pace.connected()
+        self._limiter.connected()
         self._queue.put(
             Events.CONNECTION_ESTABLISHED.value,
             {"socket_id": connection.socket_id, "activity_timeout": connection.activity_timeout},
@@ -103,7 +105,7 @@ class Session:
         self.regulate_reading()
 
     def _end(self) -> None:
-        """The connection is about to be gone, and everything with it."""
+        """The connection is ending: end everything that belongs to it."""
         for task in self._tasks:
             task.cancel()
         for attempt in self._attempts.values():
@@ -126,7 +128,7 @@ class Session:
         self._subscriptions.lost()
 
     async def wait_ended(self) -> None:
-        """Wait, for a moment, until what the connection had started is over."""
+        """Wait, for a limited time, until the tasks of the connection have ended."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CANCEL_TIMEOUT)
         await self._authorizations.wait_ended(_CANCEL_TIMEOUT)
@@ -137,10 +139,10 @@ class Session:
             self._on_restored()
 
     def regulate_reading(self) -> bool:
-        """Read from the socket, unless the handlers have enough to do; return whether we read.
+        """Read from the socket, unless too many events wait for handlers; return whether we read.
 
-        While a subscribe or a ping is unanswered, reading goes on, or a handler that subscribes would wait for an
-        answer that nobody reads; but not without bounds.
+        While a subscribe or a ping is unanswered, reading continues up to a higher bound. Otherwise a handler that
+        subscribes would wait for an answer that nobody reads.
         """
         full = self._dispatcher.is_full
         if full and (self._waiting or any(each.is_sent for each in self._attempts.values())):
@@ -154,21 +156,21 @@ class Session:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    # --- asking for channels -----------------------------------------------------------------------------------
+    # --- subscribes -------------------------------------------------------------------------------------------
 
-    def ask_next(self) -> bool:
-        """Ask for the next channel that is wanted, if it is time; return whether there was one."""
+    def request_next(self) -> bool:
+        """Request the next wanted channel, if it is time; return whether there was one."""
         if not self.is_open:
             return False
         now = monotonic()
-        wait = self._pace.wait(now)
+        wait = self._limiter.wait(now)
         if wait > 0:
             self._wait_for_turn(wait)
             return False
         subscription = self._subscriptions.take_next()
         if subscription is None:
             return False
-        self._pace.asked()
+        self._limiter.sent()
         attempt = self._attempts[subscription] = _SubscribeAttempt(now, now)
         authorizer, record = self._authorizations.authorizer, subscription.item
         if not _protocol.needs_auth(subscription.name):
@@ -234,7 +236,7 @@ class Session:
     ) -> None:
         if self._attempts.get(subscription) is attempt:
             del self._attempts[subscription]
-            self._pace.dropped()
+            self._limiter.dropped()
             self._subscriptions.refused(subscription, error)
 
     def _overdue(self, subscription: Subscription[ChannelRecord]) -> None:
@@ -242,10 +244,10 @@ class Session:
         self._subscriptions.overdue(subscription, error)
         self._carry_out()
 
-    # --- what the subscriptions command ------------------------------------------------------------------------
+    # --- commands of the subscriptions -------------------------------------------------------------------------
 
     def answered(self, request: Request, error: ServerError | None) -> None:
-        """A request has its answer."""
+        """A request was answered, or never will be."""
         waiter = self._waiting.pop(request, None)
         if waiter is not None:
             resolve(waiter, None if error is None else self._explain(request, error))
@@ -253,28 +255,30 @@ class Session:
         if attempt is not None and request.subject is not None:
             self._deadlines.stop(request.subject)
             if error is not None and _protocol.is_rate_limit(*error):
-                self._pace.refused(attempt.asked_at, monotonic())
+                self._limiter.refused(attempt.started_at, monotonic())
             else:
-                self._pace.taken(attempt.asked_at, monotonic())
+                self._limiter.taken(attempt.started_at, monotonic())
         if self._dispatcher.is_full:
             self.regulate_reading()
 
     def withdraw(self, subscription: Subscription[ChannelRecord]) -> None:
-        """Stop signing for what nobody wants any more."""
+        """Stop signing for a channel that nobody wants any more."""
         attempt = self._attempts.pop(subscription, None)
         if attempt is not None:
             attempt.stop()
-            self._pace.dropped()
+            self._limiter.dropped()
 
     def forget(self, subscription: Subscription[ChannelRecord]) -> None:
-        """Don't try again what nobody wants any more."""
+        """Cancel the retry of a channel that nobody wants any more."""
         timer = self._retries.pop(subscription, None)
         if timer is not None:
             timer.cancel()
 
     def retry_later(self, subscription: Subscription[ChannelRecord], error: ReverbError) -> None:
-        """Try again what was refused for a passing reason: with the pace of the server's rate limit, or else after
-        a delay that grows each time."""
+        """Try again after a passing refusal.
+
+        After a rate limit: as soon as the limiter allows it. Otherwise: after a delay that grows each time.
+        """
 
         def retry() -> None:
             self._retries.pop(subscription, None)
@@ -298,7 +302,7 @@ class Session:
             self.connection.send_ping()
             self.regulate_reading()
 
-    # --- what is asked for by callers --------------------------------------------------------------------------
+    # --- callers ------------------------------------------------------------------------------------------------
 
     async def ping(self, timeout: float) -> float:
         started = monotonic()
@@ -309,7 +313,7 @@ class Session:
         finally:
             self._waiting.pop(request, None)
         if not answer.done():
-            request.is_overdue = True  # or the pong to the next ping would be taken for its own
+            request.is_overdue = True  # otherwise the next pong would count as its answer
             raise TimeoutError(
                 f"{self._address} did not answer a ping within {plural(timeout, 'second')} (REVERB_PONG_TIMEOUT)"
             )
@@ -317,7 +321,7 @@ class Session:
         return monotonic() - started
 
     async def sign_in(self, authenticate: Authenticate) -> None:
-        """Sign the user in, and remember how. Goes on when the caller is cancelled."""
+        """Sign the user in, and remember how. Continues if the caller is cancelled."""
         while self._signing_in is not None:
             await asyncio.wait({self._signing_in})
         if not self.is_open:
@@ -333,7 +337,7 @@ class Session:
         try:
             await self._try_to_sign_in(authenticate)
         except (AuthenticationError, TimeoutError) as error:
-            # Laravel has no route that signs for users, unless somebody made one for another server.
+            # Laravel itself has no route that signs users in.
             if not self.connection.is_laravel_reverb:
                 raise
             raise ProtocolError(
@@ -355,7 +359,7 @@ class Session:
         try:
             await asyncio.wait({answer}, timeout=timeout)
         except asyncio.CancelledError:
-            # The connection has ended. soketi does that right behind a refusal, which is there by now.
+            # The connection has ended. soketi closes it right after a refusal, which has arrived by now.
             if not answer.done():
                 raise
         if not answer.done():
@@ -370,7 +374,7 @@ class Session:
     def _signed_in(self, task: asyncio.Task[None]) -> None:
         self._signing_in = None
         if not task.cancelled():
-            task.exception()  # the caller may be cancelled, and nobody else waits for it
+            task.exception()  # the caller may be cancelled; then nobody else retrieves it
 
     async def _sign_in_again(self, authenticate: Authenticate) -> None:
         try:
@@ -397,10 +401,10 @@ class Session:
             )
         return AuthenticationError(f"{self._address} refused to sign the user in: {error}", code=error.code)
 
-    # --- what the server says ----------------------------------------------------------------------------------
+    # --- messages of the server ---------------------------------------------------------------------------------
 
     def _take(self, message: Message, size: int) -> None:
-        """Take what did not go the fast way (:meth:`Connection._receiver`)."""
+        """Take a message that did not go the fast path (:meth:`Connection._receiver`)."""
         if message.event.startswith("reverb:"):
             fields = event_fields(message.event, message.channel)
             what = quoted(message.event)
@@ -425,7 +429,7 @@ class Session:
             error = _protocol.parse_error(_protocol.parse_data(message.data))
             if self._subscriptions.rejected(name, error):
                 return
-        elif message.event == Events.ERROR:  # a client event's, on soketi
+        elif message.event == Events.ERROR:  # soketi's, about a client event
             self._log_error(message, _protocol.parse_error(_protocol.parse_data(message.data)))
         found = self._subscriptions.get(name)
         if found is not None and found.is_subscribed:
@@ -458,15 +462,15 @@ class Session:
 
 
 class _SubscribeAttempt(msgspec.Struct, eq=False):
-    """A channel that is being asked for."""
+    """A subscription that waits for the authorizer or for the server."""
 
-    asked_at: float
-    """When it was its turn in the server's pace, on the clock of :func:`time.monotonic`, …"""
+    started_at: float
+    """When the rate limiter allowed it, on the clock of :func:`time.monotonic`."""
     began_at: float
-    """… and when the authorizer had time for it."""
+    """When the authorizer began with it, on the same clock."""
     authorizing: asyncio.Task[Any] | None = None
     is_sent: bool = False
-    """Whether the server has been asked."""
+    """Whether the subscribe was sent."""
 
     def stop(self) -> None:
         if self.authorizing is not None:

@@ -180,9 +180,11 @@ def _decode(content: bytes) -> _Body:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        from ._unusual import decode_unusual  # a client event may have anything in it, half an emoji for instance
+        from ._lenient_json import (
+            decode_lenient,  # a client event may have anything in it, half an emoji for instance
+        )
 
-        return msgspec.convert(decode_unusual(content.decode()), _Body)
+        return msgspec.convert(decode_lenient(content.decode()), _Body)
 
 
 def _bytes_of(body: object) -> bytes | None:

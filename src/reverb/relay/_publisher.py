@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from .._backoff import Backoff
+from .._lenient_json import decode_lenient
 from .._protocol import DECODE_ERRORS, Action, is_encrypted
 from .._rest import MAX_BATCH, BatchEvent
 from .._settings import SecretStr
 from .._tasks import spawn
-from .._unusual import decode_unusual
 from .._visible import bare, event_fields, quoted, visible
 from ..exceptions import (
     APIError,
@@ -373,7 +373,7 @@ def _flaw_of(item: Item) -> str:
         try:
             msgspec.json.decode(item.data, type=msgspec.Raw)
         except DECODE_ERRORS:
-            decode_unusual(text)  # which takes half a surrogate pair
+            decode_lenient(text)  # which takes half a surrogate pair
     except DECODE_ERRORS as error:
         return f"its data is no JSON: {error}"
     return ""

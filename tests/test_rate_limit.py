@@ -12,99 +12,99 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from reverb._pace import Pace
+from reverb._rate_limit import RateLimiter
 
 LEAST, MOST = 1.0, 30.0
 
 
 def test_without_a_limit_everything_is_asked_for_at_once() -> None:
-    pace = Pace(LEAST, MOST)
+    limiter = RateLimiter(LEAST, MOST)
     for number in range(1000):
-        assert pace.wait(5.0) == 0
-        pace.asked()
+        assert limiter.wait(5.0) == 0
+        limiter.sent()
         if number % 3:
-            pace.taken(5.0, 5.1)
-    assert not pace.is_limited
+            limiter.taken(5.0, 5.1)
+    assert not limiter.is_limited
 
 
 def test_when_the_limit_is_met_single_ones_are_tried_after_delays_that_double() -> None:
-    pace = Pace(LEAST, MOST)
+    limiter = RateLimiter(LEAST, MOST)
     now = 0.0
     for _ in range(3):
-        pace.asked()
-    pace.taken(0.0, 0.1)
-    pace.taken(0.0, 0.1)
-    pace.refused(0.0, 0.1)
-    assert pace.is_limited
+        limiter.sent()
+    limiter.taken(0.0, 0.1)
+    limiter.taken(0.0, 0.1)
+    limiter.refused(0.0, 0.1)
+    assert limiter.is_limited
     now, delays = 0.1, []
     for _ in range(8):
-        delays.append(round(pace.wait(now), 3))
-        now += pace.wait(now)
-        assert pace.wait(now) == 0
-        pace.asked()
-        assert pace.wait(now) == inf  # one at a time
-        pace.refused(now, now)
+        delays.append(round(limiter.wait(now), 3))
+        now += limiter.wait(now)
+        assert limiter.wait(now) == 0
+        limiter.sent()
+        assert limiter.wait(now) == inf  # one at a time
+        limiter.refused(now, now)
     assert delays == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
 def test_refusals_of_what_was_asked_for_together_are_one() -> None:
-    pace = Pace(LEAST, MOST)
+    limiter = RateLimiter(LEAST, MOST)
     for _ in range(100):
-        pace.asked()
+        limiter.sent()
     for number in range(100):
         now = 0.1 + number / 1000
         if number < 10:
-            pace.taken(0.0, now)
+            limiter.taken(0.0, now)
         else:
-            pace.refused(0.0, now)
-    assert pace.wait(0.2) == pytest.approx(0.11 + LEAST - 0.2)
+            limiter.refused(0.0, now)
+    assert limiter.wait(0.2) == pytest.approx(0.11 + LEAST - 0.2)
 
 
 def test_once_one_is_taken_again_as_many_are_asked_for_in_a_time_as_were_taken_in_it() -> None:
-    pace = Pace(LEAST, MOST)
+    limiter = RateLimiter(LEAST, MOST)
     for _ in range(11):
-        pace.asked()
+        limiter.sent()
     for _ in range(10):
-        pace.taken(0.0, 0.0)
-    pace.refused(0.0, 0.0)
+        limiter.taken(0.0, 0.0)
+    limiter.refused(0.0, 0.0)
     now = 20.0
-    pace.asked()
-    pace.taken(now, now)
+    limiter.sent()
+    limiter.taken(now, now)
     asked = 0
-    while pace.wait(now) == 0:
-        pace.asked()
+    while limiter.wait(now) == 0:
+        limiter.sent()
         asked += 1
     assert asked == 9  # with the trial, 10 in 20 seconds
-    assert pace.wait(now) == 20
+    assert limiter.wait(now) == 20
 
 
 def test_what_is_dropped_makes_room_for_another() -> None:
-    pace = Pace(LEAST, MOST)
-    pace.asked()
-    pace.refused(0.0, 0.0)
-    now = pace.wait(0.0)
-    pace.asked()
-    assert pace.wait(now) == inf
-    pace.dropped()
-    assert pace.wait(now) == 0
+    limiter = RateLimiter(LEAST, MOST)
+    limiter.sent()
+    limiter.refused(0.0, 0.0)
+    now = limiter.wait(0.0)
+    limiter.sent()
+    assert limiter.wait(now) == inf
+    limiter.dropped()
+    assert limiter.wait(now) == 0
 
 
 def test_a_server_counts_anew_for_a_new_connection_and_its_limit_is_remembered() -> None:
-    pace = Pace(LEAST, MOST)
+    limiter = RateLimiter(LEAST, MOST)
     for _ in range(4):
-        pace.asked()
+        limiter.sent()
     for _ in range(3):
-        pace.taken(0.0, 0.0)
-    pace.refused(0.0, 0.0)
-    pace.asked()
-    pace.taken(10.0, 10.0)
-    pace.connected()
+        limiter.taken(0.0, 0.0)
+    limiter.refused(0.0, 0.0)
+    limiter.sent()
+    limiter.taken(10.0, 10.0)
+    limiter.connected()
     asked = 0
-    while pace.wait(11.0) == 0:
-        pace.asked()
+    while limiter.wait(11.0) == 0:
+        limiter.sent()
         asked += 1
     assert asked == 3
-    assert pace.wait(11.0) == inf
+    assert limiter.wait(11.0) == inf
 
 
 # --- against a server ------------------------------------------------------------------------------------------
@@ -157,10 +157,12 @@ class Run:
         return [each for each in self.refusals if each > self.learned_at]
 
 
-def run(server: Any, wanted: list[float], latency: float, pace: Pace | None = None, start: float = 0.0) -> Run:
+def run(
+    server: Any, wanted: list[float], latency: float, limiter: RateLimiter | None = None, start: float = 0.0
+) -> Run:
     """Ask for channels that are wanted at the given times, until all are taken; those that are refused are wanted
     again, before the others. A message takes ``latency`` seconds to the server, and its answer as long."""
-    pace = Pace(LEAST, MOST) if pace is None else pace
+    limiter = RateLimiter(LEAST, MOST) if limiter is None else limiter
     numbers = count()
     due: list[tuple[float, int, str, Any]] = []
     for each in sorted(wanted):
@@ -182,24 +184,24 @@ def run(server: Any, wanted: list[float], latency: float, pace: Pace | None = No
             asked_at, is_taken = detail
             if is_taken:
                 taken += 1
-                pace.taken(asked_at, now)
+                limiter.taken(asked_at, now)
                 if refusals and learned_at == inf and asked_at > refusals[0]:
                     learned_at = now
             else:
                 waiting += 1
                 refusals.append(now)
-                pace.refused(asked_at, now)
+                limiter.refused(asked_at, now)
         elif what == "turn" and now >= wakes_at:
             wakes_at = inf
         while waiting:
-            wait = pace.wait(now)
+            wait = limiter.wait(now)
             if wait > 0:
                 if now + wait < wakes_at:
                     wakes_at = now + wait
                     heappush(due, (wakes_at, next(numbers), "turn", None))
                 break
             waiting -= 1
-            pace.asked()
+            limiter.sent()
             heappush(due, (now + latency, next(numbers), "arrives", now))
     raise AssertionError(f"{taken} of {len(wanted)} after {now} seconds")
 
@@ -245,10 +247,10 @@ def test_whenever_they_are_wanted_nothing_starves_and_the_limit_is_soon_known(
 ) -> None:
     """What was taken in two windows may look like more than a server takes in one: then the limit is met again,
     and less is asked for from then on."""
-    pace = Pace(LEAST, MOST)
+    limiter = RateLimiter(LEAST, MOST)
     times, now = times_of(wanted), 0.0
     for _ in range(60):
-        seen = run(server, times, latency, pace, start=now)
+        seen = run(server, times, latency, limiter, start=now)
         assert seen.taken == len(times)
         now = seen.ended_at + 1
         if not seen.refusals:
@@ -259,9 +261,9 @@ def test_whenever_they_are_wanted_nothing_starves_and_the_limit_is_soon_known(
 
 @given(servers, st.integers(1, 300), latencies)
 def test_the_limit_is_not_met_on_the_next_connection_either(server: Any, wanted: int, latency: float) -> None:
-    pace = Pace(LEAST, MOST)
-    first = run(server, [0.0] * wanted, latency, pace)
+    limiter = RateLimiter(LEAST, MOST)
+    first = run(server, [0.0] * wanted, latency, limiter)
     assume(first.learned_at < inf)
-    pace.connected()
+    limiter.connected()
     anew = replace(server, ends=-inf, used=0) if isinstance(server, FixedWindow) else replace(server, taken=[])
-    assert run(anew, [0.0] * wanted, latency, pace, start=first.ended_at + 1).refusals == []
+    assert run(anew, [0.0] * wanted, latency, limiter, start=first.ended_at + 1).refusals == []
