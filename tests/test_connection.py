@@ -745,7 +745,7 @@ async def test_the_bound_is_noticed_when_a_read_ends_with_something_else_than_an
     bounded = Dispatcher(300, lambda: pressed.append(bounded.is_full))
     queue = bounded.queues["c"] = EventQueue("c", bounded)
     queue.bind(("e",), hang)
-    queue.learn("e")
+    queue.add_route("e")
     async with ScriptedServer(script) as server:
         async with opened(server, inbox, dispatcher=bounded):
             await until(lambda: pressed == [True])
@@ -1013,7 +1013,7 @@ class Paused:
         self.dispatcher = Dispatcher(max_bytes, lambda: self.connection.set_reading(not self.dispatcher.is_full))
         queue = self.dispatcher.queues["c"] = EventQueue("c", self.dispatcher)
         queue.bind(("e",), self._hang)
-        queue.learn("e")
+        queue.add_route("e")
 
     def __call__(self, message: Message, size: int) -> None:
         self.taken.append(message.event)

@@ -399,7 +399,7 @@ async def test_what_is_cleared_is_not_delivered(kit: Kit, recorder: Recorder) ->
 async def test_event_names_without_end_take_no_memory_without_end(kit: Kit) -> None:
     kit.client.bind(("e",), Recorder())
     for number in range(5_000):
-        kit.a.learn(f"event-{number}")
+        kit.a.add_route(f"event-{number}")
     assert len(kit.a.routes) <= 1_000
 
 
@@ -465,7 +465,7 @@ async def test_an_error_reported_before_a_handler_that_waits_does_not_disturb_th
     def fail(event: str, data: Any, channel: str | None) -> None:
         raise ValueError
 
-    async def report(event: str, data: Any, channel: str | None) -> None:
+    async def report_handler_error(event: str, data: Any, channel: str | None) -> None:
         order.append(f"error {data['exception']!r}")
 
     def wait(event: str, data: Any, channel: str | None) -> Any:
@@ -478,7 +478,9 @@ async def test_an_error_reported_before_a_handler_that_waits_does_not_disturb_th
 
     kit.a.bind(("e",), fail)
     kit.a.bind(("e",), wait)
-    kit.a.bind(("error",), report if is_async else lambda *arguments: report(*arguments))
+    kit.a.bind(
+        ("error",), report_handler_error if is_async else lambda *arguments: report_handler_error(*arguments)
+    )
     kit.a.put("e", 1)
     await until(lambda: order)
     kit.a.put("e", 2)
@@ -1093,15 +1095,15 @@ async def test_a_drain_in_a_hurry_waits_for_nobody(kit: Kit, caplog: pytest.LogC
     kit.a.put("e", 1)
     await until(lambda: first.begun)
     if when == "before":
-        kit.dispatcher.hurry()
+        kit.dispatcher.cancel_handlers()
     draining = asyncio.get_running_loop().create_task(kit.dispatcher.drain(60))
     if when == "during":
         await wait_turns(3)
-        kit.dispatcher.hurry()
+        kit.dispatcher.cancel_handlers()
     await asyncio.wait_for(draining, 5)
     assert first.ended == []
-    assert "cancelling 1 handler in a hurry" in caplog.text
-    kit.dispatcher.open()  # the next one is in no hurry
+    assert "cancelling 1 handler at once" in caplog.text
+    kit.dispatcher.open()  # the next one waits again
     kit.a.put("e", 2)
     await until(lambda: len(first.begun) == 2)
     draining = asyncio.get_running_loop().create_task(kit.dispatcher.drain(60))
@@ -1124,7 +1126,7 @@ async def test_a_hurried_drain_lets_the_handler_that_called_it_finish(kit: Kit) 
     kit.b.put("e", 1)
     kit.a.put("e", 2)
     await until(lambda: first.begun)
-    kit.dispatcher.hurry()
+    kit.dispatcher.cancel_handlers()
     await left.wait_for(1)
     assert first.ended == []
 

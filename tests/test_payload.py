@@ -19,7 +19,7 @@ import msgspec
 import pytest
 from typing_extensions import TypedDict
 
-from reverb._payload import MisfitError, annotated_type, check_handler, handler_name, reader, signature_of
+from reverb._payload import MismatchError, annotated_type, check_handler, handler_name, reader, signature_of
 from reverb._protocol import parse_data
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def test_raw_of_data_that_came_as_a_value_is_its_json(data: Any, text: str) -> N
 )
 def test_what_does_not_fit_says_where(type_: Any, text: str, path: str, reason: str) -> None:
     for data in (text, parse_data(text)):
-        with pytest.raises(MisfitError) as caught:
+        with pytest.raises(MismatchError) as caught:
             reader(type_)(data)
         assert caught.value.path == path
         assert reason in str(caught.value)

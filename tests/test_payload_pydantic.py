@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reverb import ReverbConfig
-from reverb._payload import MisfitError, reader
+from reverb._payload import MismatchError, reader
 from reverb._protocol import parse_data
 from reverb._settings import SecretStr
 
@@ -58,14 +58,14 @@ def test_what_fits(type_: Any, text: str, value: Any) -> None:
 )
 def test_what_does_not_fit_says_where(type_: Any, text: str, path: str, reason: str) -> None:
     for data in (text, parse_data(text)):
-        with pytest.raises(MisfitError) as caught:
+        with pytest.raises(MismatchError) as caught:
             reader(type_)(data)
         assert caught.value.path == path
         assert reason in str(caught.value)
 
 
 def test_errors_do_not_show_the_data() -> None:
-    with pytest.raises(MisfitError) as caught:
+    with pytest.raises(MismatchError) as caught:
         reader(Model)('{"id":"hush-hush"}')
     assert "hush-hush" not in str(caught.value)
 

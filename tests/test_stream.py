@@ -100,9 +100,7 @@ async def test_typed_events_and_what_does_not_fit(
     assert [event.data for event in await take(stream, 1)] == [Item(2)]
     assert isinstance(errors.calls[0][1]["exception"], PayloadError)
     (message,) = (record.message for record in caplog.records if record.levelname == "ERROR")
-    assert message.startswith(
-        "events() and wait_for() leave out an event: 'item.updated' on stock does not fit Item: "
-    )
+    assert message.startswith("events() and wait_for() skip an event: 'item.updated' on stock does not fit Item: ")
 
 
 async def test_unbinding_the_handlers_of_an_event_leaves_streams_alone(

@@ -26,31 +26,31 @@ from .watching import client_tasks, turns, until, wait_turns
 class FakeSession:
     """A connection on which everything is restored at once, or when a test says so."""
 
-    def __init__(self, host: Host) -> None:
-        self.connection = Connection(host.config, host.dispatcher, Traffic(), self._take, self._end)
+    def __init__(self, owner: Owner) -> None:
+        self.connection = Connection(owner.config, owner.dispatcher, Traffic(), self._take, self._end)
         self.is_restored = False
         self.restore: Callable[[], None]
-        self._host = host
+        self._owner = owner
 
     def start(self, on_restored: Callable[[], None]) -> None:
         def restore() -> None:
             self.is_restored = True
             on_restored()
 
-        self._host.notes.append(f"connected {self.connection.socket_id}")
+        self._owner.notes.append(f"connected {self.connection.socket_id}")
         self.connection.send_silent(b'{"event":"client-hello"}')
         self.restore = restore
-        if self._host.restores:
+        if self._owner.restores:
             restore()
 
     def _take(self, message: Message, size: int) -> None:
-        self._host.messages.append(message.event)
+        self._owner.messages.append(message.event)
 
     def _end(self) -> None:
-        self._host.notes.append("lost")
+        self._owner.notes.append("lost")
 
 
-class Host:
+class Owner:
     """Writes down what it is told."""
 
     def __init__(self, config: ReverbConfig) -> None:
@@ -97,7 +97,7 @@ class Host:
         self.closed += 1
 
 
-def supervise(server: ScriptedServer | FaultProxy, **settings: Any) -> tuple[Supervisor, Host]:
+def supervise(server: ScriptedServer | FaultProxy, **settings: Any) -> tuple[Supervisor, Owner]:
     defaults: Any = {
         "app_key": "key",
         "host": server.host,
@@ -107,8 +107,8 @@ def supervise(server: ScriptedServer | FaultProxy, **settings: Any) -> tuple[Sup
         "reconnect_delay_max": 0.05,
     }
     config = ReverbConfig(**{**defaults, **settings})
-    host = Host(config)
-    return Supervisor(config, host.dispatcher, host), host
+    owner = Owner(config)
+    return Supervisor(config, owner.dispatcher, owner), owner
 
 
 async def greet(peer: Peer) -> None:
@@ -128,16 +128,16 @@ async def drop(peer: Peer) -> None:
 
 async def test_starting_connects_and_stopping_closes() -> None:
     async with ScriptedServer(stay) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         await supervisor.start(None)
         assert supervisor.is_running
-        assert host.connection.is_open
+        assert owner.connection.is_open
         await supervisor.stop()
         await supervisor.wait_ended()
         assert not supervisor.is_running
-        assert not host.connection.is_open
-        assert host.notes == ["connected 1.1", "lost", "disconnected"]
-        assert host.closed == 1
+        assert not owner.connection.is_open
+        assert owner.notes == ["connected 1.1", "lost", "disconnected"]
+        assert owner.closed == 1
         assert client_tasks() == set()
 
 
@@ -155,13 +155,13 @@ async def test_the_first_attempt_is_the_only_one_and_its_failure_is_raised() -> 
         pass
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         with pytest.raises(ConnectionError):
             await supervisor.start(None)
         with pytest.raises(ConnectionError):
             await supervisor.wait_ended()
         assert server.connections == 1
-        assert host.notes == ["failed"]
+        assert owner.notes == ["failed"]
         assert client_tasks() == set()
 
 
@@ -171,7 +171,7 @@ async def test_it_can_start_again_after_a_failure_and_after_a_stop() -> None:
             await stay(peer)
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         with pytest.raises(ConnectionError):
             await supervisor.start(None)
         for _ in range(2):
@@ -179,7 +179,7 @@ async def test_it_can_start_again_after_a_failure_and_after_a_stop() -> None:
             await supervisor.stop()
         await supervisor.wait_ended()
         lives = ["connected 1.2", "lost", "disconnected", "connected 1.3", "lost", "disconnected"]
-        assert host.notes == ["failed", *lives]
+        assert owner.notes == ["failed", *lives]
 
 
 async def test_waiting_for_the_end_of_what_never_started_is_an_error() -> None:
@@ -200,11 +200,11 @@ async def test_losses_that_are_made_good(code: int | None) -> None:
             await peer.wait_closed()
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         await supervisor.start(None)
-        await until(lambda: "connected 1.2" in host.notes)
+        await until(lambda: "connected 1.2" in owner.notes)
         await supervisor.stop()
-        assert host.notes == ["connected 1.1", "lost", "connected 1.2", "lost", "disconnected"]
+        assert owner.notes == ["connected 1.1", "lost", "connected 1.2", "lost", "disconnected"]
 
 
 async def test_a_server_that_is_away_for_a_while_is_tried_until_it_is_back() -> None:
@@ -224,9 +224,9 @@ async def test_a_server_that_is_away_for_a_while_is_tried_until_it_is_back() -> 
             await stay(peer)
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         await supervisor.start(None)
-        await until(lambda: "connected 1.6" in host.notes)
+        await until(lambda: "connected 1.6" in owner.notes)
         await supervisor.stop()
         assert server.connections == 6
 
@@ -246,13 +246,13 @@ async def test_a_loss_that_is_for_good(where: str) -> None:
             await peer.wait_closed()
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         await supervisor.start(None)
         with pytest.raises(ConnectionError) as caught:
             await asyncio.wait_for(supervisor.wait_ended(), 5)
         assert caught.value.code == 4001
-        assert str(host.error) == str(caught.value)
-        assert host.notes == ["connected 1.1", "lost", "failed"]
+        assert str(owner.error) == str(caught.value)
+        assert owner.notes == ["connected 1.1", "lost", "failed"]
         assert server.connections == (1 if where == "on the connection" else 2)
         assert client_tasks() == set()
 
@@ -315,9 +315,9 @@ async def test_stopping_while_backing_off() -> None:
         await greet(peer)
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server, reconnect_delay_min=100, reconnect_delay_max=100)
+        supervisor, owner = supervise(server, reconnect_delay_min=100, reconnect_delay_max=100)
         await supervisor.start(None)
-        await until(lambda: "lost" in host.notes)
+        await until(lambda: "lost" in owner.notes)
         await asyncio.wait_for(supervisor.stop(), 5)
         await supervisor.wait_ended()
         assert client_tasks() == set()
@@ -325,13 +325,13 @@ async def test_stopping_while_backing_off() -> None:
 
 async def test_waiting_for_the_end_can_be_cancelled_without_harm() -> None:
     async with ScriptedServer(stay) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         await supervisor.start(None)
         waiting = asyncio.ensure_future(supervisor.wait_ended())
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait({waiting})
-        assert host.connection.is_open
+        assert owner.connection.is_open
         await supervisor.stop()
 
 
@@ -356,19 +356,19 @@ async def test_the_states_of_an_ordinary_life() -> None:
             await peer.wait_closed()
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         assert supervisor.state is ConnectionState.INITIALIZED
         await supervisor.start(None)
-        await until(lambda: "connected 1.2" in host.notes)
+        await until(lambda: "connected 1.2" in owner.notes)
         await supervisor.stop()
-        assert host.states == ["connecting", "connected", "connecting", "connected", "disconnected"]
+        assert owner.states == ["connecting", "connected", "connecting", "connected", "disconnected"]
 
 
 async def test_the_wait_before_an_attempt_is_no_time_of_being_connected() -> None:
     async with ScriptedServer(drop) as server:
-        supervisor, host = supervise(server, reconnect_delay_min=60, reconnect_delay_max=60)
+        supervisor, owner = supervise(server, reconnect_delay_min=60, reconnect_delay_max=60)
         await supervisor.start(None)
-        await until(lambda: host.states[-1] == "connecting")
+        await until(lambda: owner.states[-1] == "connecting")
         assert server.connections == 1
         with pytest.raises(TimeoutError):
             await supervisor.wait_connected(0.01)
@@ -388,7 +388,7 @@ async def test_a_connection_that_does_not_come_back_is_unavailable_until_it_does
             await peer.refuse(503)
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         await supervisor.start(None)
         await until(lambda: supervisor.state is ConnectionState.UNAVAILABLE)
         attempts = server.connections
@@ -397,7 +397,7 @@ async def test_a_connection_that_does_not_come_back_is_unavailable_until_it_does
         go_on.set()
         await supervisor.wait_connected(5)
         await supervisor.stop()
-        assert host.states == [
+        assert owner.states == [
             "connecting",
             "connected",
             "connecting",
@@ -417,12 +417,12 @@ async def test_a_connection_that_ends_right_behind_its_greeting_was_none() -> No
 
     async with ScriptedServer(script) as server, FaultProxy(server.host, server.port) as proxy:
         proxy.arm(partial(Link.merge, seconds=0.1))
-        supervisor, host = supervise(proxy)
+        supervisor, owner = supervise(proxy)
         await supervisor.start(None)
         await supervisor.wait_connected(5)
         await supervisor.stop()
-        assert host.states == ["connecting", "connected", "disconnected"]
-        assert host.notes == ["lost", "connected 1.2", "lost", "disconnected"]
+        assert owner.states == ["connecting", "connected", "disconnected"]
+        assert owner.notes == ["lost", "connected 1.2", "lost", "disconnected"]
 
 
 @pytest.mark.parametrize(("refusal", "state"), [(4001, "failed"), (404, "failed"), (503, "disconnected")])
@@ -436,10 +436,10 @@ async def test_the_state_after_a_first_attempt_that_failed(refusal: int, state: 
             await peer.wait_closed()
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         with pytest.raises(ConnectionError):
             await supervisor.start(None)
-        assert host.states == ["connecting", state]
+        assert owner.states == ["connecting", state]
 
 
 async def test_waiting_for_the_connection() -> None:
@@ -499,11 +499,11 @@ async def test_an_outage_is_told_with_its_attempts_once_everything_is_back() -> 
             await stay(peer)
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         await supervisor.start(None)
-        await until(lambda: "connected 1.5" in host.notes)
+        await until(lambda: "connected 1.5" in owner.notes)
         await supervisor.stop()
-        assert [outage.attempts for outage in host.outages] == [3, 1]
+        assert [outage.attempts for outage in owner.outages] == [3, 1]
         assert supervisor.reconnects == 2
 
 
@@ -515,12 +515,12 @@ async def test_attempts_can_be_limited() -> None:
             await peer.refuse(503)
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server, reconnect_max_attempts=3)
+        supervisor, owner = supervise(server, reconnect_max_attempts=3)
         await supervisor.start(None)
         with pytest.raises(ConnectionError, match="503"):
             await asyncio.wait_for(supervisor.wait_ended(), 5)
         assert server.connections == 4
-        assert host.states[-1] == "failed"
+        assert owner.states[-1] == "failed"
 
 
 async def test_an_error_about_a_message_is_no_reason_to_give_up_when_the_server_goes_away_right_after_it() -> None:
@@ -532,9 +532,9 @@ async def test_an_error_about_a_message_is_no_reason_to_give_up_when_the_server_
             await peer.wait_closed()
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         await supervisor.start(None)
-        await until(lambda: "connected 1.2" in host.notes)
+        await until(lambda: "connected 1.2" in owner.notes)
         await supervisor.stop()
 
 
@@ -545,9 +545,9 @@ async def test_a_bug_of_ours_does_not_end_in_silence(
         raise RuntimeError("boom")
 
     async with ScriptedServer(drop) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         await supervisor.start(None)
-        monkeypatch.setattr(host, "new_session", explode)
+        monkeypatch.setattr(owner, "new_session", explode)
         with pytest.raises(ReverbError, match="boom"):
             await asyncio.wait_for(supervisor.wait_ended(), 5)
         assert supervisor.state is ConnectionState.FAILED
@@ -560,13 +560,13 @@ async def test_a_bug_of_ours_while_disconnecting_is_logged_and_ends_it(caplog: p
         raise RuntimeError("boom")
 
     async with ScriptedServer(stay) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         await supervisor.start(None)
-        host.closing = explode
+        owner.closing = explode
         await supervisor.stop()
         assert "internal error while disconnecting" in caplog.text
         assert supervisor.state is ConnectionState.DISCONNECTED
-        host.closing = None
+        owner.closing = None
         await supervisor.start(None)
         await supervisor.stop()
 
@@ -592,20 +592,20 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
     await asyncio.wait(tasks)
 
 
-async def is_closed(server: ScriptedServer, host: Host) -> None:
+async def is_closed(server: ScriptedServer, owner: Owner) -> None:
     """Check that no connection is left, on either side."""
-    assert not any(session.connection.is_open for session in host.sessions)
+    assert not any(session.connection.is_open for session in owner.sessions)
     await until(lambda: client_tasks() == set())
 
 
-def open_connections(host: Host) -> int:
-    return sum(session.connection.is_open for session in host.sessions)
+def open_connections(owner: Owner) -> int:
+    return sum(session.connection.is_open for session in owner.sessions)
 
 
 @pytest.mark.parametrize("who", ["the first", "the last", "all but one"])
 async def test_starting_with_several_of_whom_some_are_cancelled(who: str) -> None:
     async with ScriptedServer(stay) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         for number in turns():
             before = server.connections
             starting = [asyncio.ensure_future(supervisor.start(None)) for _ in range(3)]
@@ -615,35 +615,35 @@ async def test_starting_with_several_of_whom_some_are_cancelled(who: str) -> Non
             await cancel(*chosen)
             await asyncio.gather(*(each for each in starting if each not in chosen))
             assert supervisor.is_running
-            assert host.connection.is_open
+            assert owner.connection.is_open
             assert server.connections == before + 1
             await supervisor.stop()
-            await is_closed(server, host)
+            await is_closed(server, owner)
             if was_done:
                 break
 
 
 async def test_starting_with_several_who_are_all_cancelled_is_given_up() -> None:
     async with ScriptedServer(stay) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         for number in turns():
             starting = [asyncio.ensure_future(supervisor.start(None)) for _ in range(3)]
             await wait_turns(number)
             done = [each for each in starting if each.done()]
             await cancel(*starting)
             if done:  # the connection was handed over
-                assert host.connection.is_open
+                assert owner.connection.is_open
                 await supervisor.stop()
                 break
             assert not supervisor.is_running
             assert supervisor.state in (ConnectionState.INITIALIZED, ConnectionState.DISCONNECTED)
-            await is_closed(server, host)
-        await is_closed(server, host)
+            await is_closed(server, owner)
+        await is_closed(server, owner)
 
 
 async def test_who_starts_while_the_others_who_did_are_cancelled_is_not_affected() -> None:
     async with ScriptedServer(stay) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         for number in turns():
             first = asyncio.ensure_future(supervisor.start(None))
             await wait_turns(number)
@@ -652,16 +652,16 @@ async def test_who_starts_while_the_others_who_did_are_cancelled_is_not_affected
             await asyncio.wait_for(supervisor.start(None), 5)
             await asyncio.wait({first})
             assert supervisor.state is ConnectionState.CONNECTED
-            assert open_connections(host) == 1
+            assert open_connections(owner) == 1
             await supervisor.stop()
-            await is_closed(server, host)
+            await is_closed(server, owner)
             if was_done:
                 break
 
 
 async def test_starting_while_it_stops_waits_for_the_end() -> None:
     async with ScriptedServer(stay) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         for number in turns():
             await supervisor.start(None)
             stopping = asyncio.ensure_future(supervisor.stop())
@@ -670,16 +670,16 @@ async def test_starting_while_it_stops_waits_for_the_end() -> None:
             await asyncio.wait_for(supervisor.start(None), 5)
             await stopping
             assert supervisor.is_running
-            assert open_connections(host) == 1
+            assert open_connections(owner) == 1
             await supervisor.stop()
-            await is_closed(server, host)
+            await is_closed(server, owner)
             if was_done:
                 break
 
 
 async def test_starting_while_it_stops_can_be_cancelled() -> None:
     async with ScriptedServer(stay) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         for number in turns():
             await supervisor.start(None)
             stopping = asyncio.ensure_future(supervisor.stop())
@@ -693,7 +693,7 @@ async def test_starting_while_it_stops_can_be_cancelled() -> None:
                 await supervisor.stop()
                 break
             assert not supervisor.is_running
-            await is_closed(server, host)
+            await is_closed(server, owner)
 
 
 @pytest.mark.parametrize("connects", [True, False])
@@ -703,7 +703,7 @@ async def test_stopping_at_each_turn_of_a_start(connects: bool) -> None:
             await stay(peer)
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         for number in turns():
             starting = asyncio.ensure_future(supervisor.start(None))
             await wait_turns(number)
@@ -714,14 +714,14 @@ async def test_stopping_at_each_turn_of_a_start(connects: bool) -> None:
             if number == 0:
                 await supervisor.stop()
             assert not supervisor.is_running
-            await is_closed(server, host)
+            await is_closed(server, owner)
             if was_done:
                 break
 
 
 async def test_stopping_by_several_at_each_distance() -> None:
     async with ScriptedServer(stay) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         for number in turns():
             await supervisor.start(None)
             first = asyncio.ensure_future(supervisor.stop())
@@ -729,10 +729,10 @@ async def test_stopping_by_several_at_each_distance() -> None:
             was_done = first.done()
             await supervisor.stop()
             if number:
-                assert host.notes.count("disconnected") == len(host.sessions)
+                assert owner.notes.count("disconnected") == len(owner.sessions)
             await first
-            assert host.notes[-3:] == [f"connected 1.{server.connections}", "lost", "disconnected"]
-            await is_closed(server, host)
+            assert owner.notes[-3:] == [f"connected 1.{server.connections}", "lost", "disconnected"]
+            await is_closed(server, owner)
             if was_done:
                 break
 
@@ -751,7 +751,7 @@ async def test_stopping_that_is_cancelled_at_each_turn_goes_on_without_waiting(a
                     await peer.receive_frame()
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         for number in (0, 1, 2, 3, 4, 5, 10, 20, 50, 100):
             await supervisor.start(None)
             stopping = asyncio.ensure_future(supervisor.stop())
@@ -764,8 +764,8 @@ async def test_stopping_that_is_cancelled_at_each_turn_goes_on_without_waiting(a
             await until(lambda: client_tasks() == set(), 1.5)
             assert monotonic() - since < 1.5
             assert supervisor.state is ConnectionState.DISCONNECTED
-            assert host.closed == len(host.sessions)
-            await is_closed(server, host)
+            assert owner.closed == len(owner.sessions)
+            await is_closed(server, owner)
 
 
 async def cancel_after_a_turn(awaitable: Any) -> None:
@@ -788,7 +788,7 @@ async def test_stopping_is_not_hurried_while_somebody_waits_for_it() -> None:
         said_goodbye = True
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         await supervisor.start(None)
         first, second = (asyncio.ensure_future(supervisor.stop()) for _ in range(2))
         await asyncio.sleep(0)
@@ -796,7 +796,7 @@ async def test_stopping_is_not_hurried_while_somebody_waits_for_it() -> None:
         since = monotonic()
         await second
         assert monotonic() - since > 0.15
-        assert host.notes[-1] == "disconnected"
+        assert owner.notes[-1] == "disconnected"
     assert said_goodbye
 
 
@@ -811,8 +811,8 @@ async def test_starting_in_a_handler_that_the_end_waits_for_is_an_error() -> Non
             errors.append(error)
 
     async with ScriptedServer(stay) as server:
-        supervisor, host = supervise(server)
-        queue = EventQueue(None, host.dispatcher)
+        supervisor, owner = supervise(server)
+        queue = EventQueue(None, owner.dispatcher)
         queue.bind(("e",), handler)
         await supervisor.start(None)
         queue.put("e", None)
@@ -825,7 +825,7 @@ async def test_starting_in_a_handler_that_the_end_waits_for_is_an_error() -> Non
 async def test_a_life_that_is_cancelled_from_outside_ends_and_says_so(number: int | None) -> None:
     """As when a program cancels all tasks there are."""
     async with ScriptedServer(stay) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         starting = asyncio.ensure_future(supervisor.start(None))
         await asyncio.sleep(0)
         listening = asyncio.ensure_future(supervisor.wait_ended())
@@ -844,19 +844,19 @@ async def test_a_life_that_is_cancelled_from_outside_ends_and_says_so(number: in
         assert await waiting
         assert supervisor.state is ConnectionState.DISCONNECTED
         assert not supervisor.is_running
-        assert host.notes[-1] == "disconnected"
-        assert "disconnected" in str(host.error)
+        assert owner.notes[-1] == "disconnected"
+        assert "disconnected" in str(owner.error)
         with pytest.raises(ConnectionError, match="disconnected"):
             await supervisor.wait_connected(1)
-        await is_closed(server, host)
+        await is_closed(server, owner)
         await supervisor.start(None)
         await supervisor.stop()
-        await is_closed(server, host)
+        await is_closed(server, owner)
 
 
 async def test_an_end_that_is_cancelled_from_outside_closes_all_the_same() -> None:
     async with ScriptedServer(stay) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         for number in turns():
             await supervisor.start(None)
             stopping = asyncio.ensure_future(supervisor.stop())
@@ -867,8 +867,8 @@ async def test_an_end_that_is_cancelled_from_outside_closes_all_the_same() -> No
                 await cancel(*others)
             await asyncio.wait_for(stopping, 5)
             assert supervisor.state is ConnectionState.DISCONNECTED
-            assert host.closed == len(host.sessions)
-            await is_closed(server, host)
+            assert owner.closed == len(owner.sessions)
+            await is_closed(server, owner)
             if was_done:
                 break
 
@@ -933,11 +933,11 @@ async def test_delays_start_again_after_a_connection_that_lasted_and_on_which_al
             await peer.wait_closed()
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         await supervisor.start(None)
-        host.restores = restores
+        owner.restores = restores
         before = Delays.made.restarts
-        await until(lambda: "connected 1.3" in host.notes)
+        await until(lambda: "connected 1.3" in owner.notes)
         assert Delays.made.restarts - before == good
         await supervisor.stop()
 
@@ -953,22 +953,22 @@ async def test_how_long_a_dead_line_took_to_be_noticed_does_not_count_as_its_lif
         await peer.wait_closed()
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server, ping_interval=0.3, pong_timeout=0.3)
+        supervisor, owner = supervise(server, ping_interval=0.3, pong_timeout=0.3)
         await supervisor.start(None)
         before = Delays.made.restarts
-        await until(lambda: "connected 1.2" in host.notes)
+        await until(lambda: "connected 1.2" in owner.notes)
         assert Delays.made.restarts == before
         await supervisor.stop()
 
 
 async def test_the_time_of_an_outage_counts_from_the_last_sign_of_life() -> None:
     async with ScriptedServer(stay) as server, FaultProxy(server.host, server.port) as proxy:
-        supervisor, host = supervise(proxy, ping_interval=0.3, pong_timeout=0.3)
+        supervisor, owner = supervise(proxy, ping_interval=0.3, pong_timeout=0.3)
         await supervisor.start(None)
         heard = monotonic()
         proxy.hit(Link.black_hole)
-        await until(lambda: host.outages)
-        (outage,) = host.outages
+        await until(lambda: owner.outages)
+        (outage,) = owner.outages
         assert outage.since <= heard
         assert monotonic() - outage.since >= 0.55
         await supervisor.stop()
@@ -982,15 +982,15 @@ async def test_an_outage_goes_on_until_everything_is_restored() -> None:
             await peer.wait_closed()
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         await supervisor.start(None)
         lost = monotonic()
-        host.restores = False
-        await until(lambda: "connected 1.3" in host.notes)
-        assert host.outages == []
+        owner.restores = False
+        await until(lambda: "connected 1.3" in owner.notes)
+        assert owner.outages == []
         assert supervisor.attempts == 2
-        host.sessions[-1].restore()
-        (outage,) = host.outages
+        owner.sessions[-1].restore()
+        (outage,) = owner.outages
         assert outage.attempts == 2
         assert abs(outage.since - lost) < 0.5
         assert supervisor.attempts == 0
@@ -999,17 +999,17 @@ async def test_an_outage_goes_on_until_everything_is_restored() -> None:
 
 async def test_starting_returns_when_everything_is_restored_or_the_connection_is_lost() -> None:
     async with ScriptedServer(stay) as server:
-        supervisor, host = supervise(server)
-        host.restores = False
+        supervisor, owner = supervise(server)
+        owner.restores = False
         starting = asyncio.ensure_future(supervisor.start(None))
-        await until(lambda: host.notes == ["connected 1.1"])
+        await until(lambda: owner.notes == ["connected 1.1"])
         assert supervisor.state is ConnectionState.CONNECTED
         assert not starting.done()
-        host.sessions[-1].restore()
+        owner.sessions[-1].restore()
         await asyncio.wait_for(starting, 5)
         await supervisor.stop()
         starting = asyncio.ensure_future(supervisor.start(None))
-        await until(lambda: "connected 1.2" in host.notes)
+        await until(lambda: "connected 1.2" in owner.notes)
         server.peers[-1].reset()
         await asyncio.wait_for(starting, 5)
         assert supervisor.is_running
@@ -1031,7 +1031,7 @@ async def test_over_quota_is_for_good_at_the_first_attempt_and_waited_for_later(
             await stay(peer)
 
     async with ScriptedServer(script) as server:
-        supervisor, host = supervise(server)
+        supervisor, owner = supervise(server)
         if over_quota == 1:
             with pytest.raises(ConnectionError) as caught:
                 await supervisor.start(None)
@@ -1039,5 +1039,5 @@ async def test_over_quota_is_for_good_at_the_first_attempt_and_waited_for_later(
             assert supervisor.state is ConnectionState.FAILED
         else:
             await supervisor.start(None)
-            await until(lambda: f"connected 1.{over_quota + 1}" in host.notes)
+            await until(lambda: f"connected 1.{over_quota + 1}" in owner.notes)
             await supervisor.stop()

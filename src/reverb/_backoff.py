@@ -1,4 +1,4 @@
-"""How long to wait before trying again: numbers only, without a clock, a task or I/O."""
+"""Computes delays before the next attempt. Pure: no clock, no task, no I/O."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from ._protocol import Action
 class Backoff:
     """Delays between attempts: random, between ``least`` seconds and a limit that doubles up to ``most``.
 
-    The first limit is twice ``least``. Random, because many clients lose their connections at the same moment and
-    must not come back at the same moment; ``python -m bench.fleet`` compares this with other ways.
+    The first limit is twice ``least``. Delays are random because many clients lose their connections at the same
+    moment, and must not all reconnect at the same moment. ``python -m bench.fleet`` compares this with other
+    methods.
     """
 
     def __init__(self, least: float, most: float, rng: random.Random | None = None) -> None:
@@ -23,7 +24,7 @@ class Backoff:
         self._retried_now = False
 
     def restart(self) -> None:
-        """Start again with short delays: what was tried for has been good."""
+        """Start again with short delays, after a success."""
         self.attempts = 0
         self._retried_now = False
 

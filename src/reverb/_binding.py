@@ -61,7 +61,7 @@ def check_name(event: Any) -> str:
     if not isinstance(event, str):
         hint = '; a decorator is given it first: @on("order.shipped")' if callable(event) else ""
         raise TypeError(f"the name of an event must be a string, not {type(event).__name__}{hint}")
-    return str.__str__(event)  # str() of an enum's member may be another text
+    return str.__str__(event)  # str() of an enum member may return another text
 
 
 def warn_of_name(event: str) -> None:
@@ -75,7 +75,7 @@ def warn_of_name(event: str) -> None:
     log.warning("%r is bound as it stands, and Laravel sends %r: %s in Echo, or in reverb.Echo", event, meant, how)
 
 
-class _Facts:
+class _Signature:
     """What the signature of a handler says."""
 
     __slots__ = ("_parameters", "_type", "is_async", "takes_user_id")
@@ -94,17 +94,17 @@ class _Facts:
         return self._type
 
 
-_known: WeakKeyDictionary[Any, _Facts] = WeakKeyDictionary()
+_signatures: WeakKeyDictionary[Any, _Signature] = WeakKeyDictionary()
 """Signatures of functions that were bound before. To inspect one takes longer than the rest of a bind."""
 
 
-def _facts_about(handler: Handler[Any]) -> _Facts:
-    if not isinstance(handler, FunctionType):  # a bound method, for one, is a new object each time
-        return _Facts(handler)
-    facts = _known.get(handler)
-    if facts is None:
-        facts = _known[handler] = _Facts(handler)
-    return facts
+def _signature_of(handler: Handler[Any]) -> _Signature:
+    if not isinstance(handler, FunctionType):  # a bound method, for example, is a new object each time
+        return _Signature(handler)
+    signature = _signatures.get(handler)
+    if signature is None:
+        signature = _signatures[handler] = _Signature(handler)
+    return signature
 
 
 class Binding:
@@ -134,7 +134,7 @@ class Binding:
         *,
         once: bool,
     ) -> None:
-        facts = _facts_about(handler)
+        signature = _signature_of(handler)
         self._names = tuple([_on_the_wire(name) for name in names])
         self._patterns = tuple([_pattern(name) for name in self._names if _GLOB.search(name)])
         self._remove = remove
@@ -143,10 +143,10 @@ class Binding:
         self.handler = handler
         """The handler."""
         self.call: Any = self._call_once if once else handler
-        self.is_async = facts.is_async
-        self.takes_user_id = facts.takes_user_id
+        self.is_async = signature.is_async
+        self.takes_user_id = signature.takes_user_id
         if type_ is None:
-            type_ = facts.annotated_type(handler)
+            type_ = signature.annotated_type(handler)
         self.wants_json = type_ in (None, Any)
         self.read = _payload.reader(type_)
         self.is_simple = self.wants_json and not self.takes_user_id
@@ -190,7 +190,7 @@ class Binding:
         return is_of_event and handler in (None, self.handler)
 
     def _call_once(self, *arguments: Any, **user_id: Any) -> Any:
-        # Queues run side by side, and each may have been about to call.
+        # Queues run in parallel; more than one may be about to call.
         return self.handler(*arguments, **user_id) if self._remove(self) else None
 
 

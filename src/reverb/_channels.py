@@ -1,4 +1,4 @@
-"""The channels of a client, on whatever connection there is: callers on one side, commands on the other."""
+"""The channels of a client: takes the calls of the program, and carries out the commands of the subscriptions."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from .stream import Streams
 log = logging.getLogger("reverb.channels")
 
 _SLOW_AFTER = 1.0
-"""Seconds that reading is paused before that is worth a warning."""
+"""Seconds for which reading is paused before a warning is logged."""
 _SLOW_WARNING_INTERVAL = 60.0
 """Seconds between two warnings that handlers are too slow."""
 
 
 class Channels:
-    """Keeps the channels that a program wants subscribed. What their lives are is known by ``subscriptions``."""
+    """Keeps the wanted channels subscribed. ``subscriptions`` has their states and the rules."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Channels:
     ) -> None:
         self.subscriptions: Subscriptions[ChannelRecord] = Subscriptions(self._explain)
         self.session: Session | None = None
-        """That of the connection that there is, or that is being made."""
+        """The session of the present connection, or of one that is being made."""
         self._config = config
         self._address = config.address
         self._authorizer = authorizer
@@ -76,8 +76,11 @@ class Channels:
     async def subscribe(
         self, name: str, make: Callable[[], ChannelRecord], max_pending: int | None = None
     ) -> Subscription[ChannelRecord]:
-        """Return the subscription to a channel once the server has confirmed it; ``make`` is called where there is
-        none yet. Whatever else happens, cancellation included, the caller wants it no longer."""
+        """Return the subscription to a channel when the server has confirmed it.
+
+        ``make`` makes the record of a channel that is new. If anything else happens, cancellation included, the
+        caller no longer wants the channel.
+        """
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         found = self.subscriptions.get(name)
         item = make() if found is None else found.item
@@ -101,17 +104,17 @@ class Channels:
         return waiter.subscription
 
     def _give_up(self, waiter: Waiter[ChannelRecord]) -> None:
-        """A caller has waited for as long as the server has for its answer."""
+        """A caller has waited as long as the server may take to answer."""
         name, timeout = waiter.subscription.name, self._config.subscribe_timeout
         if self.session is None or not self.session.is_open:
             waiter.resolve(TimeoutError(f"{no_answer(name, timeout)}: there was no connection"))
         elif self.subscriptions.is_stuck(waiter.subscription):
             waiter.resolve(TimeoutError(no_answer(name, timeout)))
-        else:  # who is asked has a time of his own
+        else:  # the authorizer, or the rate limiter, has its own time
             self._waiting.start(waiter, timeout)
 
     def want(self, name: str, make: Callable[[], ChannelRecord]) -> Subscription[ChannelRecord]:
-        """Want a channel without waiting for it; it is subscribed as soon as that is possible."""
+        """Want a channel without waiting for it. It is subscribed as soon as possible."""
         found = self.subscriptions.get(name)
         wanted = self.subscriptions.want(name, make() if found is None else found.item)
         self.carry_out()
@@ -122,38 +125,38 @@ class Channels:
         if found is not None:
             reason = f"{name!r} was unsubscribed before the server had confirmed it"
             self.subscriptions.leave(name, SubscriptionError(reason))
-            self._forget(found)  # at once, also where a handler calls this in the middle of other commands
+            self._forget(found)  # at once, even if a handler calls this in the middle of other commands
             self.carry_out()
 
     @property
     def missing(self) -> int:
-        """How many channels the program was given that are not subscribed now."""
+        """Number of channels that the program has and that are not subscribed now."""
         return sum(each.is_given and not each.is_subscribed for each in self.subscriptions)
 
     def client_bound(self) -> None:
-        """The client has a handler for the events of all channels."""
+        """The client has a new handler for the events of all channels."""
         for each in self.subscriptions:
             if each.is_given:
                 each.item.client_bound()
 
     def end(self, error: ReverbError) -> None:
-        """There will be no connection: let all who wait have the ``error``."""
+        """There will be no connection: all callers that wait get the ``error``."""
         self.subscriptions.give_up(error)
         for each in self.subscriptions:
             each.item.failed(error)
         self.carry_out()
 
     def clear(self) -> None:
-        """Forget what is not delivered yet."""
+        """Discard events that are not delivered yet."""
         for each in self.subscriptions:
             each.item.queue.clear()
 
     # --- the present connection --------------------------------------------------------------------------------
 
     def carry_out(self) -> None:
-        """Carry out what the subscriptions command, and ask for what is wanted.
+        """Carry out the commands of the subscriptions, and request wanted channels.
 
-        Handlers that are called meanwhile may lead here again; what that adds is done behind the rest.
+        Handlers that are called meanwhile may call this again; what that adds is done after the rest.
         """
         if self._is_carrying_out:
             return
@@ -195,19 +198,19 @@ class Channels:
             session.restored()
 
     def _confirm(self, subscription: Subscription[ChannelRecord], answer: Any) -> None:
-        if subscription.is_subscribed:  # and was not left by a handler meanwhile
+        if subscription.is_subscribed:  # a handler may have left it meanwhile
             record, (message, size) = subscription.item, answer
             self._dispatcher.queues[subscription.name] = record.queue
             record.confirmed(message, size, is_awaited=subscription.is_awaited)
 
     def _report(self, subscription: Subscription[ChannelRecord], error: ReverbError, *, is_lasting: bool) -> None:
-        """Tell the program of a channel that was subscribed once, so that nobody may be waiting for it."""
+        """Tell the program of a refusal: of a channel that it has, so that no caller may be waiting."""
         when = "it is tried again at the next reconnect" if is_lasting else "it is tried again until it works"
         fields = {"reverb_address": self._address, "reverb_channel": visible(subscription.name)}
         log.error("%s; %s", error, when, extra=fields)
         if is_lasting:
             subscription.item.failed(error)
-        subscription.item.queue.tell(str(error), error)
+        subscription.item.queue.report_error(str(error), error)
 
     def _forget(self, subscription: Subscription[ChannelRecord]) -> None:
         record, queues = subscription.item, self._dispatcher.queues
@@ -233,7 +236,7 @@ class Channels:
     # --- reading at the pace of the handlers -------------------------------------------------------------------
 
     def regulate_reading(self) -> None:
-        """Read from the server while handlers have room for it; say so when that takes long."""
+        """Read from the server while handlers keep up; log a warning when reading is paused for long."""
         if self.session is None or self.session.regulate_reading():
             self._cancel_slow_warning()
         elif self._slow_timer is None:

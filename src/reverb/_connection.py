@@ -1,4 +1,4 @@
-"""One WebSocket connection, from the TCP connect to the last byte. The only module that knows picows."""
+"""One WebSocket connection, from the TCP connect to the last byte. The only module that uses picows."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from .config import ReverbConfig
 from .exceptions import ConnectionError, ProtocolError, ReverbError, TimeoutError, plural
 
 log = logging.getLogger("reverb.connection")
-# picows reports every connect and disconnect at INFO; what matters of it is said here.
+# picows logs every connect and disconnect at INFO. This module logs what matters of that.
 _picows_log = logging.getLogger("reverb.connection.picows")
 _picows_log.setLevel(logging.WARNING)
 
 _CLOSE_TIMEOUT = 2.0
-"""Seconds that the server gets to answer our close frame."""
+"""Seconds that the server has to answer our close frame."""
 _ATTEMPT_DELAY = 0.25
-"""Seconds before the next address of a host is tried beside the last one (RFC 8305 recommends 250 ms)."""
+"""Seconds before the next address of a host is tried in parallel (RFC 8305 recommends 250 ms)."""
 _ROUND_TRIP_INTERVAL = 60.0
-"""Seconds after which a connection that is never silent is asked all the same, so that its round trip is known."""
+"""Seconds after which a connection that is never silent is pinged, to measure its round trip."""
 _LATENESS = 0.5
-"""Seconds that our own timer may be late before silence is blamed on us and not on the server."""
+"""Seconds that our own timer may be late. If it is later, the silence may be ours and not the server's."""
 
 _SIZES_KEPT = 500
-"""Sizes of messages after which they are summed up: appending to a list takes half the time of counting."""
+"""Number of message sizes after which they are summed up: to append to a list takes half the time of adding."""
 _MAX_CONTROL_SIZE = 125
 """Largest payload of a control frame, in bytes (RFC 6455, 5.5)."""
 
@@ -57,64 +57,66 @@ _CLOSE = picows.WSMsgType.CLOSE
 
 
 class _Stage(Enum):
-    """How far the opening of a connection has come."""
+    """How far the attempt to connect has come."""
 
-    NAME = "looking up the host, or the proxy"
-    TCP = "connecting to that"
-    PROXY = "asking the proxy; TLS, if there is any, behind it"
+    NAME = "looking up the name of the host or the proxy"
+    TCP = "connecting by TCP"
+    PROXY = "talking to the proxy, and TLS through it"
     TLS = "TLS"
-    UPGRADE = "asking for a WebSocket"
-    GREETING = "waiting for the server's greeting"
+    UPGRADE = "requesting a WebSocket"
+    ESTABLISHING = "waiting for pusher:connection_established"
 
 
 class Traffic:
-    """What went over the connections of a client, one after another. Bytes are those of messages: what frames and
-    TLS add to them is not counted, and neither are pings and pongs of WebSocket itself."""
+    """Counts the messages of a client over all its connections.
+
+    Bytes are those of messages. What frames and TLS add is not counted, and neither are WebSocket pings and pongs.
+    """
 
     def __init__(self) -> None:
         self._routed: tuple[int, int, list[int]] = (0, 0, [])
-        """Events that went the fast way, their bytes, and the sizes of those that are not summed up yet. Always
-        replaced, never changed, so that other threads see it whole."""
+        """Number of events that went the fast path, their bytes, and the sizes that are not summed up yet. The
+        tuple is always replaced, never changed, so that other threads see a consistent one."""
         self.messages = 0
-        """Messages that went the long way, …"""
+        """Number of messages that went the slow path."""
         self.bytes_received = 0
-        """… and their bytes."""
+        """Bytes of the messages that went the slow path."""
         self.bytes_sent = 0
         self.round_trip: float | None = None
         """Seconds from the last ping to its answer."""
 
     @property
     def routed(self) -> tuple[int, int]:
-        """The number of events that went the fast way, and their bytes."""
+        """The number of events that went the fast path, and their bytes."""
         events, volume, sizes = self._routed
         return events + len(sizes), volume + sum(sizes)
 
     def sum_up(self) -> list[int]:
-        """Return a new list for the sizes of events that go the fast way, and sum up those in the last one."""
+        """Sum up the sizes so far; return a new list for the sizes of events that go the fast path."""
         self._routed = (*self.routed, [])
         return self._routed[2]
 
 
 class Connection(picows.WSListener):
-    """A WebSocket to a Pusher-protocol server: messages in and out, and whether the other side is alive.
+    """A WebSocket to a Pusher-protocol server: receives and sends messages, and checks that the server is alive.
 
-    Events go straight to the queues of ``dispatcher`` where these know them. ``deliver`` gets every other message
-    of the server but its pings, which are answered here. ``on_end`` is called once after the server's greeting:
-    when nothing can be sent any more, which is before the last byte. What is sent is also noted in ``answers``, so
-    that errors can be matched with what caused them.
+    Events go directly to the queues of ``dispatcher`` if these have a route. ``deliver`` gets all other messages,
+    except for the server's pings, which are answered here. ``on_end`` is called once after the connection was
+    established: when nothing can be sent any more, which is before the last byte. Every message that is sent is
+    noted in ``requests``, so that errors can be matched with it.
     """
 
     socket_id: str
-    """The server's name for this connection; part of what channel signatures sign."""
+    """The server's id of this connection; part of the text that is signed for a channel."""
     activity_timeout: float | None
-    """Seconds of silence after which the server wants to be asked; None where it did not say."""
+    """Seconds of silence after which the server wants a ping. None if it did not say."""
 
     opened_at: float
-    """When the server had said ``pusher:connection_established``, on the clock of :func:`time.monotonic`."""
+    """When ``pusher:connection_established`` arrived, on the clock of :func:`time.monotonic`."""
     alive_at: float
-    """The last moment up to which nothing can have been missed, once the connection has ended."""
+    """After the end: the last moment until which no event can have been missed."""
 
-    on_ws_frame: OnFrame  # type: ignore[assignment]  # picows calls what is there, a method or not
+    on_ws_frame: OnFrame  # type: ignore[assignment]  # picows also calls an attribute
 
     def __init__(
         self,
@@ -136,28 +138,30 @@ class Connection(picows.WSListener):
         self._socket: socket.socket | None = None
         self._established: asyncio.Future[ReverbError | None] = asyncio.get_running_loop().create_future()
         self.failure: Failure | None = None
-        """Why there is no connection, where :meth:`open` has found that out."""
+        """Why there is no connection, if :meth:`open` has found the cause."""
         self._stage = _Stage.NAME
         self._timed_out = False
         self.is_open = False
-        """Whether messages can be sent: from the server's greeting until an end is in sight."""
-        self._is_ending = False
+        """Whether messages can be sent: from ``pusher:connection_established`` until the connection begins to
+        end."""
+        self._is_closing = False
         self._loss: str | None = None
         self._fragments: bytearray | None = None
-        """What has come of a message in parts; None while none is on the way."""
-        self._last_received = self._reading_since = self._pinged_at = monotonic()
+        """The parts of a message that have arrived. None if no message is incomplete."""
+        self._last_received = self._reading_since = self._ping_sent_at = monotonic()
         self._last_error: ServerError | None = None
         self._last_error_at = 0.0
         self._last_sent = b""
         self._last_sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        """The next thing to do about keeping alive or, at the end, about a server that does not close."""
+        """The next check that the server is alive. At the end: when to stop waiting for a server that does not
+        close."""
         self._interval = config.ping_interval
-        """Seconds of silence after which we ask whether the server is there."""
+        """Seconds of silence after which we send a ping."""
         self._is_reading = True
-        """Whether the handlers have room for what comes."""
-        self._is_looking = False
-        """Whether we read although they have not, to see whether the server is there."""
+        """Whether handlers keep up, so that we read."""
+        self._is_probing = False
+        """Whether we read although handlers don't keep up, to see whether the server is alive."""
         self._paused_at = 0.0
         self._writable: asyncio.Future[None] | None = None
 
@@ -166,8 +170,8 @@ class Connection(picows.WSListener):
     async def open(self, ssl_context: ssl.SSLContext | None) -> None:
         """Connect, and wait for ``pusher:connection_established``.
 
-        Raises :class:`ConnectionError`, :class:`TimeoutError` or :class:`ProtocolError`. However it ends without a
-        connection, cancellation included, its socket is closed by then, or about to be.
+        Raises :class:`ConnectionError`, :class:`TimeoutError` or :class:`ProtocolError`. If there is no connection
+        in the end, cancellation included, the socket is closed by then, or will be at once.
         """
         config = self._config
         connecting = spawn(
@@ -175,23 +179,23 @@ class Connection(picows.WSListener):
                 lambda: self,
                 url_of(config),
                 ssl_context=ssl_context,
-                websocket_handshake_timeout=None,  # the timer below covers all of it
+                websocket_handshake_timeout=None,  # the timer below covers the whole attempt
                 extra_headers=self._headers(),
                 max_redirects=0,
                 max_frame_size=_protocol.MAX_INCOMING_SIZE,
                 disconnect_on_exception=False,
-                enable_auto_pong=False,  # pings are signs of life, so we want to see them
+                enable_auto_pong=False,  # we count pings as signs of life
                 proxy=None if config.proxy is None else config.proxy.get_secret_value(),
                 socket_factory=self._open_socket,
-                # aiofastnet 1.2 reports a TLS handshake that is cut short through the loop's exception handler,
-                # in a way that logging can't print; the standard library's TLS just raises.
+                # If a TLS handshake ends early, aiofastnet 1.2 calls the loop's exception handler in a way that
+                # logging can't print. The standard library's TLS raises.
                 use_aiofastnet=False if config.scheme == "wss" else None,
                 logger_name=_picows_log,
             )
         )
 
         def abort() -> None:
-            # Cancelled in the HTTP handshake, picows would leave the socket open: that is ended from below.
+            # picows leaves the socket open if it is cancelled in the HTTP handshake, so end the socket.
             if self._transport is not None:
                 self._transport.disconnect(graceful=False)
             elif self._socket is not None:
@@ -214,17 +218,17 @@ class Connection(picows.WSListener):
             abort()
             await asyncio.wait({connecting})
             if not connecting.cancelled():
-                connecting.exception()  # known already, or no longer of interest
+                connecting.exception()  # retrieved, so that asyncio does not log it
             if self._transport is not None:
                 await self.wait_lost()
             raise
         finally:
             timer.cancel()
-        if self.is_open:  # its end may have come right behind the greeting
+        if self.is_open:  # it may have ended right after it was established
             self._keep_alive()
 
     async def _open_socket(self, url: picows.WSParsedURL) -> socket.socket:
-        """``url`` is that of the proxy, where there is one."""
+        """Connect to the host of ``url``, which is the proxy if there is one."""
         addresses = await asyncio.get_running_loop().getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
         self._stage = _Stage.TCP
         self._socket = await aiohappyeyeballs.start_connection(
@@ -234,7 +238,7 @@ class Connection(picows.WSListener):
         return self._socket
 
     def _headers(self) -> Iterator[tuple[str, str]]:
-        """Headers of our own. picows asks for them when it writes the request; TLS is up by then."""
+        """Our own headers. picows reads them when it writes the request; TLS is established by then."""
         self._stage = _Stage.UPGRADE
         if self._config.origin is not None:
             yield "Origin", self._config.origin
@@ -242,7 +246,7 @@ class Connection(picows.WSListener):
     def _refusal(
         self, connecting: asyncio.Future[tuple[picows.WSTransport, picows.WSListener]]
     ) -> ReverbError | None:
-        """Why there is no WebSocket, or None when there is one."""
+        """Return why there is no WebSocket; None if there is one."""
         if self._timed_out:
             return self._timeout()
         try:
@@ -250,7 +254,7 @@ class Connection(picows.WSListener):
         except picows.WSHandshakeError as error:
             self.failure, code = _explain_handshake(self._config, error)
             return ConnectionError(f"{self._config.address} refused the WebSocket: {self.failure.line}", code=code)
-        except Exception as error:  # whatever the resolver, the socket, TLS, or a proxy came up with
+        except Exception as error:  # anything that the resolver, the socket, TLS, or a proxy raises
             self.failure = self._explain(error)
             refusal = ConnectionError(f"cannot connect to {self._config.address}: {self.failure.line}")
             refusal.__cause__ = _without_frames(error)
@@ -261,7 +265,7 @@ class Connection(picows.WSListener):
         return None
 
     def _explain(self, error: Exception) -> Failure:
-        """What an error, at the stage that we have come to, means."""
+        """Return what an error means at the present stage."""
         config, stage = self._config, self._stage
         if stage in (_Stage.NAME, _Stage.TCP):
             if not isinstance(error, OSError | UnicodeError):
@@ -281,7 +285,7 @@ class Connection(picows.WSListener):
 
     def _timeout(self) -> TimeoutError:
         config, seconds = self._config, self._config.connect_timeout
-        if self._stage is _Stage.GREETING:
+        if self._stage is _Stage.ESTABLISHING:
             failure = _failures.not_greeted_in_time(seconds)
         elif self._stage is _Stage.UPGRADE:
             failure = _failures.upgrade_unanswered(config, seconds)
@@ -302,15 +306,15 @@ class Connection(picows.WSListener):
 
     @property
     def _proxy(self) -> str:
-        """The proxy's URL as it may be shown."""
+        """The URL of the proxy, without the password."""
         assert self._config.proxy is not None
         return bare(self._config.proxy.get_secret_value())
 
     def _lost_early(self) -> ConnectionError:
-        """Why the connection has ended before the server's greeting."""
+        """Return why the connection has ended before it was established."""
         lost = self._lost()
         if lost.code is not None or self._last_error is not None:
-            return lost  # the server has said why
+            return lost  # the server has said the reason
         self.failure = _failures.not_greeted(str(lost))
         return ConnectionError(f"cannot connect to {self._config.address}: {self.failure.line}")
 
@@ -346,18 +350,19 @@ class Connection(picows.WSListener):
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport
-        self._stage = _Stage.GREETING
+        self._stage = _Stage.ESTABLISHING
 
-    # on_ws_frame is what fits the moment: any frame until the greeting, then the fast way, and little at the end.
+    # on_ws_frame depends on the stage: _on_any_frame until the connection is established, then the fast path, and
+    # _on_frame_while_closing at the end.
 
     def _receiver(self) -> OnFrame:
-        """Return the fast way of events to their handlers.
+        """Return the function for the fast path of events to their handlers.
 
-        This is where a program that receives much spends its time, so it is one function, and a closure: a method
-        costs a tenth more, and so does a call to a second function. What a frame is, is only looked at where it
-        can be anything but a whole text message: control frames have at most 125 bytes (RFC 6455, 5.5), and a part
-        of a message does not decode. What is known of an event's name was found out when it came first; what is
-        unknown, and messages of the protocol, go the long way, ``deliver``.
+        A program that receives many events spends its time here. So this is one function, and a closure: a method
+        costs a tenth more, and so does a call to a second function. It looks at the kind of a frame only if the
+        frame may be something else than a whole text message: control frames have at most 125 bytes (RFC 6455,
+        5.5), and a part of a message does not decode. The route of an event was found when its name came first.
+        Unknown names and messages of the protocol go the slow path, ``deliver``.
         """
         queues, regulate = self._dispatcher.queues, self._dispatcher.regulate
         decode, decode_json, parse_data, decode_errors = (
@@ -403,7 +408,7 @@ class Connection(picows.WSListener):
                             try:
                                 result = plain(message.event, data, message.channel)
                             except HANDLER_ERRORS as error:
-                                queue.report(message.event, route.bindings[0], error)
+                                queue.report_handler_error(message.event, route.bindings[0], error)
                             else:
                                 if result is not None and isawaitable(result):
                                     queue.wait_for(result, message.event, route.bindings[0])
@@ -412,7 +417,7 @@ class Connection(picows.WSListener):
                                 sizes = sum_up()
                             regulate()
                         return
-                    # Not where the error is caught: it would be the context of what handlers raise.
+                    # Not in the except block: the error would be the context of exceptions that handlers raise.
                     deliver(message, size)
                     if is_last_of_read:
                         regulate()
@@ -438,31 +443,31 @@ class Connection(picows.WSListener):
                 )
             else:
                 self._on_message(message, len(payload))
-        self._dispatcher.regulate()  # this may be the last frame of a read that brought events before it
-        if not self._is_ending:
+        self._dispatcher.regulate()  # this may be the last frame of a read with events
+        if not self._is_closing:
             is_ready = self._established.done() and self._fragments is None
             self.on_ws_frame = self._receive if is_ready else self._on_any_frame
 
     def _whole_message(self, transport: picows.WSTransport, frame: picows.WSFrame) -> bytes | bytearray | None:
-        """Handle a control frame or a part of a message; return a message when it is whole."""
+        """Handle a control frame or a part of a message; return a message when it is complete."""
         if frame.msg_type is _PING:
             transport.send_pong(frame.get_payload_as_bytes())
             self.requests.sent_silent()
         elif frame.msg_type is _CLOSE:
-            self._stop_using(alive_at=monotonic())
+            self._start_closing(alive_at=monotonic())
             code = frame.get_close_code() or picows.WSCloseCode.OK
             transport.send_close(code, frame.get_close_message())
             transport.disconnect()
         elif (broken := self._broken_rule(frame)) is not None:
-            self._abandon(f"the server broke the WebSocket protocol: {broken}", picows.WSCloseCode.PROTOCOL_ERROR)
+            self._fail(f"the server broke the WebSocket protocol: {broken}", picows.WSCloseCode.PROTOCOL_ERROR)
         elif frame.msg_type in (_TEXT, _BINARY, _CONTINUATION):
             if self._fragments is None:
                 if frame.msg_type is _CONTINUATION:
-                    return None  # the empty rest of a message that was complete, and taken, before
+                    return None  # the empty end of a message that was taken already
                 self._fragments = bytearray()
             self._fragments += frame.get_payload_as_memoryview()
             if len(self._fragments) > _protocol.MAX_INCOMING_SIZE:
-                self._abandon(
+                self._fail(
                     f"the server sent a message of more than {_protocol.MAX_INCOMING_SIZE} bytes",
                     picows.WSCloseCode.MESSAGE_TOO_BIG,
                 )
@@ -472,8 +477,10 @@ class Connection(picows.WSListener):
         return None
 
     def _broken_rule(self, frame: picows.WSFrame) -> str | None:
-        """What a frame does that it must not (RFC 6455, 5.2 and 5.4). Behind it nothing can be trusted: frames and
-        what is in them may have changed places, and signs of life come out of that, too."""
+        """Return the rule that a frame breaks (RFC 6455, 5.2 and 5.4); None if it breaks none.
+
+        Nothing after such a frame can be trusted: control frames and payload may be mixed up.
+        """
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             return "a frame with reserved bits"
         if frame.msg_type is _CONTINUATION:
@@ -505,7 +512,7 @@ class Connection(picows.WSListener):
         self._deliver(message, size)
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
-        self._stop_using(alive_at=monotonic() if self._is_end_of_stream() else self._heard_at)
+        self._start_closing(alive_at=monotonic() if self._is_end_of_stream() else self._heard_at)
         if self._timer is not None:
             self._timer.cancel()
         self.resume_writing()
@@ -532,11 +539,12 @@ class Connection(picows.WSListener):
 
     def send_ping(self) -> Request:
         self._send(_protocol.PING)
-        self._pinged_at = monotonic()
+        self._ping_sent_at = monotonic()
         return self.requests.sent_ping()
 
     def send_silent(self, payload: bytes) -> None:
-        """Send something that is not answered unless with an error: a client event, an unsubscribe, a pong."""
+        """Send a message that the server answers only with an error, if at all: a client event, an unsubscribe,
+        a pong."""
         self._send(payload)
         self.requests.sent_silent()
 
@@ -561,113 +569,113 @@ class Connection(picows.WSListener):
     # --- reading at the pace of the handlers -------------------------------------------------------------------
 
     def set_reading(self, reading: bool) -> None:
-        """Pause or resume reading from the socket; while paused, TCP makes the server wait.
+        """Pause or resume reading from the socket. While it is paused, TCP makes the server wait.
 
-        While paused, pings of the server stay unread; ours, which go on, count as life there.
+        While paused, the server's pings stay unread. Our pings continue; the server counts them as a sign of life.
         """
         if not self.is_open:
             return
         if reading is not self._is_reading:
             self._is_reading = reading
             if reading:
-                self._last_received = self._reading_since = monotonic()  # the silence was ours
+                self._last_received = self._reading_since = monotonic()  # we were not reading
             else:
                 self._paused_at = monotonic()
-            if not self._is_looking:
-                self._read_on(reading)
-            self._is_looking = False
-        elif self._is_looking and self._dispatcher.is_flooded:
-            self._stop_looking()
+            if not self._is_probing:
+                self._set_socket_reading(reading)
+            self._is_probing = False
+        elif self._is_probing and self._dispatcher.is_flooded:
+            self._stop_probing()
 
-    def _read_on(self, reading: bool) -> None:
+    def _set_socket_reading(self, reading: bool) -> None:
         assert self._transport is not None
         if reading:
             self._transport.underlying_transport.resume_reading()
         else:
             self._transport.underlying_transport.pause_reading()
 
-    def _look(self) -> None:
-        self._is_looking = True
-        self._read_on(True)
+    def _probe(self) -> None:
+        self._is_probing = True
+        self._set_socket_reading(True)
 
-    def _stop_looking(self) -> None:
-        self._is_looking = False
+    def _stop_probing(self) -> None:
+        self._is_probing = False
         self._paused_at = monotonic()
-        self._read_on(False)
+        self._set_socket_reading(False)
 
     # --- staying alive -----------------------------------------------------------------------------------------
 
-    # Who does not read hears no answer. So when reading has been paused for an interval, we look: we read on until
-    # the server's answer to a ping is there. What comes before it is taken, up to the limit of
-    # Dispatcher.is_flooded; a server that fills that up is alive for the time being.
+    # While reading is paused, no answer can arrive. So after an interval of that we probe: we read until the
+    # answer to a ping has arrived. Events before it are taken, up to the limit of Dispatcher.is_flooded. A server
+    # that reaches that limit counts as alive.
 
     def _keep_alive(self) -> None:
-        """Begin to ask a silent server whether it is there, and to end the connection if it does not answer."""
+        """Begin to send pings to a silent server, and to end the connection if it does not answer."""
         if self.activity_timeout is not None:
             self._interval = min(self._interval, self.activity_timeout)
-        self._watch()
+        self._check_silence()
 
-    def _watch(self) -> None:
-        """See how long the server has been silent, and when to look again."""
+    def _check_silence(self) -> None:
+        """Check how long the server has been silent, and plan the next check."""
         now, interval = monotonic(), self._interval
         if not self._is_reading:
             if now - self._paused_at < interval:
-                self._wait(self._paused_at + interval - now, self._watch)
+                self._wait(self._paused_at + interval - now, self._check_silence)
                 return
-            self.send_ping()  # also to show that we are alive
+            self.send_ping()  # this also shows the server that we are alive
             if self._dispatcher.is_flooded:
-                self._wait(interval, self._watch)
+                self._wait(interval, self._check_silence)
             else:
-                self._look()
-                self._wait(min(interval, self._config.pong_timeout), self._check, now)
+                self._probe()
+                self._wait(min(interval, self._config.pong_timeout), self._check_answer, now)
         elif now - self._last_received < interval:
-            if not self.requests.open_pings and now - self._pinged_at >= _ROUND_TRIP_INTERVAL:
+            if not self.requests.open_pings and now - self._ping_sent_at >= _ROUND_TRIP_INTERVAL:
                 self.send_ping()
-            self._wait(self._last_received + interval - now, self._watch)
+            self._wait(self._last_received + interval - now, self._check_silence)
         else:
             self.send_ping()
-            self._wait(min(interval, self._config.pong_timeout), self._check, now)
+            self._wait(min(interval, self._config.pong_timeout), self._check_answer, now)
 
-    def _check(self, asked_at: float) -> None:
-        """See whether the server, which was asked at that time, has said anything since."""
-        pong_timeout, silent_since = self._config.pong_timeout, asked_at
-        if self._is_looking and not self.requests.open_pings:
-            self._stop_looking()  # the server has refused to answer, so it is there
-        if self._is_looking:
-            silent_since = max(asked_at, self._last_received)  # what came may have been sent long before
-        elif self._last_received >= asked_at or not self._is_reading:
-            self._watch()
+    def _check_answer(self, pinged_at: float) -> None:
+        """Check whether the server has sent anything since the ping at ``pinged_at``."""
+        pong_timeout, silent_since = self._config.pong_timeout, pinged_at
+        if self._is_probing and not self.requests.open_pings:
+            self._stop_probing()  # the server has refused the ping, so it is alive
+        if self._is_probing:
+            silent_since = max(pinged_at, self._last_received)  # messages may have been sent long before
+        elif self._last_received >= pinged_at or not self._is_reading:
+            self._check_silence()
             return
         waited = monotonic() - silent_since
         if waited < pong_timeout:
-            self._wait(pong_timeout - waited, self._check, asked_at)
+            self._wait(pong_timeout - waited, self._check_answer, pinged_at)
         elif waited > pong_timeout + _LATENESS:
-            # We are late, so the answer may be waiting to be read: blocked loop, suspended machine.
-            self._wait(pong_timeout, self._check, silent_since + waited)
+            # We are late (blocked loop, suspended machine): the answer may wait in the socket.
+            self._wait(pong_timeout, self._check_answer, silent_since + waited)
         else:
-            self._abandon(f"no answer to a ping within {plural(pong_timeout, 'second')} (REVERB_PONG_TIMEOUT)")
+            self._fail(f"no answer to a ping within {plural(pong_timeout, 'second')} (REVERB_PONG_TIMEOUT)")
 
     def _wait(self, seconds: float, then: Callable[..., None], *arguments: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, then, *arguments)
 
     def _on_pong(self) -> None:
         if self.requests.open_pings != 1:
-            return  # with several open it could be the answer to either
-        if self._is_looking:
-            self._stop_looking()
-        elif self._pinged_at >= self._reading_since:  # else a pause in reading is part of it
-            self._traffic.round_trip = monotonic() - self._pinged_at
-        if self.is_open and self._timer is not None:  # an idle program need not wake up once more to check for it
+            return  # if several are open, it may answer any of them
+        if self._is_probing:
+            self._stop_probing()
+        elif self._ping_sent_at >= self._reading_since:  # otherwise it includes a pause in reading
+            self._traffic.round_trip = monotonic() - self._ping_sent_at
+        if self.is_open and self._timer is not None:  # saves an idle program one wake-up
             self._timer.cancel()
-            self._watch()
+            self._check_silence()
 
     # --- the end -----------------------------------------------------------------------------------------------
 
-    def _stop_using(self, *, alive_at: float) -> None:
-        """An end is in sight. It is waited for, but not for long."""
-        if self._is_ending:
+    def _start_closing(self, *, alive_at: float) -> None:
+        """The connection begins to end. Wait for the end, but not for long."""
+        if self._is_closing:
             return
-        self._is_ending = True
+        self._is_closing = True
         self.on_ws_frame = self._on_frame_while_closing
         if self._timer is not None:
             self._timer.cancel()
@@ -677,66 +685,72 @@ class Connection(picows.WSListener):
         self.alive_at = alive_at
         assert self._transport is not None
         if not self._transport.is_disconnected:
-            if not (self._is_reading or self._is_looking or self._transport.underlying_transport.is_closing()):
-                self._read_on(True)  # or the server's close frame would never be read
+            if not (self._is_reading or self._is_probing or self._transport.underlying_transport.is_closing()):
+                self._set_socket_reading(True)  # otherwise we never read the server's close frame
             self._timer = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self._transport.disconnect, False)
         self._on_end()
 
     @property
     def _heard_at(self) -> float:
-        """The last moment up to which the server is known to have had us: now, unless something that we sent after
-        its last message may be what found the line dead."""
+        """The last moment until which the server surely had us as a subscriber.
+
+        That is now, unless we have sent something after its last message: that may have found the connection dead.
+        """
         return monotonic() if self._last_sent_at <= self._last_received else self._last_received
 
     def _is_end_of_stream(self) -> bool:
-        """Whether the server has ended the stream, on a line that was alive. If not, it was reset, or timed out;
-        or it was reset behind the end, as happens with TLS."""
+        """Return whether the server has ended the stream of a connection that was alive.
+
+        If not, the connection was reset or timed out, or it was reset after the end, as happens with TLS.
+        """
         assert self._socket is not None
         try:
-            self._socket.getpeername()  # of a socket that is connected, in one direction at least
+            self._socket.getpeername()  # raises unless one direction is still connected
         except OSError:
             return False
         return not self.requests.open_pings
 
-    def _abandon(self, reason: str, code: picows.WSCloseCode = picows.WSCloseCode.GOING_AWAY) -> None:
-        """Give the connection up without waiting for the server."""
+    def _fail(self, reason: str, code: picows.WSCloseCode = picows.WSCloseCode.GOING_AWAY) -> None:
+        """End the connection without waiting for the server."""
         assert self._transport is not None
         self._loss = reason
-        self._stop_using(alive_at=self._last_received)
+        self._start_closing(alive_at=self._last_received)
         self._transport.send_close(code)
         self._transport.disconnect(graceful=False)
 
     def abort(self) -> None:
-        """End at once, without a word to the server."""
+        """End the connection at once; send nothing to the server."""
         if self._transport is not None:
-            self._stop_using(alive_at=self._heard_at)
+            self._start_closing(alive_at=self._heard_at)
             self._transport.disconnect(graceful=False)
 
     async def close(self) -> None:
-        """Close with code 1000 and wait, for a moment, until the server has closed too. Cancelled, it does not
-        wait for that."""
+        """Close with code 1000 and wait, for a limited time, until the server has closed, too.
+
+        If this is cancelled, it does not wait.
+        """
         if self._transport is None or self._transport.is_disconnected:
             return
         try:
             if self.is_open:
-                self._stop_using(alive_at=self._heard_at)
+                self._start_closing(alive_at=self._heard_at)
                 self._transport.send_close(picows.WSCloseCode.OK)
             await self.wait_lost()
         finally:
             self._transport.disconnect(graceful=False)
 
     async def wait_lost(self) -> ConnectionError:
-        """Wait until the connection is gone; return the reason."""
+        """Wait until the connection has ended; return the reason."""
         assert self._transport is not None
         try:
             await self._transport.wait_disconnected()
-        except Exception as error:  # picows found something it can't go on with
+        except Exception as error:  # picows stopped because of an error
             self._loss = f"the server broke the WebSocket protocol: {error}"
         return self._lost()
 
     @property
     def close_code(self) -> int | None:
-        """The code in the server's close frame; None where there was no code, or no frame."""
+        """The code in the server's close frame. None if there was no code or no frame."""
         handshake = self._transport.close_handshake if self._transport is not None else None
         if handshake is None or handshake.recv is None:
             return None
@@ -757,21 +771,21 @@ class Connection(picows.WSListener):
                 )
             return ConnectionError(f"{lost}: {reason}", code=code)
         if self._last_error is not None and self._last_error_at >= self._last_received:
-            # Reverb sends no close codes; its last words are the reason.
+            # Reverb sends no close codes; its last error is the reason.
             return ConnectionError(f"{lost}: {self._last_error}", code=self._last_error.code)
         return ConnectionError(f"{lost}: {self._loss or 'it ended without a close frame'}")
 
 
 class _Socket(socket.socket):
-    """A socket that the event loop has forgotten when it is closed.
+    """A socket that the event loop forgets when it is closed.
 
-    aiofastnet 1.2 has the loop read from a connection that broke while it was being made, and closes it. The next
-    socket with the same number, of whoever in the program, would then fail with "No such file or directory".
+    aiofastnet 1.2 makes the loop read from a connection that broke while connecting, and closes it. The next
+    socket with the same number, in any part of the program, would then fail with "No such file or directory".
     """
 
     def close(self) -> None:
         if self.fileno() >= 0:
-            # RuntimeError: asyncio's own transports look after that themselves, and so does a loop that is closed.
+            # RuntimeError: asyncio's own transports remove the reader themselves, or the loop is closed.
             with suppress(NotImplementedError, RuntimeError):
                 asyncio.get_running_loop().remove_reader(self.fileno())
         super().close()
@@ -789,7 +803,7 @@ def url_of(config: ReverbConfig) -> str:
 
 
 def _without_frames(error: BaseException) -> BaseException:
-    """Drop the frames that an error keeps, and those behind it: in picows' own stands the password of a proxy."""
+    """Remove the frames of an error and its causes: those of picows contain the password of a proxy."""
     each: BaseException | None = error
     while each is not None:
         each = each.with_traceback(None)
@@ -798,7 +812,7 @@ def _without_frames(error: BaseException) -> BaseException:
 
 
 def _explain_handshake(config: ReverbConfig, error: picows.WSHandshakeError) -> tuple[Failure, int | None]:
-    """What an answer that is no good 101 means, and its status unless that is 101."""
+    """Return what an answer other than a valid 101 means, and its status unless that is 101."""
     raw = error.raw_header or b""
     answer = _failures.parse_head(raw)
     if answer is None:

@@ -1,4 +1,4 @@
-"""The parts of a client, put together: what the client, its channels and its user are in front of."""
+"""The parts of a client, connected with each other. The client, its channels and its user are views of it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from .exceptions import ReverbError
 from .stream import Streams
 
 _ALIVE = (ConnectionState.CONNECTING, ConnectionState.CONNECTED, ConnectionState.UNAVAILABLE)
-"""The states in which events may come, or at least their end."""
+"""The states in which events, or the end of a stream, may come."""
 
 
 class Core:
-    """Has the parts, and tells them what the :class:`Supervisor` tells it."""
+    """Has the parts, and passes on the calls of the :class:`Supervisor`."""
 
     def __init__(self, config: ReverbConfig, authorizer: Authorizer | None) -> None:
         self.config = config
@@ -35,33 +35,33 @@ class Core:
         self.traffic = Traffic()
         self.dispatcher = Dispatcher(config.max_pending_bytes, self._on_pressure)
         self.queue = EventQueue(None, self.dispatcher)
-        """The client's own, with the handlers for the events of all channels."""
-        self.streams = Streams(self.dispatcher, config.drain_timeout, self._why_idle)
+        """The client's own queue, with the handlers for the events of all channels."""
+        self.streams = Streams(self.dispatcher, config.drain_timeout, self._why_no_events)
         self.channels = Channels(config, authorizer, self.dispatcher, self.queue, self.streams)
         self.user = UserRecord(self.dispatcher, self.queue)
         self.supervisor = Supervisor(config, self.dispatcher, self)
         self.closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        """What else is to be closed when the client disconnects."""
+        """Functions to call when the client disconnects."""
         self.discovered: dict[str, object] = {}
-        """The channels that the program has not subscribed to itself, and who has found them."""
-        self._greeted: Session | None = None
-        """That of the last connection on which the server has greeted us."""
+        """The channels that the program has not subscribed to itself, and the discovery that found each."""
+        self._established: Session | None = None
+        """The session of the last connection that the server accepted."""
         self._authorizations: Authorizations | None = None
         self._limiter: RateLimiter | None = None
 
     @property
     def session(self) -> Session | None:
-        """That of the present connection; None while nothing can be sent."""
-        session = self._greeted
+        """The session of the present connection. None while nothing can be sent."""
+        session = self._established
         return session if session is not None and session.is_open else None
 
     async def ask_for_key(self, socket_id: str, channel: str) -> ChannelAuth:
-        """Ask for a channel's authorisation because of the key that comes with it."""
+        """Ask the authorizer for a channel again, to get its new key."""
         assert self._authorizations is not None
         return await self._authorizations.ask_for_channel(socket_id, channel)
 
-    def _why_idle(self) -> ReverbError | None:
-        # Not is_running: while the client disconnects, what was received still comes, and then the end.
+    def _why_no_events(self) -> ReverbError | None:
+        # Not is_running: while the client disconnects, events that have arrived still come, and then the end.
         return None if self.supervisor.state in _ALIVE else self.supervisor.why_not_running()
 
     def _on_pressure(self) -> None:
@@ -91,7 +91,7 @@ class Core:
         return session
 
     def connected(self) -> None:
-        self._greeted = self.channels.session
+        self._established = self.channels.session
         self.streams.start()
 
     def state_changed(self, previous: ConnectionState, current: ConnectionState) -> None:

@@ -1,10 +1,10 @@
-"""Who gets which event, and in what order: bindings, and the queues in which events reach their handlers.
+"""Delivers events to handlers: bindings, routes, and queues with their workers.
 
-Events of one queue (a channel's, or the client's own) reach its handlers one after another, in the order received.
-Queues do not wait for each other, and nothing in here waits in the way of the socket.
+The events of one queue (a channel's, or the client's own) reach its handlers one after another, in the order
+received. Queues do not wait for each other, and nothing in here blocks the socket.
 
-A plain handler runs in the middle of what is done here, and may call anything: also what it is called by. So each
-method leaves everything as it has to be before it calls one.
+A plain handler is called in the middle of a method and may call any method, including the one that is running. So
+each method leaves all state consistent before it calls a handler.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from ._binding import ERROR_EVENT, Binding, Handler, PlainHandler, check_name
-from ._payload import MisfitError
+from ._payload import MismatchError
 from ._protocol import DECODE_ERRORS, PROTOCOL_PREFIXES, Message, decode_json, parse_data
 from ._tasks import runs_for, spawn
 from ._timeouts import Timeouts
@@ -31,107 +31,112 @@ from .exceptions import PayloadError, ReverbError, plural
 log = logging.getLogger("reverb.dispatch")
 
 _FAIR_SHARE = 100
-"""Events that a queue delivers before it lets others have a turn, …"""
+"""Number of events that a worker delivers before other queues may have their turn."""
 _TURN = 0.002
-"""… and seconds that it has for more, where its handlers are quick. In a burst, events to an async handler take
-0.9 of the time that they take with a turn of the loop for each 100."""
+"""Seconds that a worker may use for more events, if its handlers are quick. In a burst, events to an async
+handler take 0.9 of the time that they take with a turn of the loop after each 100."""
 _CANCEL_TIMEOUT = 1.0
-"""Seconds that a cancelled handler gets to clean up."""
+"""Seconds that a cancelled handler has to clean up."""
 _FLOOD = 4
-"""How many times the bound may be exceeded while a subscribe waits for its answer."""
+"""How many times the limit may be exceeded while a subscribe waits for its answer."""
 _OVERHEAD = 256
-"""Bytes that an event takes beside those of its message while it waits: measured 190 to 250 with tracemalloc, on
-Python 3.11 and 3.13, for the objects of the message and its place in line. (What takes more than is counted: text
-beyond Latin-1, up to four times; and the first event of a queue, 850 bytes for the line itself.)"""
+"""Bytes that a waiting event takes besides those of its message, for the objects of the message and the queue.
+Measured 190 to 250 with tracemalloc, on Python 3.11 and 3.13. (Not counted: text beyond Latin-1, which takes up
+to four times its size; and 850 bytes for the queue, with its first event.)"""
 _VALUE_WEIGHT = 16
-"""How many times its size a message counts whose data came as a JSON value, decoded with it, and not as a string:
-a client event's. Measured up to 24 times, for many small parts."""
+"""How many times its size a message counts if its data is a decoded JSON value, not a string: that of a client
+event. Measured up to 24 times, for many small parts."""
 _ROUTES_KEPT = 1000
-"""Bound on the memory that ever new event names could take."""
+"""Limits the memory for routes if event names are always new."""
 
 HANDLER_ERRORS = (Exception, asyncio.CancelledError)
-"""What a plain function may raise. A CancelledError is then of something that it looked at, and cancels nobody."""
+"""Exceptions that a plain function may raise. A CancelledError is then that of another task that it looked at;
+it cancels nothing here."""
 
 Decrypt = Callable[[str, Any], Awaitable[Any]]
-"""Turns the event and the data of a message into the data that was meant; raises for what can't be read."""
+"""Turns the event and the encrypted data of a message into the data; raises if it can't."""
 
 
 class Route(msgspec.Struct):
-    """Who gets an event of a queue. The two common cases have a field of their own, which makes them fast;
-    and slots are read faster than a named tuple."""
+    """The handlers of an event in a queue.
+
+    The two most common cases have their own field, to be fast. Slots are read faster than a named tuple.
+    """
 
     plain: PlainHandler[Any] | None
-    """The handler, where there is one that can be called on the spot and nobody else."""
+    """The handler, if there is exactly one and it can be called at once."""
     awaited: PlainHandler[Any] | None
-    """The handler, where there is one ``async def`` and nobody else."""
+    """The handler, if there is exactly one and it is an ``async def``."""
     bindings: tuple[Binding, ...]
     immediate: bool
-    """Whether all of them can be called on the spot."""
+    """Whether all of them can be called at once."""
     wants_json: bool
-    """Whether one of them wants the data as JSON."""
+    """Whether one of them takes the data as JSON."""
 
 
 _NOBODY: list[Binding] = []
-"""What all queues at rest have in common; never changed."""
+"""The value of ``_calling`` in all idle queues. Never changed."""
 _NO_ROUTE = Route(plain=None, awaited=None, bindings=(), immediate=False, wants_json=False)
 
 
 class Worker:
-    """Runs handlers, in a task of its own."""
+    """Runs handlers, in its own task."""
 
-    __slots__ = ("is_over", "is_spared", "queue")
+    __slots__ = ("is_excluded", "is_over", "queue")
 
     def __init__(self) -> None:
         self.queue: EventQueue | None = None
-        """The queue that it is at work on."""
+        """The queue that it is working on."""
         self.is_over = False
-        """Whether it delivers no more events once the running handler has finished."""
-        self.is_spared = False
-        """Whether nobody waits for it, and nobody cancels it."""
+        """Whether it stops after the handler that is running."""
+        self.is_excluded = False
+        """Whether :meth:`Dispatcher.drain` neither waits for it nor cancels it."""
 
 
 class Dispatcher:
-    """Knows the queues of one client, runs their workers, and counts what waits for them.
+    """Has the queues of one client, runs their workers, and counts the events that wait.
 
-    ``on_pressure`` is called when what waits takes ``max_bytes`` of memory, when it becomes a flood, and when it
-    is down to half. Queues take events all the same: it is up to the one who is called that no more come.
+    ``on_pressure`` is called when waiting events reach ``max_bytes`` of memory, when they reach the higher limit
+    of :attr:`is_flooded`, and when they are down to half. Queues still accept events: the function has to make
+    sure that no more come.
     """
 
     def __init__(self, max_bytes: int, on_pressure: Callable[[], None]) -> None:
         self.queues: dict[str | None, EventQueue] = {}
-        """Those that take events from the server, by the channel's name."""
+        """The queues that take events from the server, by channel name."""
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop that the client was last connected on."""
         self.closed = False
-        """Whether handlers are not called any more: from the end of :meth:`drain` to :meth:`open`."""
+        """Whether no handlers are called: from the end of :meth:`drain` to :meth:`open`."""
         self.is_full = False
         self.pending_events = 0
         self.pending_bytes = 0
-        """The size of their messages."""
+        """The size of the messages that wait."""
         self.taken = 0
-        """Events that queues took, but for those of :meth:`Connection._receiver`, …"""
+        """Number of events that queues took, without those that :meth:`Connection._receiver` delivers itself."""
         self.unbound = 0
-        """… events, of either, that nobody had bound, …"""
+        """Number of events that had no handler."""
         self.discarded = 0
-        """… those that were forgotten before they were delivered, …"""
+        """Number of events that were discarded while they waited."""
         self.dropped = 0
-        """… and those that had to make room for later ones: see :attr:`EventQueue.max_pending`."""
+        """Number of events that were dropped for later ones: see :attr:`EventQueue.max_pending`."""
         self._max_bytes = max_bytes
         self._on_pressure = on_pressure
         self.held: Timeouts[EventQueue] = Timeouts(lambda queue: queue.release())
-        """Queues that are going to be released."""
+        """Queues that will be released."""
         self._all_queues: set[EventQueue] = set()
         self._workers: dict[asyncio.Task[None], Worker] = {}
         self._ready: deque[EventQueue] = deque()
-        """Queues with events that no worker has taken on yet."""
+        """Queues with events that no worker has taken yet."""
         self._free: Worker | None = None
-        """The worker that takes them on next: one that does not wait for a handler."""
-        self._is_hurried = False
+        """The worker that takes the next queue: one that does not wait for a handler."""
+        self._is_cancelling = False
         self._watchers: set[asyncio.Future[None]] = set()
-        """Who waits for a worker to end, or for :meth:`spare`, :meth:`hurry` or the end of :meth:`drain`."""
+        """Tasks that wait for a worker to end, or for :meth:`exclude`, :meth:`cancel_handlers` or the end of
+        :meth:`drain`."""
 
     def add(self, queue: EventQueue) -> None:
-        """Know a queue, until it is closed."""
+        """Add a queue, until it is closed."""
         self._all_queues.add(queue)
 
     def remove(self, queue: EventQueue) -> None:
@@ -145,7 +150,7 @@ class Dispatcher:
     # --- workers -----------------------------------------------------------------------------------------------
 
     def work_on(self, queue: EventQueue) -> None:
-        """Have a worker deliver what waits on ``queue``."""
+        """Let a worker deliver the events that wait in ``queue``."""
         self._ready.append(queue)
         if self._free is None:
             self._start_worker()
@@ -154,10 +159,11 @@ class Dispatcher:
         worker = self._free = Worker()
         task = spawn(self._work(worker))
         self._workers[task] = worker
-        task.add_done_callback(self._on_ended)  # also where it was cancelled before it began
+        task.add_done_callback(self._on_ended)  # runs also if the task is cancelled before it begins
 
     async def _work(self, worker: Worker) -> None:
-        """Take on queue after another; a worker that has to wait for a handler leaves the others to the next."""
+        """Work on one queue after another. If a worker has to wait for a handler, the next worker takes the
+        other queues."""
         runs_for.set(worker)
         asyncio.get_running_loop().call_soon(self._replace, worker)  # runs when this worker first has to wait
         while self._free is worker and self._ready:
@@ -178,17 +184,19 @@ class Dispatcher:
                 self._start_worker()
 
     def current_worker(self) -> Worker | None:
-        """The worker in whose handler the caller runs, directly or in a task that the handler has started; None
-        where there is none, or it has ended."""
+        """Return the worker whose handler calls this, directly or in a task that the handler has started.
+
+        None if there is none, or it has ended.
+        """
         worker = runs_for.get()
         return next((each for each in self._workers.values() if each is worker), None)
 
     def is_handler(self) -> bool:
-        """Whether the running task itself is a worker, and the caller a handler."""
+        """Return whether a handler calls this, in the worker's own task."""
         return asyncio.current_task() in self._workers
 
     def is_handler_of(self, queue: EventQueue) -> bool:
-        """Whether the running task itself is a worker, and the caller a handler of ``queue``."""
+        """Return whether a handler of ``queue`` calls this, in the worker's own task."""
         worker = self._workers.get(asyncio.current_task())  # type: ignore[arg-type]  # None is nobody's key
         return worker is not None and worker.queue is queue
 
@@ -196,12 +204,14 @@ class Dispatcher:
 
     @property
     def is_flooded(self) -> bool:
-        """Whether so much waits that nothing justifies taking more."""
+        """Whether so many events wait that reading has to stop in any case."""
         return self.pending_bytes + _OVERHEAD * self.pending_events >= _FLOOD * self._max_bytes
 
     def regulate(self) -> None:
-        """Compare what waits with the bound. To be called when events were taken, once for all that came at once,
-        and when they were delivered."""
+        """Compare the waiting events with the limits.
+
+        Call it after events were taken, once for all that came at the same time, and after events were delivered.
+        """
         waiting = self.pending_bytes + _OVERHEAD * self.pending_events
         if self.is_full:
             if waiting <= self._max_bytes // 2:
@@ -216,17 +226,17 @@ class Dispatcher:
     # --- the end -----------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Have queues deliver, on the running loop, also after :meth:`drain`."""
+        """Deliver events from now on, on the running loop, also after :meth:`drain`."""
         self.loop = asyncio.get_running_loop()
-        self.closed = self._is_hurried = False
+        self.closed = self._is_cancelling = False
         for worker in self._workers.values():
-            worker.is_spared = False
+            worker.is_excluded = False
 
     async def wait_finished(self, timeout: float) -> int:
-        """Wait until handlers have finished what was received, for ``timeout`` seconds at most; return how many
-        have not.
+        """Wait until handlers have finished the events that have arrived, for ``timeout`` seconds at most.
 
-        Called from within a handler, it waits for all others. After :meth:`drain` there is nothing to wait for.
+        Returns the number of handlers that have not finished. If a handler calls it, it waits for all others.
+        After :meth:`drain` there is nothing to wait for.
         """
         return await self._wait_finished(timeout, lambda: self.closed)
 
@@ -245,7 +255,7 @@ class Dispatcher:
         return others
 
     def _others(self, caller: Worker | None) -> int:
-        return sum(each is not caller and not each.is_spared for each in self._workers.values())
+        return sum(each is not caller and not each.is_excluded for each in self._workers.values())
 
     def _wake(self) -> None:
         for changed in self._watchers:
@@ -253,18 +263,20 @@ class Dispatcher:
                 changed.set_result(None)
 
     async def drain(self, timeout: float) -> None:
-        """Let handlers finish what was received, for ``timeout`` seconds at most; then cancel them.
+        """Let handlers finish the events that have arrived, for ``timeout`` seconds at most; then cancel them.
 
-        From then on no handler is called until :meth:`open`. The handler that calls this, if one does, is spared.
+        After that no handler is called until :meth:`open`. If a handler calls it, that handler is excluded.
         """
         caller = self.current_worker()
         if caller is not None:
-            self.spare(caller)
+            self.exclude(caller)
         try:
-            slow = await self._wait_finished(timeout, lambda: self._is_hurried)
+            slow = await self._wait_finished(timeout, lambda: self._is_cancelling)
             if slow:
                 reason = (
-                    "in a hurry" if self._is_hurried else f"that did not finish in {plural(timeout, 'second')}"
+                    "at once: nobody waits for disconnect() any more"
+                    if self._is_cancelling
+                    else f"that did not finish in {plural(timeout, 'second')}"
                 )
                 log.warning("cancelling %s %s", plural(slow, "handler"), reason)
         finally:
@@ -275,41 +287,44 @@ class Dispatcher:
                     log.error("%s did not end when cancelled", plural(len(deaf), "handler"))
 
     def _close(self) -> list[asyncio.Task[None]]:
-        """Have no more handlers called, and cancel those that run; return their tasks."""
+        """Call no more handlers, and cancel those that run; return their tasks."""
         self.closed = True
         self._free = None
         while self._ready:
-            self._ready.popleft().give_up()
+            self._ready.popleft().cancel_start()
         for queue in self._all_queues:
             queue.clear()
-        cancelled = [task for task, worker in self._workers.items() if not worker.is_spared]
+        cancelled = [task for task, worker in self._workers.items() if not worker.is_excluded]
         for task, worker in self._workers.items():
             worker.is_over = True
-            if not worker.is_spared:
+            if not worker.is_excluded:
                 task.cancel()
         self._wake()
         return cancelled
 
-    def spare(self, worker: Worker) -> None:
-        """Have the drain that is under way, or comes next, not wait for ``worker``, whose handler waits for it,
-        nor cancel it. Its queue forgets what waits."""
-        worker.is_spared = worker.is_over = True
+    def exclude(self, worker: Worker) -> None:
+        """Exclude a worker from :meth:`drain`, because its handler waits for that: don't wait for it, and don't
+        cancel it.
+
+        Its queue discards the events that wait.
+        """
+        worker.is_excluded = worker.is_over = True
         if worker.queue is not None:
             worker.queue.clear()
         self._replace(worker)
         self._wake()
 
-    def hurry(self) -> None:
-        """Have the drain that is under way, or comes before :meth:`open`, cancel handlers at once."""
-        self._is_hurried = True
+    def cancel_handlers(self) -> None:
+        """Let a running :meth:`drain`, or the next one before :meth:`open`, cancel handlers at once."""
+        self._is_cancelling = True
         self._wake()
 
 
 class EventQueue:
-    """The events of one channel on their way to its handlers and to those of the client, the ``parent``.
+    """The events of one channel on their way to its handlers, and to those of the client, the ``parent``.
 
     The client's own queue, for events without a channel, has the name None and no parent. ``decrypt`` is called
-    before the data of a message is read. It may wait, and the queue's events with it.
+    before the data of a message is read. If it waits, the later events of the queue wait, too.
     """
 
     __slots__ = (
@@ -342,41 +357,44 @@ class EventQueue:
     ) -> None:
         self.name = name
         self.routes: dict[str, Route] = {}
-        """What has been learned by :meth:`learn`, for as long as it is true."""
+        """Routes by event name, until bindings change."""
         self._bound: tuple[Binding, ...] = ()
         self._parent = parent
         self._dispatcher = dispatcher
         self._decrypt = decrypt
         self._is_decrypting = False
-        """Whether what ``decrypt`` returns is still wanted."""
+        """Whether the result of ``decrypt`` is still wanted."""
         self._pending: deque[tuple[Message, int]] | None = None
         self._begun: tuple[Coroutine[Any, Any, None], Any] | None = None
-        """What a worker does first: it waits for the second, which a plain handler has returned."""
+        """The first task of a worker: a coroutine, which waits for the second item, the result of a plain
+        handler."""
         self._working = False
         self._held = False
         self.is_busy = False
-        """Whether events have to wait: handlers are at work, or are about to be bound."""
+        """Whether events have to wait: handlers are running, or are about to be bound."""
         self._calling = _NOBODY
-        """The bindings that get the event which is being delivered. What is taken out of it is not called."""
+        """The bindings that get the event that is being delivered. A binding that is removed from it is not
+        called."""
         self._is_closed = False
         self._max_pending: int | None = None
         self._droppable = 0
-        """Events that wait and may be dropped; counted where there is a bound."""
+        """Number of waiting events that may be dropped. Counted only with a ``max_pending``."""
         self._kept = 0
-        """Events that wait in front of those and may not; there may be more. (Each is gone through once.)"""
+        """Number of waiting events before those that may not be dropped; there may be more. (Each is visited
+        once.)"""
         self._gap: Message | None = None
-        """The last event that was put in the place of dropped ones."""
+        """The last event that replaced dropped ones."""
         dispatcher.add(self)
 
     def __len__(self) -> int:
-        """The number of events that wait."""
+        """Return the number of events that wait."""
         return len(self._pending or ())
 
     @property
     def max_pending(self) -> int | None:
-        """Events that may wait, before the oldest are dropped to make room; None for all that come.
+        """How many events may wait before the oldest are dropped. None: no limit.
 
-        What the protocol and we ourselves have to say is neither counted nor dropped.
+        Events of the protocol and of the client itself are neither counted nor dropped.
         """
         return self._max_pending
 
@@ -398,7 +416,7 @@ class EventQueue:
     def bind(
         self, names: tuple[str, ...], handler: Handler[Any], type_: Any = None, *, once: bool = False
     ) -> Binding:
-        """Call ``handler`` for events of one of ``names``: see :class:`Binding`."""
+        """Call ``handler`` for events with one of ``names``: see :class:`Binding`."""
         binding = Binding(names, handler, type_, self._remove, once=once)
         self._rebind((*self._bound, binding))
         return binding
@@ -408,7 +426,7 @@ class EventQueue:
         self._rebind(tuple(each for each in self._bound if not each.is_of(name, handler)))
 
     def _remove(self, binding: Binding) -> bool:
-        """Undo a bind; return whether there was something to undo."""
+        """Undo a bind; return False if it was undone before."""
         if binding not in self._bound:
             return False
         self._rebind(tuple(each for each in self._bound if each is not binding))
@@ -422,13 +440,13 @@ class EventQueue:
             self._dispatcher.forget_routes(removed)
 
     def forget_routes(self, removed: list[Binding]) -> None:
-        """Learn routes anew, because bindings have changed, and don't call those that were ``removed``."""
+        """Delete the routes because bindings have changed, and don't call those in ``removed``."""
         self.routes.clear()
         if removed and self._calling:
             self._calling[:] = [_SKIPPED if each in removed else each for each in self._calling]
 
-    def learn(self, event: str) -> Route:
-        """Return the route of an event, and remember it."""
+    def add_route(self, event: str) -> Route:
+        """Find the route of an event, keep it, and return it."""
         if len(self.routes) >= _ROUTES_KEPT:
             self.routes.clear()
         route = self.routes[event] = self._find_route(event)
@@ -436,10 +454,10 @@ class EventQueue:
 
     def _find_route(self, event: str) -> Route:
         bindings = self._matching(event)
-        is_read_here = self._decrypt is None
-        immediate = is_read_here and not any(each.is_async for each in bindings)
+        is_plain_text = self._decrypt is None
+        immediate = is_plain_text and not any(each.is_async for each in bindings)
         plain = awaited = None
-        if is_read_here and len(bindings) == 1 and bindings[0].is_simple:
+        if is_plain_text and len(bindings) == 1 and bindings[0].is_simple:
             if immediate:
                 plain = bindings[0].call
             else:
@@ -462,16 +480,17 @@ class EventQueue:
         *,
         is_failure: bool = False,
     ) -> None:
-        """Deliver an event of ours, or one that was looked into; ``size`` is that of its message, in bytes.
+        """Deliver an event of the client, or an event of the server that was parsed; ``size`` is that of its
+        message, in bytes.
 
-        That of a failure is always left to a worker: where the failure is caught, it would be the context of what
-        handlers raise.
+        An event about a failure is always left to a worker. Otherwise that failure would be the context of
+        exceptions that handlers raise.
         """
         if self._is_closed or self._dispatcher.closed:
             return
         self._dispatcher.taken += 1
         route = _NO_ROUTE
-        if not self.is_busy:  # else a worker finds it when it is the event's turn
+        if not self.is_busy:  # otherwise a worker finds the route later
             route = self._find_route(event)
             if is_failure and route.bindings:
                 route.immediate = False
@@ -479,9 +498,9 @@ class EventQueue:
         self._dispatcher.regulate()
 
     def take(self, route: Route, message: Message, size: int) -> None:
-        """Deliver an event: on the spot where order and handlers allow it, else by a worker.
+        """Deliver an event: at once if the order and the handlers allow it, else by a worker.
 
-        Events with one plain handler don't come here while the queue is idle: see :meth:`Connection._receiver`.
+        While the queue is idle, events with one plain handler don't come here: see :meth:`Connection._receiver`.
         """
         if not self.is_busy:
             if route.immediate:
@@ -492,7 +511,7 @@ class EventQueue:
                     self._dispatcher.unbound += 1
                 return
             self._start()
-        if self._pending is None:  # most queues of most clients never need one
+        if self._pending is None:  # most queues never need one
             self._pending = deque()
         if type(message.data) is not str:
             size *= _VALUE_WEIGHT
@@ -506,7 +525,8 @@ class EventQueue:
                 self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        """Drop the oldest event that may be; one of our own, in its place, tells how many were."""
+        """Drop the oldest event that may be dropped. An event of the client replaces it and says how many were
+        dropped."""
         dispatcher, pending = self._dispatcher, self._pending
         assert pending is not None
         place = self._kept
@@ -527,17 +547,16 @@ class EventQueue:
         self._kept = place
 
     def hold(self) -> None:
-        """Keep events back until they are released, because handlers are about to be bound."""
+        """Hold events until they are released, because handlers are about to be bound."""
         self._held = self.is_busy = True
 
     def release_in(self, seconds: float) -> None:
-        """Let held events go after ``seconds`` at the latest; with 0, once the running piece of the program is
-        through."""
+        """Release held events after ``seconds`` at the latest; with 0, in the next turn of the loop."""
         if self._held:
             self._dispatcher.held.start(self, seconds)
 
     def release(self) -> None:
-        """Let held events go."""
+        """Release held events."""
         self._dispatcher.held.stop(self)
         self._held = False
         self.is_busy = self._working
@@ -545,7 +564,7 @@ class EventQueue:
             self._start()
 
     def clear(self) -> None:
-        """Forget what is not delivered yet."""
+        """Discard events that are not delivered yet."""
         self._is_decrypting = False
         self._dispatcher.held.stop(self)
         self._held = False
@@ -562,19 +581,19 @@ class EventQueue:
             dispatcher.regulate()
 
     def close(self) -> None:
-        """Deliver nothing any more; the handler that is running may finish."""
+        """Deliver no more events. The handler that is running may finish."""
         self._is_closed = True
         self.clear()
         self._dispatcher.remove(self)
 
     def _start(self, begun: tuple[Coroutine[Any, Any, None], Any] | None = None) -> None:
-        """Have a worker deliver what waits; before that, what has ``begun`` already."""
+        """Let a worker deliver the waiting events, after it has finished what was ``begun``."""
         self._working = self.is_busy = True
         self._begun = begun
         self._dispatcher.work_on(self)
 
-    def give_up(self) -> None:
-        """Undo :meth:`_start`, where no worker has come yet."""
+    def cancel_start(self) -> None:
+        """Undo :meth:`_start` if no worker has come yet."""
         if self._begun is not None:
             for each in self._begun:
                 if inspect.iscoroutine(each):
@@ -584,7 +603,7 @@ class EventQueue:
         self.is_busy = self._held
 
     async def work(self, worker: Worker) -> None:
-        """Deliver what waits, one event after another; called by a worker."""
+        """Deliver the waiting events, one after another. A worker calls this."""
         dispatcher, routes, name = self._dispatcher, self.routes, self.name
         if self._pending is None:
             self._pending = deque()
@@ -628,11 +647,11 @@ class EventQueue:
                     try:
                         await awaited(event, data, name)
                     except Exception as error:
-                        self.report(event, route.bindings[0], error)
+                        self.report_handler_error(event, route.bindings[0], error)
                     except asyncio.CancelledError as error:
                         if _is_cancelled_itself():
                             raise
-                        self.report(event, route.bindings[0], error)
+                        self.report_handler_error(event, route.bindings[0], error)
                 if monotonic() - began_at >= _TURN:
                     await asyncio.sleep(0)
                     began_at = monotonic()
@@ -652,14 +671,14 @@ class EventQueue:
                 message.data = await self._decrypt(message.event, message.data)
             except Exception as error:
                 if self._is_decrypting:
-                    what, where = quoted(message.event), visible(self.name or "the client")
+                    name, place = quoted(message.event), visible(self.name or "the client")
                     fields = event_fields(message.event, self.name)
-                    log.error("skipped %s on %s: %s", what, where, visible(str(error), 1_000), extra=fields)
-                    self.tell(str(error), error)
+                    log.error("skipped %s on %s: %s", name, place, visible(str(error), 1_000), extra=fields)
+                    self.report_error(str(error), error)
                 return
             if not self._is_decrypting:
                 return
-            route = self.routes.get(message.event)  # which is forgotten when bindings change
+            route = self.routes.get(message.event)  # None if bindings have changed
             bindings = self._matching(message.event) if route is None else route.bindings
         self._calling = list(bindings)
         await self._call(message, parse_data(message.data) if wants_json else None)
@@ -673,21 +692,21 @@ class EventQueue:
                 else:
                     result = _call_special(binding, message, data)
             except HANDLER_ERRORS as error:
-                self.report(event, binding, error)
+                self.report_handler_error(event, binding, error)
                 continue
-            try:  # as in _finish(), which would be a call more for each
-                # None is also what a handler for once returns, "async def" or not, that was called elsewhere.
+            try:  # as in _finish(), without the cost of a call
+                # A handler with "once" that was called elsewhere returns None, too, "async def" or not.
                 if result is not None and (binding.is_async or inspect.isawaitable(result)):
                     await result
             except Exception as error:
-                self.report(event, binding, error)
+                self.report_handler_error(event, binding, error)
             except asyncio.CancelledError as error:
                 if _is_cancelled_itself():
                     raise
-                self.report(event, binding, error)
+                self.report_handler_error(event, binding, error)
 
     async def _go_on(self, message: Message, data: Any, binding: Binding, result: Any) -> None:
-        """Wait for what ``binding``, a plain function, has returned; then call the others."""
+        """Wait for the result of ``binding``, a plain function; then call the other bindings."""
         await self._finish(message.event, binding, result)
         await self._call(message, data)
 
@@ -695,16 +714,16 @@ class EventQueue:
         try:
             await result
         except Exception as error:
-            self.report(event, binding, error)
+            self.report_handler_error(event, binding, error)
         except asyncio.CancelledError as error:
             if _is_cancelled_itself():
                 raise
-            self.report(event, binding, error)
+            self.report_handler_error(event, binding, error)
 
     def _call_now(self, message: Message, data: Any, bindings: tuple[Binding, ...]) -> None:
         event, channel = message.event, message.channel
         self._calling = [*bindings]
-        self.is_busy = True  # so that what handlers lead to waits until all have been called
+        self.is_busy = True  # events that handlers cause wait until all handlers have been called
         try:
             for binding in self._calling:
                 try:
@@ -713,7 +732,7 @@ class EventQueue:
                     else:
                         result = _call_special(binding, message, data)
                 except HANDLER_ERRORS as error:
-                    self.report(event, binding, error)
+                    self.report_handler_error(event, binding, error)
                     continue
                 if result is not None and inspect.isawaitable(result):
                     self._calling = self._calling[bindings.index(binding) + 1 :]
@@ -727,30 +746,30 @@ class EventQueue:
             self._start()
 
     def wait_for(self, result: Any, event: str, binding: Binding) -> None:
-        """Wait for what ``binding``, the only one of the event and a plain function, has returned."""
+        """Wait for the result of ``binding``, a plain function and the only one of the event."""
         self._start((self._finish(event, binding, result), result))
 
-    def report(self, event: str, binding: Binding, error: BaseException) -> None:
-        where, what = visible(self.name or "the client"), quoted(event)
+    def report_handler_error(self, event: str, binding: Binding, error: BaseException) -> None:
+        name, place = quoted(event), visible(self.name or "the client")
         fields = event_fields(event, self.name)
-        if isinstance(error, MisfitError):
-            error = PayloadError(f"{what} on {where} does not fit {error}", path=error.path)
-            skipped = "events() and wait_for() leave out an event"
+        if isinstance(error, MismatchError):
+            error = PayloadError(f"{name} on {place} does not fit {error}", path=error.path)
+            skipped = "events() and wait_for() skip an event"
             if not binding.is_of_stream:
                 skipped = f"handler {binding.handler_name} is not called"
             log.error("%s: %s", skipped, error, extra=fields)
             message = str(error)
         else:
-            name = binding.handler_name
-            log.error("handler %s of %s on %s raised", name, what, where, exc_info=error, extra=fields)
-            message = f"handler {name} of {what} raised {visible(repr(error), 1_000)}"
+            handler = binding.handler_name
+            log.error("handler %s of %s on %s raised", handler, name, place, exc_info=error, extra=fields)
+            message = f"handler {handler} of {name} raised {visible(repr(error), 1_000)}"
         if event != ERROR_EVENT:
-            self.tell(message, error)
+            self.report_error(message, error)
 
-    def tell(self, message: str, error: BaseException) -> None:
-        """Report what went wrong to the handlers of ``"error"``."""
+    def report_error(self, message: str, error: BaseException) -> None:
+        """Deliver an error to the handlers of ``"error"``."""
         code = error.code if isinstance(error, ReverbError) else None
-        # Who left the channel hears of it no more; the client does.
+        # After the channel was left, only the client's handlers get it.
         queue = self._parent if self._is_closed and self._parent is not None else self
         queue.put(ERROR_EVENT, {"message": message, "code": code, "exception": error}, is_failure=True)
 
@@ -765,15 +784,18 @@ def _call_special(binding: Binding, message: Message, data: Any) -> Any:
 
 
 def _is_droppable(message: Message) -> bool:
-    """Whether an application sent it."""
+    """Return whether an application sent the event."""
     return not message.event.startswith(PROTOCOL_PREFIXES)
 
 
 def _is_cancelled_itself() -> bool:
-    """Whether the running task was cancelled, and not something that a handler waited for (3.10 can't tell)."""
+    """Return whether the running task was cancelled, and not something that a handler waited for.
+
+    Python 3.10 can't tell.
+    """
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
     return cancelling is None or cancelling() > 0
 
 
 _SKIPPED = Binding((), lambda *_: None, Any, lambda binding: False, once=False)
-"""Stands in for a binding that was removed while its event was being delivered."""
+"""Replaces a binding that was removed while its event was being delivered."""

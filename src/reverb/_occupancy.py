@@ -1,4 +1,4 @@
-"""Which occupied channels to follow: decided from what a server tells, without I/O."""
+"""Decides which occupied channels to follow. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 from . import _protocol
 
 _EMPTY_POLLS = 3
-"""Polls in a row that must find nobody else on a channel before it is left. A page that is loaded again is away
-for a moment, and so are all clients when a server restarts."""
+"""Number of polls in a row that must find nobody else on a channel before it is left. A page that reloads is
+away for a moment, and so are all clients when a server restarts."""
 
 
 class Choice(NamedTuple):
-    """What to do."""
+    """What to do after a poll."""
 
     take: list[str]
     """Channels to subscribe to."""
@@ -23,28 +23,31 @@ class Choice(NamedTuple):
 
 
 class Chooser:
-    """Chooses among the occupied channels those whose names begin with ``prefix`` and fit no pattern of
-    ``exclude``; presence channels only with ``presence``, because others see who is on them."""
+    """Chooses among the occupied channels.
+
+    It takes those whose names begin with ``prefix`` and match no pattern in ``exclude``. It takes presence
+    channels only with ``presence``, because other members see who is there.
+    """
 
     def __init__(self, prefix: str = "", exclude: Iterable[str] = (), *, presence: bool = False) -> None:
         self.prefix = prefix
         self._exclude = tuple(exclude)
         self._presence = presence
         self._empty: dict[str, int] = {}
-        """In how many polls in a row there was nobody but us."""
+        """In how many polls in a row nobody but us was on a channel."""
 
     def choose(
         self, occupied: Mapping[str, int | None], ours: Mapping[str, int], others: Collection[str] = ()
     ) -> Choice:
         """Decide after a poll.
 
-        ``occupied`` has the channels on which somebody is, and how many are; None where the server does not tell.
-        ``ours`` has the channels that were taken, and how many of their subscribers are our own: 0 for one that is
-        not subscribed yet, more than 1 for one that other processes of ours have taken, too. ``others`` are
-        channels that are neither to be taken nor to be left.
+        ``occupied`` has the channels with subscribers and their number; None if the server does not count.
+        ``ours`` has the channels that were taken and how many of their subscribers are our own: 0 if it is not
+        subscribed yet, more than 1 if other processes of ours have taken it, too. Channels in ``others`` are
+        neither taken nor left.
 
-        A channel with as many subscribers as are ours is empty. Without a count nobody can tell, so the channel
-        is kept.
+        A channel is empty if all its subscribers are ours. Without a count that is unknown, and the channel is
+        kept.
         """
         empty = [name for name, own in ours.items() if _is_empty(occupied.get(name, 0), own)]
         self._empty = {name: self._empty.get(name, 0) + 1 for name in empty}
@@ -54,9 +57,9 @@ class Chooser:
         )
 
     def _wants(self, name: str) -> bool:
-        if not name.startswith(self.prefix) or name.startswith(
-            "#"
-        ):  # those of users, which nobody can subscribe to
+        if not name.startswith(self.prefix):
+            return False
+        if name.startswith("#"):  # the channel of a user, which nobody can subscribe to
             return False
         if _protocol.is_presence(name) and not self._presence:
             return False

@@ -1,4 +1,4 @@
-"""Typed payloads: from the JSON in a message straight into a type, and what type a handler is made for."""
+"""Typed data: reads JSON directly into a type, and finds the type that a handler is annotated with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import msgspec
 from ._protocol import DECODE_ERRORS, check_json, parse_data
 
 Read = Callable[[Any], Any]
-"""Turns the raw data of a message into what a handler gets; raises :class:`MisfitError`."""
+"""Turns the raw data of a message into the data for a handler; raises :class:`MismatchError`."""
 
 log = logging.getLogger("reverb.payload")
 
@@ -35,8 +35,8 @@ _JSON_CONTAINERS = frozenset(
 _JSON_TYPES = _JSON_CONTAINERS | {Any, object, None, types.NoneType, bool, int, float, str}
 
 
-class MisfitError(Exception):
-    """Data that does not fit its type. The text goes on "does not fit …"."""
+class MismatchError(Exception):
+    """Data does not fit its type. The text continues "does not fit …"."""
 
     def __init__(self, type_: Any, path: str, reason: str) -> None:
         super().__init__(f"{name_of(type_)}: {reason} at {path}")
@@ -44,10 +44,10 @@ class MisfitError(Exception):
 
 
 def reader(type_: Any) -> Read:
-    """Return what reads data as ``type_``: one for all who ask, since decoders are costly to make.
+    """Return the function that reads data as ``type_``. It is cached, because decoders are costly to make.
 
-    Raises TypeError for types that nothing can be read into. None and ``Any`` mean JSON as it comes, and
-    ``msgspec.Raw`` its text.
+    Raises TypeError if no data can be read into the type. None and ``Any`` mean JSON; ``msgspec.Raw`` means its
+    text.
     """
     if type_ is msgspec.Raw:
         return _read_raw
@@ -69,17 +69,17 @@ def _reader(type_: Any) -> Read:
             try:
                 return decode(data)
             except DECODE_ERRORS:
-                data = parse_data(data)  # which may be unusual JSON, or no JSON, but the text itself
+                data = parse_data(data)  # lenient JSON, or the text itself if it is not JSON
         try:
             return msgspec.convert(data, type_, str_keys=True)
         except msgspec.ValidationError as error:
-            raise _misfit(type_, error) from None
+            raise _mismatch(type_, error) from None
 
     return read
 
 
 def _read_raw(data: Any) -> msgspec.Raw:
-    """Return the JSON text of data: as it was received where data came as text, which is then not parsed."""
+    """Return the JSON text of data. If data came as text, it is returned as received, not parsed."""
     if type(data) is str:
         try:
             check_json(data)
@@ -89,12 +89,14 @@ def _read_raw(data: Any) -> msgspec.Raw:
             if not is_lenient_json(data):
                 return msgspec.Raw(msgspec.json.encode(data))
         return msgspec.Raw(data)
-    return msgspec.Raw(msgspec.json.encode(data, enc_hook=str))  # an event about an error has the exception in it
+    return msgspec.Raw(
+        msgspec.json.encode(data, enc_hook=str)
+    )  # the data of an error event contains the exception
 
 
-def _misfit(type_: Any, error: msgspec.ValidationError) -> MisfitError:
+def _mismatch(type_: Any, error: msgspec.ValidationError) -> MismatchError:
     reason, _, path = str(error).partition(" - at ")
-    return MisfitError(type_, path.strip("`") or "$", reason)
+    return MismatchError(type_, path.strip("`") or "$", reason)
 
 
 def _pydantic_reader(type_: Any) -> Read:
@@ -111,11 +113,11 @@ def _pydantic_reader(type_: Any) -> Read:
                     what, path, _ = first_of(error)
                     if what != "json_invalid" or path != "$":
                         raise
-                    data = parse_data(data)  # which may be unusual JSON, or no JSON, but the text itself
+                    data = parse_data(data)  # lenient JSON, or the text itself if it is not JSON
             return adapter.validate_python(data)
         except ValidationError as error:
             _, path, reason = first_of(error)
-            raise MisfitError(type_, path, reason) from None
+            raise MismatchError(type_, path, reason) from None
 
     def first_of(error: ValidationError) -> tuple[str, str, str]:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
@@ -126,7 +128,7 @@ def _pydantic_reader(type_: Any) -> Read:
 
 
 def _parts(type_: Any) -> list[Any]:
-    """A generic type and all that it is made of."""
+    """Return a generic type and all types in it."""
     return [type_, *(part for each in typing.get_args(type_) for part in _parts(each))]
 
 
@@ -137,7 +139,7 @@ def name_of(type_: Any) -> str:
 # --- handlers --------------------------------------------------------------------------------------------------
 
 
-if sys.version_info >= (3, 14):  # there, annotations are looked up when they are asked for
+if sys.version_info >= (3, 14):  # from 3.14 on, annotations are evaluated when they are read
     import annotationlib
 
     _signature = partial(inspect.signature, annotation_format=annotationlib.Format.FORWARDREF)
@@ -148,7 +150,7 @@ else:
 def check_handler(handler: Any, *arguments: str) -> list[inspect.Parameter]:
     """Return the parameters of a handler, if they are known.
 
-    Raises TypeError for what can't be called, or not with these ``arguments``, as far as its signature says.
+    Raises TypeError if the handler can't be called, or not with these ``arguments`` according to its signature.
     """
     if not callable(handler):
         raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
@@ -162,7 +164,7 @@ def check_handler(handler: Any, *arguments: str) -> list[inspect.Parameter]:
     try:
         signature.bind(*arguments, **user_id)
     except TypeError as error:
-        # A decorator may pass on more than it is called with. Then its own signature counts.
+        # A decorator may pass more arguments than it takes. Then its own signature counts.
         own = signature_of(handler, follow_wrapped=False)
         if own is None or not _is_callable_with(own, *arguments, **user_id):
             what = ", ".join([*arguments, *user_id])
@@ -193,7 +195,7 @@ def _is_generator(handler: Any) -> bool:
 
 
 def handler_name(handler: Any) -> str:
-    """What a handler is called in the log."""
+    """Return the name of a handler, for the log."""
     while isinstance(handler, partial):
         handler = handler.func
     return getattr(handler, "__qualname__", repr(handler))
@@ -204,12 +206,12 @@ def takes_user_id(parameters: list[inspect.Parameter]) -> bool:
 
 
 def annotated_type(handler: Callable[..., Any], parameters: list[inspect.Parameter], place: int = 1) -> Any:
-    """Return the type that a handler wants its data in, by the annotation of the one of its ``parameters`` that
-    gets it, by default the second.
+    """Return the type of the data according to the annotation of the parameter at ``place``; by default the
+    second.
 
-    None where it has none, or one of JSON's own types: those have always been hints for the reader, and an event
-    without data reaches a handler with ``data: dict`` all the same. None, too, where an annotation can't be found
-    out or read into, since it may be meant for type checkers only; the log says so.
+    None if there is no annotation, or only types that JSON has: those have always been hints for readers, and a
+    handler with ``data: dict`` also gets events without data. None, too, if the annotation can't be found or used,
+    because it may be meant for type checkers only; the log says so.
     """
     positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     annotation = positional[place].annotation if len(positional) > place else inspect.Parameter.empty
@@ -220,7 +222,7 @@ def annotated_type(handler: Callable[..., Any], parameters: list[inspect.Paramet
         if all(each in _JSON_TYPES for each in _leaves(type_)):
             return None
         reader(type_)
-    except Exception as error:  # whatever an annotation, or the library that is to read it, comes up with
+    except Exception as error:  # anything that an annotation, or the library that reads it, raises
         name = handler_name(handler)
         log.info("the data of handler %s comes as JSON, as its annotation can't be used: %s", name, error)
         return None
@@ -228,7 +230,7 @@ def annotated_type(handler: Callable[..., Any], parameters: list[inspect.Paramet
 
 
 def _resolved(annotation: Any, names: dict[str, Any]) -> Any:
-    """Return an annotation with all that is quoted in it replaced by what that means."""
+    """Return an annotation with quoted names replaced by what they mean."""
 
     def annotated() -> None: ...
 
@@ -245,8 +247,8 @@ def _globals_of(handler: Any) -> dict[str, Any]:
 
 
 def _leaves(annotation: Any) -> list[Any]:
-    """What an annotation is made of, but for the containers that JSON has, too."""
-    for alias in ("__supertype__", "__value__"):  # of a NewType, and of what a statement "type" has made
+    """Return the types in an annotation, without the containers that JSON has, too."""
+    for alias in ("__supertype__", "__value__"):  # of a NewType, and of a "type" statement
         if hasattr(annotation, alias):
             return _leaves(getattr(annotation, alias))
     if typing.get_origin(annotation) in _JSON_CONTAINERS:

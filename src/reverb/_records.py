@@ -1,7 +1,6 @@
-"""What the server says about a channel, or about the user: kept up to date here, and passed on to handlers.
+"""The record of a channel, or of the user: what the server says is kept here, and passed on to handlers.
 
-A record is what a public object (:class:`reverb.Channel`, :class:`reverb.User`) shows, and what the machinery
-works on.
+Public objects (:class:`reverb.Channel`, :class:`reverb.User`) read from it; the rest of the client writes to it.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from .events import Events
 from .exceptions import ProtocolError, ReverbError, SubscriptionError, TimeoutError, again, plural
 
 _GRACE = 1.0
-"""Seconds that the first events of a channel wait for its first handler, …"""
+"""Seconds that the first events of a channel wait for its first handler."""
 _SHORT_GRACE = 0.05
-"""… and when there are global handlers that would have to wait with them."""
+"""The same if the client has handlers that would have to wait, too."""
 _USELESS_KEY_INTERVAL = 10.0
-"""Seconds before a channel asks for another key when the last one it got did not help."""
+"""Seconds before a channel asks for another key after one that did not help."""
 
 AskForKey = Callable[[str, str], Awaitable[ChannelAuth]]
-"""Asks the authorizer about a channel, ``(socket_id, channel_name)``, because of the key that comes with it."""
+"""Asks the authorizer about a channel, ``(socket_id, channel_name)``, to get its key."""
 
 
 class ChannelRecord:
-    """That of a channel. ``client_queue`` has the handlers for the events of all channels."""
+    """The record of a channel. ``client_queue`` has the handlers for the events of all channels."""
 
     __slots__ = ("channel", "channel_data", "client_queue", "lost_at", "name", "queue", "subscription_count")
 
@@ -49,21 +48,22 @@ class ChannelRecord:
         self.queue = EventQueue(name, dispatcher, client_queue, decrypt)
         self.client_queue = client_queue
         self.channel: Any = None
-        """The public object, for the one who made both."""
+        """The public object; the client makes it."""
         self.channel_data = channel_data
-        """The JSON text that says who we are, as it is signed and sent; from an authorizer it comes anew each
-        time."""
+        """The JSON text that names the user, as it is signed and sent. An authorizer returns it anew each time."""
         self.lost_at: float | None = None
         """When the subscription was lost, on the clock of :func:`time.monotonic`."""
         self.subscription_count: int | None = None
 
     def authorized(self, auth: ChannelAuth, socket_id: str) -> None:
-        """Take what the authorizer said; raise AuthenticationError where something is missing in it."""
+        """Take the authorizer's answer; raise AuthenticationError if something is missing in it."""
         self.channel_data = auth.channel_data
 
     def confirmed(self, message: Message, size: int, *, is_awaited: bool) -> None:
-        """Take the server's confirmation. While callers wait for the channel, its events are held until
-        :meth:`given`."""
+        """Take the server's confirmation.
+
+        While callers wait for the channel, its events are held until :meth:`given`.
+        """
         if is_awaited:
             self.queue.hold()
         self.queue.put(Events.SUBSCRIPTION_SUCCEEDED.value, message.data, None, size)
@@ -72,14 +72,15 @@ class ChannelRecord:
             self.queue.put(Events.RESUBSCRIBED.value, {"downtime": monotonic() - lost_at})
 
     def given(self) -> None:
-        """The program is about to be given the channel: soon its events can go to whoever is bound by then."""
+        """The program is about to get the channel: release its events soon, for the handlers that are bound by
+        then."""
         if self.queue.is_bound:
             self.queue.release_in(0)
         else:
             self.queue.release_in(_SHORT_GRACE if self.client_queue.is_bound else _GRACE)
 
     def client_bound(self) -> None:
-        """The client has a handler for our events, so that they need not wait for one of our own."""
+        """The client has a handler for our events: they need not wait for one of the channel."""
         self.queue.release_in(_SHORT_GRACE)
 
     def take(self, message: Message, size: int) -> None:
@@ -91,20 +92,20 @@ class ChannelRecord:
         self.queue.put(message.event, message.data, message.user_id, size)
 
     def lost(self, at: float) -> None:
-        """The subscription is gone since ``at``, because the connection is."""
+        """The connection is lost since ``at``, and with it the subscription."""
         self.lost_at = at
         self.subscription_count = None
 
     def failed(self, error: ReverbError) -> None:
-        """Nothing more comes, for this reason."""
+        """No more events come, for this reason."""
 
     def close(self) -> None:
-        """The channel was left: nothing of it is delivered any more."""
+        """The channel was left: deliver no more events."""
         self.queue.close()
 
 
 class PresenceRecord(ChannelRecord):
-    """That of a channel that knows who is subscribed to it."""
+    """The record of a presence channel, with its members."""
 
     __slots__ = ("_expected", "me", "members")
 
@@ -115,7 +116,7 @@ class PresenceRecord(ChannelRecord):
         self.me: dict[str, Any] = _identity(channel_data)
         self.members: dict[str, dict[str, Any]] = {}
         self._expected: dict[asyncio.Future[dict[str, Any]], str] = {}
-        """Who waits for a member, and for which."""
+        """Callers that wait for a member, and the member's id."""
 
     async def wait_for_member(self, user_id: str, timeout: float | None) -> dict[str, Any]:
         if user_id in self.members:
@@ -151,7 +152,7 @@ class PresenceRecord(ChannelRecord):
             self.members[user_id] = info
             self._welcome(user_id, info)
         else:
-            # The server names the one who left; who that was, only we still know.
+            # The server sends only the id; we still have the info.
             info = self.members.pop(user_id, {})
         self.queue.put(message.event, {"user_id": user_id, "user_info": info}, None, size)
 
@@ -164,7 +165,7 @@ class PresenceRecord(ChannelRecord):
         for expected in self._expected:
             if not expected.done():
                 expected.set_exception(again(error))
-                expected.exception()  # whoever waits may be cancelled yet
+                expected.exception()  # the caller may be cancelled before it retrieves it
 
     def close(self) -> None:
         super().close()
@@ -172,11 +173,11 @@ class PresenceRecord(ChannelRecord):
 
 
 class EncryptedRecord(ChannelRecord):
-    """That of a channel whose events only its subscribers can read.
+    """The record of an encrypted channel.
 
-    The key comes with the authorisation. An event that it does not decrypt waits, and so do those behind it, while
-    a new key is asked for, once. What can't be read with that either is left out, and reported to handlers of
-    ``"error"``.
+    The key comes with the authorisation. If it does not decrypt an event, this event and those behind it wait
+    while the authorizer is asked for a new key, once. An event that this does not decrypt either is skipped and
+    reported to handlers of ``"error"``.
     """
 
     __slots__ = ("_ask_for_key", "_keys", "_no_key_before", "_socket_id")
@@ -188,7 +189,7 @@ class EncryptedRecord(ChannelRecord):
         super().__init__(name, dispatcher, client_queue, decrypt=self._decrypt_event)
         self._ask_for_key = ask_for_key
         self._keys: tuple[bytes, ...] = ()
-        """The present key, and the one before it, for what was sealed with that and still waits."""
+        """The present key, and the one before it, for events that still wait and were encrypted with that."""
         self._socket_id = ""
         self._no_key_before = 0.0
         """When another key may be asked for, on the clock of :func:`time.monotonic`."""
@@ -200,7 +201,7 @@ class EncryptedRecord(ChannelRecord):
         self._socket_id = socket_id
 
     async def _decrypt_event(self, event: str, data: Any) -> Any:
-        """Decrypt what is about to be delivered. The events behind it wait."""
+        """Decrypt an event that is about to be delivered. The events behind it wait."""
         if event.startswith(_protocol.PROTOCOL_PREFIXES):
             return data
         try:
@@ -218,14 +219,14 @@ class EncryptedRecord(ChannelRecord):
         raise ProtocolError(f"{quoted(event)} on {self.name!r} could not be decrypted: {reason}") from reason
 
     def _decrypt(self, data: Any) -> str:
-        for number in range(len(self._keys) - 1):  # in no variable: error reporters send the locals of frames
+        for number in range(len(self._keys) - 1):  # error reporters send locals, so no key is in one
             with suppress(ProtocolError):
                 return crypto.unseal(data, self._keys[number])
         return crypto.unseal(data, self._keys[-1])
 
 
 class UserRecord:
-    """That of the user whose the connection is; nobody's before the first sign-in."""
+    """The record of the user of the connection. Empty before the first sign-in."""
 
     def __init__(self, dispatcher: Dispatcher, client_queue: EventQueue) -> None:
         self.queue = EventQueue(None, dispatcher, client_queue)

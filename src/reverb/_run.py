@@ -1,4 +1,4 @@
-"""Running as a program: until a signal comes, and with an exit code."""
+"""Runs as a program: until a signal arrives, and with an exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .exceptions import (
 
 
 class ExitCode(IntEnum):
-    """What a program ends with, whether ``reverb.run()`` or a command."""
+    """The exit codes of ``reverb.run()`` and of the commands."""
 
     OK = 0
     FAILED = 1
@@ -31,12 +31,14 @@ class ExitCode(IntEnum):
 
 
 def exit_code_for(error: ReverbError) -> ExitCode:
-    """What a program ends with that ``error`` ends."""
+    """Return the exit code of a program that ``error`` ends."""
     if isinstance(error, BatchError) and isinstance(error.__cause__, ReverbError):
         return exit_code_for(error.__cause__)
     if isinstance(error, ConfigurationError):
         return ExitCode.USAGE
-    if isinstance(error, AuthenticationError) and error.is_temporary:  # who signs could not be asked, or failed
+    if (
+        isinstance(error, AuthenticationError) and error.is_temporary
+    ):  # the authorizer could not be reached, or failed
         return ExitCode.CONNECTION
     if isinstance(error, (AuthenticationError, SubscriptionError, APIError)):
         return ExitCode.REFUSED
@@ -44,9 +46,9 @@ def exit_code_for(error: ReverbError) -> ExitCode:
 
 
 def run(work: Coroutine[Any, Any, None]) -> signal.Signals | None:
-    """Run ``work`` to its end. SIGINT (Ctrl-C) and SIGTERM cancel it, so that it can clean up behind itself.
+    """Run ``work`` to its end. SIGINT (Ctrl-C) and SIGTERM cancel it, so that it can clean up.
 
-    Returns the signal that ended it, if one did. A ``work`` that cancels itself has simply ended.
+    Returns the signal that ended it; None if none did. If ``work`` cancels itself, that is a normal end.
     """
     received: signal.Signals | None = None
 
@@ -60,10 +62,10 @@ def run(work: Coroutine[Any, Any, None]) -> signal.Signals | None:
             task.cancel()
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            # Windows has none (Ctrl-C is a KeyboardInterrupt there), and neither have threads but the main one.
+            # Windows has no such handlers (Ctrl-C is a KeyboardInterrupt there). Only the main thread has them.
             with suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, stop, number)
-        # Not "await task": where Ctrl-C is no signal, asyncio cancels this, and has to see it end by that.
+        # Not "await task": if Ctrl-C is no signal, asyncio cancels this coroutine, which then has to end.
         await asyncio.wait({task})
         if not task.cancelled():
             task.result()

@@ -383,7 +383,7 @@ class Session:
             if self.is_open:
                 fields = {"reverb_address": self._address}
                 log.error("%s; it is tried again at the next reconnect", error, extra=fields)
-                self._queue.tell(str(error), error)
+                self._queue.report_error(str(error), error)
 
     def _wait_for(self, request: Request) -> asyncio.Future[None]:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -413,7 +413,7 @@ class Session:
         queue = self._dispatcher.queues.get(message.channel)
         if queue is not None and not message.event.startswith("pusher"):
             self._dispatcher.taken += 1
-            queue.take(queue.learn(message.event), message, size)
+            queue.take(queue.add_route(message.event), message, size)
         elif self.is_open:
             if message.channel is None:
                 self._take_of_connection(message, size)

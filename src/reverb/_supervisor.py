@@ -1,9 +1,9 @@
-"""The life of the connection, and its only owner: connecting, staying connected, and disconnecting.
+"""Connects, stays connected, and disconnects. The only owner of the connection.
 
-A life begins with :meth:`Supervisor.start` and ends with :meth:`Supervisor.stop`, or with a loss that is for good.
-One task lives it: connect, wait for the loss, decide, back off, and start over. Another one ends it, once for all
-who ask for that; no life begins before the last one has ended. Callers only wait for these tasks, so it does no
-harm to cancel them wherever they are.
+A lifetime begins with :meth:`Supervisor.start`. It ends with :meth:`Supervisor.stop`, or when the connection is
+lost for good. One task connects, waits for the loss, decides, backs off, and starts over. Another task ends the
+lifetime, once for all callers. No lifetime begins before the last one has ended. Callers only wait for these
+tasks, so they can be cancelled anywhere without harm.
 """
 
 from __future__ import annotations
@@ -27,64 +27,65 @@ from .exceptions import ConnectionError, ReverbError, TimeoutError, again, plura
 log = logging.getLogger("reverb.supervisor")
 
 _UNAVAILABLE_AFTER = 10.0
-"""Seconds of trying after which the connection is called unavailable (as in pusher-js)."""
+"""Seconds of connecting after which the state becomes UNAVAILABLE, as in pusher-js."""
 _GOOD_AFTER = 5.0
-"""Seconds that a connection, on which everything was answered, has to live before the next delays start over."""
+"""Seconds that a restored connection has to last before delays start again at the minimum."""
 
 
 class Outage(NamedTuple):
-    """A time without connection."""
+    """A time without a connection."""
 
     since: float
-    """When it began, on the clock of :func:`time.monotonic`: with the last sign of life."""
+    """When it began: at the last sign of life, on the clock of :func:`time.monotonic`."""
     attempts: int
-    """Connection attempts made since then."""
+    """Connection attempts since then."""
 
 
-class Host(Protocol):
-    """Who has the connection, and is told about it."""
+class Owner(Protocol):
+    """The owner of the supervisor, which the supervisor calls."""
 
     def began(self) -> None:
-        """A life begins."""
+        """A lifetime begins."""
 
     def new_session(self) -> Session:
-        """Return what lives and dies with the next connection."""
+        """Return a session for the next connection."""
 
     def connected(self) -> None:
-        """The server has greeted us."""
+        """The server has accepted the connection."""
 
     def state_changed(self, previous: ConnectionState, current: ConnectionState) -> None: ...
 
     def reconnected(self, outage: Outage) -> None:
-        """The connection is back, and everything has been asked for again."""
+        """The connection is restored after an outage."""
 
     def ended(self, error: ReverbError, *, is_failure: bool) -> None:
-        """There is no connection, and there will be none: that was asked for, or it failed."""
+        """There is no connection, and there will be none: on purpose, or because of a failure."""
 
     async def close(self) -> None:
-        """Handlers have had their time: let go of everything. What can't wait is done first."""
+        """Handlers had their time: release everything. Steps that must not be skipped come before the first
+        ``await``."""
 
 
 class Supervisor:
-    """Keeps one connection up, from :meth:`start` to :meth:`stop` or to a loss that is for good."""
+    """Keeps one connection up, from :meth:`start` to :meth:`stop` or until it is lost for good."""
 
-    def __init__(self, config: ReverbConfig, dispatcher: Dispatcher, host: Host) -> None:
+    def __init__(self, config: ReverbConfig, dispatcher: Dispatcher, owner: Owner) -> None:
         self.state = ConnectionState.INITIALIZED
         self.reconnects = 0
-        """How many times a lost connection was made again."""
+        """How many times the client has reconnected."""
         self.failure: ReverbError | None = None
-        """What ended the last connection for good, or the last attempt to make one."""
+        """The error that ended the last connection for good, or the last attempt to connect."""
         self._config = config
         self._log_fields = {"reverb_address": config.address}
         self._dispatcher = dispatcher
-        self._host = host
-        self._life: _Life | None = None
+        self._owner = owner
+        self._lifetime: _Lifetime | None = None
         self._ending: asyncio.Task[None] | None = None
-        """What ends the life, while it does."""
+        """The task that is ending the lifetime."""
         self._stopping = 0
-        """How many wait for that."""
-        self._is_hurried = False
-        """Whether nobody waits for it any more."""
+        """Number of callers that wait for it."""
+        self._is_abandoned = False
+        """Whether no caller waits for it any more."""
         self._session: Session | None = None
         self._state_changed: asyncio.Future[None] | None = None
         self._unavailable_timer: asyncio.TimerHandle | None = None
@@ -93,8 +94,8 @@ class Supervisor:
 
     @property
     def is_running(self) -> bool:
-        """Whether there is a connection, or there will be one."""
-        return self._life is not None and self._ending is None and not self._life.task.done()
+        """Whether there is a connection, or the client is connecting."""
+        return self._lifetime is not None and self._ending is None and not self._lifetime.task.done()
 
     @property
     def attempts(self) -> int:
@@ -104,10 +105,10 @@ class Supervisor:
     # --- for callers -------------------------------------------------------------------------------------------
 
     async def start(self, ssl_context: ssl.SSLContext | None) -> None:
-        """Connect, with one attempt, and raise what it fails with; from then on reconnect.
+        """Connect with one attempt, and raise its error. After success, reconnect from then on.
 
-        Does nothing when running; waits for the attempt when that is under way, and for the end of the last life.
-        When all who wait for the attempt are cancelled, it is given up.
+        Does nothing if it is running. Waits for an attempt that is under way, and for the end of the last
+        lifetime. If all callers that wait for the attempt are cancelled, the attempt is cancelled, too.
         """
         while self._ending is not None:
             if self._dispatcher.is_handler():
@@ -115,36 +116,36 @@ class Supervisor:
                     f"cannot connect to {self._config.address} from a handler that disconnect() waits for"
                 )
             await asyncio.wait({self._ending})
-        life = self._life
-        if life is None or life.task.done():
-            life = self._begin(ssl_context)
-        life.waiting += 1
+        lifetime = self._lifetime
+        if lifetime is None or lifetime.task.done():
+            lifetime = self._begin(ssl_context)
+        lifetime.waiting += 1
         try:
-            await asyncio.wait({life.opened})
+            await asyncio.wait({lifetime.opened})
         except asyncio.CancelledError:
-            life.waiting -= 1
-            if not (life.is_taken or life.waiting or life.task.done()):
+            lifetime.waiting -= 1
+            if not (lifetime.is_taken or lifetime.waiting or lifetime.task.done()):
                 await self.stop()
             raise
-        life.waiting -= 1
-        error = life.opened.exception()
+        lifetime.waiting -= 1
+        error = lifetime.opened.exception()
         if isinstance(error, ReverbError):
             raise again(error)
-        life.is_taken = True
+        lifetime.is_taken = True
 
     async def stop(self) -> None:
-        """Close the connection, if there is one, let handlers finish, and end.
+        """Close the connection, let handlers finish, and end the lifetime.
 
-        When all who wait for that are cancelled, it goes on without them, and without waiting for handlers or the
+        If all callers that wait for it are cancelled, it continues, but no longer waits for handlers and the
         server.
         """
         if self._ending is None:
-            self._is_hurried = False
-            self._ending = spawn(self._end(self._life))
+            self._is_abandoned = False
+            self._ending = spawn(self._end(self._lifetime))
             self._ending.add_done_callback(self._on_stopped)
         worker = self._dispatcher.current_worker()
         if worker is not None:
-            self._dispatcher.spare(worker)  # its handler waits for us
+            self._dispatcher.exclude(worker)  # its handler waits for this
         ending = self._ending
         self._stopping += 1
         try:
@@ -152,10 +153,11 @@ class Supervisor:
         finally:
             self._stopping -= 1
             if not (ending.done() or self._stopping):
-                self._hurry()
+                self._stop_at_once()
 
     async def wait_connected(self, timeout: float | None) -> None:
-        """Wait until connected; raise what makes that impossible, or after ``timeout`` seconds."""
+        """Wait until connected; raise the reason if that is impossible, or TimeoutError after ``timeout``
+        seconds."""
         deadline = None if timeout is None else monotonic() + timeout
         while self.state is not ConnectionState.CONNECTED:
             if not self.is_running:
@@ -173,15 +175,15 @@ class Supervisor:
         return bool(changed)
 
     async def wait_ended(self) -> None:
-        """Wait for :meth:`stop`; raise what ended the connection for good."""
-        if self._life is None:
+        """Wait for :meth:`stop`; raise the error that ended the connection for good."""
+        if self._lifetime is None:
             raise self.why_not_running()
-        await asyncio.wait({self._life.task})
+        await asyncio.wait({self._lifetime.task})
         if self.failure is not None:
             raise again(self.failure)
 
     def why_not_running(self) -> ReverbError:
-        """The error for those who want something of a connection that there is not, and will not be."""
+        """Return the error for callers that need a connection when there is none and will be none."""
         if self.failure is not None:
             return again(self.failure)
         state = self.state if self._ending is None else "disconnecting"
@@ -191,55 +193,55 @@ class Supervisor:
 
     # --- beginning and ending ----------------------------------------------------------------------------------
 
-    def _begin(self, ssl_context: ssl.SSLContext | None) -> _Life:
+    def _begin(self, ssl_context: ssl.SSLContext | None) -> _Lifetime:
         self.failure = None
         self._outage = None
         self._backoff.restart()
         self._dispatcher.open()
-        self._host.began()
+        self._owner.began()
         opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        life = self._life = _Life(opened, spawn(self._run(ssl_context, opened)))
-        life.task.add_done_callback(lambda task: self._on_life_over(life))
+        lifetime = self._lifetime = _Lifetime(opened, spawn(self._run(ssl_context, opened)))
+        lifetime.task.add_done_callback(lambda task: self._on_lifetime_over(lifetime))
         self._set_state(ConnectionState.CONNECTING)
-        return life
+        return lifetime
 
-    def _on_life_over(self, life: _Life) -> None:
-        # A callback, because a task that is cancelled before its first step never gets to a "finally".
-        if life.task.cancelled():
+    def _on_lifetime_over(self, lifetime: _Lifetime) -> None:
+        # A callback, because a task that is cancelled before its first step never reaches a "finally".
+        if lifetime.task.cancelled():
             disconnected = ConnectionError(f"disconnected from {self._config.address}")
-            if not life.opened.done():
-                life.opened.set_exception(
+            if not lifetime.opened.done():
+                lifetime.opened.set_exception(
                     ConnectionError(f"disconnected while connecting to {self._config.address}")
                 )
             self._set_state(ConnectionState.DISCONNECTED)
-            self._host.ended(disconnected, is_failure=False)
-        life.opened.exception()  # there may be nobody left to see it
+            self._owner.ended(disconnected, is_failure=False)
+        lifetime.opened.exception()  # there may be no caller left to retrieve it
 
-    async def _end(self, life: _Life | None) -> None:
-        """End a life. Cancelled, it waits for nothing any more."""
+    async def _end(self, lifetime: _Lifetime | None) -> None:
+        """End a lifetime. If this is cancelled, it waits for nothing any more."""
         try:
-            if life is not None:
-                life.task.cancel()
-                await asyncio.wait({life.task})
-            await self._dispatcher.drain(0.0 if self._is_hurried else self._config.drain_timeout)
+            if lifetime is not None:
+                lifetime.task.cancel()
+                await asyncio.wait({lifetime.task})
+            await self._dispatcher.drain(0.0 if self._is_abandoned else self._config.drain_timeout)
         except asyncio.CancelledError:
-            self._hurry()
+            self._stop_at_once()
             await self._dispatcher.drain(0.0)
             raise
         finally:
-            await self._host.close()
+            await self._owner.close()
 
     def _on_stopped(self, ending: asyncio.Task[None]) -> None:
         self._ending = None
         if not ending.cancelled() and (error := ending.exception()) is not None:
             log.error("internal error while disconnecting", exc_info=error, extra=self._log_fields)
 
-    def _hurry(self) -> None:
-        """Nobody waits for the end any more: it is not to wait for the server and for handlers either."""
-        self._is_hurried = True
+    def _stop_at_once(self) -> None:
+        """No caller waits for the end any more: don't wait for the server and the handlers."""
+        self._is_abandoned = True
         if self._session is not None:
             self._session.connection.abort()
-        self._dispatcher.hurry()
+        self._dispatcher.cancel_handlers()
 
     # --- one life ----------------------------------------------------------------------------------------------
 
@@ -253,11 +255,11 @@ class Supervisor:
                 self._set_state(ConnectionState.CONNECTING)
                 log.warning("%s; connecting again in %.1f seconds", loss, delay, extra=self._log_fields)
                 await asyncio.sleep(delay)
-        except Exception as error:  # a bug of ours: it must not end this task and look like a connection
+        except Exception as error:  # a bug of ours: without this, the task would end and the client look connected
             loss, action = ReverbError(f"internal error: {error!r}"), Action.FAIL
             loss.__cause__ = error
         self.failure = loss
-        self._host.ended(loss, is_failure=True)
+        self._owner.ended(loss, is_failure=True)
         if opened.done():
             log.error("%s; not connecting again", loss, exc_info=loss.__cause__, extra=self._log_fields)
             self._set_state(ConnectionState.FAILED)
@@ -270,22 +272,22 @@ class Supervisor:
     async def _connect_once(
         self, ssl_context: ssl.SSLContext | None, opened: asyncio.Future[None]
     ) -> tuple[ReverbError, Action]:
-        """Live through one connection; return what ended it, and what to do about that."""
+        """Make one connection and wait for its end; return the reason, and what to do about it."""
         if self._outage is not None:
             self._outage = self._outage._replace(attempts=self._outage.attempts + 1)
-        session = self._session = self._host.new_session()
+        session = self._session = self._owner.new_session()
         connection = session.connection
         try:
             try:
                 await connection.open(ssl_context)
             except ReverbError as error:
                 return error, action_after(error.code, None, established=False, is_first=not opened.done())
-            if connection.is_open:  # its end may have come right behind the greeting
+            if connection.is_open:  # it may have ended right after it was established
                 if self._outage is not None:
                     self.reconnects += 1
                 address, socket_id = self._config.address, visible(connection.socket_id)
                 log.info("connected to %s as %s", address, socket_id, extra=self._log_fields)
-                self._host.connected()
+                self._owner.connected()
                 self._set_state(ConnectionState.CONNECTED)
                 session.start(lambda: self._on_restored(opened))
             loss = await connection.wait_lost()
@@ -308,10 +310,10 @@ class Supervisor:
             opened.set_result(None)
         outage, self._outage = self._outage, None
         if outage is not None:
-            self._host.reconnected(outage)
+            self._owner.reconnected(outage)
 
     def _delay_after(self, action: Action) -> float | None:
-        """Seconds to wait before connecting again; None for never."""
+        """Return the seconds to wait before reconnecting; None for never."""
         most = self._config.reconnect_max_attempts
         if action is Action.FAIL or not self._config.reconnect_enabled:
             return None
@@ -333,23 +335,23 @@ class Supervisor:
         if self._state_changed is not None:
             self._state_changed.set_result(None)
             self._state_changed = None
-        self._host.state_changed(previous, current)
+        self._owner.state_changed(previous, current)
 
 
-class _Life:
-    """From a connect() to the end of all that came of it."""
+class _Lifetime:
+    """The time from a ``connect()`` to the end of everything that it started."""
 
     __slots__ = ("is_taken", "opened", "task", "waiting")
 
     def __init__(self, opened: asyncio.Future[None], task: asyncio.Task[None]) -> None:
         self.opened = opened
-        """Done when the first attempt is over, with what it failed with."""
+        """Done when the first attempt is over; has its error."""
         self.task = task
         self.waiting = 0
-        """How many calls of connect() wait for the first attempt, …"""
+        """Number of ``connect()`` calls that wait for the first attempt."""
         self.is_taken = False
-        """… and whether one of them has returned."""
+        """Whether one of them has returned."""
 
 
 _FINAL_STATUSES = (401, 403, 404)
-"""HTTP statuses that, at a first attempt, mean a wrong address more often than a server that is not ready."""
+"""HTTP statuses that, at the first attempt, usually mean a wrong address, not a server that is not ready."""

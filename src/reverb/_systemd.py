@@ -1,8 +1,8 @@
-"""Telling systemd how the service is: ready, connected or not, alive (the protocol of ``sd_notify(3)``).
+"""Tells systemd the state of the service: ready, connected or not, alive (the protocol of ``sd_notify(3)``).
 
-systemd asks for it, with the variable ``NOTIFY_SOCKET`` for units of ``Type=notify`` and ``WATCHDOG_USEC`` for
-those with ``WatchdogSec``. Where it does not, nothing in here does anything. What it sees is a process, whatever
-number of clients listen in it: so that is what it is told about.
+systemd asks for it with variables: ``NOTIFY_SOCKET`` for units with ``Type=notify``, and ``WATCHDOG_USEC`` for
+units with ``WatchdogSec``. Without them, nothing here does anything. systemd sees one process, however many
+clients listen in it. So the state is that of all of them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from .exceptions import ReverbError
 log = logging.getLogger("reverb.systemd")
 
 _LOOK_INTERVAL = 5.0
-"""Seconds between two looks at what changes without an event, the number of missing channels."""
+"""Seconds between two checks of the number of missing channels, which changes without an event."""
 _LEEWAY = 10.0
-"""Seconds that an attempt to connect may be late, on a busy machine, until it counts as never coming."""
+"""Seconds that a connection attempt may be late, on a busy machine, before the client counts as dead."""
 
 _STATUS = {
     ConnectionState.CONNECTING: "connecting to {}",
@@ -37,11 +37,11 @@ _STATUS = {
 
 @asynccontextmanager
 async def service(core: Core) -> AsyncIterator[None]:
-    """Tell systemd about a client while it listens, which is all that is done in here."""
+    """Tell systemd about a client while it listens."""
     if not os.environ.get("NOTIFY_SOCKET"):
         yield
         return
-    # Only the end of the process is sure to be the end of the service: who stops listening may listen again.
+    # Only the end of the process is the end of the service: a client may listen again.
     atexit.unregister(_tell_end)
     atexit.register(_tell_end)
     listener = _Listener(core)
@@ -65,7 +65,7 @@ async def service(core: Core) -> AsyncIterator[None]:
 
 @contextmanager
 def remark(text: Callable[[], str]) -> Iterator[None]:
-    """Have what a client is used for told behind how it is."""
+    """Add a text about the use of the client to the status."""
     _remarks.append(text)
     try:
         yield
@@ -81,7 +81,7 @@ async def _attend(listener: _Listener) -> None:
         _tell_state()
         changed = False
         while not changed and [listener.status, *_all_remarks()] == told:
-            listener.look()
+            listener.check()
             if watchdog is not None and all(each.is_alive(watchdog) for each in tuple(_listeners)):
                 _send("WATCHDOG=1")
             changed = await listener.wait_changed(interval)
@@ -90,10 +90,10 @@ async def _attend(listener: _Listener) -> None:
 class _Listener:
     """A client that listens, and when it was last seen alive.
 
-    Alive is more than running: while connected, the connection looks after itself; while it is not, attempts to
-    connect have to follow each other as they are meant to; and while reading is paused because handlers can't keep
-    up, events have to be delivered. A handler that takes long, or for ever, is no sign of death: it holds up its
-    own channel only, until so much waits that reading is paused.
+    It is alive under these conditions. Connected: the connection checks itself. Not connected: connection attempts
+    follow each other in time. Reading paused because handlers don't keep up: events are delivered. A handler that
+    takes long, or never ends, is no reason to restart: it delays its own channel only, until so many events wait
+    that reading is paused.
     """
 
     def __init__(self, core: Core) -> None:
@@ -101,14 +101,14 @@ class _Listener:
         self._core = core
         self._address = config.address
         self._longest_outage_step = config.reconnect_delay_max + config.connect_timeout + _LEEWAY
-        self._seen: object = None
+        self._progress_seen: object = None
         self._alive_at = monotonic()
 
     @property
     def status(self) -> str:
         status = _STATUS.get(self._core.supervisor.state, "disconnected from {}").format(self._address)
         session = self._core.session
-        # Behind a reconnect all are missing for a moment, which is not worth a word.
+        # Right after a reconnect all channels are missing for a moment. That is not reported.
         missing = self._core.channels.missing if session is not None and session.is_restored else 0
         return f"{status}, channels missing: {missing}" if missing else status
 
@@ -117,22 +117,23 @@ class _Listener:
         return self._core.session is not None
 
     async def wait_changed(self, timeout: float | None) -> bool:
-        """Wait until there is something else to tell, for ``timeout`` seconds at most."""
+        """Wait until the status has changed, for ``timeout`` seconds at most."""
         return await self._core.supervisor.wait_changed(timeout)
 
-    def look(self) -> None:
-        """Note what the client does. Called by the loop that it lives on: if that hangs, nobody looks."""
-        seen = self._what_has_to_change()
-        if seen is None or seen != self._seen:
+    def check(self) -> None:
+        """Note whether the client makes progress. The loop of the client calls this: if the loop hangs, nobody
+        does."""
+        progress = self._progress()
+        if progress is None or progress != self._progress_seen:
             self._alive_at = monotonic()
-        self._seen = seen
+        self._progress_seen = progress
 
     def is_alive(self, watchdog: float) -> bool:
-        """Whether it was alive within the last ``watchdog`` seconds, or had reason to wait."""
+        """Return whether it was alive within the last ``watchdog`` seconds, or had a reason to wait."""
         allowance = watchdog if self.is_connected else max(watchdog, self._longest_outage_step)
         return monotonic() - self._alive_at < allowance
 
-    def _what_has_to_change(self) -> object:
+    def _progress(self) -> object:
         if not self.is_connected:
             return "attempts", self._core.supervisor.attempts
         if self._core.dispatcher.is_full:
@@ -141,7 +142,7 @@ class _Listener:
 
 
 _listeners: list[_Listener] = []
-"""All of this process, on whatever event loop."""
+"""All clients that listen in this process, on any event loop."""
 _remarks: list[Callable[[], str]] = []
 
 
@@ -150,7 +151,7 @@ def _all_remarks() -> list[str]:
 
 
 def _watchdog() -> float | None:
-    """The seconds of ``WatchdogSec``, if this process is the one that is watched."""
+    """Return the seconds of ``WatchdogSec``, if systemd watches this process."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
@@ -159,7 +160,7 @@ def _watchdog() -> float | None:
 
 def _tell_state() -> None:
     listeners = tuple(_listeners)
-    # Said again after each reconnect: systemd does not mind.
+    # Sent again after each reconnect. systemd accepts that.
     ready = "READY=1\n" if all(each.is_connected for each in listeners) else ""
     _send(ready + _status(", ".join(dict.fromkeys([*(each.status for each in listeners), *_all_remarks()]))))
 
@@ -169,16 +170,17 @@ def _tell_end() -> None:
 
 
 def _status(text: str) -> str:
-    """Say what ``systemctl status`` shows, in one line: lines are orders, and an error may quote the server."""
+    """Return the line for ``systemctl status``. One line, because each line is a command and an error may quote
+    the server."""
     return f"STATUS={' '.join(text.split())}"
 
 
 def _send(message: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
-        return  # it was there when this process began to listen
+        return  # it was set when this process began to listen
     if address.startswith("@"):
-        address = "\0" + address[1:]  # Linux's abstract sockets
+        address = "\0" + address[1:]  # an abstract socket of Linux
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.setblocking(False)

@@ -1,4 +1,4 @@
-"""How this package starts tasks of its own."""
+"""How this package starts its own tasks."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .exceptions import ReverbError, again
 T = TypeVar("T")
 
 runs_for: ContextVar[object | None] = ContextVar("reverb_runs_for", default=None)
-"""The worker in whose handler the running code is, directly or in a task that the handler has started."""
+"""The worker whose handler runs now, directly or in a task that the handler has started."""
 
 
 def spawn(coro: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
-    """Start a task of our own on the running loop. Its first step comes with a later turn of the loop.
+    """Start a task of our own on the running loop. Its first step runs in a later turn of the loop.
 
-    The loop's task factory is not asked. An eager one (``asyncio.eager_task_factory``, Python 3.12) runs the first
-    step at once: handlers would run inside the callback of the socket, and our tasks inside the call that starts
-    them, before it knows them. Factories of 3.12 and 3.13 can't be told not to.
+    The loop's task factory is not used. An eager one (``asyncio.eager_task_factory``, Python 3.12) runs the first
+    step at once: handlers would then run inside the callback of the socket, and our tasks inside the call that
+    starts them, before it has stored them. The factories of 3.12 and 3.13 have no argument against that.
 
-    Nor does the task belong to the handler that happens to run now: see :data:`runs_for`.
+    The task does not belong to the handler that runs now: see :data:`runs_for`.
     """
     start = partial(asyncio.Task, coro, loop=asyncio.get_running_loop(), name=name)
     if runs_for.get() is None:
@@ -34,11 +34,11 @@ def spawn(coro: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.T
 
 
 def resolve(waiter: asyncio.Future[None], error: ReverbError | None) -> None:
-    """End a wait, well or with an ``error``; does nothing where it has ended already."""
+    """End a wait with success, or with an ``error``. Does nothing if it has ended already."""
     if waiter.done():
         return
     if error is None:
         waiter.set_result(None)
     else:
         waiter.set_exception(again(error))
-        waiter.exception()  # there may be nobody left to see it
+        waiter.exception()  # there may be no caller left to retrieve it

@@ -1,4 +1,4 @@
-"""Many things that have their time, with one timer of the event loop."""
+"""Timeouts for many items, with one timer of the event loop."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ T = TypeVar("T")
 class Timeouts(Generic[T]):
     """Calls ``on_timeout`` with each item whose time is over.
 
-    For items that are many, and nearly all stopped before: channels, subscribed by the thousand at once. A timer
-    for each would take longer than most else of a subscribe.
+    For many items that are nearly all stopped before their time is over: channels that are subscribed by the
+    thousand at once. One timer for each would take longer than most of the work of a subscribe.
     """
 
     __slots__ = ("_due", "_heap", "_loop", "_number", "_on_timeout", "_timer", "_timer_due")
@@ -22,16 +22,16 @@ class Timeouts(Generic[T]):
     def __init__(self, on_timeout: Callable[[T], None]) -> None:
         self._on_timeout = on_timeout
         self._due: dict[T, float] = {}
-        """When the time of each is over, on the event loop's clock."""
+        """When the time of each item is over, on the event loop's clock."""
         self._heap: list[tuple[float, int, T]] = []
-        """The same in order, and with what was stopped; the number decides between equal times."""
+        """The same in order, including items that were stopped. The number orders items with equal times."""
         self._number = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
 
     def start(self, item: T, seconds: float) -> None:
-        """Give ``item`` so many seconds. Where it has a time already, the earlier one counts."""
+        """Give ``item`` this time. If it has a time already, the earlier one counts."""
         loop = asyncio.get_running_loop()
         due = loop.time() + seconds
         known = self._due.get(item)
@@ -44,12 +44,12 @@ class Timeouts(Generic[T]):
             self._set_timer(loop)
 
     def stop(self, item: T) -> None:
-        """Forget ``item``; does nothing where its time is over, or was never given."""
+        """Forget ``item``. Does nothing if its time is over, or it has none."""
         if self._due.pop(item, None) is not None and not self._due:
             self.clear()
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Forget all items."""
         self._due.clear()
         self._heap.clear()
         if self._timer is not None:
@@ -64,8 +64,8 @@ class Timeouts(Generic[T]):
 
     def _on_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        now = max(self._timer_due, loop.time())  # a timer may be early by what the clock can't tell
-        last = self._number  # what is started meanwhile comes with a later turn of the loop
+        now = max(self._timer_due, loop.time())  # a timer may be early by the clock's resolution
+        last = self._number  # items that are started meanwhile have to wait for a later turn of the loop
         try:
             while self._heap and self._heap[0][0] <= now and self._heap[0][1] <= last:
                 due, _, item = heappop(self._heap)

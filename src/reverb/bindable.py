@@ -284,7 +284,7 @@ class Bindable:
         except StopAsyncIteration:
             raise ConnectionError(f"unsubscribed or disconnected while waiting for {event!r}") from None
         except asyncio.TimeoutError as error:
-            if timeout is None or isinstance(error, ReverbError):  # what ended the stream, or of "where"
+            if timeout is None or isinstance(error, ReverbError):  # the end of the stream, or raised by "where"
                 raise
             raise TimeoutError(f"no {event!r} on {self!r} within {plural(timeout, 'second')}") from None
         finally:

@@ -87,7 +87,7 @@ class Channel(Bindable):
         connection = self._connection
         while connection.is_congested:
             await connection.drain()
-            connection = self._connection  # what there is now
+            connection = self._connection  # it may be another one now
         connection.send_silent(payload)
 
     @property

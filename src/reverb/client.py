@@ -180,7 +180,7 @@ class ReverbClient(Bindable):
             _run.run(live())
         except ReverbError as error:
             log.error("%s", error, extra={"reverb_address": self._config.address})
-            if is_in_setup and isinstance(error, ProtocolError):  # for what was to be sent
+            if is_in_setup and isinstance(error, ProtocolError):  # about a message that the program wants to send
                 return _run.ExitCode.USAGE
             return _run.exit_code_for(error)
         return _run.ExitCode.OK
@@ -439,14 +439,14 @@ class ReverbClient(Bindable):
         if not 0 < interval < inf:
             raise ValueError("the interval between polls must be more than 0 seconds")
         if user_data is not None:
-            self._channel_data("presence-", user_data)  # raises what speaks against it
+            self._channel_data("presence-", user_data)  # raises if it is not valid
         authorizer = self._core.authorizer
         if decrypt is None:
             decrypt = not isinstance(authorizer, SecretAuthorizer) or authorizer.has_master_key
         patterns = (exclude,) if isinstance(exclude, str) else exclude
 
         def take(name: str) -> Channel:
-            return want(self, name, user_data if _protocol.is_presence(name) else None, decrypt=decrypt)
+            return subscribe_later(self, name, user_data if _protocol.is_presence(name) else None, decrypt=decrypt)
 
         chooser = Chooser(prefix, patterns, presence=user_data is not None)
         return Discovery(self._core, self.api, take, chooser, interval)
@@ -601,7 +601,7 @@ _KINDS: dict[type[ChannelRecord], type[Channel]] = {
 }
 
 
-def want(
+def subscribe_later(
     client: ReverbClient, name: str, user_data: dict[str, Any] | None = None, *, decrypt: bool = True
 ) -> Channel:
     """Return a channel at once; the client subscribes to it as soon as it is connected. For :class:`reverb.Echo`

@@ -93,7 +93,7 @@ class Discovery:
         self._interval = interval
         self._backoff = Backoff(interval, max(interval, core.config.reconnect_delay_max))
         self._found: dict[str, Channel] = {}
-        self._declined: set[str] = set()
+        self._skipped: set[str] = set()
         """Occupied channels that are left out: they could not be subscribed, or the program unsubscribed from
         them."""
         self._has_begun = False
@@ -144,7 +144,7 @@ class Discovery:
                     return
                 if not self._backoff.attempts:
                     log.warning("%s; no channels are found until that works again", error, extra=self._log_fields)
-                    self._core.queue.tell(str(error), error)
+                    self._core.queue.report_error(str(error), error)
                 delay = self._backoff.delay(Action.BACK_OFF)
             else:
                 if self._backoff.attempts:
@@ -157,25 +157,25 @@ class Discovery:
         self._require_running()
         subscriptions = self._core.channels.subscriptions
         followed = self.channels
-        self._declined |= {name for name in self._found if subscriptions.get(name) is None}
-        self._declined &= counts.keys()
+        self._skipped |= {name for name in self._found if subscriptions.get(name) is None}
+        self._skipped &= counts.keys()
         self._found = followed
         wanted = {each.name: int(each.is_subscribed) for each in subscriptions}
         ours = {name: wanted.pop(name) for name in followed}
-        choice = self._chooser.choose(counts, ours, {*wanted, *self._declined})
+        choice = self._chooser.choose(counts, ours, {*wanted, *self._skipped})
         for name in choice.leave:
             self._leave(name)
         for name in choice.take:
             try:
                 channel = self._take(name)
             except ReverbError as error:
-                self._declined.add(name)
+                self._skipped.add(name)
                 log.warning("%s", error, extra={**self._log_fields, "reverb_channel": visible(name)})
-                self._core.queue.tell(str(error), error)
+                self._core.queue.report_error(str(error), error)
                 continue
             self._found[name] = channel
             self._core.discovered[name] = self
-            # Ahead of the channel's own events: its handlers can be bound now.
+            # Before the channel's own events, so that its handlers can be bound now.
             queue_of(channel).put(Events.CHANNEL_FOUND.value, {"channel": name})
 
     def _require_running(self) -> None:

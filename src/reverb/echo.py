@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from . import _binding, _payload, _protocol
 from .bindable import queue_of
 from .channel import Channel, PresenceChannel
-from .client import ReverbClient, want
+from .client import ReverbClient, subscribe_later
 from .events import ConnectionState, Events
 from .exceptions import SubscriptionError
 
@@ -162,7 +162,7 @@ class Echo:
             await self.leave_channel(name)
 
     def _add(self, kind: type[_User], name: str, user_data: dict[str, Any] | None = None) -> _User:
-        channel = want(self._client, name, user_data)
+        channel = subscribe_later(self._client, name, user_data)
         user = kind(self._client, channel, self._namespace, self._remove)
         self._users.setdefault(name, []).append(user)
         return user
@@ -323,7 +323,7 @@ class EchoChannel:
     def _name_of(self, event: str) -> str:
         """Return the name to bind for Echo's name of an event."""
         name = _format(_binding.check_name(event), self._namespace)
-        return "[e]rror" if name == "error" else name  # which would stand for all that goes wrong, too
+        return "[e]rror" if name == "error" else name  # "error" would mean all errors
 
     def _require_user(self) -> None:
         if self._is_left:
@@ -424,7 +424,7 @@ class _Binding:
         self, event: str, handler: Callable[..., Any], call: Callable[..., Any], type_: Any = Any
     ) -> None:
         call.__qualname__ = _payload.handler_name(handler)
-        _payload.reader(type_)  # raises, here and not when the channel is subscribed, if there is none
+        _payload.reader(type_)  # raises here, not only when the channel is subscribed
         self.event = event
         self.handler = handler
         self.call = call

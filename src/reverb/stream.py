@@ -92,7 +92,7 @@ class EventStream(AsyncIterator[Item]):
         await self.aclose()
 
     def __del__(self) -> None:
-        # "break" leaves a loop without a word to the iterator, but no handler holds this object, so it goes then.
+        # "break" does not call the iterator. But no handler refers to this object, so it is deleted then.
         self._buffer.close_in_any_thread()
 
 
@@ -107,7 +107,7 @@ class Buffer:
         size: int,
         dispatcher: Dispatcher,
         drain_timeout: float,
-        idle: Callable[[], ReverbError | None],
+        why_no_events: Callable[[], ReverbError | None],
         queue: EventQueue | None,
     ) -> None:
         self.has_end = False
@@ -118,7 +118,7 @@ class Buffer:
         self._size = size
         self._dispatcher = dispatcher
         self._drain_timeout = drain_timeout
-        self._idle = idle
+        self._why_no_events = why_no_events
         self._queue = queue
         self._is_complete = False
         """Whether no event can follow any more."""
@@ -166,7 +166,7 @@ class Buffer:
         deadline = None if timeout is None else monotonic() + timeout
         while not self._items:
             if not self.has_end:
-                self._require_hope()
+                self._check_can_wait()
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
                     raise asyncio.TimeoutError
@@ -195,9 +195,9 @@ class Buffer:
             raise asyncio.TimeoutError
         self._is_complete = True
 
-    def _require_hope(self) -> None:
+    def _check_can_wait(self) -> None:
         """Raise if no event can come."""
-        error = self._idle()
+        error = self._why_no_events()
         if error is not None:
             raise error
         home = self._dispatcher.loop
@@ -245,14 +245,14 @@ class Buffer:
         if loop is None or loop.is_closed() or loop is asyncio._get_running_loop():
             self.close()
         else:
-            with suppress(RuntimeError):  # it has been closed this very moment
+            with suppress(RuntimeError):  # the loop was closed in this moment
                 loop.call_soon_threadsafe(self.close)
 
 
 def _release(waiting: Collection[asyncio.Future[None]]) -> None:
     for each in waiting:
         if not each.done():
-            with suppress(RuntimeError):  # of a loop that is closed
+            with suppress(RuntimeError):  # its loop is closed
                 each.set_result(None)
 
 
@@ -260,11 +260,11 @@ class Streams:
     """All streams of a client. ``idle`` returns the reason why no event can come; None if events can come."""
 
     def __init__(
-        self, dispatcher: Dispatcher, drain_timeout: float, idle: Callable[[], ReverbError | None]
+        self, dispatcher: Dispatcher, drain_timeout: float, why_no_events: Callable[[], ReverbError | None]
     ) -> None:
         self._dispatcher = dispatcher
         self._drain_timeout = drain_timeout
-        self._idle = idle
+        self._why_no_events = why_no_events
         self._owners: WeakKeyDictionary[Buffer, object | None] = WeakKeyDictionary()
 
     def new(self, size: int, owner: object | None, queue: EventQueue | None) -> Buffer:
@@ -273,7 +273,7 @@ class Streams:
         It ends with its ``owner``, the state of a channel, or with the connection. ``queue`` is the queue that
         brings all of its events, if one does.
         """
-        buffer = Buffer(size, self._dispatcher, self._drain_timeout, self._idle, queue)
+        buffer = Buffer(size, self._dispatcher, self._drain_timeout, self._why_no_events, queue)
         self._owners[buffer] = owner
         return buffer
 

@@ -301,7 +301,7 @@ async def test_other_ways_to_write_it(block: Block, client: ReverbClient, target
     fragment = Fragment(block, orders=orders, audit=audit, on_paid=on_paid, __name__="program")
 
     def bound_to(event: str) -> int:
-        return len(queue_of(orders).learn(event).bindings)
+        return len(queue_of(orders).add_route(event).bindings)
 
     running = asyncio.ensure_future(fragment.run())
     await until(lambda: "Order" in fragment.names and audit.calls == [] and bound_to("order.shipped") == 3)

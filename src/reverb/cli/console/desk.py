@@ -27,7 +27,7 @@ from ..._backoff import Backoff
 from ..._occupancy import Chooser
 from ..._protocol import Action, is_encrypted, is_presence
 from ..._settings import Found
-from ...client import want
+from ...client import subscribe_later
 from ...discovery import count_of, occupied_channels
 from ..doctor import describe, rows_of
 from ..examination import Examination, Step
@@ -369,7 +369,7 @@ class Desk:
             await self._unsubscribe(name)
         for name in choice.take:
             try:
-                want(self._client, name, decrypt=self._has_key)
+                subscribe_later(self._client, name, decrypt=self._has_key)
             except ReverbError as error:
                 self._declined.add(name)
                 self.notice("warning", str(error))
