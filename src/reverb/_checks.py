@@ -1,6 +1,6 @@
-"""What settings may be: functions that make the value of a setting from what is given for it.
+"""Checks for settings: functions that turn a given value into the value of a setting.
 
-They raise :class:`ValueError` with what it has to be, as the rest of a sentence that begins with its name.
+They raise :class:`ValueError` with the rest of a sentence that begins with the name of the setting.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ Check: TypeAlias = Callable[[Any], Any]
 
 
 def text(value: object) -> str:
-    """Any text that is not empty, and of which all can be seen."""
+    """Return a text that is not empty and has no invisible characters."""
     if not isinstance(value, str):
         raise ValueError("must be text")
     if not value:
         raise ValueError("must not be empty")
     hidden = next((each for each in value if not each.isprintable()), None)
-    if hidden is not None:  # what can't be seen was copied by mistake, and a line break could forge a header
+    if hidden is not None:  # copied by mistake; and a line break could add a header
         raise ValueError(f"must not have the invisible character U+{ord(hidden):04X} in it")
     return value
 
 
 def header(value: object) -> str:
-    """A text that can be sent as the value of an HTTP header."""
+    """Return a text that can be the value of an HTTP header."""
     value = text(value)
     if not value.isascii():
         raise ValueError("must be ASCII, because it is sent as an HTTP header")
@@ -35,6 +35,7 @@ def header(value: object) -> str:
 
 
 def flag(value: object) -> bool:
+    """Return true or false."""
     if isinstance(value, str):
         value = {**dict.fromkeys(_YES, True), **dict.fromkeys(_NO, False)}.get(value.strip().lower())
     if not isinstance(value, bool):
@@ -46,7 +47,7 @@ _YES, _NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
 def whole(least: int, most: int | None = None) -> Check:
-    """A whole number in these bounds."""
+    """Return a check for whole numbers in these bounds."""
     bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
 
     def check(value: Any) -> int:
@@ -60,7 +61,7 @@ def whole(least: int, most: int | None = None) -> Check:
 
 
 def seconds(*, or_none: bool = False) -> Check:
-    """A number of seconds greater than 0, or with ``or_none`` 0, too."""
+    """Return a check for seconds: more than 0, or with ``or_none`` also 0."""
     bounds = "0 or more" if or_none else "more than 0"
 
     def check(value: Any) -> float:
@@ -79,7 +80,8 @@ _DECIMAL = re.compile(r"\s*\+?([0-9]+\.?[0-9]*|\.[0-9]+)\s*", re.ASCII)
 
 
 def one_of(*names: str, aliases: Mapping[str, str] | None = None) -> Check:
-    """One of some names; ``aliases`` are others for them. Case and spaces around don't matter."""
+    """Return a check for one of these names. ``aliases`` are other words for them. Case and surrounding spaces
+    don't matter."""
     every = {name.lower(): name for name in names} | dict(aliases or {})
 
     def check(value: Any) -> str:
@@ -92,7 +94,7 @@ def one_of(*names: str, aliases: Mapping[str, str] | None = None) -> Check:
 
 
 def url(*schemes: str, example: str) -> Check:
-    """A URL of one of these schemes."""
+    """Return a check for a URL with one of these schemes."""
 
     def check(value: Any) -> str:
         value = text(value)
@@ -104,7 +106,7 @@ def url(*schemes: str, example: str) -> Check:
 
 
 def is_url(value: str, *schemes: str) -> bool:
-    """Whether a text is a URL of one of these schemes, with a host."""
+    """Return whether a text is a URL with one of these schemes and a host."""
     try:
         parts = urlsplit(value)
         return parts.scheme in schemes and is_host(parts.hostname or "") and parts.port != 0 and " " not in value
@@ -113,7 +115,7 @@ def is_url(value: str, *schemes: str) -> bool:
 
 
 def is_host(value: str) -> bool:
-    """Whether a text can be a host name or an IP address."""
+    """Return whether a text can be a host name or an IP address."""
     if ":" in value:
         return _IPV6.fullmatch(value) is not None
     if not _HOST.fullmatch(value) or len(value) > 253:

@@ -1,16 +1,16 @@
-r"""Reads a ``.env`` as Laravel reads it: by the rules of phpdotenv 5, and then of Laravel's ``env()``.
+r"""Reads a ``.env`` file as Laravel reads it: by the rules of phpdotenv 5, and then of Laravel's ``env()``.
 
-A ``.env`` is most often the Laravel application's own, and a secret that is read differently there is a signature
-that is refused here. What differs from other readers of such files:
+Most often the ``.env`` file belongs to the Laravel application. If the client read the secret differently, the
+server would refuse its signatures. These rules differ from those of other readers:
 
 - Without quotes, a value ends at the first space or ``#``: ``s3cret#2024`` is ``s3cret``.
-- In single quotes everything is as it stands. In double quotes ``\"``, ``\\``, ``\$``, ``\n``, ``\r``, ``\t``,
-  ``\f`` and ``\v`` are escapes, no others are allowed, and a value may go on over several lines.
-- ``${NAME}`` stands for a variable of the environment or of a line above, but not in single quotes; where there is
-  no such variable, it stays as it is written.
-- ``null`` is no value, ``empty`` an empty one, ``(true)`` is ``true``; quotes within quotes are taken off, too.
+- In single quotes, every character stands for itself. In double quotes, ``\"``, ``\\``, ``\$``, ``\n``, ``\r``,
+  ``\t``, ``\f`` and ``\v`` are escapes, others are an error, and a value may have several lines.
+- ``${NAME}`` means a variable of the environment or of a line above, but not in single quotes. If there is no such
+  variable, the text stays unchanged.
+- ``null`` is no value, ``empty`` is an empty value, ``(true)`` is ``true``. Quotes inside quotes are removed, too.
 
-Where Laravel gives up on the whole file, only the variable concerned is a problem here.
+If Laravel rejects the whole file, here only the variable concerned has a problem.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ _QUOTES = re.compile(r"""(['"])(.*)\1""")
 
 
 class Entry(NamedTuple):
-    """What a file says about a variable."""
+    """A variable in the file."""
 
     line: int
     value: str | None
-    """None for a variable that has none, or whose value can't be read."""
+    """The value. None if there is none, or if it can't be read."""
     problem: str = ""
     """Why it can't be read."""
     ends_at_hash: bool = False
-    """Whether a ``#`` is right behind the value, which somebody may have meant to be part of it."""
+    """Whether a ``#`` comes right after the value. It may be meant as a part of the value."""
 
 
 def parse(text: str, environment: Mapping[str, str]) -> dict[str, Entry]:
-    """Return the variables of a file; of those that are there twice, the last."""
+    """Return the variables of a file. If a variable occurs twice, the last one counts."""
     text = re.sub(r"\r\n?", "\n", text)
     entries: dict[str, Entry] = {}
     position = line = 0
@@ -97,7 +97,7 @@ def _read(found: re.Match[str], entry: Entry, above: Mapping[str, Entry], enviro
 
 
 def _as_env_says(value: str) -> str | None:
-    """Do what Laravel's ``env()`` does to a value."""
+    """Do what Laravel's ``env()`` does with a value."""
     if value.lower() in _WORDS:
         return _WORDS[value.lower()]
     quoted = _QUOTES.fullmatch(value)

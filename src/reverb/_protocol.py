@@ -1,7 +1,7 @@
-"""The Pusher protocol as Laravel Reverb speaks it: bytes to messages, messages to bytes, and its rules.
+"""The Pusher protocol as Laravel Reverb speaks it: encodes and decodes messages, and has the rules.
 
-Pure: no I/O, no clock, no logging. What a rule rests on is named beside it; where Reverb and the Pusher
-documentation differ, Reverb's behaviour (seen on 1.10) is followed, and soketi's where it differs again.
+Pure: no I/O, no clock, no logging. Each rule names its reason. Where Reverb and the Pusher documentation differ,
+this follows Reverb (as seen on 1.10), and soketi where that differs again.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from .exceptions import ProtocolError, SubscriptionError
 
 PROTOCOL_VERSION = 7
 MAX_INCOMING_SIZE = 16 * 1024 * 1024
-"""Largest message accepted from a server, in bytes."""
+"""Largest message that is accepted from a server, in bytes."""
 
 CLIENT_EVENT_PREFIX = "client-"
 PROTOCOL_PREFIXES = ("pusher:", "pusher_internal:", "reverb:")
-"""Events with these names are about the connection and its channels, and come from no application."""
+"""Events with these prefixes are about the connection and its channels. No application sends them."""
 
 
 class Message(msgspec.Struct, gc=False):
     """One message from the server.
 
-    ``data`` is what stands in the JSON: usually a string that holds JSON once more (everything published over the
-    HTTP API), sometimes a value (client events), or None, also where it is absent (pings, cache misses).
-    ``user_id`` is the sender of a client event on a presence channel, as the sender's own JSON type.
+    ``data`` is the value in the JSON. Usually it is a string that contains JSON again (everything that is
+    published over the HTTP API). It can be a value (client events), or None, also if it is absent (pings, cache
+    misses). ``user_id`` is the sender of a client event on a presence channel, with the JSON type that the sender
+    used.
     """
 
     event: str
@@ -39,17 +40,18 @@ class Message(msgspec.Struct, gc=False):
 
 
 decode_unchecked = msgspec.json.Decoder(Message).decode
-"""As :func:`decode`, with the errors that came up."""
+"""Like :func:`decode`, but raises DECODE_ERRORS."""
 DECODE_ERRORS = (ValueError, RecursionError)
-"""A UnicodeDecodeError is a ValueError, as are msgspec's own errors; deep nesting is a RecursionError."""
+"""The errors of a decoder. A UnicodeDecodeError is a ValueError, and so are msgspec's own errors; deep nesting
+is a RecursionError."""
 decode_json = msgspec.json.Decoder().decode
 check_json = msgspec.json.Decoder(msgspec.Raw).decode
-"""Raises one of DECODE_ERRORS for what is no JSON. Makes no objects, and so takes a quarter of the time."""
+"""Raises one of DECODE_ERRORS if a text is not JSON. It makes no objects, and so takes a quarter of the time."""
 _encode_json = msgspec.json.Encoder().encode
 
 
 def decode(payload: bytes | bytearray) -> Message:
-    """Decode one whole message; raise :class:`ProtocolError` for anything that is not one."""
+    """Decode one complete message; raise :class:`ProtocolError` if it is not one."""
     try:
         return decode_unchecked(payload)
     except DECODE_ERRORS as error:
@@ -62,7 +64,7 @@ def decode(payload: bytes | bytearray) -> Message:
 
 
 def parse_data(data: Any) -> Any:
-    """Return what ``data`` of a message means: parsed when it is a JSON string, else as it is."""
+    """Return the meaning of a message's ``data``: parsed if it is a JSON string, else unchanged."""
     if type(data) is str:
         try:
             return decode_json(data)
@@ -74,7 +76,7 @@ def parse_data(data: Any) -> Any:
 
 
 def encode(event: str, data: Any = msgspec.UNSET) -> bytes:
-    """Encode a message of the protocol itself, such as ``pusher:ping``."""
+    """Encode a message of the protocol, such as ``pusher:ping``."""
     return _encode_json({"event": event} if data is msgspec.UNSET else {"event": event, "data": data})
 
 
@@ -102,9 +104,9 @@ class _ClientEvent(msgspec.Struct, gc=False):
 
 
 def encode_client_event(event: str, channel: str, data: Any) -> bytes:
-    """Encode a client event, with the ``client-`` prefix added unless it is there.
+    """Encode a client event. Adds the prefix ``client-`` if it is missing.
 
-    Raises :class:`ProtocolError` for data that Reverb answers with 4200: anything but an object, a list, or null.
+    Raises :class:`ProtocolError` for data that Reverb refuses with 4200: anything but an object, a list, or null.
     """
     if not event:
         raise ProtocolError(f"a client event on {channel!r} needs a name")
@@ -112,7 +114,7 @@ def encode_client_event(event: str, channel: str, data: Any) -> bytes:
         event = CLIENT_EVENT_PREFIX + event
     try:
         payload = _encode_json(_ClientEvent(event, channel, data))
-        # What else becomes an object or a list, a dataclass for instance, only its JSON shows.
+        # Only the JSON shows whether other types, such as a dataclass, become an object or a list.
         is_single_value = type(data) is not dict and _encode_json(data)[0] not in b"{[n"
     except (TypeError, ValueError, RecursionError) as error:
         raise ProtocolError(f"the data of {event!r} on {channel!r} cannot be sent as JSON: {error}") from None
@@ -125,9 +127,10 @@ def encode_client_event(event: str, channel: str, data: Any) -> bytes:
 
 
 def encode_channel_data(channel: str, user_data: Any) -> str:
-    """Return the JSON text that names the user in a presence channel: ``user_id`` a string, ``user_info`` there.
+    """Return the JSON text that names the user on a presence channel: ``user_id`` is a string, ``user_info`` is
+    present.
 
-    Without ``user_info`` Reverb answers 4200 to the newcomer and to everyone who joins later.
+    Without ``user_info``, Reverb answers 4200 to this user and to everyone who joins later.
     """
     usage = f'{channel!r} is a presence channel: pass user_data={{"user_id": "…", "user_info": {{…}}}}'
     if not isinstance(user_data, dict):
@@ -148,7 +151,7 @@ def encode_channel_data(channel: str, user_data: Any) -> str:
 
 
 def encode_user_data(user_data: Any) -> str:
-    """Return the JSON text that names the user of a connection: ``id`` a string that is not empty."""
+    """Return the JSON text that names the user of a connection: ``id`` is a string that is not empty."""
     user_id = user_data.get("id") if isinstance(user_data, dict) else None
     if isinstance(user_id, bool) or not isinstance(user_id, str | int) or user_id == "":
         raise ProtocolError('user_data must be {"id": "…"}, with user_info and watchlist if you like')
@@ -159,7 +162,7 @@ def encode_user_data(user_data: Any) -> str:
 
 
 SIGNIN = "pusher:signin"
-"""Signing in is answered like a subscribe, and counts as one to a channel of this name."""
+"""A sign-in is answered like a subscribe. It counts as a subscribe to a channel with this name."""
 
 
 def encode_signin(auth: str, user_data: str) -> bytes:
@@ -167,7 +170,7 @@ def encode_signin(auth: str, user_data: str) -> bytes:
 
 
 def describe(payload: bytes) -> str:
-    """Name a message of ours by its event and channel, and by nothing that it carries."""
+    """Describe a message of ours by its event and channel, without its data."""
     message = decode_json(payload)
     channel = message.get("channel") or (message.get("data") or {}).get("channel")
     return f"{message['event']!r}" + (f" on {channel!r}" if channel else "")
@@ -180,30 +183,32 @@ _UNSIGNABLE = re.compile("[:\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def is_socket_id(value: object) -> TypeGuard[str]:
-    """Whether this is a server's name for a connection: digits, a dot, digits.
+    """Return whether this is the id of a connection: digits, a dot, digits.
 
-    What is signed for a connection begins with it. Were any text one, whoever chooses it would choose what is
-    signed: a request to the HTTP API, for example, or a subscription to another channel.
+    The text that is signed begins with it. If any text were accepted, a server could choose what is signed: a
+    request to the HTTP API, for example, or a subscription to another channel.
     """
     return isinstance(value, str) and _SOCKET_ID.fullmatch(value) is not None
 
 
 def is_signable(channel: object) -> bool:
-    """Whether a channel of this name can be signed for.
+    """Return whether a channel with this name can be signed for.
 
-    Servers take more names than the Pusher protocol has, but what is signed has its parts between colons: one in
-    the name would make the signature one for something else, a user for example.
+    Servers accept more names than the Pusher protocol allows. But the parts of a signed text are separated by
+    colons: with a colon in the name, the signature could be valid for something else, a user for example.
     """
     return isinstance(channel, str) and channel != "" and _UNSIGNABLE.search(channel) is None
 
 
 def is_presence(channel: str) -> bool:
-    """Reverb matches the prefix without the dash: ``presenceX`` is a presence channel too."""
+    """Return whether this is a presence channel. Reverb compares without the dash, so ``presenceX`` is one,
+    too."""
     return channel.startswith("presence")
 
 
 def needs_auth(channel: str) -> bool:
-    """Reverb matches the prefixes without the dash: ``privateX`` wants a signature too."""
+    """Return whether a subscribe needs a signature. Reverb compares without the dash, so ``privateX`` does,
+    too."""
     return channel.startswith(("private", "presence"))
 
 
@@ -215,10 +220,10 @@ def is_encrypted(channel: str) -> bool:
 
 
 def parse_user_info(info: Any) -> dict[str, Any]:
-    """Make a dict of whatever became of a member's ``user_info`` on its way through PHP.
+    """Return a member's ``user_info`` as a dict, whatever PHP has made of it.
 
-    PHP sends an empty object as ``[]`` and an object with the keys 0, 1, 2… as a list. A member without info is
-    ``{}``; a single value, which only other clients can have sent, stands under the key ``"value"``.
+    PHP sends an empty object as ``[]``, and an object with the keys 0, 1, 2… as a list. A member without info has
+    ``{}``. A single value, which only other clients can send, becomes the value of the key ``"value"``.
     """
     if isinstance(info, dict):
         return info
@@ -232,7 +237,7 @@ def parse_user_info(info: Any) -> dict[str, Any]:
 def parse_members(data: Any) -> dict[str, dict[str, Any]]:
     """Read the members from the data of a presence channel's ``subscription_succeeded``.
 
-    ``ids`` holds strings and integers, ``hash`` their infos: an object, or a list when PHP saw the ids 0, 1, 2….
+    ``ids`` has strings and integers, ``hash`` has their infos: an object, or a list if PHP saw the ids 0, 1, 2….
     soketi leaves members without info out of ``hash``.
     """
     presence = data.get("presence") if isinstance(data, dict) else None
@@ -255,7 +260,7 @@ INVALID_MESSAGE = 4200
 
 
 class ServerError(NamedTuple):
-    """What a ``pusher:error`` or a ``pusher:subscription_error`` says."""
+    """The content of a ``pusher:error`` or a ``pusher:subscription_error``."""
 
     code: int | None
     message: str
@@ -266,8 +271,11 @@ class ServerError(NamedTuple):
 
 
 def parse_error(data: Any) -> ServerError:
-    """Read the parsed data of a ``pusher:error``: Reverb's ``code`` and ``message``, or soketi's ``status`` and
-    ``error`` of a ``pusher:subscription_error``."""
+    """Read the parsed data of an error.
+
+    Reverb's ``pusher:error`` has ``code`` and ``message``; soketi's ``pusher:subscription_error`` has ``status``
+    and ``error``.
+    """
     if not isinstance(data, dict):
         return ServerError(None, str(data))
     code = data.get("code", data.get("status"))
@@ -276,12 +284,13 @@ def parse_error(data: Any) -> ServerError:
 
 
 def is_rate_limit(code: int | None, message: str) -> bool:
-    """Whether too much was sent. Reverb has 4301 for that, and for client events that are not enabled."""
+    """Return whether too many messages were sent. Reverb has 4301 for that, and for client events that are not
+    enabled."""
     return code == 4301 and "rate limit" in message.lower()
 
 
 def is_auth_refusal(error: ServerError) -> bool:
-    """Whether a refused subscription was refused for its signature.
+    """Return whether a subscription was refused because of its signature.
 
     Reverb: 4009 with this text (4009 has two other meanings). soketi and Pusher: an HTTP status.
     """
@@ -289,7 +298,7 @@ def is_auth_refusal(error: ServerError) -> bool:
 
 
 class Action(Enum):
-    """What to do about a connection that could not be made or was lost."""
+    """What to do after a connection attempt failed or a connection was lost."""
 
     FAIL = "fail"
     BACK_OFF = "back off"
@@ -302,21 +311,21 @@ OVER_QUOTA = 4004
 def action_after(
     error_code: int | None, close_code: int | None, *, established: bool, is_first: bool = False
 ) -> Action:
-    """Decide what to do about a connection that could not be made (``established`` false) or was lost.
+    """Decide what to do after a connection attempt failed (``established`` is false) or a connection was lost.
 
-    ``error_code`` is that of a ``pusher:error`` in place of the greeting, of the last word before the end, or the
-    HTTP status of a handshake that was refused; ``close_code`` that of a close frame. None where there was none.
-    ``is_first`` says that there was no connection before.
+    ``error_code`` is the code of a ``pusher:error`` that came instead of ``pusher:connection_established``, or of
+    the last error before the end, or the HTTP status of a handshake that was refused. ``close_code`` is the code
+    of a close frame. Each is None if there was none. ``is_first`` says that there was no connection before.
 
     The Pusher protocol has classes of codes: 4000-4099 must not reconnect unchanged, 4100-4199 reconnect after
-    backing off, 4200-4299 at once. Everything else backs off: codes of RFC 6455, a bare end of stream, timeouts,
-    failures of DNS, TLS or TCP, HTTP statuses. So does 4004, over quota, unless it comes first: a server that has
-    not noticed the end of our last connection still counts that.
+    backing off, 4200-4299 reconnect at once. Everything else backs off: codes of RFC 6455, an end without a close
+    frame, timeouts, failures of DNS, TLS or TCP, HTTP statuses. So does 4004, over quota, unless it comes first:
+    the server may not have noticed the end of our last connection yet, and still count it.
 
-    Reverb never sends close codes in these classes, it sends errors. Those in place of the greeting count like
-    close codes. On an established connection an error 40xx is about a message of ours (a refused subscribe), and
-    an end of stream that happens to follow it says nothing about the application; 41xx and 42xx are about the
-    connection (4201 comes before a silent client is dropped).
+    Reverb never sends close codes of these classes, it sends errors. An error instead of
+    ``pusher:connection_established`` counts like a close code. On an established connection, an error 40xx is
+    about a message of ours (a refused subscribe); if the stream happens to end after it, that says nothing about
+    the application. 41xx and 42xx are about the connection (4201 comes before a silent client is disconnected).
     """
     code = error_code if close_code is None else close_code
     if code is None or (code == OVER_QUOTA and not is_first):

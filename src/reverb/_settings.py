@@ -1,8 +1,8 @@
-"""Settings in general: frozen data that is checked when it is made, and where each setting is looked up.
+"""Frozen settings that are checked when they are made, and the search for each setting.
 
-A class of settings is a frozen dataclass with the methods of :class:`Checked`, whose fields are made by
-:func:`setting`. Making one reads nothing, :meth:`Checked.from_env` does. All that is missing or wrong is told at
-once. Secrets are in no message, no ``repr``, and no frame that an exception keeps (error reporters send those).
+A class of settings is a frozen dataclass that inherits from :class:`Checked`, with fields made by :func:`setting`.
+To make one reads nothing; :meth:`Checked.from_env` reads the environment. One exception lists all problems. No
+message, no ``repr``, and no frame of an exception contains a secret (error reporters send frames).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 DOTENV = ".env"
-"""The file that settings are looked up in, of the working directory."""
+"""The file in the working directory that settings are read from."""
 ARGUMENT, ENVIRONMENT, DEFAULT = "argument", "environment", "default"
 _NOT_TEXT = object()
 
 
 class SecretStr:
-    """A text that no ``repr``, ``str`` or log shows; :meth:`get_secret_value` returns it."""
+    """A text that no ``repr``, ``str`` or log shows. :meth:`get_secret_value` returns it."""
 
     __slots__ = ("_value",)
 
@@ -36,6 +36,7 @@ class SecretStr:
         self._value = value
 
     def get_secret_value(self) -> str:
+        """Return the secret."""
         return self._value
 
     def __eq__(self, other: object) -> bool:
@@ -55,34 +56,34 @@ class Found(NamedTuple):
     """A setting as it was found, before it is checked."""
 
     value: Any
-    """Secrets are a :class:`SecretStr`."""
+    """The value. A secret is a :class:`SecretStr`."""
     source: str
     """``argument``, ``environment``, ``default``, or the path of the ``.env`` file."""
     differing: tuple[str, ...] = ()
-    """Sources that say something else, and are not listened to."""
+    """Other sources that have another value, which is ignored."""
     line: int | None = None
-    """The line of that file."""
+    """The line in the ``.env`` file."""
     problem: str = ""
-    """Why that can't be understood."""
+    """Why the line can't be read."""
     hint: str = ""
-    """What may not be meant as it was read."""
+    """A warning that the value may not be what was meant."""
 
     @property
     def text(self) -> str:
-        """The value as text; **secrets, too**."""
+        """The value as text. **This shows secrets.**"""
         return self.value.get_secret_value() if isinstance(self.value, SecretStr) else str(self.value)
 
 
 def setting(check: Check, default: Any = MISSING, *, is_secret: bool = False) -> Any:
-    """Declare a setting; one without a default has to be given. A secret becomes a :class:`SecretStr`."""
+    """Declare a setting. Without a default it is required. A secret becomes a :class:`SecretStr`."""
     return field(default=default, metadata={"check": check, "is_secret": is_secret})
 
 
 class Checked:
-    """What all classes of settings do."""
+    """Base of all classes of settings."""
 
     ALTERNATIVES: ClassVar[Mapping[str, str]] = {}
-    """Settings that do the same as another, and count for nothing where that one is from a nearer source."""
+    """Settings that replace each other: the one from the nearer source counts."""
 
     def __init__(self, **settings: Any) -> None:
         try:
@@ -98,10 +99,10 @@ class Checked:
         env: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> Self:
-        """Look each setting up: in the keyword arguments, then the environment, then the file ``dotenv``.
+        """Look up each setting: in the keyword arguments, then in the environment, then in the file ``dotenv``.
 
-        A variable is called ``REVERB_`` and the setting's name in upper case; an empty one counts as not set. The
-        file is read as Laravel reads its own, None for no file. ``env`` takes the place of the environment.
+        The variable of a setting is ``REVERB_`` and its name in upper case. An empty variable counts as not set.
+        ``dotenv`` is read as Laravel reads its own; None means no file. ``env`` replaces the environment.
         """
         try:
             found = look_up(cls, settings, dotenv=dotenv, env=env)
@@ -114,7 +115,7 @@ class Checked:
                 getLogger(__name__).warning("%s %s", where(name, each), each.hint)
         return made
 
-    # All that dataclass could write as well, but would compile at each start.
+    # @dataclass could write these, but would compile them at each start.
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.__dict__ == other.__dict__
@@ -122,7 +123,7 @@ class Checked:
     def __hash__(self) -> int:
         return hash(tuple(self.__dict__.values()))
 
-    def __repr__(self) -> str:  # one that works where something is missing, too
+    def __repr__(self) -> str:  # works also if settings are missing
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
 
     def _take(self, found: Mapping[str, Found], if_missing: str) -> None:
@@ -143,7 +144,7 @@ class Checked:
             raise ConfigurationError("\n  ".join(["invalid settings:", *problems]))
 
     def _compare(self) -> Iterator[str]:
-        """Tell what is wrong with settings that are right each by itself."""
+        """Yield the problems of settings that are each valid but don't fit together."""
         yield from ()
 
 
@@ -152,7 +153,7 @@ class _Known(NamedTuple):
     default: Any
     is_secret: bool
     not_found: Found
-    """What is said of it where nobody has set it."""
+    """The setting if nobody has set it."""
 
     def read(self, value: Any) -> Any:
         if value is self.default:
@@ -164,7 +165,7 @@ class _Known(NamedTuple):
     def hide(self, value: Any) -> Any:
         if not self.is_secret or value is self.default:
             return value
-        if hasattr(value, "get_secret_value"):  # ours, or pydantic's
+        if hasattr(value, "get_secret_value"):  # this package's or pydantic's
             value = value.get_secret_value()
         return SecretStr(value) if isinstance(value, str) else _NOT_TEXT
 
@@ -198,7 +199,7 @@ def variable_of(name: str) -> str:
 
 
 def variables_of(cls: type[Checked]) -> dict[str, str]:
-    """Return the names of a class's settings, by their variables."""
+    """Return the names of the settings of a class, by their variables."""
     return {variable_of(name): name for name in _known(cls)}
 
 
@@ -215,17 +216,19 @@ def look_up(
     dotenv: str | os.PathLike[str] | None = DOTENV,
     env: Mapping[str, str] | None = None,
 ) -> dict[str, Found]:
-    """Tell for each setting of a class where its value comes from, by the rules of :meth:`Checked.from_env`.
+    """Return for each setting of a class where its value comes from, by the rules of :meth:`Checked.from_env`.
 
-    Nothing is checked, so this works for settings that are missing or wrong, too. Raises
-    :class:`ConfigurationError` where the file can't be read.
+    It checks nothing, so it also works with settings that are missing or wrong. Raises :class:`ConfigurationError`
+    if the file can't be read.
     """
-    text = "" if dotenv is None else _read(Path(dotenv))  # first: what raises has no environment in its frame
+    text = (
+        "" if dotenv is None else _read(Path(dotenv))
+    )  # first, so that the environment is in no frame if this raises
     passed = _arguments(cls, arguments)
     environment = os.environ if env is None else env
     entries = {}
     if text:
-        from ._dotenv import parse  # most services have their settings in the environment
+        from ._dotenv import parse  # most services set variables of the environment
 
         entries = parse(text, environment)
     found = {}
@@ -262,7 +265,7 @@ def _read(dotenv: Path) -> str:
         raise ConfigurationError(f"the file {dotenv} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         text = "\0"
-    if "\0" in text:  # as in UTF-16, which Windows PowerShell writes
+    if "\0" in text:  # UTF-16, which Windows PowerShell writes
         raise ConfigurationError(f"the file {dotenv} is not UTF-8 text: save it as UTF-8")
     return text
 

@@ -1,20 +1,21 @@
-"""Text that others wrote, made fit for messages and logs: visible, harmless, bounded."""
+"""Makes text from other sources safe for messages and logs: visible, harmless, and limited in length."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit, urlunsplit
 
 _MOST = 200
-"""Characters of a text that are shown."""
+"""Maximum number of characters that are shown."""
 _JOINERS = "\u200c\u200d"
-"""Not printable by themselves, but part of words and emoji."""
+"""Characters that are not printable, but part of words and emoji."""
 
 
 def visible(text: str, most: int | None = _MOST) -> str:
-    """Write what is not printable as escapes, and cut what is longer than ``most`` characters (None: nothing).
+    """Write characters that are not printable as escapes, and cut the text after ``most`` characters (None: don't
+    cut).
 
-    Control characters could steer a terminal or begin a new line of the log, and those that change the direction
-    of writing show something else than there is. Text in any language stays as it is.
+    Control characters could control a terminal or begin a new line of the log. Characters that change the
+    direction of writing could show another text. Text in any language stays unchanged.
     """
     is_cut = most is not None and len(text) > most
     if is_cut:
@@ -30,16 +31,16 @@ def visible(text: str, most: int | None = _MOST) -> str:
 
 
 def quoted(name: str) -> str:
-    """Write a name as ``repr()`` does, no longer than :func:`visible` does."""
+    """Return a name in quotes, as ``repr()`` writes it, cut as by :func:`visible`."""
     return repr(name if len(name) <= _MOST else f"{name[:_MOST]}…")
 
 
 def event_fields(event: str, channel: str | None) -> dict[str, str | None]:
-    """What a log record about an event has beside its text."""
+    """Return the extra fields of a log record about an event."""
     return {"reverb_channel": None if channel is None else visible(channel), "reverb_event": visible(event)}
 
 
 def bare(url: str) -> str:
-    """A URL as it may be shown: without user, password, query and fragment."""
+    """Return a URL that may be shown: without user, password, query and fragment."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
