@@ -171,7 +171,7 @@ async def test_what_is_no_socket_id_is_not_signed(socket_id: Any) -> None:
         lambda: signer.authorize(socket_id, "private-x"),
         lambda: signer.authenticate(socket_id, '{"id":"7"}'),
     ):
-        with pytest.raises(ProtocolError, match="not a socket id: digits, a dot, digits"):
+        with pytest.raises(ProtocolError, match="this is not a socket id: one is digits, a dot, digits"):
             sign()
     with pytest.raises(ProtocolError, match="socket id"):
         await signer(socket_id, "private-x")
@@ -193,9 +193,9 @@ async def test_what_is_no_socket_id_is_not_signed(socket_id: Any) -> None:
     ],
 )
 def test_a_name_that_makes_the_signature_one_for_something_else(name: Any) -> None:
-    with pytest.raises(ProtocolError, match="not a channel's name that can be signed"):
+    with pytest.raises(ProtocolError, match="the channel's name cannot be signed"):
         sign_channel(KEY, SECRET, "1.2", name)
-    with pytest.raises(ProtocolError, match="not a channel's name that can be signed"):
+    with pytest.raises(ProtocolError, match="the channel's name cannot be signed"):
         SecretAuthorizer(KEY, SECRET).authorize("1.2", name, '{"user_id":"7"}')
 
 
@@ -417,21 +417,27 @@ def page(status: int) -> web.Response:
         (page(405), "POST"),
         (page(419), "CSRF"),
         (page(422), "parameters"),
-        (page(418), "does not take"),
+        (page(418), "does not accept"),
         (web.Response(status=302, headers={"Location": "/login?TOP-SECRET"}), "redirects"),
-        (page(200), "page, most likely to log in"),
+        (page(200), "page, probably a login page"),
         (web.json_response({"message": "TOP-SECRET"}), "missing required field `auth`"),
         (web.json_response({"auth": "k:s", "channel_data": {"x": "TOP-SECRET"}}), "channel_data"),
         (web.json_response(["TOP-SECRET"]), "not an authorisation"),
         (web.json_response({"auth": ""}), "'auth' must be KEY:SIGNATURE"),
         (web.json_response({"auth": ":TOP-SECRET"}), "'auth' must be KEY:SIGNATURE"),
         (web.Response(text="TOP-SECRET"), "not JSON"),
-        (web.Response(text=""), "empty: is BROADCAST_CONNECTION in the application's .env log or null"),
-        (web.Response(text=" \r\n"), "empty: is BROADCAST_CONNECTION"),
-        (web.Response(status=204), "empty: is BROADCAST_CONNECTION"),
-        (web.json_response(""), "empty: is BROADCAST_CONNECTION"),
-        (web.json_response(None), "empty: is BROADCAST_CONNECTION"),
-        (web.json_response(True), "not signed: is BROADCAST_CONNECTION in the application's .env redis"),
+        (
+            web.Response(text=""),
+            "empty: set BROADCAST_CONNECTION=reverb in the application's .env (it may be log or null)",
+        ),
+        (web.Response(text=" \r\n"), "empty: set BROADCAST_CONNECTION=reverb"),
+        (web.Response(status=204), "empty: set BROADCAST_CONNECTION=reverb"),
+        (web.json_response(""), "empty: set BROADCAST_CONNECTION=reverb"),
+        (web.json_response(None), "empty: set BROADCAST_CONNECTION=reverb"),
+        (
+            web.json_response(True),
+            "no signature: set BROADCAST_CONNECTION=reverb in the application's .env (it may be redis)",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -457,7 +463,9 @@ async def test_what_laravel_itself_says(laravel: Laravel) -> None:
     with pytest.raises(AuthenticationError, match="401, nobody is logged in"):
         await EndpointAuthorizer(laravel.url, token="old")("1.2", "private-x")
     laravel.denied.add("private-x")
-    with pytest.raises(AuthenticationError, match=r"403, the channel's callback said no.*; or the route looks at"):
+    with pytest.raises(
+        AuthenticationError, match=r"403, the channel's callback refused.*; or the route accepts sessions"
+    ):
         await EndpointAuthorizer(laravel.url, token=laravel.token)("1.2", "private-x")
     with pytest.raises(AuthenticationError, match="404, the URL is wrong"):
         await EndpointAuthorizer(f"{laravel.root}/broadcast/auth", token=laravel.token)("1.2", "private-x")
@@ -477,17 +485,17 @@ async def test_laravels_own_route_does_not_look_at_tokens(
     with pytest.raises(AuthenticationError) as caught:
         await authorizer("1.2", "private-x")
     cause, _, other = str(caught.value).partition("Otherwise, ")
-    assert "403, Laravel's own route of this name looks at sessions only" in cause
+    assert "403, Laravel's default route accepts sessions only" in cause
     assert "/api/broadcasting/auth" in cause
     assert "['prefix' => 'api', 'middleware' => ['api', 'auth:sanctum']]" in cause
     assert "bootstrap/app.php" in cause
-    assert other.startswith("the channel's callback said no")
-    with pytest.raises(AuthenticationError, match=r"looks at sessions only.*resolveAuthenticatedUserUsing"):
+    assert other.startswith("the channel's callback refused")
+    with pytest.raises(AuthenticationError, match=r"accepts sessions only.*resolveAuthenticatedUserUsing"):
         await authorizer.authenticate_user("1.2")
 
 
 async def test_laravels_own_route_without_a_token(laravel: Laravel) -> None:
-    with pytest.raises(AuthenticationError, match="403, the channel's callback said no") as caught:
+    with pytest.raises(AuthenticationError, match="403, the channel's callback refused") as caught:
         await EndpointAuthorizer(laravel.stock_url)("1.2", "private-x")
     assert "sessions" not in str(caught.value)
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
@@ -550,7 +558,9 @@ async def test_an_endpoint_with_a_certificate_that_nobody_trusts(tmp_path: Path)
             with pytest.raises(AuthenticationError, match="404"):
                 await EndpointAuthorizer(url, session=session)("1.2", "private-x")
         plain = EndpointAuthorizer(url.replace("https", "http"))
-        with pytest.raises(AuthenticationError, match=r"hung up without an answer \(http:// for a port with TLS"):
+        with pytest.raises(
+            AuthenticationError, match=r"closed the connection without an answer \(http:// for a port with TLS"
+        ):
             await plain("1.2", "private-x")
     finally:
         await runner.cleanup()
@@ -564,9 +574,12 @@ async def test_an_endpoint_without_tls(laravel: Laravel) -> None:
 @pytest.mark.parametrize(
     ("answer", "cause"),
     [
-        (b"", "it hung up without an answer"),
+        (b"", "it closed the connection without an answer"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "its answer is not HTTP"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "it hung up in the middle of its answer"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+            "it closed the connection in the middle of its answer",
+        ),
     ],
 )
 async def test_what_is_no_answer_is_said_in_words(answer: bytes, cause: str) -> None:
@@ -591,7 +604,7 @@ def test_an_endpoint_that_is_no_url(url: str) -> None:
         *({"url": "https://a.test/auth", name: url} for name in ("user_url", "csrf_cookie_url")),
     ):
         options: Any = urls
-        with pytest.raises(ConfigurationError, match="an endpoint is a URL"):
+        with pytest.raises(ConfigurationError, match="an endpoint must be a URL"):
             EndpointAuthorizer(**options)
 
 
@@ -599,7 +612,7 @@ def test_an_endpoint_that_is_no_url(url: str) -> None:
     "host", ["a..b", 70 * "x", ".", "half-\ud83d.test", "münchen..test", 300 * "a"], ids=ascii
 )
 def test_an_endpoint_whose_host_cannot_be_one(host: str) -> None:
-    with pytest.raises(ConfigurationError, match="an endpoint is a URL"):
+    with pytest.raises(ConfigurationError, match="an endpoint must be a URL"):
         EndpointAuthorizer(f"https://{host}/broadcasting/auth")
 
 

@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 
 from reverb import AuthenticationError, Channel, EndpointAuthorizer, PresenceChannel, ReverbClient
 from reverb.auth import sign_user
-from reverb.crypto import derive_shared_secret, seal
+from reverb.crypto import derive_shared_secret, encrypt
 from reverb.server import ReverbServer
 from tests.cli.processes import Command
 from tests.cli.processes import reverb as run_module
@@ -640,7 +640,7 @@ async def check_backend(name: str, server: ReverbServer, target: Target, tmp_pat
         assert isinstance(room, PresenceChannel)
         assert room.me == {"user_id": "1", "user_info": {"name": "Ann"}}
         (await client.subscribe("private-encrypted-x")).bind("secret", received)
-        sealed = seal('"text"', derive_shared_secret("private-encrypted-x", 32 * b"m"))
+        sealed = encrypt('"text"', derive_shared_secret("private-encrypted-x", 32 * b"m"))
         await target.publish("private-encrypted-x", "secret", sealed)
         assert (await received.wait_for(2))[1] == ("secret", "text", "private-encrypted-x")
         with pytest.raises(AuthenticationError, match="status 403"):

@@ -203,7 +203,7 @@ async def test_a_call_of_the_api_that_is_repeated(find: Find, caplog: pytest.Log
         ReverbAPI(host=server.host, port=server.port, **settings) as api,
     ):
         await api.channels()
-    assert fields(find("trying again in")) == {"reverb_address": f"{server.host}:{server.port}"}
+    assert fields(find("retrying in")) == {"reverb_address": f"{server.host}:{server.port}"}
 
 
 def test_the_names_collide_with_nothing() -> None:

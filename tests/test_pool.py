@@ -102,7 +102,7 @@ async def test_answers_and_whether_their_connection_is_kept(given: Answer, is_ke
 )
 async def test_answers_that_are_no_http(given: bytes) -> None:
     async with ScriptedHTTPServer(given) as server:
-        with api_for(server) as api, pytest.raises(ConnectionError, match=r"did not answer GET .* in HTTP: "):
+        with api_for(server) as api, pytest.raises(ConnectionError, match=r"did not answer GET .* with HTTP: "):
             await asyncio.to_thread(api.channels)
 
 

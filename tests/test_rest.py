@@ -84,7 +84,7 @@ def test_names_in_paths(name: str, quoted: str) -> None:
 
 @pytest.mark.parametrize("name", ["", 7, None])
 def test_names_that_are_none(name: Any) -> None:
-    with pytest.raises(ProtocolError, match="must be a string"):
+    with pytest.raises(ProtocolError, match="must be a non-empty string"):
         quote_name(name)
 
 
@@ -192,21 +192,21 @@ GET = Request("GET", "/apps/42/channels")
             "check REVERB_APP_KEY, REVERB_APP_SECRET, .*clock$",
         ),
         (404, b"No matching application for ID [42].", 404, r"ID \[42\].; check REVERB_APP_ID and REVERB_PATH"),
-        (413, b"Payload too large.", 413, "Payload too large.; REVERB_MAX_REQUEST_SIZE"),
+        (413, b"Payload too large.", 413, "Payload too large.; set REVERB_MAX_REQUEST_SIZE"),
         (422, b'{"name":["The name field is required."],"data":["No."]}', 422, "name: The name .*; data: No."),
         (422, b'{"message":"No."}', 422, "with 422: No."),
         (500, b"Internal server error.", 500, "with 500: Internal server error."),
         (502, b"<html><h1>Bad gateway</h1></html>", 502, "with 502: a page of HTML; the server is starting"),
-        (301, b"", 301, "with 301: an empty body; it redirects; check REVERB_SCHEME"),
+        (301, b"", 301, "with 301: an empty body; the server redirects; check REVERB_SCHEME"),
         (418, b"", 418, "with 418: an empty body$"),
         (400, b"\xff\xfe" + b"x" * 300, 400, "with 400: \ufffd\ufffdx{198}…$"),
         (200, b'{"error":"The secret authentication failed","code":401}', 401, "failed; check REVERB_APP_KEY"),
         (200, b'{"error":"Odd"}', 200, "with 200: Odd"),
-        (200, b"", 200, "with 200 and an empty body, not .* REVERB_HOST, REVERB_PORT and REVERB_PATH"),
-        (200, b"<!doctype html>", 200, "with 200 and a page of HTML, not"),
-        (200, b"[1]", 200, r"with 200 and \[1\], not"),
-        (200, b'{"a":', 200, "not with what"),
-        (200, b"[" * 100_000, 200, "not with what"),
+        (200, b"", 200, "with 200 and an empty body: this is not .* REVERB_HOST, REVERB_PORT and REVERB_PATH"),
+        (200, b"<!doctype html>", 200, "with 200 and a page of HTML: this is not"),
+        (200, b"[1]", 200, r"with 200 and \[1\]: this is not"),
+        (200, b'{"a":', 200, "not the answer of a Pusher-protocol server"),
+        (200, b"[" * 100_000, 200, "not the answer of a Pusher-protocol server"),
     ],
 )
 def test_answers_that_are_errors(status: int, body: bytes, expected_status: int, says: str) -> None:
@@ -223,9 +223,9 @@ def test_a_prefix_is_suspected_too() -> None:
 
 def test_hints_for_single_calls() -> None:
     server = make_server()
-    with pytest.raises(APIError, match=r"Reverb 1\.10 answers so at the first connection without a user"):
+    with pytest.raises(APIError, match=r"Reverb 1\.10 stops at the first connection without a user"):
         server.read(server.post("/users/7/terminate_connections", b"{}"), 500, b"Internal server error.")
-    with pytest.raises(APIError, match="only presence channels know their users"):
+    with pytest.raises(APIError, match="only presence channels have users"):
         server.read(server.get("/channels/news/users"), 400, b"{}")
 
 
@@ -278,7 +278,7 @@ def test_users_with_half_an_emoji_in_their_names() -> None:
 
 
 def test_json_that_means_something_else() -> None:
-    with pytest.raises(APIError, match=r"JSON that means something else .*REVERB_HOST"):
+    with pytest.raises(APIError, match=r"other JSON than expected .*REVERB_HOST"):
         make_server().convert(GET, {"users": {"a": 1}}, Users)
 
 

@@ -32,7 +32,7 @@ from reverb import (
 )
 from reverb.auth import authorize_channel, sign_channel, sign_request, sign_user
 from reverb.config import Credentials
-from reverb.crypto import derive_shared_secret, parse_shared_secret, unseal
+from reverb.crypto import decrypt, derive_shared_secret, parse_shared_secret
 from reverb.relay import Relay
 from reverb.webhooks import Webhook
 from tests.certificates import make_certificates
@@ -159,10 +159,10 @@ AUTH = f"key:{SECRET}"
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (hang_up, "hung up"),
+        (hang_up, "closed the connection"),
         (never, "no answer within"),
         (answer(200, "nope"), "not JSON"),
-        (answer(200, "<html>"), "a page"),
+        (answer(200, "<html>"), "an HTML page"),
         (answer(200, ""), "empty"),
         (answer(200, f'{{"auth":"{AUTH}","channel_data":7}}'), "channel_data"),
         (answer(200, f'{{"auth":["{AUTH}"]}}'), "not an authorisation"),
@@ -467,7 +467,7 @@ async def test_webhooks_that_are_not_believed() -> None:
 
 @pytest.mark.parametrize("data", ["text", '{"nonce":"AAAA","ciphertext":"AAAA"}', {"nonce": 1}, None])
 async def test_what_cannot_be_decrypted(data: Any) -> None:
-    await raised(ProtocolError, unseal, data, 32 * b"S")
+    await raised(ProtocolError, decrypt, data, 32 * b"S")
 
 
 async def test_an_event_that_cannot_be_decrypted() -> None:

@@ -279,7 +279,7 @@ async def test_an_authorizer_says_who_we_are() -> None:
     async with ScriptedServer(script) as server, connected(server, authorizer=authorizer) as client:
         await client.signin()
         await until(lambda: sent)
-        with pytest.raises(ConfigurationError, match="the authorizer says who the user is"):
+        with pytest.raises(ConfigurationError, match="the authorizer decides who the user is"):
             await client.signin(ANN)
     assert sent == [{"auth": "key:signature", "user_data": '{"id": "7"}'}]
 

@@ -81,7 +81,7 @@ def test_events(fields: dict[str, Any], event: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"X-Pusher-Key": "another"}, "X-Pusher-Key is another key"),
+        ({"X-Pusher-Key": "another"}, "X-Pusher-Key is not its key"),
         ({"X-Pusher-Key": ""}, "X-Pusher-Key"),
         ({"X-Pusher-Key": "\udcff"}, "X-Pusher-Key"),
         ({"X-Pusher-Signature": ""}, "X-Pusher-Signature is wrong"),
@@ -119,14 +119,14 @@ def sent_at(age: float) -> tuple[bytes, dict[str, str]]:
 
 def test_age() -> None:
     assert Webhook.parse(*sent_at(60), key=KEY, secret=SECRET, max_age=120)
-    with pytest.raises(AuthenticationError, match="is 60 seconds old, and 30 are allowed"):
+    with pytest.raises(AuthenticationError, match="is 60 seconds old; max_age is 30"):
         Webhook.parse(*sent_at(60), key=KEY, secret=SECRET, max_age=30)
 
 
 def test_age_by_default() -> None:
     for age in (0, 5 * 60, 9 * 60):  # Pusher tries for five minutes
         assert Webhook.parse(*sent_at(age), key=KEY, secret=SECRET)
-    with pytest.raises(AuthenticationError, match="is 660 seconds old, and 600 are allowed"):
+    with pytest.raises(AuthenticationError, match="is 660 seconds old; max_age is 600"):
         Webhook.parse(*sent_at(11 * 60), key=KEY, secret=SECRET)
     assert Webhook.parse(*sent_at(10**9), key=KEY, secret=SECRET, max_age=None)
 
@@ -163,7 +163,7 @@ def test_key_and_secret_are_not_to_be_confused() -> None:
 
 @pytest.mark.parametrize("body", ['{"time_ms":1,"events":[]}\udcff', {"time_ms": 1, "events": []}, None])
 def test_bodies_that_are_not_as_they_were_sent(body: Any) -> None:
-    with pytest.raises(ProtocolError, match="must be the request's own, as bytes"):
+    with pytest.raises(ProtocolError, match="pass the body of the request as bytes"):
         Webhook.parse(body, headers_for(b""), key=KEY, secret=SECRET)
 
 
@@ -190,7 +190,7 @@ def test_bytes_of_any_kind(kind: Any) -> None:
     ],
 )
 def test_bodies_that_mean_nothing(body: bytes) -> None:
-    with pytest.raises(ProtocolError, match="the webhook's body"):
+    with pytest.raises(ProtocolError, match="not a webhook of the Pusher protocol"):
         Webhook.parse(body, headers_for(body), key=KEY, secret=SECRET, max_age=None)
 
 

@@ -1,4 +1,5 @@
-"""Asking an authorizer: a few at a time, for a bounded time, and with errors of ours whatever it raises."""
+"""Call an authorizer: a limited number of calls at a time, each with a timeout, and always with errors of this
+package."""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ from .exceptions import AuthenticationError, ConfigurationError, ReverbError, Ti
 T = TypeVar("T", ChannelAuth, UserAuth)
 
 Authenticate = Callable[[str], Awaitable[UserAuth]]
-"""Signs for the user of a connection, by its socket id."""
+"""Authorises a connection, by its socket id, to sign in as a user."""
 
 
 class Authorizations:
-    """Asks ``authorizer``, for ``concurrency`` channels at a time and ``timeout`` seconds each.
+    """Calls ``authorizer`` for ``concurrency`` channels at a time, with ``timeout`` seconds for each call.
 
-    A call that is no longer wanted is cancelled. It keeps its turn until it has really ended, so that an
-    authorizer is never called more often at once than it was promised.
+    A call that is no longer needed is cancelled. It counts as running until it has ended, so that there are never
+    more than ``concurrency`` calls at a time.
     """
 
     def __init__(self, authorizer: Authorizer | None, concurrency: int, timeout: float) -> None:
@@ -33,9 +34,9 @@ class Authorizations:
     async def ask_for_channel(
         self, socket_id: str, channel: str, on_turn: Callable[[], None] | None = None
     ) -> ChannelAuth:
-        """Have the authorizer sign for a channel; ``on_turn`` is called when the time in line is over.
+        """Call the authorizer for a channel. ``on_turn`` is called when the wait for other calls is over.
 
-        Raises :class:`TimeoutError`, and what the authorizer raised, as a :class:`ReverbError`.
+        Raises :class:`TimeoutError`, or what the authorizer raises, as a :class:`ReverbError`.
         """
         authorizer = self.authorizer
         assert authorizer is not None
@@ -46,18 +47,18 @@ class Authorizations:
             lambda: authorizer(socket_id, channel),
             ChannelAuth,
             f"for {channel!r}",
-            f"no answer of the authorizer to the subscription to {channel!r}",
+            f"the authorizer did not answer for {channel!r}",
             self._turns.release,
         )
 
     async def ask_for_user(self, authenticate: Authenticate, socket_id: str) -> UserAuth:
-        """Have the user of a connection signed for; raises as :meth:`ask_for_channel`."""
+        """Call ``authenticate`` for the user of a connection. Raises the same as :meth:`ask_for_channel`."""
         return await self._ask(
-            lambda: authenticate(socket_id), UserAuth, "for the user", "no answer of the authorizer for the user"
+            lambda: authenticate(socket_id), UserAuth, "for the user", "the authorizer did not answer for the user"
         )
 
     async def wait_ended(self, timeout: float) -> None:
-        """Wait until the calls that were cancelled are over, for ``timeout`` seconds at most."""
+        """Wait until the cancelled calls have ended, for ``timeout`` seconds at most."""
         if self._calls:
             await asyncio.wait(self._calls, timeout=timeout)
 
@@ -74,7 +75,7 @@ class Authorizations:
             if on_ended is not None:
                 on_ended()
             if not task.cancelled():
-                task.exception()  # nobody may be left to see it
+                task.exception()  # read it, or asyncio logs it when nobody else does
 
         asking = spawn(_call(call, kind, subject))
         self._calls.add(asking)
@@ -93,13 +94,13 @@ class Authorizations:
 
 
 async def _call(call: Callable[[], Awaitable[T]], kind: type[T], subject: str) -> T:
-    """Ask; raise a ReverbError, whatever is raised or returned."""
+    """Call; raise a ReverbError, whatever is raised or returned."""
     try:
         answer: Any = await call()
     except ReverbError:
         raise
     except Exception as error:
-        # What it is, only the authorizer knows: it may well be over in a moment.
+        # The cause is not known, so it may be temporary.
         raise AuthenticationError(
             f"the authorizer failed {subject}: {type(error).__name__}", is_temporary=True
         ) from error
@@ -111,10 +112,10 @@ async def _call(call: Callable[[], Awaitable[T]], kind: type[T], subject: str) -
 
 
 def authenticator(authorizer: Authorizer | None, user_data: dict[str, Any] | None) -> Authenticate:
-    """Return what signs for the user that ``user_data`` describes.
+    """Return a function that authorises the user described by ``user_data``.
 
-    Raises :class:`ConfigurationError` where nobody can, or ``user_data`` would be of no use, and
-    :class:`ProtocolError` for ``user_data`` without an id.
+    Raises :class:`ConfigurationError` if nothing can authorise users, or ``user_data`` has no use, and
+    :class:`ProtocolError` if ``user_data`` has no id.
     """
     if isinstance(authorizer, SecretAuthorizer):
         text = _protocol.encode_user_data(user_data)
@@ -126,9 +127,9 @@ def authenticator(authorizer: Authorizer | None, user_data: dict[str, Any] | Non
     found: Authenticate | None = getattr(authorizer, "authenticate_user", None)
     if found is None:
         raise ConfigurationError(
-            "signing in needs REVERB_APP_SECRET, REVERB_AUTH_ENDPOINT, or an authorizer with a method "
+            "signing in needs REVERB_APP_SECRET, REVERB_AUTH_ENDPOINT, or an authorizer that has the method "
             "authenticate_user"
         )
     if user_data is not None:
-        raise ConfigurationError("the authorizer says who the user is: leave user_data out")
+        raise ConfigurationError("the authorizer decides who the user is: leave user_data out")
     return found

@@ -1,9 +1,9 @@
-"""Each call of the HTTP API, step by step and without I/O: what is sent, tried again, returned, and raised.
+"""The calls of the HTTP API, without I/O: what is sent, when it is retried, what is returned and raised.
 
-:class:`Calls` has a generator for each call. It yields what is to be done next: an :class:`Attempt` to be made, or
-seconds to wait. It is sent what came of an attempt, which a method of the attempt tells: :meth:`Attempt.answered`,
-or one of those that say why there is no answer. :class:`ReverbAPI` does that with aiohttp and
-:class:`SyncReverbAPI` with sockets.
+:class:`Calls` has a generator for each call. It yields the next step: an :class:`Attempt` to send, or seconds to
+wait. The caller sends back the outcome of an attempt, which a method of the attempt returns:
+:meth:`Attempt.answered`, or one of the methods for the reasons why there is no answer. :class:`ReverbAPI` carries
+the steps out with aiohttp, :class:`SyncReverbAPI` with sockets.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from . import __version__, _failures, _protocol, _rest
 from ._failures import Failure
 from ._rest import BatchEvent, BatchResult, ChannelInfo, Proxy, Request, Server
 from ._settings import variable_of
-from ._signatures import lack_of
+from ._signatures import problem_of
 from ._visible import bare
 from .config import ReverbConfig
-from .crypto import decode_key, derive_shared_secret, require_nacl, seal
+from .crypto import decode_key, derive_shared_secret, encrypt, require_nacl
 from .exceptions import (
     APIError,
     BatchError,
@@ -41,52 +41,52 @@ log = logging.getLogger("reverb.http")
 T = TypeVar("T")
 
 KEEPALIVE = 5.0
-"""Seconds that an idle connection is kept. soketi closes them after 10: a request must not meet that."""
+"""Seconds to keep an idle connection. soketi closes it after 10; no request must be sent at that moment."""
 _RETRY_DELAYS = (0.2, 0.4, 0.8)
-"""Longest waits in seconds before another attempt; each wait is random, and at least half of it."""
+"""Longest pauses in seconds before each retry. Each pause is random, between half of this and all of it."""
 
 
 class Failed(NamedTuple):
-    """What came of an attempt that failed."""
+    """The outcome of an attempt that failed."""
 
     error: ReverbError
     is_temporary: bool = False
-    """Whether another attempt may go better."""
+    """Whether another attempt may succeed."""
     is_unexecuted: bool = False
-    """Whether the server has surely not done what was asked for."""
+    """Whether it is certain that the server has not executed the request."""
 
 
 class Attempt:
-    """A request to be sent once. Its signature is made when it is asked for, and never shown."""
+    """A request to send once. It is signed when it is sent. The signature is never shown."""
 
     def __init__(self, calls: Calls, request: Request, deadline: float) -> None:
         self.request = request
         self.deadline = deadline
-        """When the time of the whole call is over, on the clock of :func:`time.monotonic`."""
+        """When the call times out, on the clock of :func:`time.monotonic`."""
         self._calls = calls
 
     @property
     def remaining(self) -> float:
-        """Seconds until the deadline, and never 0 or less: libraries take that for no limit."""
+        """Seconds until the deadline. Always more than 0, because libraries take 0 for "no limit"."""
         return max(self.deadline - monotonic(), 0.001)
 
     def target(self) -> str:
-        """Return the path and query, signed. It must arrive as it is."""
+        """Return the signed path and query. They must be sent unchanged."""
         return self._calls.server.target(self.request, int(time.time()))
 
     def message(self, proxy: Proxy | None) -> bytes:
-        """Return the whole request, signed, as HTTP/1.1 has it; one that ``proxy`` passes on, if there is one."""
+        """Return the whole HTTP/1.1 request, signed. With ``proxy``, it may be one for that proxy to forward."""
         server = self._calls.server
         return server.message(self.request, int(time.time()), None if server.scheme == "https" else proxy)
 
-    # --- what came of it ---------------------------------------------------------------------------------------
+    # --- outcomes ----------------------------------------------------------------------------------------------
 
     def answered(self, status: int, body: bytes, flaw: str | None, retry_after: str | None) -> Any:
-        """There is an answer: return its JSON, or Failed if it is an error."""
+        """Return the JSON of an answer, or Failed if the answer is an error."""
         try:
             return self._calls.server.read(self.request, status, body, flaw, retry_after)
         except APIError as error:
-            error = error.with_traceback(None)  # our frame has the body, which may quote a signature
+            error = error.with_traceback(None)  # this frame holds the body, which may quote a signature
             return Failed(error, is_temporary=error.status in (502, 503, 504), is_unexecuted=error.status == 503)
 
     def timed_out(self) -> Failed:
@@ -94,57 +94,57 @@ class Attempt:
         return Failed(TimeoutError(f"{self._address} did not answer {self.request} within {limit}"))
 
     def closed(self) -> Failed:
-        """The program has closed the API meanwhile."""
-        return Failed(ConnectionError(f"{self.request} to {self._address} was given up: close() was called"))
+        """The program closed the API before there was an answer."""
+        return Failed(ConnectionError(f"{self.request} to {self._address} was cancelled: close() was called"))
 
     def no_host(self) -> Failed:
-        """The host, or that of the proxy, can't be looked up."""
+        """The host, or the proxy's host, is not valid."""
         setting = "REVERB_HOST" if self._calls.proxy is None else "REVERB_HOST, REVERB_PROXY"
-        return self._unconnected(f"that is neither a name nor an IP address ({setting})", is_temporary=False)
+        return self._not_connected(f"the host is neither a name nor an IP address ({setting})", is_temporary=False)
 
     def no_name(self, error: OSError) -> Failed:
-        return self._unconnected(_failures.no_name(self._calls.config.host, "REVERB_HOST", error))
+        return self._not_connected(_failures.no_name(self._calls.config.host, "REVERB_HOST", error))
 
     def no_proxy(self, error: OSError) -> Failed:
-        return self._unconnected(_failures.no_proxy(bare(self._calls.proxy or ""), _failures.reason_of(error)))
+        return self._not_connected(_failures.no_proxy(bare(self._calls.proxy or ""), _failures.reason_of(error)))
 
     def not_through_proxy(self, status: int) -> Failed:
         failure = _failures.not_through_proxy(self._calls.config, f"it answered with {status}")
-        return self._unconnected(failure, is_temporary=False)
+        return self._not_connected(failure, is_temporary=False)
 
     def no_connection(self, error: OSError) -> Failed:
-        """The server could not be connected to: in TCP, or for want of TLS or a certificate that is trusted."""
+        """The connection to the server failed: TCP, TLS, or its certificate."""
         config = self._calls.config
         if isinstance(error, ssl.SSLCertVerificationError):
-            return self._unconnected(_failures.bad_certificate(config.host, error), is_temporary=False)
+            return self._not_connected(_failures.bad_certificate(config.host, error), is_temporary=False)
         is_reset = config.scheme == "wss" and isinstance(error, ConnectionResetError)
         if isinstance(error, ssl.SSLError) or is_reset:
-            return self._unconnected(_failures.no_tls(config, error), is_temporary=is_reset)
-        return self._unconnected(_failures.no_connection(config, error))
+            return self._not_connected(_failures.no_tls(config, error), is_temporary=is_reset)
+        return self._not_connected(_failures.no_connection(config, error))
 
     def not_http(self, why: str) -> Failed:
-        return Failed(ConnectionError(f"{self._address} did not answer {self.request} in HTTP: {why}"))
+        return Failed(ConnectionError(f"{self._address} did not answer {self.request} with HTTP: {why}"))
 
     def hung_up(self, error: Exception) -> Failed:
-        why = f"{self._address} hung up before it had answered {self.request}: {type(error).__name__}"
+        why = f"{self._address} closed the connection without an answer to {self.request}: {type(error).__name__}"
         return Failed(ConnectionError(why), is_temporary=True)
 
     @property
     def _address(self) -> str:
         return self._calls.server.address
 
-    def _unconnected(self, failure: Failure | str, *, is_temporary: bool = True) -> Failed:
+    def _not_connected(self, failure: Failure | str, *, is_temporary: bool = True) -> Failed:
         why = failure if isinstance(failure, str) else failure.line
         error = ConnectionError(f"cannot connect to {self._address}: {why}")
         return Failed(error, is_temporary=is_temporary, is_unexecuted=not isinstance(failure, str))
 
 
 Call: TypeAlias = Generator[Attempt | float, Any, T]
-"""A call that returns a ``T``: yields attempts and seconds to wait, and is sent what came of an attempt."""
+"""A call that returns a ``T``. It yields attempts, and seconds to wait; it is sent the outcomes of attempts."""
 
 
 class Calls:
-    """The calls of the HTTP API, for these settings. Their arguments are those of :class:`ReverbAPI`."""
+    """The calls of the HTTP API, with these settings. Their arguments are those of :class:`ReverbAPI`."""
 
     def __init__(self, config: ReverbConfig) -> None:
         self.config = config
@@ -177,7 +177,7 @@ class Calls:
                 answer = yield from self._call(request, idempotent)
                 infos += self.server.convert(request, answer, _rest.Infos).in_order(size)
             except ReverbError as error:
-                message = f"accepted {plural(len(infos), 'event')}, then: {error}"
+                message = f"the server accepted {plural(len(infos), 'event')}, then a request failed: {error}"
                 raise BatchError(message, accepted=len(infos), code=error.code) from error
         return BatchResult(len(infos), infos)
 
@@ -208,25 +208,25 @@ class Calls:
         yield from self._call(self.server.post(f"/users/{_rest.quote_name(user_id)}/terminate_connections", b"{}"))
 
     def _text(self, channels: Sequence[str], event: str, data: Any) -> str:
-        """Return what an event carries: a text, sealed for an encrypted channel."""
+        """Return the text that an event carries, encrypted for an encrypted channel."""
         text = _rest.encode_data(event, data)
         encrypted = next(filter(_protocol.is_encrypted, channels), None)
         if encrypted is None:
             return text
         if len(channels) > 1:
             raise ProtocolError(
-                f"{event!r} can't be published on {encrypted!r} and others at once: each encrypted channel has a "
-                "key of its own, so it needs a call of its own"
+                f"{event!r} can't be published on {encrypted!r} and other channels in one call: each encrypted "
+                "channel has its own key, so it needs its own call"
             )
         if self.config.encryption_master_key is None:
             raise ConfigurationError(f"REVERB_ENCRYPTION_MASTER_KEY is missing: {encrypted!r} needs it")
         require_nacl()
         master_key = decode_key(self.config.encryption_master_key.get_secret_value())
         assert master_key is not None  # the settings are checked
-        return seal(text, derive_shared_secret(encrypted, master_key))
+        return encrypt(text, derive_shared_secret(encrypted, master_key))
 
     def _call(self, request: Request, idempotent: bool = False) -> Call[Any]:
-        """Make attempts until there is an answer, or no more hope; return the answer's JSON."""
+        """Yield attempts until there is an answer, or a retry has no purpose; return the answer's JSON."""
         deadline = monotonic() + self.config.request_timeout
         may_repeat = idempotent or request.is_read
         for delay in (*_RETRY_DELAYS, None):
@@ -239,7 +239,7 @@ class Calls:
             if monotonic() + pause >= deadline:
                 break
             fields = {"reverb_address": self.server.address}
-            log.info("%s; trying again in %.1f seconds", outcome.error, pause, extra=fields)
+            log.info("%s; retrying in %.1f seconds", outcome.error, pause, extra=fields)
             yield pause
         raise outcome.error
 
@@ -254,9 +254,9 @@ def _server(config: ReverbConfig) -> Server:
         raise ConfigurationError("\n".join(["invalid settings:", *missing]))
     assert config.app_id is not None
     assert config.app_secret is not None
-    lack = lack_of(config.app_key, config.app_secret.get_secret_value())
-    if lack is not None:
-        raise ConfigurationError(lack)
+    problem = problem_of(config.app_key, config.app_secret.get_secret_value())
+    if problem is not None:
+        raise ConfigurationError(problem)
     return Server(
         scheme={"ws": "http", "wss": "https"}[config.scheme],
         address=config.address,
@@ -273,5 +273,5 @@ def _proxy(config: ReverbConfig) -> str | None:
     if config.proxy is None:
         return None
     if config.proxy.get_secret_value().startswith("socks5:"):
-        raise ConfigurationError("REVERB_PROXY: the HTTP API goes through http:// and https:// proxies only")
+        raise ConfigurationError("REVERB_PROXY: the HTTP API supports http:// and https:// proxies only")
     return config.proxy.get_secret_value()

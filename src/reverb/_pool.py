@@ -1,7 +1,7 @@
-"""HTTP/1.1 over sockets, for threads: connections that are kept, shared and bounded.
+"""HTTP/1.1 over sockets, for threads: a pool with a limited number of connections, which are kept and reused.
 
-One exchange after another goes over a connection, each with a deadline for all of it: for a free connection, the
-look-up of the name, TCP, TLS, a proxy, and an answer that comes slowly. Knows nothing of what is asked.
+A connection carries one exchange after another. Each exchange has one deadline for all its steps: waiting for a
+free connection, DNS, TCP, TLS, the proxy, and reading the answer.
 """
 
 from __future__ import annotations
@@ -25,27 +25,28 @@ T = TypeVar("T")
 _MAX_HEAD = 64 * 1024
 """Bytes of an answer's head, and of a line between chunks."""
 _PIECE = 64 * 1024
-"""Bytes that are read at once."""
+"""Bytes to read at once."""
 
 
 class Answer(NamedTuple):
     status: int
     body: Body
     retry_after: str | None
-    """The header of that name."""
+    """The header ``Retry-After``."""
 
 
 class NoConnectionError(Exception):
-    """There is no connection, for the ``__cause__``; ``to`` is what was not reached."""
+    """The connection failed; ``__cause__`` is the reason."""
 
     def __init__(self, to: str) -> None:
         super().__init__(to)
         self.to = to
-        """``name`` (it has no address, or is none), ``proxy`` or ``server``."""
+        """What could not be reached: ``name`` (the name has no address, or is not valid), ``proxy`` or ``server``.
+        """
 
 
 class TunnelError(Exception):
-    """The proxy answered ``status`` when it was asked for a connection to the server."""
+    """The proxy answered ``status`` to the request for a connection to the server."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -53,7 +54,7 @@ class TunnelError(Exception):
 
 
 class NotHTTPError(Exception):
-    """What was answered is no HTTP."""
+    """The answer is not HTTP."""
 
 
 class ClosedError(Exception):
@@ -61,7 +62,7 @@ class ClosedError(Exception):
 
 
 class Place(NamedTuple):
-    """Where a pool connects to."""
+    """The server, and the proxy, that a pool connects to."""
 
     host: str
     port: int
@@ -74,7 +75,7 @@ class Place(NamedTuple):
 
 
 class Pool:
-    """Up to ``size`` connections to a place. For threads of one process; a fork needs a pool of its own."""
+    """Up to ``size`` connections to a place, for the threads of one process. After a fork, make a new pool."""
 
     def __init__(self, place: Place, size: int, keepalive: float, tls: Callable[[], ssl.SSLContext]) -> None:
         self.is_closed = False
@@ -83,14 +84,15 @@ class Pool:
         self._tls = tls
         self._free = threading.Semaphore(size)
         self._idle: list[_Connection] = []
-        """Those that were used last come last, and are used first: the others may grow old."""
+        """Idle connections. The last one was used last, and is used first, so that the others can expire."""
         finalize(self, _close_all, self._idle)
 
     def exchange(self, message: Callable[[], bytes], most: Callable[[int], int], deadline: float) -> Answer:
-        """Send what ``message`` returns and return the answer, with ``most(status)`` bytes of its body at most.
+        """Send the request that ``message`` returns, and return the answer.
 
-        Raises the errors of this module, :class:`TimeoutError` at the deadline (on the clock of
-        :func:`time.monotonic`), and :class:`OSError` or :class:`EOFError` when the connection is lost.
+        At most ``most(status)`` bytes of its body are read. Raises the errors of this module,
+        :class:`TimeoutError` at the deadline (on the clock of :func:`time.monotonic`), and :class:`OSError` or
+        :class:`EOFError` when the connection is lost.
         """
         if not self._free.acquire(timeout=_remaining(deadline)):
             raise TimeoutError
@@ -102,7 +104,7 @@ class Pool:
                 connection.close()
                 raise
             if connection.is_reusable:
-                self._idle.append(connection)  # and with that it may be another thread's
+                self._idle.append(connection)  # from here on, another thread may use it
             else:
                 connection.close()
         finally:
@@ -112,12 +114,12 @@ class Pool:
         return answer
 
     def close(self) -> None:
-        """Close all connections: those in use, when their exchange has ended."""
+        """Close all connections. Those in use are closed after their exchange."""
         self.is_closed = True
         _close_all(self._idle)
 
     def _take(self) -> _Connection | None:
-        """Return a connection that can be used again, if there is one."""
+        """Return an idle connection that can be reused, if there is one."""
         if self.is_closed:
             raise ClosedError
         while self._idle:
@@ -150,7 +152,7 @@ def _remaining(deadline: float) -> float:
 
 
 class _Stream(Protocol):
-    """Bytes to and fro; both raise :class:`TimeoutError` at the deadline."""
+    """A stream of bytes. Both directions raise :class:`TimeoutError` at the deadline."""
 
     def send(self, content: bytes, deadline: float) -> None: ...
     def receive(self, deadline: float) -> bytes: ...
@@ -161,18 +163,18 @@ class _Stream(Protocol):
 class _Connection:
     def __init__(self, stream: _Stream) -> None:
         self.is_reusable = False
-        """Whether the last exchange, which was answered, has left it as it was before."""
+        """Whether another exchange can follow the last one on this connection."""
         self.used_at = monotonic()
         self._stream = stream
         self._received = b""
-        """What was read and not looked at yet."""
+        """Bytes that were read and not parsed yet."""
         self._deadline = 0.0
 
     def close(self) -> None:
         self._stream.close()
 
     def is_quiet(self) -> bool:
-        """Whether nothing has come that nobody has asked for, the end of the connection included."""
+        """Whether there is nothing to read: no unexpected bytes, and no end of the connection."""
         return self._stream.is_quiet()
 
     def exchange(self, message: Callable[[], bytes], most: Callable[[int], int], deadline: float) -> Answer:
@@ -194,44 +196,44 @@ class _Connection:
         return Answer(status, body, headers.get("retry-after"))
 
     def ask_for_tunnel(self, message: bytes, deadline: float) -> None:
-        """Have a proxy pass on all that comes; raise TunnelError if it does not want to."""
+        """Ask a proxy to forward the connection; raise TunnelError if it refuses."""
         self._deadline = deadline
         self._stream.send(message, deadline)
         status, _, _ = self._read_head()
         if not 200 <= status < 300:
             raise TunnelError(status)
         if self._received:
-            raise NotHTTPError("the proxy sent more than it was asked for")
+            raise NotHTTPError("the proxy sent more data than its answer")
 
     def _read_head(self) -> tuple[int, int, dict[str, str]]:
-        """Return the status, the minor version, and the headers of the next answer that is final."""
+        """Return the status, the minor version of HTTP, and the headers of the next final answer."""
         while True:
             while b"\r\n\r\n" not in self._received:
                 begin = self._received[:5]
                 if len(self._received) > _MAX_HEAD or not b"HTTP/".startswith(begin):
-                    raise NotHTTPError("its answer does not begin with a status")
+                    raise NotHTTPError("the answer does not begin with an HTTP status line")
                 self._received += self._receive()
             head, _, self._received = self._received.partition(b"\r\n\r\n")
             parsed = parse_head(head)
             if parsed is None:
-                raise NotHTTPError("its answer does not begin with a status")
+                raise NotHTTPError("the answer does not begin with an HTTP status line")
             status, headers = parsed
             if status >= 200:
                 return status, int(head[:8] == b"HTTP/1.1"), headers
 
     def _pieces(self, status: int, headers: dict[str, str]) -> tuple[Iterator[bytes], bool]:
-        """Return the body as it comes, and whether it has an end before that of the connection (RFC 9112, 6.3)."""
+        """Return the body in pieces, and whether its end is known without the connection's end (RFC 9112, 6.3)."""
         coding, length = headers.get("transfer-encoding"), headers.get("content-length")
         if status in (204, 304):
             return iter(()), True
         if coding is not None:
             if coding.strip().lower() != "chunked":
-                raise NotHTTPError("its Transfer-Encoding is not known")
-            return self._read_chunks(), length is None  # with both, one of them lies
+                raise NotHTTPError("the answer has an unknown Transfer-Encoding")
+            return self._read_chunks(), length is None  # with both, one of them is wrong
         if length is None:
             return self._read_all(), False
         if re.fullmatch("[0-9]{1,18}", length) is None:
-            raise NotHTTPError("its Content-Length is no number")
+            raise NotHTTPError("the answer's Content-Length is not a number")
         return self._read(int(length)), True
 
     def _read(self, size: int) -> Iterator[bytes]:
@@ -246,20 +248,20 @@ class _Connection:
         while size := self._read_size():
             yield from self._read(size)
             if self._read_line():
-                raise NotHTTPError("a chunk is longer than it says")
+                raise NotHTTPError("a chunk of the answer is longer than its size")
         while self._read_line():
             pass  # trailers
 
     def _read_size(self) -> int:
         match = re.fullmatch(rb"([0-9a-fA-F]{1,15})[ \t]*(;.*)?", self._read_line())
         if match is None:
-            raise NotHTTPError("a chunk has no size")
+            raise NotHTTPError("a chunk of the answer has no valid size")
         return int(match[1], 16)
 
     def _read_line(self) -> bytes:
         while b"\r\n" not in self._received:
             if len(self._received) > _MAX_HEAD:
-                raise NotHTTPError("a line does not end")
+                raise NotHTTPError("a line of the answer is too long")
             self._received += self._receive()
         line, _, self._received = self._received.partition(b"\r\n")
         return line
@@ -280,8 +282,10 @@ class _Connection:
 
 
 class _Socket:
-    """A socket that does not block by itself: threads wait for each other at each call of the system, so there
-    should be few of them."""
+    """A non-blocking socket.
+
+    With a blocking one, threads would wait for each other at each system call, so this makes few of them.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -312,7 +316,7 @@ class _Socket:
 
 
 class _TLS:
-    """TLS over any stream, that of a proxy's TLS included; :class:`ssl.SSLSocket` has sockets only."""
+    """TLS over any stream, even over the TLS of a proxy. :class:`ssl.SSLSocket` works on sockets only."""
 
     def __init__(self, stream: _Stream, context: ssl.SSLContext, host: str, deadline: float) -> None:
         self._stream = stream
@@ -336,7 +340,7 @@ class _TLS:
         self._stream.close()
 
     def _do(self, work: Callable[[], T], deadline: float) -> T:
-        """Do what may want to send, and to receive."""
+        """Do something that may need to send and to receive."""
         while True:
             try:
                 result = work()
@@ -357,12 +361,12 @@ class _TLS:
 
 
 def _wait_for(sock: socket.socket, what: Literal["read", "write"], seconds: float) -> bool:
-    """Wait until it can be read or written; return False if it can't be until then."""
+    """Wait until the socket can be read or written; return False if that takes more than ``seconds``."""
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(sock, select.POLLIN if what == "read" else select.POLLOUT)
         return bool(poll.poll(seconds * 1000))
-    # Windows, where select() takes any number of descriptors
+    # Windows has no poll(). Its select() has no limit for file descriptors.
     reading, writing = ([sock], []) if what == "read" else ([], [sock])
     return any(select.select(reading, writing, writing, seconds))
 
@@ -396,7 +400,7 @@ def _dial(host: str, port: int, to: str, deadline: float) -> _Socket:
     for n, (family, kind, protocol, _, address) in enumerate(found):
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(_remaining(deadline) / (len(found) - n))  # one that is silent leaves time for the next
+            sock.settimeout(_remaining(deadline) / (len(found) - n))  # leaves time for the next addresses
             sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return _Socket(sock)
@@ -414,7 +418,8 @@ _Found = Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]]
 
 
 def _look_up(host: str, port: int, to: str, deadline: float) -> _Found:
-    """Return the addresses of a host. The system's look-up knows no deadline, so names take a thread."""
+    """Return the addresses of a host. Names are looked up in a thread, because the system's look-up has no
+    timeout."""
     is_address = ":" in host
     if re.fullmatch("[0-9.]+", host):
         try:
@@ -435,7 +440,7 @@ def _look_up(host: str, port: int, to: str, deadline: float) -> _Found:
     else:
         try:
             threading.Thread(target=ask, name="reverb-name", daemon=True).start()
-        except RuntimeError:  # the interpreter is ending
+        except RuntimeError:  # the interpreter shuts down and starts no threads
             ask()
     try:
         found = answers.get(timeout=_remaining(deadline))
@@ -449,7 +454,7 @@ def _look_up(host: str, port: int, to: str, deadline: float) -> _Found:
 
 
 def _encrypt(stream: _Stream, context: ssl.SSLContext, host: str, to: str, deadline: float) -> _Stream:
-    """Speak TLS over a connection."""
+    """Start TLS on a connection."""
     try:
         return _TLS(stream, context, host.rstrip("."), deadline)
     except TimeoutError:

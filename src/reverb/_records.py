@@ -221,8 +221,8 @@ class EncryptedRecord(ChannelRecord):
     def _decrypt(self, data: Any) -> str:
         for number in range(len(self._keys) - 1):  # error reporters send locals, so no key is in one
             with suppress(ProtocolError):
-                return crypto.unseal(data, self._keys[number])
-        return crypto.unseal(data, self._keys[-1])
+                return crypto.decrypt(data, self._keys[number])
+        return crypto.decrypt(data, self._keys[-1])
 
 
 class UserRecord:

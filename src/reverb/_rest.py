@@ -1,6 +1,6 @@
-"""The HTTP API of the Pusher protocol without I/O: calls to requests, answers to values or errors.
+"""The HTTP API of the Pusher protocol, without I/O: make requests, and read answers.
 
-What a rule rests on is named beside it. Reverb's answers are those of 1.10, soketi's those of 1.6.
+Comments name the server that a rule comes from. Reverb means version 1.10, soketi means version 1.6.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from ._signatures import sign_request
 from .exceptions import APIError, ProtocolError
 
 MAX_CHANNELS = 100
-"""Channels that servers take in one call (Pusher, soketi)."""
+"""Channels that a server accepts in one request (Pusher, soketi)."""
 MAX_BATCH = 10
-"""Events that servers take in one batch (Pusher, soketi)."""
+"""Events that a server accepts in one batch (Pusher, soketi)."""
 _NAME_CHARACTERS = "_-=@,.;"
-"""What Pusher allows in channel names beside letters and digits. soketi does not decode paths."""
+"""Characters that Pusher allows in channel names, besides letters and digits. soketi does not decode paths."""
 _MAX_ANSWER_SIZE = 16 * 1024 * 1024
-"""Bytes of a good answer: those about some hundred thousand channels, …"""
+"""Bytes that are read of a successful answer. This is enough for several hundred thousand channels."""
 _MAX_ERROR_SIZE = 64 * 1024
-"""… and of an error that are read."""
+"""Bytes that are read of an error's answer."""
 _MAX_EXCERPT = 200
-"""Characters of an answer that are quoted in an error."""
+"""Characters of an answer that an error message quotes."""
 
 _SIGNATURE = re.compile(r"\b[0-9a-f]{64}\b")
-"""Pusher quotes a wrong one in its answer."""
+"""A signature. Pusher quotes a wrong one in its answer."""
 
 T = TypeVar("T")
 
@@ -42,39 +42,47 @@ _encode_json = msgspec.json.Encoder().encode
 
 
 class ChannelInfo(msgspec.Struct, frozen=True):
-    """What a server tells of a channel. A field is None where it was not asked for, or the server doesn't tell."""
+    """Attributes of a channel, as the server reports them.
+
+    An attribute is None if you did not ask for it, or if the server does not report it.
+    """
 
     occupied: bool | None = None
-    """Whether anybody is subscribed."""
+    """Whether the channel has subscribers."""
     subscription_count: int | None = None
-    """Connections that are subscribed. Reverb does not tell it for presence channels."""
+    """Number of connections that are subscribed. Reverb does not report it for presence channels."""
     user_count: int | None = None
-    """Users on a presence channel, each of them counted once, however many connections they have."""
+    """Number of users on a presence channel. A user with several connections counts once."""
 
 
 @dataclass(frozen=True)
 class BatchEvent:
-    """One event for :meth:`ReverbAPI.trigger_batch`; the fields are the arguments of :meth:`ReverbAPI.trigger`."""
+    """An event for :meth:`ReverbAPI.trigger_batch`."""
 
     channel: str
+    """The channel's name."""
     event: str
+    """The event's name."""
     data: Any
+    """Any JSON value. A string is sent unchanged."""
     socket_id: str | None = None
+    """The connection that does not get the event, if any."""
     info: str | None = None
+    """Attributes of the channel to return, such as ``"subscription_count"``; see :meth:`ReverbAPI.trigger`."""
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What became of the events of :meth:`ReverbAPI.trigger_batch`."""
+    """The result of :meth:`ReverbAPI.trigger_batch`."""
 
     accepted: int
-    """Events that the server has accepted, counted from the first: they are sent in order."""
+    """Number of events that the server accepted."""
     infos: list[ChannelInfo]
-    """For each of those, what its ``info`` asked for."""
+    """For each accepted event, in order, the attributes that its ``info`` asked for."""
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request that is not signed yet. ``path`` goes without the server's path prefix and is sent as it is."""
+    """A request without a signature. ``path`` has no path prefix of the server, and is sent as it is."""
 
     method: str
     path: str
@@ -84,7 +92,7 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def is_read(self) -> bool:
-        """Whether it changes nothing, so that it may be sent again."""
+        """Whether the request changes nothing, so that it can be sent again."""
         return self.method == "GET"
 
     def __str__(self) -> str:
@@ -94,11 +102,11 @@ class Request(msgspec.Struct, frozen=True):
 class Batch(NamedTuple):
     request: Request
     size: int
-    """Events in it."""
+    """Number of events in the request."""
 
 
 class Proxy:
-    """A proxy of HTTP; what has its password is not shown."""
+    """An HTTP proxy. The part with its password has no repr."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -106,32 +114,32 @@ class Proxy:
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if self.is_tls else 80)
         self.lines = ""
-        """What a request to it has in its head beside what the server gets."""
+        """Header lines that only the proxy gets."""
         if parts.username is not None:
             login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self.lines = _lines({"Proxy-Authorization": f"Basic {b64encode(login.encode()).decode()}"})
 
     def tunnel(self, address: str) -> bytes:
-        """Return what asks for a connection to ``host:port``."""
+        """Return the request for a connection to ``host:port``."""
         place = _ascii(address)
         return f"CONNECT {place} HTTP/1.1\r\n{_lines({'Host': place})}{self.lines}\r\n".encode("ascii")
 
 
 class Server(msgspec.Struct, frozen=True, dict=True):
-    """A server's application, as requests to it and errors from it name it."""
+    """An application on a server: makes requests to it, and names it in errors."""
 
     scheme: str
     """``http`` or ``https``."""
     address: str
     """``host:port``"""
     prefix: str
-    """In front of each path; not signed."""
+    """The server's path prefix, which each request's path begins with. It is not signed."""
     app_id: str
     key: str
     secret: str
     max_request_size: int
     headers: dict[str, str]
-    """Sent with each request, beside ``Host`` and ``Content-Length``."""
+    """Headers of each request, besides ``Host`` and ``Content-Length``."""
 
     @property
     def origin(self) -> str:
@@ -143,7 +151,7 @@ class Server(msgspec.Struct, frozen=True, dict=True):
     # --- requests ----------------------------------------------------------------------------------------------
 
     def get(self, path: str, **query: str | None) -> Request:
-        """Make a request; what is None stays out of the query."""
+        """Make a request. Parameters that are None are left out of the query."""
         present = {name: value for name, value in query.items() if value is not None}
         for value in present.values():
             _check_text(value)
@@ -155,7 +163,8 @@ class Server(msgspec.Struct, frozen=True, dict=True):
     def trigger(
         self, channels: Sequence[str], event: str, text: str, socket_id: str | None, info: str | None
     ) -> Request:
-        """Publish ``text`` on channels; raise :class:`ProtocolError` for more than the server takes."""
+        """Make the request that publishes ``text``; raise :class:`ProtocolError` if the server would not accept
+        it."""
         if not 0 < len(channels) <= MAX_CHANNELS:
             raise ProtocolError(
                 f"{event!r} can be published on 1 to {MAX_CHANNELS} channels at once, not {len(channels)}"
@@ -166,10 +175,10 @@ class Server(msgspec.Struct, frozen=True, dict=True):
         return request
 
     def batches(self, events: Iterable[tuple[BatchEvent, str]]) -> Iterator[Batch]:
-        """Cut events, and the texts of their data, into requests of what the server takes, in order.
+        """Divide events, each with the text of its data, into requests that the server accepts, in order.
 
-        An event with a ``socket_id`` goes alone: Reverb 1.10 answers 500 to a batch with one. Raises
-        :class:`ProtocolError` for an event that is too large by itself.
+        An event with a ``socket_id`` is sent alone, because Reverb 1.10 answers 500 to a batch with one. Raises
+        :class:`ProtocolError` for an event that is too large for a request.
         """
         empty = self.post("/batch_events", b'{"batch":[]}')
         room = self.max_request_size - self.size(empty) - _LENGTH_GROWTH
@@ -195,7 +204,7 @@ class Server(msgspec.Struct, frozen=True, dict=True):
             yield _batch(empty, batch)
 
     def target(self, request: Request, timestamp: int) -> str:
-        """Return a request's path and query as sent, signed at ``timestamp`` (seconds since the epoch)."""
+        """Return the path and query of a request, signed at ``timestamp`` (seconds since the epoch)."""
         if not request.is_signed:
             return f"{self.prefix}{request.path}"
         query = sign_request(
@@ -206,7 +215,8 @@ class Server(msgspec.Struct, frozen=True, dict=True):
         )
 
     def message(self, request: Request, timestamp: int, proxy: Proxy | None = None) -> bytes:
-        """Return a request as HTTP/1.1 has it, signed at ``timestamp``; for a ``proxy``, that passes it on."""
+        """Return a whole HTTP/1.1 request, signed at ``timestamp``. With ``proxy``, it is one for that proxy to
+        forward."""
         origin, more = ("", "") if proxy is None else (self.origin, proxy.lines)
         length = f"Content-Length: {len(request.body)}\r\n" if request.body else ""
         target = self.target(request, timestamp)
@@ -218,15 +228,15 @@ class Server(msgspec.Struct, frozen=True, dict=True):
         return _lines({"Host": _ascii(self.address), **self.headers})
 
     def size(self, request: Request) -> int:
-        """Bytes of a signed request, its head included, as Reverb counts them."""
+        """Return the bytes of a signed request with its headers, as Reverb counts them."""
         return len(self.message(request, 10**9))
 
     def _check_size(self, request: Request, event: str, channel: str) -> None:
         size = self.size(request)
         if size > self.max_request_size:
             raise ProtocolError(
-                f"{event!r} on {channel!r} is too large to publish: {size} bytes with the request's head, and the "
-                f"server accepts {self.max_request_size} (REVERB_MAX_REQUEST_SIZE)"
+                f"{event!r} on {channel!r} is too large to publish: {size} bytes with the request's headers, and "
+                f"the server accepts {self.max_request_size} (REVERB_MAX_REQUEST_SIZE)"
             )
 
     # --- answers -----------------------------------------------------------------------------------------------
@@ -234,15 +244,17 @@ class Server(msgspec.Struct, frozen=True, dict=True):
     def read(
         self, request: Request, status: int, body: bytes, flaw: str | None = None, retry_after: str | None = None
     ) -> Any:
-        """Return the JSON of a good answer; raise :class:`APIError` for any other.
+        """Return the JSON of a successful answer; raise :class:`APIError` for an error.
 
-        ``flaw`` says why the body is not there, or not all of it; ``retry_after`` is the header of that name.
+        ``flaw`` says why the body is missing or not complete. ``retry_after`` is the header ``Retry-After``.
         """
         if flaw is not None and 200 <= status < 300:
-            what = f"{flaw} (a prefix makes it less)" if request.path.endswith("/channels") else flaw
+            what = (
+                f"{flaw} (ask with a prefix to get fewer channels)" if request.path.endswith("/channels") else flaw
+            )
             raise self._unexpected(request, status, what)
         answer = _parse(body)
-        # soketi answers with 200 whatever it has to say.
+        # soketi answers errors with 200, too.
         if isinstance(answer, dict) and "error" in answer and 200 <= status < 300:
             code = answer.get("code")
             status = code if isinstance(code, int) else status
@@ -251,55 +263,56 @@ class Server(msgspec.Struct, frozen=True, dict=True):
                 return answer
             raise self._unexpected(request, status, _excerpt(body))
         if answer == {} and status == 404 and request.path.endswith("/users"):
-            return answer  # Reverb: nobody is on the channel
+            return answer  # Reverb: the channel has no subscribers
         hint = self._hint(request, status)
         reason = flaw if flaw and not body else _reason(answer, body)
         text = f"{self.address} answered {request} with {status}: {reason}"
         raise APIError(status, f"{text}; {hint}" if hint else text, retry_after=_seconds(retry_after))
 
     def convert(self, request: Request, answer: Any, into: type[T]) -> T:
-        """Return a good answer as a typed one."""
+        """Return a successful answer as an object of the type ``into``."""
         try:
             return msgspec.convert(answer, into)
         except msgspec.ValidationError as error:
-            raise self._unexpected(request, 200, f"JSON that means something else ({error})") from None
+            raise self._unexpected(request, 200, f"other JSON than expected ({error})") from None
 
     def _unexpected(self, request: Request, status: int, what: str) -> APIError:
         return APIError(
             status,
-            f"{self.address} answered {request} with {status} and {what}, not with what a Pusher-protocol server "
-            f"answers; check REVERB_HOST, REVERB_PORT and REVERB_PATH",
+            f"{self.address} answered {request} with {status} and {what}: this is not the answer of a "
+            f"Pusher-protocol server; check REVERB_HOST, REVERB_PORT and REVERB_PATH",
         )
 
     def _hint(self, request: Request, status: int) -> str | None:
         if 300 <= status < 400:
-            return "it redirects; check REVERB_SCHEME, REVERB_HOST and REVERB_PATH"
+            return "the server redirects; check REVERB_SCHEME, REVERB_HOST and REVERB_PATH"
         if status == 400 and request.path.endswith("/users"):
-            return "only presence channels know their users"
+            return "only presence channels have users"
         if status == 401:
             path = " and REVERB_PATH (old versions of Reverb sign it, too)" if self.prefix else ""
             return f"check REVERB_APP_KEY, REVERB_APP_SECRET, this machine's clock{path}"
         if status == 404:
-            return "check REVERB_APP_ID and REVERB_PATH; some servers lack some calls"
+            return "check REVERB_APP_ID and REVERB_PATH; some servers do not support this request"
         if status == 413:
-            return "REVERB_MAX_REQUEST_SIZE must not be more than what the server takes, or a proxy in front of it"
+            return "set REVERB_MAX_REQUEST_SIZE to what the server, or the proxy in front of it, accepts"
         if status == 500 and request.path.endswith("/terminate_connections"):
-            return "Reverb 1.10 answers so at the first connection without a user: those behind it are not ended"
+            return "Reverb 1.10 stops at the first connection without a user, and does not close those after it"
         if status in (502, 503, 504):
-            return "the server is starting, overloaded, or out of reach for the proxy in front of it"
+            return "the server is starting or overloaded, or the proxy in front of it cannot reach it"
         return None
 
 
 class Body:
-    """What has arrived of an answer's body, ``most`` bytes at most.
+    """The bytes of an answer's body that have arrived, ``most`` bytes at most.
 
-    One that is compressed is not unpacked, as some KB may become GB: requests don't ask for that.
+    A compressed body is not unpacked, because a few KB can become GB. Requests do not ask for compression.
     """
 
     def __init__(self, most: int, encoding: str) -> None:
         is_plain = encoding.strip().lower() in ("", "identity")
-        self.flaw = None if is_plain else "a compressed body, which was not asked for"
-        """Why the body is not there, or not all of it. No more of it has to be read then."""
+        self.flaw = None if is_plain else "a compressed body, which the request did not ask for"
+        """Why the body is missing or not complete; None if it is good. Then there is no need to read more of it.
+        """
         self._most = most
         self._content = bytearray()
 
@@ -315,16 +328,16 @@ class Body:
 
 
 def max_answer_size(status: int) -> int:
-    """Return how many bytes of an answer are read."""
+    """Return how many bytes are read of an answer with this status."""
     return _MAX_ANSWER_SIZE if 200 <= status < 300 else _MAX_ERROR_SIZE
 
 
 _LENGTH_GROWTH = 10
-"""More digits in ``Content-Length`` than an empty batch has."""
+"""Digits by which ``Content-Length`` may be longer than that of an empty batch."""
 
 
 def encode_data(event: str, data: Any) -> str:
-    """Return the text that an event carries: ``data`` as JSON, a string as it is."""
+    """Return the text that an event carries: ``data`` as JSON, or a string unchanged."""
     try:
         if isinstance(data, str):
             data.encode()
@@ -335,9 +348,9 @@ def encode_data(event: str, data: Any) -> str:
 
 
 def quote_name(name: str) -> str:
-    """Write a channel's name or a user's id as a part of a path."""
+    """Encode a channel's name or a user's id for use in a path."""
     if not isinstance(name, str) or not name:
-        raise ProtocolError(f"the name of a channel or the id of a user must be a string, and not {name!r}")
+        raise ProtocolError(f"the name of a channel or the id of a user must be a non-empty string, not {name!r}")
     _check_text(name)
     return quote(name, safe=_NAME_CHARACTERS)
 
@@ -346,17 +359,17 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ProtocolError(f"half of a surrogate pair cannot be sent: {text!r}") from None
+        raise ProtocolError(f"text with half of a surrogate pair cannot be sent: {text!r}") from None
 
 
-# --- what good answers look like -------------------------------------------------------------------------------
+# --- successful answers ----------------------------------------------------------------------------------------
 
 _Info = ChannelInfo | list[Any]
-"""PHP writes an empty object as a list."""
+"""PHP encodes an empty object as a list."""
 
 
 class Infos(msgspec.Struct):
-    """The answer to a question for channels, to an event published with ``info``, and to a batch of those."""
+    """The answer to a query for channels, to an event published with ``info``, or to a batch of such events."""
 
     channels: dict[str, _Info] | list[Any] = []
     batch: list[_Info] | dict[str, Any] = []
@@ -366,7 +379,8 @@ class Infos(msgspec.Struct):
         return {name: _info(each) for name, each in channels.items()} if isinstance(channels, dict) else {}
 
     def in_order(self, size: int) -> list[ChannelInfo]:
-        """Return the infos for a request of ``size`` events: a batch, or one that went alone."""
+        """Return the attributes for a request of ``size`` events, in order. An event that was sent alone is one
+        event."""
         found = [_info(each) for each in self.batch] if isinstance(self.batch, list) else []
         found = found or list(self.by_channel().values())
         return found + [ChannelInfo()] * (size - len(found))
@@ -378,7 +392,7 @@ class _User(msgspec.Struct):
 
 class Users(msgspec.Struct):
     users: list[_User] | dict[str, _User] = []
-    """An object where Reverb has left somebody out who is on several of its nodes: PHP keeps the numbers."""
+    """An object instead of a list where Reverb left out a user that is on several nodes: PHP keeps the numbers."""
 
     def ids(self) -> list[str]:
         users = self.users if isinstance(self.users, list) else self.users.values()
@@ -398,7 +412,7 @@ def _info(info: _Info) -> ChannelInfo:
     return info if isinstance(info, ChannelInfo) else ChannelInfo()
 
 
-# --- parts -----------------------------------------------------------------------------------------------------
+# --- encoding and decoding -------------------------------------------------------------------------------------
 
 
 def _lines(headers: dict[str, str]) -> str:
@@ -410,8 +424,8 @@ def _ascii(address: str) -> str:
 
 
 def _quote(value: str) -> str:
-    """Write a value as a part of a query."""
-    if value.isalnum() and value.isascii():  # most are, and quoting takes its time
+    """Encode a value for use in a query."""
+    if value.isalnum() and value.isascii():  # most values are; quote_plus() is slow
         return value
     return quote_plus(value, safe=_NAME_CHARACTERS)
 
@@ -430,7 +444,7 @@ def _batch(empty: Request, encoded: Sequence[bytes]) -> Batch:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Read the header ``Retry-After``, which may also be a date: then it is not read."""
+    """Read a header ``Retry-After`` in seconds; return None for a date."""
     if retry_after is None or not re.fullmatch("[0-9]{1,9}", retry_after.strip()):
         return None
     return float(retry_after)
@@ -450,12 +464,12 @@ def _parse(body: bytes) -> Any:
 
 
 def _reason(answer: Any, body: bytes) -> str:
-    """Say in one line what an error's body says."""
+    """Return the message of an error's body as one line."""
     if isinstance(answer, dict):
         reason = answer.get("error") or answer.get("message")
         if isinstance(reason, str):
             return _shorten(reason)
-        # Laravel's validation: the reasons by field.
+        # Laravel's validation errors: messages by field.
         fields = [f"{name}: {' '.join(map(str, why))}" for name, why in answer.items() if isinstance(why, list)]
         if fields:
             return _shorten("; ".join(fields))

@@ -1,8 +1,11 @@
-"""Signatures, and who makes them: with the application's secret, by asking an endpoint, or somebody's own way.
+"""Authorise channels and users: with the application's secret, by asking an endpoint, or in your own way.
 
-All signatures are HMAC-SHA256 with the application's secret, in lower-case hex, as the Pusher protocol has them.
-Clients use :class:`SecretAuthorizer` and :class:`EndpointAuthorizer`; backends that authorise other people's
-clients use :func:`authorize_channel` and :func:`authenticate_user`.
+A client uses an authorizer: :class:`SecretAuthorizer`, :class:`EndpointAuthorizer`, or your own
+:data:`Authorizer`. A backend that authorises other clients, such as browsers, uses :func:`authorize_channel` and
+:func:`authenticate_user`.
+
+All signatures are HMAC-SHA256 with the application's secret, in lower-case hex, as the Pusher protocol defines
+them.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import msgspec
 from . import _protocol, crypto
 from ._checks import is_url
 from ._rest import Body
-from ._signatures import hmac_hex, lack_of, sign_request
+from ._signatures import hmac_hex, problem_of, sign_request
 from ._visible import bare
 from .config import Credentials
 from .exceptions import AuthenticationError, ConfigurationError, ProtocolError, SubscriptionError, plural
@@ -48,85 +51,100 @@ __all__ = [
 
 T = TypeVar("T")
 Provider: TypeAlias = T | Callable[[], T | Awaitable[T]]
-"""A value, or a plain or ``async`` callable that returns it."""
+"""A value, or a sync or async callable without arguments that returns the value."""
 
 _RETRY_DELAYS = (0.25, 0.5, 1.0, 2.0)
-"""Seconds before an endpoint that failed is asked again; half of each is random."""
+"""Longest pauses in seconds before each retry. Each pause is random, between half of this and all of it."""
 _MAX_RETRY_AFTER = 60.0
-"""Longest ``Retry-After`` that is waited for, in seconds."""
+"""Longest ``Retry-After`` to wait for, in seconds."""
 _MAX_ANSWER_SIZE = 1024 * 1024
-"""Bytes of an endpoint's answer. An authorisation has some hundred, and what is known of a member."""
+"""Bytes that are read of an endpoint's answer. An authorisation has a few hundred, plus the data of a member."""
 
 
 class ChannelAuth(msgspec.Struct, frozen=True):
-    """What a server wants to see before it lets a connection into a private or presence channel.
-
-    ``auth`` is ``KEY:SIGNATURE``. ``channel_data`` is the JSON text that the signature covers (presence channels);
-    it is sent byte for byte. ``shared_secret`` is the key of an encrypted channel, 32 bytes in base64. None of it
-    shows in the repr.
-    """
+    """The authorisation of a connection for a private or presence channel. Its repr shows none of the values."""
 
     auth: str
+    """The signature, as ``KEY:SIGNATURE``."""
     channel_data: str | None = None
+    """The JSON text about the member of a presence channel. The signature covers it, so it is sent unchanged."""
     shared_secret: str | None = None
+    """The key of an encrypted channel: 32 bytes in base64."""
 
     def __repr__(self) -> str:
         return "ChannelAuth()"
 
 
 class UserAuth(msgspec.Struct, frozen=True):
-    """What a server wants to see before it takes a connection for a user's: ``user_data`` is the JSON text that
-    the signature in ``auth`` covers. Neither shows in the repr."""
+    """The authorisation of a connection to sign in as a user. Its repr shows none of the values."""
 
     auth: str
+    """The signature, as ``KEY:SIGNATURE``."""
     user_data: str
+    """The JSON text about the user. The signature covers it, so it is sent unchanged."""
 
     def __repr__(self) -> str:
         return "UserAuth()"
 
 
 Authorizer = Callable[[str, str], Awaitable[ChannelAuth]]
-"""An async callable ``(socket_id, channel_name) -> ChannelAuth``, asked anew for each subscription.
+"""An async callable ``(socket_id, channel_name) -> ChannelAuth``. The client calls it for each subscription.
 
-One that signs users in, too, has an async method ``authenticate_user(socket_id) -> UserAuth``.
+If it also signs users in, it has an async method ``authenticate_user(socket_id) -> UserAuth``.
 """
 
 
-# --- with the secret -------------------------------------------------------------------------------------------
+# --- with the application's secret -----------------------------------------------------------------------------
 
 
 class SecretAuthorizer:
-    """Signs with the application's secret; what :class:`ReverbClient` does with ``REVERB_APP_SECRET``.
+    """Authorise with the application's secret.
 
-    ``encryption_master_key``, 32 bytes in base64, is for encrypted channels. Whoever has the secret can do
-    anything on all channels of the application. Raises :class:`ConfigurationError` for an empty key or secret, as
-    everything here does that signs, and for a master key that is none.
+    **Security: whoever has the secret can do anything on all channels of the application.** :class:`ReverbClient`
+    uses this authorizer if ``REVERB_APP_SECRET`` is set, ``REVERB_AUTH_ENDPOINT`` is not, and you pass no
+    authorizer.
+
+    Args:
+        app_key: The application's key.
+        app_secret: The application's secret.
+        encryption_master_key: The master key for encrypted channels: 32 bytes in base64. The default is no key.
+
+    Raises:
+        ConfigurationError: The key or the secret is empty, or the master key is not valid.
     """
 
     def __init__(self, app_key: str, app_secret: str, encryption_master_key: str | None = None) -> None:
-        lack = lack_of(app_key, app_secret)
+        problem = problem_of(app_key, app_secret)
         self._key = app_key
         self._secret = app_secret
         self._master_key = crypto.decode_key(encryption_master_key)
         if self._master_key is None and encryption_master_key is not None:
-            lack = lack or "encryption_master_key must be 32 bytes in base64: openssl rand -base64 32"
+            problem = (
+                problem or "encryption_master_key must be 32 bytes in base64; make one: openssl rand -base64 32"
+            )
         del app_secret, encryption_master_key  # error reporters send the locals of frames
-        if lack is not None:
-            raise ConfigurationError(lack)
+        if problem is not None:
+            raise ConfigurationError(problem)
 
     @property
     def has_master_key(self) -> bool:
-        """Whether it knows the keys of encrypted channels."""
+        """Whether the authorizer has a master key, and so the keys of encrypted channels."""
         return self._master_key is not None
 
     async def __call__(self, socket_id: str, channel_name: str) -> ChannelAuth:
+        """Authorise a connection for a channel, as :data:`Authorizer` requires it."""
         return self.authorize(socket_id, channel_name)
 
     def authorize(self, socket_id: str, channel_name: str, channel_data: str | None = None) -> ChannelAuth:
-        """Sign for a channel at once; ``channel_data`` says who we are on a presence channel.
+        """Authorise a connection for a channel.
 
-        Raises :class:`ProtocolError` for a ``socket_id`` or a name that must not be signed; see
-        :func:`sign_channel`.
+        Args:
+            socket_id: The connection's id.
+            channel_name: The channel's name.
+            channel_data: The JSON text about the member; for presence channels only.
+
+        Raises:
+            ProtocolError: The ``socket_id`` or the name must not be signed; see :func:`sign_channel`.
         """
         content = _channel_content(socket_id, channel_name, channel_data)
         auth = f"{self._key}:{hmac_hex(self._secret, content)}"
@@ -136,15 +154,30 @@ class SecretAuthorizer:
         return ChannelAuth(auth, channel_data, b64encode(shared_secret).decode())
 
     def authenticate(self, socket_id: str, user_data: str) -> UserAuth:
-        """Sign for the user of a connection, whom the JSON text ``user_data`` describes."""
+        """Authorise a connection to sign in as a user.
+
+        Args:
+            socket_id: The connection's id.
+            user_data: The JSON text about the user.
+
+        Raises:
+            ProtocolError: The ``socket_id`` must not be signed; see :func:`sign_user`.
+        """
         content = _encode(f"{_checked(socket_id)}::user::{user_data}")
         return UserAuth(f"{self._key}:{hmac_hex(self._secret, content)}", user_data)
 
     @classmethod
     def from_credentials(cls, credentials: Credentials) -> SecretAuthorizer:
-        """Make one from settings; raise ConfigurationError if the secret is not among them."""
+        """Create an authorizer from settings.
+
+        Args:
+            credentials: The key, the secret, and the master key, if there is one.
+
+        Raises:
+            ConfigurationError: The settings have no secret.
+        """
         if credentials.app_secret is None:
-            raise ConfigurationError("REVERB_APP_SECRET is missing: nothing can be signed without it")
+            raise ConfigurationError("REVERB_APP_SECRET is missing: signing needs it")
         master_key = credentials.encryption_master_key
         return cls(
             credentials.app_key,
@@ -160,29 +193,41 @@ def authorize_channel(
     *,
     credentials: Credentials | None = None,
 ) -> dict[str, str]:
-    """Let a browser's connection into a private or presence channel: return what to answer to it, as JSON.
+    """Authorise a browser for a private or presence channel.
 
-    For backends that pusher-js or Laravel Echo ask at their ``authEndpoint``, with ``socket_id`` and
-    ``channel_name``. **Whether the user may listen to the channel is the caller's business, before this.**
-    ``user_data`` is for presence channels: ``{"user_id": …, "user_info": {…}}``. On encrypted channels the answer
-    has the channel's key, derived from ``REVERB_ENCRYPTION_MASTER_KEY``.
+    **Security: check first whether the user may listen to the channel.** This function does not check it.
 
-    This is a plain function, for synchronous programs and coroutines alike: it waits for nothing. Without
-    ``credentials`` the environment and ``.env`` are read at each call. Make a :meth:`Credentials.from_env` once in
-    the process and pass it, and calls read nothing.
+    It is for backends that pusher-js or Laravel Echo call at their ``authEndpoint``, with ``socket_id`` and
+    ``channel_name``. Return the result to them as JSON. It is a plain function and does not block, so you can call
+    it in coroutines, too.
 
-    Raises :class:`ProtocolError` for a socket id or a channel name that is malformed or needs no authorisation,
-    and :class:`SubscriptionError` for ``user_data`` that does not go with the channel.
+    Args:
+        socket_id: The connection's id, as the browser sent it.
+        channel: The channel's name, as the browser sent it.
+        user_data: The member of a presence channel: ``{"user_id": …, "user_info": {…}}``. Leave it out for other
+            channels.
+        credentials: The key and the secret. By default, each call reads the environment and ``.env``. To avoid
+            that, call :meth:`Credentials.from_env` once and pass its result.
+
+    Returns:
+        The fields of the answer: ``auth``, ``channel_data`` for a presence channel, and ``shared_secret`` for an
+        encrypted channel, derived from ``REVERB_ENCRYPTION_MASTER_KEY``.
+
+    Raises:
+        ProtocolError: The socket id or the channel's name is malformed, or the channel needs no authorisation.
+        SubscriptionError: ``user_data`` is missing or malformed, or the channel is not a presence channel.
+        AuthenticationError: The channel is encrypted, and there is no master key.
+        ConfigurationError: The settings have no secret.
     """
     _checked(socket_id)
     if not isinstance(channel, str) or not _PUBLIC_NAME.fullmatch(channel):
-        raise ProtocolError("not the name of a private or presence channel")
+        raise ProtocolError("this is not the name of a private or presence channel")
     signer = SecretAuthorizer.from_credentials(Credentials.from_env() if credentials is None else credentials)
     channel_data = None
     if _protocol.is_presence(channel):
         channel_data = _protocol.encode_channel_data(channel, user_data)
     elif user_data is not None:
-        raise SubscriptionError(f"user_data is for presence channels; {channel!r} is none")
+        raise SubscriptionError(f"user_data is for presence channels only; {channel!r} is not one")
     answer = signer.authorize(socket_id, channel, channel_data)
     if _protocol.is_encrypted(channel):
         crypto.parse_shared_secret(channel, answer.shared_secret)
@@ -193,11 +238,23 @@ def authorize_channel(
 def authenticate_user(
     socket_id: str, user_data: dict[str, Any], *, credentials: Credentials | None = None
 ) -> dict[str, str]:
-    """Sign a browser's user in: return what to answer to its ``pusher.signin()``, as JSON.
+    """Sign a browser's user in.
 
-    A plain function, with ``credentials`` as :func:`authorize_channel` has them. ``user_data`` is ``{"id": "…"}``
-    and may have ``user_info`` and a ``watchlist`` of other users' ids. Raises :class:`ProtocolError` for a
-    malformed socket id, or ``user_data`` without an id.
+    It is for backends that pusher-js calls after ``pusher.signin()``. Return the result as JSON. It is a plain
+    function, as :func:`authorize_channel` is.
+
+    Args:
+        socket_id: The connection's id, as the browser sent it.
+        user_data: The user: ``{"id": "…"}``, optionally with ``user_info``, and with ``watchlist``, a list of
+            other users' ids.
+        credentials: The key and the secret; see :func:`authorize_channel`.
+
+    Returns:
+        The fields of the answer: ``auth`` and ``user_data``.
+
+    Raises:
+        ProtocolError: The socket id is malformed, or ``user_data`` has no id.
+        ConfigurationError: The settings have no secret.
     """
     _checked(socket_id)
     signer = SecretAuthorizer.from_credentials(Credentials.from_env() if credentials is None else credentials)
@@ -206,28 +263,42 @@ def authenticate_user(
 
 
 _PUBLIC_NAME = re.compile(r"(?=.{,200}\Z)(private|presence)-[A-Za-z0-9_\-=@,.;]+")
-"""What others may ask to have signed. soketi and Pusher's own libraries take names of 200 characters at most."""
+"""Channel names that browsers may ask to have signed. soketi and Pusher's own libraries accept 200 characters at
+most."""
 
 
 # --- by asking an endpoint -------------------------------------------------------------------------------------
 
 
 class EndpointAuthorizer:
-    """Asks an application over HTTP: Laravel's ``POST /api/broadcasting/auth``, and whatever answers like it.
+    """Authorise by asking an application over HTTP, such as Laravel's ``POST /api/broadcasting/auth``.
 
-    (``/broadcasting/auth`` is the route that Laravel has by itself. It looks at sessions only, never at tokens.)
-    ``url`` is asked for channels, ``user_url`` for the user (default: ``url`` with ``user-auth`` for a last
-    segment ``auth``). ``token`` is sent as bearer token, ``headers`` in addition, ``params`` in the body beside
-    ``socket_id`` and ``channel_name``. Each is a value or a (sync or async) callable, which is called anew for
-    every attempt, because tokens expire while programs live. The body is a form, as PHP reads it, or with
-    ``json=True`` JSON. ``timeout``, in seconds, is for each attempt.
+    It needs aiohttp, the extra ``http``. Laravel's default route is ``/broadcasting/auth``. That one accepts
+    sessions only, never tokens.
 
-    ``csrf_cookie_url`` is for session cookies, as Laravel Sanctum wants them (``/sanctum/csrf-cookie``): it is
-    fetched first, and its ``XSRF-TOKEN`` sent along. ``session``, an :class:`aiohttp.ClientSession`, is where you
-    have logged in then; it stays open and yours. Without one, there are connections while something is asked.
+    ``token``, ``headers`` and ``params`` are values, or sync or async callables that return the value. The
+    authorizer calls them for each attempt, because tokens expire while programs run.
 
-    Network errors, 429 (after its ``Retry-After``) and 5xx are tried again, for a few seconds. Every failure is an
-    :class:`AuthenticationError` with the HTTP status as its ``code``. Needs aiohttp, the extra ``http``.
+    Network errors, 429 (after its ``Retry-After``) and 5xx are retried for a few seconds. Every failure raises
+    :exc:`AuthenticationError`. Its ``code`` is the HTTP status, if there was an answer.
+
+    Args:
+        url: The URL that authorises channels.
+        user_url: The URL that signs users in. The default is ``url`` with ``user-auth`` instead of ``auth`` as its
+            last segment.
+        token: A bearer token to send.
+        headers: More headers to send.
+        params: More parameters to send in the body, besides ``socket_id`` and ``channel_name``.
+        json: Whether to send the body as JSON. The default is a form, which PHP reads.
+        csrf_cookie_url: The URL that sets the cookie ``XSRF-TOKEN``, such as Laravel Sanctum's
+            ``/sanctum/csrf-cookie``. It is needed with session cookies. The authorizer gets it first, and sends
+            the token back.
+        session: An :class:`aiohttp.ClientSession` to use, for example one that you logged in with. You close it
+            yourself. By default, the authorizer opens connections only while it asks.
+        timeout: Seconds for each attempt. The default is 10.
+
+    Raises:
+        ConfigurationError: A URL is not valid, or aiohttp is not installed.
     """
 
     def __init__(
@@ -254,26 +325,41 @@ class EndpointAuthorizer:
             self._csrf_cookie = None if csrf_cookie_url is None else _Endpoint(csrf_cookie_url)
         del token, headers, params, url, user_url, csrf_cookie_url  # error reporters send the locals of frames
         if not all(urls):
-            raise ConfigurationError("an endpoint is a URL like https://example.com/api/broadcasting/auth")
+            raise ConfigurationError("an endpoint must be a URL like https://example.com/api/broadcasting/auth")
         require_aiohttp()
         self._given_session = session
         self._timeout = timeout
         self._cookies: aiohttp.abc.AbstractCookieJar | None = None
         self._shared: dict[asyncio.AbstractEventLoop, _Shared] = {}
-        """What calls under way share, by event loop: clients in several threads may have one authorizer."""
+        """The session that running calls share, by event loop: clients in several threads may use one authorizer.
+        """
         self._not_before = 0.0
-        """When the endpoint wants to be asked again, on the clock of :func:`time.monotonic`."""
+        """Earliest time of the next request, on the clock of :func:`time.monotonic`: the endpoint asked for a
+        pause."""
 
     async def __call__(self, socket_id: str, channel_name: str) -> ChannelAuth:
+        """Ask the endpoint to authorise a connection for a channel, as :data:`Authorizer` requires it.
+
+        Raises:
+            AuthenticationError: The endpoint refused, failed, or did not answer.
+        """
         answer = await self._ask(
             self._channels, repr(channel_name), {"socket_id": socket_id, "channel_name": channel_name}
         )
         return ChannelAuth(answer.auth, answer.channel_data, answer.shared_secret)
 
     async def authenticate_user(self, socket_id: str) -> UserAuth:
+        """Ask the endpoint to authorise a connection to sign in as a user.
+
+        Args:
+            socket_id: The connection's id.
+
+        Raises:
+            AuthenticationError: The endpoint refused, failed, or did not answer.
+        """
         answer = await self._ask(self._users, "the user", {"socket_id": socket_id})
         if answer.user_data is None:
-            raise AuthenticationError(f"{self._users} did not authorise the user: no 'user_data' in it")
+            raise AuthenticationError(f"{self._users} did not authorise the user: its answer has no 'user_data'")
         return UserAuth(answer.auth, answer.user_data)
 
     def __repr__(self) -> str:
@@ -331,7 +417,7 @@ class EndpointAuthorizer:
         causes: Mapping[int, str],
         content: _Content,
     ) -> _HTTPAnswer:
-        """Return a good answer; raise :class:`_Failed` with the likely cause of any other."""
+        """Return a successful answer; raise :class:`_Failed` with the likely cause of a failure."""
         import aiohttp
 
         failed = f"{endpoint} did not authorise {subject}"
@@ -341,8 +427,8 @@ class EndpointAuthorizer:
                 method,
                 endpoint.url,
                 headers={"Accept-Encoding": "identity", **content.headers},
-                allow_redirects=False,  # would make a GET of it, and take headers to places they are not for
-                raise_for_status=False,  # whatever the session that was given does
+                allow_redirects=False,  # a redirect would send a GET, and the headers to another host
+                raise_for_status=False,  # also if the session that you passed has it set
                 auto_decompress=False,  # see read_body()
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
                 **content.body,
@@ -364,7 +450,9 @@ class EndpointAuthorizer:
         except (aiohttp.ClientError, OSError) as error:
             raise _Failed(f"{failed}: {_explain_network(error)}", retry_after=0.0) from None
         except (TypeError, ValueError):  # a line break in a token, for example
-            why = "the token, a header or a parameter can't be sent, or the URL has a user beside the token"
+            why = (
+                "the token, a header or a parameter can't be sent, or there is a token and the URL has a user, too"
+            )
             raise _Failed(f"{failed}: {why}") from None
         failed += f": HTTP status {status}, {causes.get(status) or _explain_status(status)}"
         if status == 429 or status >= 500:
@@ -373,7 +461,7 @@ class EndpointAuthorizer:
 
     @asynccontextmanager
     async def _share(self) -> AsyncIterator[_Shared]:
-        """Have the calls under way share a session; nothing stays open behind the last of them."""
+        """Let running calls share a session. It is closed after the last of them."""
         await load_aiohttp()
         loop = asyncio.get_running_loop()
         shared = self._shared.get(loop)
@@ -393,7 +481,7 @@ class EndpointAuthorizer:
         import aiohttp
 
         if self._cookies is None:
-            # unsafe: cookies of hosts without a name, such as 127.0.0.1, too
+            # unsafe=True accepts cookies from IP addresses such as 127.0.0.1, too
             keep = self._csrf_cookie is not None
             self._cookies = aiohttp.CookieJar(unsafe=True) if keep else aiohttp.DummyCookieJar()
         return aiohttp.ClientSession(cookie_jar=self._cookies)
@@ -406,12 +494,12 @@ class EndpointAuthorizer:
                 shared.has_csrf_cookie = True
 
 
-# Error reporters send the locals of the frames that an exception keeps, and look into dicts. So what is secret is
-# in an attribute there, of an object that does not show it.
+# Error reporters send the local variables of an exception's frames, and the contents of dicts. So secrets are kept
+# in attributes of objects whose repr does not show them.
 
 
 class _Endpoint:
-    """A URL that is asked; shown without what may be secret in it."""
+    """A URL of an endpoint. Its repr leaves out what may be secret."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -421,7 +509,7 @@ class _Endpoint:
 
 
 class _Content:
-    """What is sent: ``headers``, and the ``body`` as aiohttp's argument."""
+    """The content of a request: ``headers``, and the ``body`` as an argument for aiohttp."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         self.headers = headers
@@ -438,7 +526,7 @@ class _HTTPAnswer(msgspec.Struct):
 
 
 class _Shared:
-    """What the calls under way in one event loop have in common."""
+    """The session that running calls of one event loop share."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self.session = session
@@ -457,10 +545,12 @@ class _Answer(msgspec.Struct):
         return "<_Answer>"
 
 
-class _Failed(Exception):  # noqa: N818 - nobody sees it
-    """An attempt has failed. ``error`` is what is raised in the end, without the frames and the causes that this
-    has: there the token is. ``retry_after`` is how long the endpoint wants to be left alone before it is asked
-    again; None is for ever."""
+class _Failed(Exception):  # noqa: N818 - it is internal
+    """An attempt failed.
+
+    ``error`` is the exception to raise in the end. It does not have this one's frames and causes, which hold the
+    token. ``retry_after`` is the number of seconds before a retry; None means no retry.
+    """
 
     def __init__(
         self,
@@ -477,7 +567,7 @@ class _Failed(Exception):  # noqa: N818 - nobody sees it
 
 
 def require_aiohttp(purpose: str = "EndpointAuthorizer") -> None:
-    """Raise ConfigurationError, which says what needs it, where aiohttp is not installed."""
+    """Raise ConfigurationError if aiohttp, which ``purpose`` needs, is not installed."""
     from importlib.util import find_spec
 
     if find_spec("aiohttp") is None:
@@ -487,7 +577,7 @@ def require_aiohttp(purpose: str = "EndpointAuthorizer") -> None:
 
 
 async def load_aiohttp() -> None:
-    """Import aiohttp in a thread: it takes 150 ms, for which nothing else would happen in the event loop."""
+    """Import aiohttp in a thread. The import takes about 150 ms, in which the event loop would stand still."""
     global _has_aiohttp
     if not _has_aiohttp:
         await asyncio.to_thread(import_module, "aiohttp")
@@ -498,15 +588,16 @@ _has_aiohttp = False
 
 
 class Exchange:
-    """A request and its ``response``, which is in no variable: it shows the URL, and so a signature, or a key."""
+    """A request's ``response``. It is in no variable, because its repr has the URL, which has a signature or a
+    key."""
 
     response: aiohttp.ClientResponse
 
 
 async def read_body(exchange: Exchange, most: int) -> tuple[bytes, str | None]:
-    """Return the body of an answer, and in words what is wrong with it.
+    """Return the body of an answer, and what is wrong with it (None if nothing is).
 
-    See :class:`Body`: requests go with ``auto_decompress=False``.
+    Requests are sent with ``auto_decompress=False``; see :class:`Body`.
     """
     body = Body(most, exchange.response.headers.get("Content-Encoding", ""))
     if body.flaw is None:
@@ -518,16 +609,16 @@ async def read_body(exchange: Exchange, most: int) -> tuple[bytes, str | None]:
 
 
 def _read(body: bytes) -> _Answer | str:
-    """Return the authorisation in a body, or what is wrong with it."""
+    """Return the authorisation in a body, or the reason why there is none."""
     if (why := _UNSIGNED.get(body.strip())) is not None:
         return why
     try:
         answer = msgspec.json.decode(body, type=_Answer)
-    except msgspec.ValidationError as error:  # JSON, but another: the message names fields, no values
+    except msgspec.ValidationError as error:  # JSON of another form: the message has names of fields, no values
         return f"its answer is not an authorisation: {error}"
     except ValueError:
         is_page = body.lstrip()[:1] == b"<"
-        return "it answered with a page, most likely to log in" if is_page else "its answer is not JSON"
+        return "its answer is an HTML page, probably a login page" if is_page else "its answer is not JSON"
     if re.fullmatch("[^:]+:[^:]+", answer.auth):
         return answer
     return "its answer is not an authorisation: 'auth' must be KEY:SIGNATURE"
@@ -541,7 +632,7 @@ async def _provide(provider: Provider[T]) -> T:
 
 
 def _origin(url: str) -> dict[str, str]:
-    # Sanctum looks for a session only where the request comes from one of its stateful domains.
+    # Sanctum accepts a session only in requests from one of its stateful domains.
     parts = urlsplit(url)
     return {"Origin": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"}
 
@@ -560,67 +651,70 @@ def _explain_network(error: Exception) -> str:
         hint = " (https:// for a port without TLS?)" if isinstance(error, aiohttp.ClientSSLError) else ""
         return f"cannot connect: {error.os_error.strerror or type(error.os_error).__name__}{hint}"
     if isinstance(error, aiohttp.ClientPayloadError):
-        return "it hung up in the middle of its answer"
+        return "it closed the connection in the middle of its answer"
     if isinstance(error, aiohttp.ClientResponseError):
         return "its answer is not HTTP"
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "it hung up without an answer (http:// for a port with TLS?)"
+        return "it closed the connection without an answer (http:// for a port with TLS?)"
     return f"the connection failed: {type(error).__name__}"
 
 
 def _explain_status(status: int) -> str:
     if 300 <= status < 400:
-        return "it redirects: to a login page, or the URL has the wrong scheme or host"
+        return "it redirects, probably to a login page, or the URL has the wrong scheme or host"
     if status >= 500:
-        return "the application failed, or is down; its log says more"
+        return "the application failed or is down; see its log"
     return {
         401: "nobody is logged in: the token is missing, wrong, or has expired (REVERB_AUTH_TOKEN)",
         404: "the URL is wrong, or its routes are not registered (REVERB_AUTH_ENDPOINT)",
-        405: "the URL takes no POST (REVERB_AUTH_ENDPOINT)",
-        419: "the CSRF token is missing or has expired: pass csrf_cookie_url, or use a route that takes tokens",
-        422: "it misses something: see the parameters it wants",
+        405: "the URL does not accept POST (REVERB_AUTH_ENDPOINT)",
+        419: "the CSRF token is missing or has expired: pass csrf_cookie_url, or use a route that accepts tokens",
+        422: "a parameter is missing or wrong: check which parameters it requires",
         429: "too many requests",
-    }.get(status, "it does not take the request")
+    }.get(status, "it does not accept the request")
 
 
 def _causes(url: str, fields: Mapping[str, str], headers: Mapping[str, str]) -> dict[int, str]:
-    """Return the likely causes of the statuses that depend on what was asked."""
+    """Return the likely causes of the statuses whose cause depends on the request."""
     is_user, has_token = "channel_name" not in fields, "authorization" in map(str.lower, headers)
     if is_user:
-        refused = "nobody is logged in, or Broadcast::resolveAuthenticatedUserUsing() names no user"
+        refused = "nobody is logged in, or Broadcast::resolveAuthenticatedUserUsing() returns no user"
     else:
-        refused = "the channel's callback said no, or no channel of this name is defined (routes/channels.php)"
+        refused = "the channel's callback refused, or no channel of this name is defined (routes/channels.php)"
     if has_token and re.fullmatch(r"/broadcasting/(user-)?auth/?", urlsplit(url).path):
         refused = (
-            "Laravel's own route of this name looks at sessions only, not at tokens: call /api/broadcasting/auth, "
-            "which withBroadcasting(…, ['prefix' => 'api', 'middleware' => ['api', 'auth:sanctum']]) in "
-            f"bootstrap/app.php makes. Otherwise, {refused}"
+            "Laravel's default route accepts sessions only, no tokens: use /api/broadcasting/auth, which you "
+            "register with withBroadcasting(…, ['prefix' => 'api', 'middleware' => ['api', 'auth:sanctum']]) in "
+            f"bootstrap/app.php. Otherwise, {refused}"
         )
     elif has_token:
-        refused += "; or the route looks at sessions only, and not at the token"
+        refused += "; or the route accepts sessions only, no tokens"
     causes = {403: refused}
     if is_user:
         causes[404] = (
-            "the URL is wrong (user_url), or Broadcast::userRoutes() is not called, which makes this route"
+            "the URL is wrong (user_url), or the application does not call Broadcast::userRoutes(), which "
+            "registers this route"
         )
     return causes
 
 
-_EMPTY = "its answer is empty: is BROADCAST_CONNECTION in the application's .env log or null, and not reverb?"
+_EMPTY = "its answer is empty: set BROADCAST_CONNECTION=reverb in the application's .env (it may be log or null)"
 _UNSIGNED = {
     b"": _EMPTY,
     b'""': _EMPTY,
     b"null": _EMPTY,
-    b"true": "its answer is not signed: is BROADCAST_CONNECTION in the application's .env redis, and not reverb?",
+    b"true": (
+        "its answer has no signature: set BROADCAST_CONNECTION=reverb in the application's .env (it may be redis)"
+    ),
 }
-"""What Laravel's other broadcasters answer, and what that means."""
+"""The answers of Laravel's other broadcasters, and their likely cause."""
 
 
 def _parse_retry_after(value: str) -> float:
-    """Seconds in a ``Retry-After`` header, which holds seconds or a date; 0 if it is neither."""
+    """Return the seconds in a ``Retry-After`` header, which holds seconds or a date; 0 if it is not valid."""
     if re.fullmatch(r"[0-9]+", value.strip()):
         return float(value)
-    from email.utils import parsedate_to_datetime  # which takes its time, and most answers have no date
+    from email.utils import parsedate_to_datetime  # imported here because it is slow and rarely needed
 
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds())
@@ -632,12 +726,22 @@ def _parse_retry_after(value: str) -> float:
 
 
 def sign_channel(key: str, secret: str, socket_id: str, channel: str, channel_data: str | None = None) -> str:
-    """Return the ``KEY:SIGNATURE`` that lets the connection ``socket_id`` subscribe to ``channel``.
+    """Sign the subscription of a connection to a channel.
 
-    ``channel_data`` is the JSON text sent along for a presence channel, signed byte for byte as sent.
+    Args:
+        key: The application's key.
+        secret: The application's secret.
+        socket_id: The connection's id.
+        channel: The channel's name.
+        channel_data: The JSON text about the member of a presence channel. The client must send it unchanged.
 
-    Raises :class:`ProtocolError` where the signature could be one for something else: a ``socket_id`` that is not
-    digits, a dot, digits; a name that is empty or has a colon or a control character in it.
+    Returns:
+        ``KEY:SIGNATURE``.
+
+    Raises:
+        ProtocolError: The signature could be valid for something else, too: the ``socket_id`` is not "digits, dot,
+            digits", or the name is empty or has a colon or a control character in it.
+        ConfigurationError: The key or the secret is empty.
     """
     try:
         signer = SecretAuthorizer(key, secret)
@@ -647,9 +751,20 @@ def sign_channel(key: str, secret: str, socket_id: str, channel: str, channel_da
 
 
 def sign_user(key: str, secret: str, socket_id: str, user_data: str) -> str:
-    """Return the ``KEY:SIGNATURE`` that makes the connection ``socket_id`` that of the user in ``user_data``.
+    """Sign a connection in as a user.
 
-    Raises :class:`ProtocolError` for a ``socket_id`` that is not digits, a dot, digits.
+    Args:
+        key: The application's key.
+        secret: The application's secret.
+        socket_id: The connection's id.
+        user_data: The JSON text about the user. The client must send it unchanged.
+
+    Returns:
+        ``KEY:SIGNATURE``.
+
+    Raises:
+        ProtocolError: The ``socket_id`` is not "digits, dot, digits".
+        ConfigurationError: The key or the secret is empty.
     """
     try:
         signer = SecretAuthorizer(key, secret)
@@ -662,14 +777,14 @@ def _channel_content(socket_id: str, channel: str, channel_data: str | None) -> 
     _checked(socket_id)
     if not _protocol.is_signable(channel):
         raise ProtocolError(
-            "not a channel's name that can be signed: it is empty, or has a colon or a control character"
+            "the channel's name cannot be signed: it is empty, or has a colon or a control character"
         )
     return _encode(f"{socket_id}:{channel}" if channel_data is None else f"{socket_id}:{channel}:{channel_data}")
 
 
 def _checked(socket_id: str) -> str:
     if not _protocol.is_socket_id(socket_id):
-        raise ProtocolError("not a socket id: digits, a dot, digits")
+        raise ProtocolError("this is not a socket id: one is digits, a dot, digits")
     return socket_id
 
 
@@ -677,4 +792,4 @@ def _encode(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise ProtocolError("half of a surrogate pair cannot be sent, and so not be signed") from None
+        raise ProtocolError("text with half of a surrogate pair cannot be sent or signed") from None

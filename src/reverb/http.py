@@ -1,8 +1,7 @@
-"""The HTTP API: publish without a connection, and ask who is there.
+"""Publish events and query channels over the HTTP API.
 
-:class:`ReverbAPI` is for asyncio and needs the extra ``python-reverb[http]``: aiohttp is imported when the first
-call is made, in a thread. :class:`SyncReverbAPI` is for all other programs and needs no extra. Both carry out what
-``_calls.py`` says.
+:class:`ReverbAPI` is for asyncio programs. It needs the extra ``python-reverb[http]``.
+:class:`SyncReverbAPI` is for programs without asyncio. It needs no extra.
 """
 
 from __future__ import annotations
@@ -33,30 +32,46 @@ __all__ = ["BatchEvent", "BatchResult", "ChannelInfo", "ReverbAPI", "SyncReverbA
 
 T = TypeVar("T")
 
+# The rules of each call (what is sent, retried and raised) are in _calls.py. The two classes here do its I/O.
+
 
 class ReverbAPI:
-    """The HTTP API of Laravel Reverb and other servers of the Pusher protocol.
-
-    Settings are those of :class:`ReverbClient`, with ``REVERB_APP_ID`` and ``REVERB_APP_SECRET`` required; raises
-    :class:`ConfigurationError` where they are missing. ``ssl_context`` verifies the server in place of the
-    system's certificates.
+    """Call the HTTP API of Laravel Reverb, or of another server of the Pusher protocol, with asyncio.
 
     ::
 
         async with ReverbAPI() as api:
             await api.trigger("orders", "order.shipped", {"id": 7})
 
-    Calls share up to ``REVERB_POOL_SIZE`` connections, which are opened when they are needed and closed by
-    :meth:`close`. Calls made at the same time run at the same time, in no order. Calls in several event loops have
-    connections for each loop, which are closed when the loop ends (with ``asyncio.run()`` or as that does it).
+    The settings are those of :class:`ReverbClient`. ``REVERB_APP_ID`` and ``REVERB_APP_SECRET`` are required.
 
-    Each call takes ``REVERB_REQUEST_TIMEOUT`` seconds at most. A request that can't have been executed is tried
-    again, up to three times within a second and a half: the connection failed before it was sent, or the status is
-    503. One that may have been executed is tried again only if it is a question, or if you say that twice does no
-    harm (``idempotent=True``): the connection was lost, or the status is 502 or 504.
+    **Connections.** The API opens up to ``REVERB_POOL_SIZE`` connections when it needs them, and keeps them for
+    the next calls. :meth:`close` closes them. Calls that you make at the same time run at the same time, in no
+    particular order. Each event loop has its own connections. They are closed when ``asyncio.run()`` ends the
+    loop.
 
-    All calls raise :class:`APIError` for an answer that is an error, :class:`ConnectionError` without an answer,
-    and :class:`TimeoutError`; after the latter two the request may have been executed.
+    **Time limit.** Each request takes ``REVERB_REQUEST_TIMEOUT`` seconds at most, with its retries.
+
+    **Retries.** The API sends a request up to four times, with pauses of 1.4 seconds at most in total. It does not
+    retry errors that stay, such as a certificate that is not trusted. It retries:
+
+    - every request, if the server cannot have executed it: the connection failed before the request was sent, or
+      the status is 503;
+    - queries, and publishing with ``idempotent=True``, if the server may have executed it: the connection was
+      lost, or the status is 502 or 504.
+
+    Args:
+        config: The settings. The default is to read them from the environment and ``.env``.
+        ssl_context: How to verify the server's certificate. The default is the system's certificates.
+        **settings: Single settings that replace those of the environment, such as ``host="example.com"``. They
+            cannot be combined with ``config``.
+
+    Raises:
+        ConfigurationError: A setting is missing or invalid, when you create the API. aiohttp is not installed,
+            when you make the first call.
+        APIError: The server answered a call with an error.
+        ConnectionError: A call got no answer. The server may have executed the request.
+        TimeoutError: A call took too long. The server may have executed the request.
     """
 
     def __init__(
@@ -79,8 +94,10 @@ class ReverbAPI:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections, and give up calls under way; both in this event loop. Another call opens new
-        connections."""
+        """Close the connections of the running event loop, and cancel calls that are not finished.
+
+        Those calls raise :exc:`ConnectionError`. Later calls open new connections.
+        """
         import asyncio
 
         session = self._sessions.pop(asyncio.get_running_loop(), None)
@@ -102,79 +119,122 @@ class ReverbAPI:
         info: str | None = None,
         idempotent: bool = False,
     ) -> dict[str, ChannelInfo]:
-        """Publish an event on a channel, or on up to 100.
+        """Publish an event on one channel, or on up to 100.
 
-        ``data`` is any JSON value; a string is sent as it is. The connection with the ``socket_id`` doesn't get
-        the event. ``info`` asks for attributes of the channels, such as ``"subscription_count,user_count"``: they
-        are returned by channel, for servers that answer that (Reverb and Pusher).
+        Args:
+            channels: The name of a channel, or several names. An encrypted channel (``private-encrypted-…``) needs
+                a call of its own.
+            event: The event's name.
+            data: Any JSON value. A string is sent unchanged. For an encrypted channel, the data (not the event's
+                name) is encrypted with ``REVERB_ENCRYPTION_MASTER_KEY``.
+            socket_id: A connection that does not get the event. The default is that all subscribers get it.
+            info: Attributes of the channels to return, such as ``"subscription_count,user_count"``.
+            idempotent: Whether publishing the event twice does no harm. If so, the API also retries a request that
+                the server may have executed.
 
-        An event for an encrypted channel (``private-encrypted-…``) is encrypted with
-        ``REVERB_ENCRYPTION_MASTER_KEY``; such a channel takes a call of its own. Only data is encrypted, not the
-        event's name.
+        Returns:
+            The attributes that ``info`` asks for, by channel. Reverb and Pusher return them; other servers may
+            not.
 
-        Raises :class:`ProtocolError` before sending what can't be sent: more than ``REVERB_MAX_REQUEST_SIZE``
-        bytes, too many channels, data that is not JSON.
+        Raises:
+            ProtocolError: The event cannot be sent, and nothing was sent: the request has more than
+                ``REVERB_MAX_REQUEST_SIZE`` bytes, there are too many channels or none, or the data is not JSON.
+            ConfigurationError: The channel is encrypted, and the key or PyNaCl (the extra ``encryption``) is
+                missing.
         """
         return await self._make(self._calls.trigger(channels, event, data, socket_id, info, idempotent))
 
     async def trigger_batch(self, events: Iterable[BatchEvent], *, idempotent: bool = False) -> BatchResult:
-        """Publish events, as many as you like, in order, in few requests.
+        """Publish any number of events in order, with few requests.
 
-        A request takes up to 10 events and ``REVERB_MAX_REQUEST_SIZE`` bytes; an event with a ``socket_id`` takes
-        one of its own. The timeout is that of each request.
+        A request holds up to 10 events and ``REVERB_MAX_REQUEST_SIZE`` bytes. An event with a ``socket_id`` is
+        sent alone. ``REVERB_REQUEST_TIMEOUT`` is the limit of each request.
 
-        Raises :class:`ProtocolError` before anything is sent when one event can't be. Stops at the first request
-        that fails, and raises :class:`BatchError`: that holds what was accepted until then.
+        Args:
+            events: The events, in the order in which they are published.
+            idempotent: Whether publishing the events twice does no harm; see :meth:`trigger`.
+
+        Returns:
+            How many events the server accepted, and the attributes that they ask for.
+
+        Raises:
+            ProtocolError: One of the events cannot be sent. Nothing was sent.
+            BatchError: A request failed. Later events were not sent. The error says how many events the server had
+                accepted.
         """
         return await self._make(self._calls.trigger_batch(events, idempotent))
 
     async def send_to_user(self, user_id: str, event: str, data: Any, *, idempotent: bool = False) -> None:
-        """Publish an event to all connections of a user, for servers where users sign in (Pusher and soketi).
+        """Publish an event to all connections of a signed-in user (Pusher and soketi).
 
-        Reverb accepts it, and has nobody to deliver it to.
+        Reverb has no signed-in users. It accepts the event and delivers it to nobody.
+
+        Args:
+            user_id: The user's id.
+            event: The event's name.
+            data: Any JSON value. A string is sent unchanged.
+            idempotent: Whether publishing the event twice does no harm; see :meth:`trigger`.
         """
         await self._make(self._calls.send_to_user(user_id, event, data, idempotent))
 
-    # --- asking ------------------------------------------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------------------------
 
     async def channels(self, prefix: str | None = None, info: str | None = None) -> dict[str, ChannelInfo]:
-        """Return the channels that somebody is subscribed to, by name; only those starting with ``prefix``.
+        """Return the channels that have subscribers, by name.
 
-        ``info`` asks for attributes: ``"subscription_count"``, ``"user_count"`` (presence channels only), or both
-        with a comma.
+        Args:
+            prefix: Return only channels whose name begins with this.
+            info: Attributes to return, separated by commas: ``"subscription_count"``, or ``"user_count"``
+                (presence channels only).
         """
         return await self._make(self._calls.channels(prefix, info))
 
     async def channel(self, name: str, info: str | None = None) -> ChannelInfo:
-        """Return whether a channel is occupied, and what ``info`` asks for; see :meth:`channels`."""
+        """Return whether a channel has subscribers, and the attributes that ``info`` asks for.
+
+        Args:
+            name: The channel's name.
+            info: Attributes to return; see :meth:`channels`.
+        """
         return await self._make(self._calls.channel(name, info))
 
     async def users(self, name: str) -> list[str]:
-        """Return the ids of the users on a presence channel, of all servers where there are several."""
+        """Return the ids of the users on a presence channel, on all nodes of the server.
+
+        Args:
+            name: The channel's name.
+        """
         return await self._make(self._calls.users(name))
 
     async def connections(self) -> int:
-        """Return the number of connections to the application. (soketi doesn't tell: 404.)"""
+        """Return the number of connections to the application. soketi does not support this (404)."""
         return await self._make(self._calls.connections())
 
     async def health(self) -> bool:
-        """Return whether the server says that it is well. (Only Reverb says: others answer 404.)"""
+        """Return whether the server reports that it is healthy. Only Reverb supports this; others answer 404."""
         return await self._make(self._calls.health())
 
     async def terminate_user(self, user_id: str) -> None:
-        """End all connections of a user: of who has this id on a presence channel, or is signed in with it.
+        """Close all connections of a user.
 
-        Reverb 1.10 takes one connection after another, and answers 500 (:class:`APIError`) at the first that was
-        never on a presence channel: what comes behind that one stays. :meth:`users` tells who is still there.
-        With scaling (``REVERB_SCALING_ENABLED``), this request ends the process of each server that holds a
-        connection without a user id: don't use it there.
+        **Warning: do not call this for Reverb with scaling** (``REVERB_SCALING_ENABLED``). The request ends the
+        process of each Reverb server that has a connection without a user id.
+
+        The user's connections are those that are signed in with the id, or have it on a presence channel.
+
+        Reverb 1.10 closes one connection after another. At the first connection that was never on a presence
+        channel, it stops and answers 500 (:exc:`APIError`). It does not close the remaining ones. :meth:`users`
+        returns who is still connected.
+
+        Args:
+            user_id: The user's id.
         """
         await self._make(self._calls.terminate_user(user_id))
 
     # --- requests ----------------------------------------------------------------------------------------------
 
     async def _make(self, call: Call[T]) -> T:
-        """Do what a call wants to have done; return what it returns."""
+        """Carry out the steps of a call, and return its result."""
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -195,7 +255,7 @@ class ReverbAPI:
             return result
 
     async def _forget_closed_loops(self) -> None:
-        """Close the sessions of loops that were closed in another way than ``asyncio.run()`` does it."""
+        """Close the sessions of loops that were closed without ``asyncio.run()``."""
         for loop in [each for each in self._sessions if each.is_closed()]:
             session = self._sessions.pop(loop, None)
             if session is not None:
@@ -203,7 +263,7 @@ class ReverbAPI:
 
 
 class _Session:
-    """The connections of one event loop. They are opened by the first call and closed with the loop."""
+    """The connections of one event loop. The first call opens them. They are closed with the loop."""
 
     def __init__(self, calls: Calls, ssl_context: ssl.SSLContext | None) -> None:
         self._calls = calls
@@ -218,7 +278,7 @@ class _Session:
             await self._life.aclose()
 
     async def send(self, attempt: Attempt) -> Any:
-        """Send a request, and return what came of it."""
+        """Send a request, and return its outcome."""
         session = await self._open()
         import asyncio
 
@@ -233,7 +293,7 @@ class _Session:
         try:
             async with session.request(
                 attempt.request.method,
-                # What is signed must arrive as it is. It has no name: error reporters send the locals of frames.
+                # encoded: the URL is signed as it is. It is in no variable: error reporters send local variables.
                 yarl.URL(f"{self._calls.server.origin}{attempt.target()}", encoded=True),
                 data=attempt.request.body or None,
                 allow_redirects=False,
@@ -246,9 +306,9 @@ class _Session:
                 body, flaw = await read_body(exchange, _rest.max_answer_size(status))
         except asyncio.TimeoutError:
             return attempt.timed_out()
-        # Of aiohttp's errors only the texts are taken: some hold the URL, and so the signature.
+        # Some of aiohttp's errors hold the URL, which has the signature: only use their texts.
         except aiohttp.ClientConnectorError as error:
-            return _unconnected(attempt, error)
+            return _connect_failed(attempt, error)
         except aiohttp.ClientHttpProxyError as error:
             return attempt.not_through_proxy(error.status)
         except aiohttp.ClientResponseError as error:
@@ -260,7 +320,7 @@ class _Session:
         return attempt.answered(status, body, flaw, retry_after)
 
     async def _open(self) -> ClientSession | None:
-        """Return the session, or None if it is closed, for good."""
+        """Return the session; None if it is closed for good."""
         if self._session is None:
             from .auth import load_aiohttp, require_aiohttp
 
@@ -272,7 +332,7 @@ class _Session:
         return self._session
 
     async def _live(self) -> AsyncGenerator[ClientSession, None]:
-        """Hold a session until the loop ends: that is when loops close the generators that are left."""
+        """Hold a session until the loop ends, when asyncio closes the generators that are left."""
         import aiohttp
 
         connector = aiohttp.TCPConnector(
@@ -291,7 +351,7 @@ class _Session:
             await session.close()
 
 
-def _unconnected(attempt: Attempt, error: ClientConnectorError) -> Any:
+def _connect_failed(attempt: Attempt, error: ClientConnectorError) -> Any:
     import aiohttp
 
     if isinstance(error, aiohttp.ClientProxyConnectionError):
@@ -305,20 +365,32 @@ def _unconnected(attempt: Attempt, error: ClientConnectorError) -> Any:
 
 
 class SyncReverbAPI:
-    """The HTTP API, for programs without asyncio: the calls of :class:`ReverbAPI`, without ``await``.
-
-    Arguments, settings, results, errors, retries and limits are those of :class:`ReverbAPI`.
+    """Call the HTTP API in programs without asyncio: the calls of :class:`ReverbAPI`, without ``await``.
 
     ::
 
         api = SyncReverbAPI()
         api.trigger("orders", "order.shipped", {"id": 7})
 
-    One is enough for a process and all its threads, and may be made where a module is imported: it reads the
-    settings once and connects when the first call is made. A process that is forked, as pre-forking servers do,
-    opens connections of its own. ``with`` and :meth:`close` close them earlier than the end of the process.
+    Arguments, settings, results, errors, retries and limits are those of :class:`ReverbAPI`.
 
-    Calls in coroutines block the event loop: there, take :class:`ReverbAPI`.
+    One object is enough for a process and all its threads. You can create it when a module is imported: it reads
+    the settings once and connects at the first call. After a fork, as pre-forking servers do it, the child process
+    opens its own connections. They are closed at the end of the process, or earlier by ``with`` or :meth:`close`.
+
+    Do not call it in coroutines: it blocks the event loop. Use :class:`ReverbAPI` there.
+
+    Args:
+        config: The settings. The default is to read them from the environment and ``.env``.
+        ssl_context: How to verify the server's certificate. The default is the system's certificates.
+        **settings: Single settings that replace those of the environment, such as ``host="example.com"``. They
+            cannot be combined with ``config``.
+
+    Raises:
+        ConfigurationError: A setting is missing or invalid, when you create the API.
+        APIError: The server answered a call with an error.
+        ConnectionError: A call got no answer. The server may have executed the request.
+        TimeoutError: A call took too long. The server may have executed the request.
     """
 
     def __init__(
@@ -332,7 +404,7 @@ class SyncReverbAPI:
         self._ssl_context = ssl_context
         self._proxy = None if calls.proxy is None else Proxy(calls.proxy)
         self._pools: dict[int, Pool] = {}
-        """This process's, by its id. The child of a fork finds those of its parent, which it must not use."""
+        """The pools by process id. After a fork, the child must not use the pool of its parent."""
 
     def __enter__(self) -> Self:
         return self
@@ -343,8 +415,10 @@ class SyncReverbAPI:
         self.close()
 
     def close(self) -> None:
-        """Close all connections: those in use when they are answered. Calls that wait are given up. Another call
-        opens new connections."""
+        """Close the connections. Those in use are closed after their answer.
+
+        Calls that wait for a free connection raise :exc:`ConnectionError`. Later calls open new connections.
+        """
         pool = self._pools.pop(os.getpid(), None)
         if pool is not None:
             pool.close()
@@ -364,29 +438,29 @@ class SyncReverbAPI:
         info: str | None = None,
         idempotent: bool = False,
     ) -> dict[str, ChannelInfo]:
-        """Publish an event on a channel, or on up to 100; see :meth:`ReverbAPI.trigger`."""
+        """Publish an event on one channel, or on up to 100; see :meth:`ReverbAPI.trigger`."""
         return self._make(self._calls.trigger(channels, event, data, socket_id, info, idempotent))
 
     def trigger_batch(self, events: Iterable[BatchEvent], *, idempotent: bool = False) -> BatchResult:
-        """Publish events, as many as you like, in order; see :meth:`ReverbAPI.trigger_batch`."""
+        """Publish any number of events in order, with few requests; see :meth:`ReverbAPI.trigger_batch`."""
         return self._make(self._calls.trigger_batch(events, idempotent))
 
     def send_to_user(self, user_id: str, event: str, data: Any, *, idempotent: bool = False) -> None:
-        """Publish an event to all connections of a user; see :meth:`ReverbAPI.send_to_user`."""
+        """Publish an event to all connections of a signed-in user; see :meth:`ReverbAPI.send_to_user`."""
         self._make(self._calls.send_to_user(user_id, event, data, idempotent))
 
-    # --- asking ------------------------------------------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------------------------
 
     def channels(self, prefix: str | None = None, info: str | None = None) -> dict[str, ChannelInfo]:
-        """Return the channels that somebody is subscribed to, by name; see :meth:`ReverbAPI.channels`."""
+        """Return the channels that have subscribers, by name; see :meth:`ReverbAPI.channels`."""
         return self._make(self._calls.channels(prefix, info))
 
     def channel(self, name: str, info: str | None = None) -> ChannelInfo:
-        """Return whether a channel is occupied, and what ``info`` asks for."""
+        """Return whether a channel has subscribers, and more; see :meth:`ReverbAPI.channel`."""
         return self._make(self._calls.channel(name, info))
 
     def users(self, name: str) -> list[str]:
-        """Return the ids of the users on a presence channel."""
+        """Return the ids of the users on a presence channel; see :meth:`ReverbAPI.users`."""
         return self._make(self._calls.users(name))
 
     def connections(self) -> int:
@@ -394,17 +468,17 @@ class SyncReverbAPI:
         return self._make(self._calls.connections())
 
     def health(self) -> bool:
-        """Return whether the server says that it is well; see :meth:`ReverbAPI.health`."""
+        """Return whether the server reports that it is healthy; see :meth:`ReverbAPI.health`."""
         return self._make(self._calls.health())
 
     def terminate_user(self, user_id: str) -> None:
-        """End all connections of a user; see :meth:`ReverbAPI.terminate_user`."""
+        """Close all connections of a user; read the warning of :meth:`ReverbAPI.terminate_user` first."""
         self._make(self._calls.terminate_user(user_id))
 
     # --- requests ----------------------------------------------------------------------------------------------
 
     def _make(self, call: Call[T]) -> T:
-        """Do what a call wants to have done; return what it returns."""
+        """Carry out the steps of a call, and return its result."""
         pool = self._pool()
         try:
             step = next(call)
@@ -419,7 +493,7 @@ class SyncReverbAPI:
             return result
 
     def _send(self, pool: Pool, attempt: Attempt) -> Any:
-        """Send a request, and return what came of it."""
+        """Send a request, and return its outcome."""
         try:
             status, body, retry_after = pool.exchange(
                 partial(attempt.message, self._proxy), _rest.max_answer_size, attempt.deadline
@@ -429,7 +503,7 @@ class SyncReverbAPI:
         except ClosedError:
             return attempt.closed()
         except NoConnectionError as error:
-            return _explain(attempt, error)
+            return _not_connected(attempt, error)
         except TunnelError as error:
             return attempt.not_through_proxy(error.status)
         except NotHTTPError as error:
@@ -439,8 +513,11 @@ class SyncReverbAPI:
         return attempt.answered(status, body.content, body.flaw, retry_after)
 
     def _pool(self) -> Pool:
-        """Return the pool of this process. The system's locks may be held for ever in a forked one, so the dict
-        alone decides which of two threads makes it."""
+        """Return the pool of this process.
+
+        It takes no lock: in a forked process, a lock may be held for ever. If two threads make a pool at once,
+        ``setdefault()`` of the dict decides.
+        """
         process = os.getpid()
         pool = self._pools.get(process)
         if pool is None:
@@ -457,9 +534,9 @@ class SyncReverbAPI:
         return self._ssl_context
 
 
-def _explain(attempt: Attempt, error: NoConnectionError) -> Any:
+def _not_connected(attempt: Attempt, error: NoConnectionError) -> Any:
     reason = error.__cause__
     if not isinstance(reason, OSError):
         return attempt.no_host()
-    explain = {"name": attempt.no_name, "proxy": attempt.no_proxy, "server": attempt.no_connection}
-    return explain[error.to](reason)
+    outcomes = {"name": attempt.no_name, "proxy": attempt.no_proxy, "server": attempt.no_connection}
+    return outcomes[error.to](reason)

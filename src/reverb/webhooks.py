@@ -1,4 +1,4 @@
-"""Webhooks that Pusher and soketi send: who signed them, and what they say. (Reverb sends none.)
+"""Verify and read the webhooks that Pusher and soketi send. Reverb sends none.
 
 ::
 
@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ._signatures import hmac_hex, lack_of
+from ._signatures import hmac_hex, problem_of
 from .exceptions import AuthenticationError, ConfigurationError, ProtocolError, ReverbError
 
 __all__ = [
@@ -37,60 +37,75 @@ __all__ = [
 
 
 class ChannelOccupied(msgspec.Struct, frozen=True):
-    """A channel has its first subscriber."""
+    """A channel got its first subscriber."""
 
     channel: str
+    """The channel's name."""
 
 
 class ChannelVacated(msgspec.Struct, frozen=True):
-    """A channel has no subscriber any more."""
+    """A channel lost its last subscriber."""
 
     channel: str
+    """The channel's name."""
 
 
 class MemberAdded(msgspec.Struct, frozen=True):
-    """A user has come to a presence channel."""
+    """A user joined a presence channel."""
 
     channel: str
+    """The channel's name."""
     user_id: str
+    """The user's id."""
 
 
 class MemberRemoved(msgspec.Struct, frozen=True):
-    """A user has left a presence channel."""
+    """A user left a presence channel."""
 
     channel: str
+    """The channel's name."""
     user_id: str
+    """The user's id."""
 
 
 class ClientEvent(msgspec.Struct, frozen=True):
-    """A client event was triggered. On presence channels ``user_id`` says by whom."""
+    """A client triggered a client event."""
 
     channel: str
+    """The channel's name."""
     event: str
+    """The event's name, such as ``client-typing``."""
     data: Any = None
-    """As the client sent it: Pusher gives a string that holds JSON, soketi the value."""
+    """The data, as the server sends them. Pusher sends a string with JSON in it, soketi sends the JSON value."""
     socket_id: str | None = None
+    """The connection that triggered the event."""
     user_id: str | None = None
+    """The id of the user who triggered the event; None unless it is a presence channel."""
 
 
 class CacheMiss(msgspec.Struct, frozen=True):
-    """Somebody has subscribed to a cache channel that has no event to show."""
+    """A client subscribed to a cache channel that has no cached event."""
 
     channel: str
+    """The channel's name."""
 
 
 class SubscriptionCount(msgspec.Struct, frozen=True):
-    """The number of a channel's subscribers has changed. (Pusher)"""
+    """The number of a channel's subscribers changed (Pusher)."""
 
     channel: str
+    """The channel's name."""
     subscription_count: int
+    """The present number of subscribers."""
 
 
 class UnknownEvent(msgspec.Struct, frozen=True):
-    """Something that this module doesn't know; ``fields`` are those of the JSON."""
+    """An event of a kind that this module does not know."""
 
     name: str
+    """The event's kind: ``name`` in the JSON."""
     fields: dict[str, Any]
+    """All fields of the event's JSON, ``name`` included."""
 
 
 WebhookEvent = (
@@ -103,6 +118,7 @@ WebhookEvent = (
     | SubscriptionCount
     | UnknownEvent
 )
+"""Any of the events that a webhook can hold."""
 
 _TYPES: dict[str, type[Any]] = {
     "channel_occupied": ChannelOccupied,
@@ -116,7 +132,7 @@ _TYPES: dict[str, type[Any]] = {
 
 
 _CLOCK_DIFFERENCE = 60.0
-"""Seconds that the clock of who sent a webhook may be ahead of ours."""
+"""Seconds that the sender's clock may be ahead of ours."""
 
 
 class _Body(msgspec.Struct):
@@ -126,11 +142,12 @@ class _Body(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Webhook:
-    """A webhook whose signature is right."""
+    """A webhook with a valid signature."""
 
     time: float
-    """When the server made it, in seconds since the epoch."""
+    """When the server created the webhook, in seconds since the epoch."""
     events: tuple[WebhookEvent, ...]
+    """The events in the webhook, in order."""
 
     @classmethod
     def parse(
@@ -142,16 +159,25 @@ class Webhook:
         secret: str,
         max_age: float | None = 600.0,
     ) -> Webhook:
-        """Verify a webhook and read it.
+        """Verify a webhook's signature and age, and read its events.
 
-        ``body`` is the request's, untouched; ``headers`` are the request's, in whatever case; ``key`` and
-        ``secret`` are the application's. ``max_age`` is in seconds: a webhook that is older is refused as one that
-        somebody has recorded and sends again, and so is one from the future. The default leaves room for Pusher,
-        which tries for five minutes to get rid of one. None takes webhooks of any time.
+        Args:
+            body: The body of the request, unchanged and not parsed.
+            headers: The headers of the request. Upper and lower case do not matter.
+            key: The application's key.
+            secret: The application's secret.
+            max_age: Seconds after which a webhook is refused, so that nobody can record one and send it again. The
+                default of 600 leaves time for Pusher, which retries for five minutes. A webhook from more than 60
+                seconds in the future is refused, too. None accepts webhooks of any time.
 
-        Raises :class:`AuthenticationError` where ``X-Pusher-Key`` or ``X-Pusher-Signature`` are missing or not
-        those of the application, or for age; :class:`ProtocolError` where the body means nothing; and
-        :class:`ConfigurationError` for an empty key or secret.
+        Returns:
+            The webhook.
+
+        Raises:
+            AuthenticationError: ``X-Pusher-Key`` or ``X-Pusher-Signature`` is missing or not the application's, or
+                the webhook is too old.
+            ProtocolError: The body is not a webhook of the Pusher protocol.
+            ConfigurationError: The key or the secret is empty.
         """
         content = _bytes_of(body)
         refusal = _refusal(content, headers, key, secret)
@@ -163,14 +189,14 @@ class Webhook:
             decoded = _decode(content)
             events = tuple(map(_event, decoded.events))
         except (ValueError, RecursionError) as error:
-            raise ProtocolError(f"the webhook's body is not one of the Pusher protocol: {error}") from None
+            raise ProtocolError(f"the body is not a webhook of the Pusher protocol: {error}") from None
         seconds = decoded.time_ms / 1000
         age = time.time() - seconds
         if max_age is not None and age < -_CLOCK_DIFFERENCE:
             ahead = f"the webhook is from {-age:.0f} seconds in the future"
-            raise AuthenticationError(f"{ahead}: is this machine's clock right?")
+            raise AuthenticationError(f"{ahead}: check this machine's clock")
         if max_age is not None and not age <= max_age:
-            raise AuthenticationError(f"the webhook is {age:.0f} seconds old, and {max_age:g} are allowed")
+            raise AuthenticationError(f"the webhook is {age:.0f} seconds old; max_age is {max_age:g}")
         return cls(seconds, events)
 
 
@@ -180,37 +206,35 @@ def _decode(content: bytes) -> _Body:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        from ._lenient_json import (
-            decode_lenient,  # a client event may have anything in it, half an emoji for instance
-        )
+        from ._lenient_json import decode_lenient  # a client event may hold anything, such as half an emoji
 
         return msgspec.convert(decode_lenient(content.decode()), _Body)
 
 
 def _bytes_of(body: object) -> bytes | None:
-    """Return a body as it was sent; None for what can't have been."""
+    """Return a body as bytes; None if it cannot be a request's body."""
     if isinstance(body, str):
         try:
             return body.encode()
-        except UnicodeEncodeError:  # of bytes that are not UTF-8
+        except UnicodeEncodeError:  # the bytes were not UTF-8
             return None
     return bytes(body) if isinstance(body, bytes | bytearray | memoryview) else None
 
 
 def _refusal(content: bytes | None, headers: Mapping[str, str], key: str, secret: str) -> ReverbError | None:
-    """Why a webhook is not believed. Returned, not raised: the secret is not to be in the frames of an error."""
-    lack = lack_of(key, secret)
-    if lack is not None:
-        return ConfigurationError(lack)
+    """Return why a webhook is refused. It is not raised here, because its traceback would hold the secret."""
+    problem = problem_of(key, secret)
+    if problem is not None:
+        return ConfigurationError(problem)
     if content is None:
-        return ProtocolError("the webhook's body must be the request's own, as bytes: not parsed, and not as text")
-    # Web frameworks make surrogates of bytes that are not UTF-8; those are wrong in any case.
+        return ProtocolError("pass the body of the request as bytes: not parsed, and not decoded to text")
+    # Web frameworks decode bytes that are not UTF-8 to surrogates. Such a header is wrong in any case.
     given = {name.lower(): value.encode(errors="replace") for name, value in headers.items()}
     if not hmac.compare_digest(given.get("x-pusher-key", b""), key.encode()):
-        return AuthenticationError("the webhook is not for this application: X-Pusher-Key is another key")
+        return AuthenticationError("the webhook is not for this application: X-Pusher-Key is not its key")
     if not hmac.compare_digest(given.get("x-pusher-signature", b""), hmac_hex(secret, content).encode()):
         return AuthenticationError(
-            "the webhook's X-Pusher-Signature is wrong: another secret, or a body that is not as it was sent"
+            "the webhook's X-Pusher-Signature is wrong: the secret is another one, or the body was changed"
         )
     return None
 
@@ -221,6 +245,6 @@ def _event(fields: dict[str, Any]) -> WebhookEvent:
     if kind is None:
         return UnknownEvent(str(name), fields)
     if isinstance(user_id := fields.get("user_id"), int):
-        fields = {**fields, "user_id": str(user_id)}  # as the client has sent it
+        fields = {**fields, "user_id": str(user_id)}  # the server passes on what the client sent, even a number
     event: WebhookEvent = msgspec.convert(fields, kind)
     return event

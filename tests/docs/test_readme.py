@@ -40,7 +40,7 @@ from reverb import (
 from reverb._settings import variables_of
 from reverb.bindable import Bindable, queue_of
 from reverb.cli.app import COMMANDS, app, load
-from reverb.crypto import derive_shared_secret, seal
+from reverb.crypto import derive_shared_secret, encrypt
 from reverb.server import App, ReverbServer
 from tests.cli.processes import reverb as run_module
 from tests.docs.pages import ROOT, Block, Fragment, Page, variables, written
@@ -204,7 +204,7 @@ async def test_encrypted_channels(block: Block, server: ReverbServer, target: Ta
     running = asyncio.ensure_future(fragment.run())
     await server.wait_for_subscription(name)
     key = derive_shared_secret(name, b"master key of the application!!!")
-    await target.publish(name, "App\\Events\\PaymentReceived", seal('{"amount":5}', key))
+    await target.publish(name, "App\\Events\\PaymentReceived", encrypt('{"amount":5}', key))
     assert await received.wait_for(1) == [("App\\Events\\PaymentReceived", {"amount": 5}, name)]
     await fragment.names["client"].disconnect()
     await running

@@ -67,4 +67,4 @@ async def test_client_events_that_are_not_allowed(soketi: Target, tmp_path: Path
 
 async def test_what_soketi_does_not_tell(soketi: Target, tmp_path: Path) -> None:
     says = await run("connections", server=soketi, cwd=tmp_path, code=4)
-    assert "some servers lack some calls" in says
+    assert "some servers do not support this request" in says

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from reverb import AuthenticationError, Echo, ReverbAPI
-from reverb.crypto import derive_shared_secret, seal
+from reverb.crypto import derive_shared_secret, encrypt
 from reverb.server import ReverbServer
 from tests.integration.servers import Target
 from tests.integration.test_client import client_for, unique
@@ -102,7 +102,7 @@ async def test_an_encrypted_channel(server: Target, echoes: tuple[Echo, Echo]) -
     name, heard = unique("payments."), list[Any]()
     await ann.encrypted_private(name).listen("Paid", heard.append)
     whole = f"private-encrypted-{name}"
-    sealed = seal(json.dumps({"amount": 5}), derive_shared_secret(whole, MASTER_KEY))
+    sealed = encrypt(json.dumps({"amount": 5}), derive_shared_secret(whole, MASTER_KEY))
     await server.publish(whole, "App\\Events\\Paid", sealed)
     await until(lambda: heard)
     assert heard == [{"amount": 5}]

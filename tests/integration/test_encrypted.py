@@ -28,7 +28,7 @@ from reverb import (
     TimeoutError,
 )
 from reverb.auth import sign_channel
-from reverb.crypto import derive_shared_secret, seal
+from reverb.crypto import derive_shared_secret, encrypt
 from tests.integration.servers import Line, Target
 from tests.integration.test_client import client_for, unique
 from tests.laravel import Laravel
@@ -56,7 +56,7 @@ class Application:
 
     async def publish(self, channel: str, data: Any, master_key: bytes | None = None) -> None:
         key = derive_shared_secret(channel, self.master_key if master_key is None else master_key)
-        await self.server.publish(channel, "e", seal(json.dumps(data), key))
+        await self.server.publish(channel, "e", encrypt(json.dumps(data), key))
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ async def test_handlers_get_what_was_sealed_with_the_master_key(server: Target) 
     async with client_for(server, encryption_master_key=b64encode(OLD).decode()) as client:
         channel = (await client.subscribe(name)).bind("*", heard)
         for data in ({"id": 1, "text": "é ☃"}, [1], "text", 2, None):
-            await server.publish(name, "e", seal(json.dumps(data), derive_shared_secret(name, OLD)))
+            await server.publish(name, "e", encrypt(json.dumps(data), derive_shared_secret(name, OLD)))
         calls = await heard.wait_for(6)
         assert [event for event, _, _ in calls] == [Events.SUBSCRIPTION_SUCCEEDED, *["e"] * 5]
         assert [data for _, data, _ in calls[1:]] == [{"id": 1, "text": "é ☃"}, [1], "text", 2, None]
@@ -94,7 +94,7 @@ async def test_handlers_get_what_was_sealed_with_the_secret_of_an_endpoint(serve
         authorizer = EndpointAuthorizer(laravel.url, token=laravel.token)
         async with client_for(server, authorizer=authorizer) as client:
             (await client.subscribe(name)).bind("e", heard)
-            await server.publish(name, "e", seal('{"id":1}', laravel.shared_secret(name)))
+            await server.publish(name, "e", encrypt('{"id":1}', laravel.shared_secret(name)))
             assert await heard.wait_for(1) == [("e", {"id": 1}, name)]
 
 
@@ -115,7 +115,7 @@ async def test_without_a_key_nothing_is_subscribed(server: Target, monkeypatch: 
 
 async def test_sealed_events_need_no_key(server: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     heard, raw, everything, name = Recorder(), Recorder(), Recorder(), unique("private-encrypted-")
-    sealed = [seal(json.dumps(each), derive_shared_secret(name, OLD)) for each in ({"id": 1}, 2)]
+    sealed = [encrypt(json.dumps(each), derive_shared_secret(name, OLD)) for each in ({"id": 1}, 2)]
     monkeypatch.setitem(sys.modules, "nacl.secret", None)
     async with client_for(server) as client:
         channel = await client.subscribe(name, decrypt=False)
@@ -265,7 +265,7 @@ async def test_what_nobody_bound_is_not_decrypted(application: Application) -> N
         channel.bind("f", heard)
         await application.publish(name, 1, NEW)
         key = derive_shared_secret(name, OLD)
-        await application.server.publish(name, "f", seal("2", key))
+        await application.server.publish(name, "f", encrypt("2", key))
         assert await heard.wait_for(1) == [("f", 2, name)]
 
 

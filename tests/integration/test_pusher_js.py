@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from reverb import PresenceChannel, ReverbClient
-from reverb.crypto import derive_shared_secret, seal
+from reverb.crypto import derive_shared_secret, encrypt
 from tests.integration.servers import Target, free_ports
 from tests.integration.test_client import client_for, unique
 from tests.node import installed_command
@@ -147,7 +147,7 @@ async def test_both_read_what_we_sealed(server: Target, browser: Browser, bob: R
     browser.do("subscribe", channel=name, events=["paid"])
     await browser.expect("pusher:subscription_succeeded", name)
     for data in ({"amount": 5, "text": "é ☃ 😀"}, ["list"], "text"):
-        await server.publish(name, "paid", seal(json.dumps(data), derive_shared_secret(name, MASTER_KEY)))
+        await server.publish(name, "paid", encrypt(json.dumps(data), derive_shared_secret(name, MASTER_KEY)))
         assert (await browser.expect("paid", name))["data"] == data
     assert [data for _, data, _ in await heard.wait_for(3)][-1] == "text"
 
@@ -182,7 +182,7 @@ async def test_laravel_echo_reads_what_we_sealed(server: Target, browser: Browse
     name = f"private-encrypted-{short}"
     browser.do("encrypted", channel=short, event=".paid")
     await browser.expect("subscribed", short)
-    await server.publish(name, "paid", seal('{"amount":5}', derive_shared_secret(name, MASTER_KEY)))
+    await server.publish(name, "paid", encrypt('{"amount":5}', derive_shared_secret(name, MASTER_KEY)))
     assert (await browser.expect(".paid", short))["data"] == {"amount": 5}
 
 

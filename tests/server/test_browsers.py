@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from reverb.crypto import derive_shared_secret, seal
+from reverb.crypto import derive_shared_secret, encrypt
 from reverb.server import ReverbServer
 from tests.cli.processes import reverb
 from tests.integration.servers import Target
@@ -125,5 +125,5 @@ async def test_ordinary_life(page: Page, served: Served) -> None:
 async def publish_everywhere(page: Page, target: Target, data: Any) -> None:
     secrets = "private-encrypted-secrets"
     await target.publish(["news", "private-orders.7"], "shipped", data)
-    await target.publish(secrets, "shipped", seal(json.dumps(data), derive_shared_secret(secrets, MASTER_KEY)))
+    await target.publish(secrets, "shipped", encrypt(json.dumps(data), derive_shared_secret(secrets, MASTER_KEY)))
     await page.says(*(("alice", name, data) for name in ("news", "private-orders.7", secrets)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .._signatures import lack_of
+from .._signatures import problem_of
 from ..exceptions import ConfigurationError
 
 __all__ = ["App", "RateLimiting"]
@@ -46,6 +46,8 @@ class App:
     rate_limiting: RateLimiting = RateLimiting()
 
     def __post_init__(self) -> None:
-        lack = lack_of(self.key, self.secret) or (None if self.id else "the application's id must not be empty")
-        if lack is not None:
-            raise ConfigurationError(lack)
+        problem = problem_of(self.key, self.secret) or (
+            None if self.id else "the application's id must not be empty"
+        )
+        if problem is not None:
+            raise ConfigurationError(problem)
