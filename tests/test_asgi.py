@@ -134,7 +134,7 @@ async def test_a_loss_for_good_is_told_and_the_application_goes_on(caplog: pytes
             assert client.state == ConnectionState.FAILED
         (record,) = (record for record in caplog.records if record.name == "reverb.asgi")
         assert record.levelno == logging.CRITICAL
-        assert "goes on without its Reverb client: lost the connection" in record.getMessage()
+        assert "continues without its Reverb client: lost the connection" in record.getMessage()
         assert "4001" in record.getMessage()
         assert record.__dict__["reverb_address"] == f"{server.host}:{server.port}"
     assert client_tasks() == set()

@@ -1,4 +1,4 @@
-"""A client that lives as long as a web application: a lifespan for FastAPI, Starlette, and the like."""
+"""Run a client as long as a web application: a lifespan for FastAPI, Starlette and other ASGI frameworks."""
 
 from __future__ import annotations
 
@@ -19,16 +19,23 @@ log = logging.getLogger("reverb.asgi")
 def lifespan(
     client: ReverbClient, setup: Callable[[ReverbClient], Awaitable[Any]] | None = None
 ) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-    """Return a lifespan, as in ``FastAPI(lifespan=lifespan(client, setup))``.
+    """Return a lifespan that runs a client, for ``FastAPI(lifespan=lifespan(client, setup))``.
 
-    At startup the client connects, and ``setup(client)`` subscribes and binds, before the application takes
-    requests. What either raises ends the startup, and with it the server. At shutdown the client disconnects.
+    At startup, the client connects. Then ``setup(client)`` subscribes and binds handlers, before the application
+    accepts requests. An error of either ends the startup, and with it the server. At shutdown, the client
+    disconnects.
 
-    While the application runs, a lost connection is made again. When it is lost for good, the application goes on
-    without it: that is logged as critical, ``client.state`` is ``failed`` from then on, and a handler of
-    ``Events.STATE_CHANGE`` can do more, such as ending the process.
+    While the application runs, the client reconnects after a lost connection. If it cannot reconnect at all, the
+    application continues without it: the client logs a critical message, and ``client.state`` is ``failed``. To do
+    more, such as ending the process, bind a handler to ``Events.STATE_CHANGE``.
 
-    What it returns takes the application and is an async context manager; a lifespan of your own can enter it.
+    Args:
+        client: The client.
+        setup: An async function that gets the connected client. The default is none.
+
+    Returns:
+        A function that takes the application, and returns an async context manager. Your own lifespan can enter
+        it.
     """
 
     @asynccontextmanager
@@ -51,7 +58,7 @@ async def _watch(client: ReverbClient) -> None:
         await client.listen()
     except ReverbError as error:
         log.critical(
-            "the application goes on without its Reverb client: %s",
+            "the application continues without its Reverb client: %s",
             error,
             extra={"reverb_address": client.config.address},
         )

@@ -1,4 +1,4 @@
-"""The numbers of :attr:`ReverbClient.stats` for OpenTelemetry; needs the extra ``opentelemetry``."""
+"""Metrics of clients for OpenTelemetry. It needs the extra ``opentelemetry``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,21 @@ __all__ = ["observe"]
 
 
 def observe(clients: Mapping[str, ReverbClient], meter: Meter | None = None) -> None:
-    """Have OpenTelemetry read the numbers of clients whenever it collects::
+    """Register metrics of clients with OpenTelemetry, which reads them when it collects.
+
+    ::
 
         observe({"orders": client})
 
-    ``clients`` are by name, which becomes the attribute ``client``; a client that is put into the mapping later is
-    there at the next collection. ``meter`` is one of the global meter provider unless given. To be called once:
-    OpenTelemetry keeps what it observes. Raises :class:`ConfigurationError` without opentelemetry-api.
+    Call it once: OpenTelemetry never removes what it observes.
+
+    Args:
+        clients: The clients by name. The name becomes the attribute ``client``. A client that you add to the
+            mapping later is in the next collection.
+        meter: The meter to use. The default is the meter ``reverb`` of the global meter provider.
+
+    Raises:
+        ConfigurationError: opentelemetry-api is not installed.
     """
     try:
         from opentelemetry.metrics import Observation, get_meter
@@ -35,7 +43,7 @@ def observe(clients: Mapping[str, ReverbClient], meter: Meter | None = None) -> 
         meter = get_meter("reverb")
 
     def callback(metric: Metric, options: CallbackOptions) -> Iterator[Observation]:
-        # A copy: this has a thread of its own, and the program may put another client in meanwhile.
+        # A copy: this runs in another thread, and the program may add a client at the same time.
         for name, client in list(clients.items()):
             value = metric.value(client.stats)
             if value is not None:

@@ -1,4 +1,4 @@
-"""The numbers of clients and relays for Prometheus; needs the extra ``prometheus``."""
+"""Metrics of clients and relays for Prometheus. It needs the extra ``prometheus``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ __all__ = ["RelayCollector", "ReverbCollector"]
 
 
 class ReverbCollector:
-    """Reads the numbers of clients whenever Prometheus asks, and costs nothing in between::
+    """Collect metrics of clients when Prometheus asks for them.
+
+    ::
 
         REGISTRY.register(ReverbCollector({"orders": client}))
 
-    ``clients`` are by name, which becomes the label ``client``. A client that is put into the mapping later is
-    there at the next scrape. Raises :class:`ConfigurationError` without prometheus_client.
+    It has no cost between two scrapes.
+
+    Args:
+        clients: The clients by name. The name becomes the label ``client``. A client that you add to the mapping
+            later is in the next scrape.
+
+    Raises:
+        ConfigurationError: prometheus_client is not installed.
     """
 
     def __init__(self, clients: Mapping[str, ReverbClient]) -> None:
@@ -31,7 +39,8 @@ class ReverbCollector:
         self._clients = clients
 
     def collect(self) -> Iterator[Metric]:
-        # A copy: scrapes have a thread of their own, and the program may put another client in meanwhile.
+        """Return the metrics ``reverb_…`` of all clients. Prometheus calls this."""
+        # A copy: this runs in another thread, and the program may add a client at the same time.
         stats = {name: client.stats for name, client in list(self._clients.items())}
         for metric in METRICS:
             family = self._kinds[metric.kind](f"reverb_{metric.name}", metric.meaning, labels=["client"])
@@ -43,14 +52,23 @@ class ReverbCollector:
 
 
 class RelayCollector:
-    """Reads the numbers of a :class:`~reverb.relay.Relay` whenever Prometheus asks: ``reverb_relay_…``, without
-    labels, as each relay is a process of its own. Raises :class:`ConfigurationError` without prometheus_client."""
+    """Collect metrics of a :class:`reverb.relay.Relay` when Prometheus asks for them.
+
+    They have no labels, because each relay is a process of its own.
+
+    Args:
+        relay: The relay.
+
+    Raises:
+        ConfigurationError: prometheus_client is not installed.
+    """
 
     def __init__(self, relay: Relay) -> None:
         self._kinds = _kinds()
         self._relay = relay
 
     def collect(self) -> Iterator[Metric]:
+        """Return the metrics ``reverb_relay_…`` of the relay. Prometheus calls this."""
         status = self._relay.status
         for metric in RELAY_METRICS:
             yield self._kinds[metric.kind](

@@ -1,6 +1,6 @@
-"""Fixtures for pytest: a Reverb server for each test, settings that lead to it, and a connected client.
+"""Fixtures for pytest: a Reverb server for each test, the settings to connect to it, and a connected client.
 
-pytest finds this plugin by itself. It does nothing, and imports next to nothing, until a fixture is used.
+pytest finds this plugin without configuration. It does nothing until you use a fixture.
 """
 
 from __future__ import annotations
@@ -21,11 +21,16 @@ __all__ = ["reverb_client", "reverb_config", "reverb_server", "reverb_server_ses
 
 @pytest.fixture
 def reverb_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ReverbServer]:
-    """A :class:`~reverb.server.ReverbServer`, which the ``REVERB_…`` variables name while the test runs.
+    """Start a :class:`reverb.server.ReverbServer` for a test.
 
-    It runs in a thread of its own, so that it does not matter how the test is run. Asynchronous tests await its
-    methods, synchronous ones use ``reverb_server.blocking``. A test with the marker ``reverb_server`` has a server
-    with the marker's arguments: ``@pytest.mark.reverb_server(path="/ws")``.
+    While the test runs, the ``REVERB_…`` environment variables lead to the server. The server runs in a thread of
+    its own, so the fixture works in every kind of test. Await its methods in asynchronous tests. Use
+    ``reverb_server.blocking`` in synchronous ones.
+
+    The marker ``reverb_server`` passes arguments to the server: ``@pytest.mark.reverb_server(path="/ws")``.
+
+    Yields:
+        The running server. It stops after the test.
     """
     marker = request.node.get_closest_marker("reverb_server")
     yield from _serve(monkeypatch, *(marker.args if marker else ()), **(marker.kwargs if marker else {}))
@@ -33,9 +38,13 @@ def reverb_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(scope="session")
 def reverb_server_session() -> Iterator[ReverbServer]:
-    """One server for all tests, which the ``REVERB_…`` variables name from the first use on.
+    """Start one :class:`reverb.server.ReverbServer` for all tests.
 
-    ``reverb_server_session.reset()`` makes it as good as new between tests.
+    From the first use on, the ``REVERB_…`` environment variables lead to the server. Call
+    ``reverb_server_session.reset()`` between tests to clear it.
+
+    Yields:
+        The running server. It stops after the last test.
     """
     with pytest.MonkeyPatch.context() as monkeypatch:
         yield from _serve(monkeypatch)
@@ -43,7 +52,7 @@ def reverb_server_session() -> Iterator[ReverbServer]:
 
 @pytest.fixture
 def reverb_config(reverb_server: ReverbServer) -> ReverbConfig:
-    """The :class:`~reverb.ReverbConfig` that leads to ``reverb_server``, with short delays before reconnecting."""
+    """Return a :class:`ReverbConfig` that leads to ``reverb_server``, with short reconnect delays."""
     from .config import ReverbConfig
 
     return ReverbConfig(**reverb_server.settings)
@@ -51,9 +60,10 @@ def reverb_config(reverb_server: ReverbServer) -> ReverbConfig:
 
 @pytest.fixture
 def reverb_client(request: pytest.FixtureRequest) -> ReverbClient:
-    """A :class:`~reverb.ReverbClient` in the test's event loop, connected to ``reverb_server``.
+    """Return a :class:`ReverbClient` that is connected to ``reverb_server``, in the test's event loop.
 
-    For asynchronous tests that pytest-asyncio runs, in either mode, or anyio's plugin on asyncio.
+    It is for asynchronous tests with pytest-asyncio in either mode, or with anyio's plugin on asyncio. It
+    disconnects after the test.
     """
     if "anyio_backend" in request.fixturenames:
         return cast("ReverbClient", request.getfixturevalue("_reverb_client_anyio"))
@@ -64,9 +74,9 @@ def reverb_client(request: pytest.FixtureRequest) -> ReverbClient:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "reverb_server(apps, **settings): arguments for the ReverbServer of the fixture of that name"
+        "markers", "reverb_server(apps, **settings): arguments for the ReverbServer of the fixture reverb_server"
     )
-    # In its strict mode, pytest-asyncio wants to be told which fixtures are its own.
+    # In strict mode, pytest-asyncio has to know which fixtures it runs.
     if config.pluginmanager.hasplugin("asyncio"):
         import pytest_asyncio
 

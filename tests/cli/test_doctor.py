@@ -904,7 +904,7 @@ async def test_what_is_broken(
         (answer(413, ""), {}, "REVERB_MAX_REQUEST_SIZE", "413"),
         (answer(502, ""), {}, "nginx's proxy_pass", "502"),
         (answer(500, "Internal server error."), {}, "see its log", "500"),
-        (hang_up, {}, "does not answer what is below /apps/", "hung up"),
+        (hang_up, {}, "does not answer what is below /apps/", "closed the connection"),
         (never, {"request_timeout": 0.3}, "does not answer what is below /apps/", "did not answer"),
     ],
 )

@@ -119,7 +119,7 @@ async def test_tls(tmp_path: Path) -> None:
 
 async def test_more_than_loopback_gets_a_warning(tmp_path: Path) -> None:
     async with serving("--host", "0.0.0.0", cwd=tmp_path) as (command, _):
-        assert "warning: '0.0.0.0' is no loopback address" in command.err.text
+        assert "warning: '0.0.0.0' is not a loopback address" in command.err.text
         assert "in production, use Laravel Reverb" in command.err.text
 
 

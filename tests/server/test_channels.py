@@ -23,7 +23,7 @@ class Listener:
     def send(self, encoded: bytes) -> None:
         self.frames.append(encoded)
 
-    def look(self) -> None:
+    def check_alive(self) -> None:
         raise NotImplementedError
 
     def terminate(self) -> None:

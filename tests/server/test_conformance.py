@@ -572,7 +572,7 @@ class TestKeepalive:
                         looked = looked + tick if looked >= 0 else (0.9 if tick == 1 else 60.0)
                         now = looked
                         for node in server._engine.nodes:
-                            node._look()
+                            node.check_alive()
                     await self._receive(actors[receiver], what)
 
     async def _handled(self, server: ReverbServer, client: Client) -> None:

@@ -161,5 +161,5 @@ async def test_waiting_for_a_subscription_passes_them_over(server: ReverbServer,
 
 
 async def test_other_directions(server: ReverbServer) -> None:
-    with pytest.raises(ValueError, match=r"lost is 'up', and can be \"both\", \"to_clients\" or \"from_clients\""):
+    with pytest.raises(ValueError, match=r"lost must be \"both\", \"to_clients\" or \"from_clients\", not 'up'"):
         server.half_open(cast("Lost", "up"))

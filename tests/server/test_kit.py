@@ -139,9 +139,9 @@ class TestAssertions:
         with pytest.raises(AssertionError) as raised:
             server.assert_triggered("private-x", "client-status", {"cpu": 1})
         assert str(raised.value).splitlines()[:3] == [
-            "client-status was triggered on private-x, but not with {'cpu': 1}. What was triggered:",
+            "client-status was triggered on private-x, but not with {'cpu': 1}. Events that were triggered:",
             "  with {'cpu': 45.2}",
-            "If it may be on its way still, wait_for_event() first.",
+            "If the event may still arrive, call wait_for_event() first.",
         ]
 
     async def test_another_event(self, server: ReverbServer) -> None:
@@ -160,7 +160,7 @@ class TestAssertions:
 
     async def test_nothing(self, server: ReverbServer) -> None:
         server.reset()
-        with pytest.raises(AssertionError, match="Nothing was triggered"):
+        with pytest.raises(AssertionError, match="No event was triggered"):
             server.assert_triggered("private-x", "client-status")
 
 
@@ -340,7 +340,7 @@ class TestBlocking:
         """Its own, or that of an asynchronous test while the server is in a thread."""
         with (
             ReverbServer() as other,
-            pytest.raises(RuntimeError, match=r"stop the event loop.*, await the method"),
+            pytest.raises(RuntimeError, match=r"block the running event loop.*, await the method"),
         ):
             method(other if in_thread else server.blocking)
 

@@ -315,7 +315,7 @@ class TestUnread:
         assert [each.socket_id for each in server.connections] == [other.socket_id]
         (ended,) = [entry for entry in seen if entry.failed]
         assert ended.socket_id == stuck.socket_id
-        assert re.fullmatch(r"ended: \d+ bytes were not read", ended.text)
+        assert re.fullmatch(r"closed: the client did not read \d+ bytes", ended.text)
         await stuck.cut_off()
         await other.quiet()
 
@@ -333,7 +333,7 @@ class TestUnread:
                 await asyncio.sleep(0)
 
         await soon(flood())
-        assert "bytes were not read" in server.report()
+        assert "closed: the client did not read" in server.report()
 
     async def test_what_is_delayed_counts(
         self, server: ReverbServer, clients: Clients, monkeypatch: pytest.MonkeyPatch

@@ -180,7 +180,7 @@ class TestTerminating:
                 await until(lambda: not reader.is_connected and not ann.is_connected and not other.is_connected)
                 with pytest.raises(ConnectionError):
                     await api.health()
-            assert "node 1 fails, and its process ends" in server.report()
+            assert "node 1 failed, and its process ended" in server.report()
             assert second.connections == []
             async with connected(second, server), ReverbAPI(**server.settings) as api:
                 assert await api.health()

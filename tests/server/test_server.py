@@ -18,7 +18,7 @@ from tests.server.clients import Clients, call, request, soon
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", ""])
 def test_a_host_that_others_can_reach_gets_a_warning(host: str) -> None:
-    with pytest.warns(RuntimeWarning, match="no loopback address: others can reach this server"):
+    with pytest.warns(RuntimeWarning, match="not a loopback address: others can reach this server"):
         ReverbServer(host=host)
 
 

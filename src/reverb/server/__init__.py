@@ -1,12 +1,12 @@
-"""A Reverb-compatible server for development and tests, on the loopback interface.
+"""A Reverb-compatible server for development and tests.
 
 ::
 
     async with ReverbServer(port=8080) as server:
         print(f"ws://{server.host}:{server.port}/app/app-key")
 
-It answers as Laravel Reverb 1.10 does, down to the quirks that a client has to live with. In production, use
-Laravel Reverb.
+It answers as Laravel Reverb 1.10 does, with the peculiarities that a client must handle. It listens on the
+loopback interface by default. Do not use it in production: use Laravel Reverb.
 """
 
 from __future__ import annotations

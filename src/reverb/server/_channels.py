@@ -1,4 +1,4 @@
-"""Who is subscribed to what, who gets told, and who may subscribe at all. Does no I/O of its own."""
+"""The channels of an application: who is subscribed, who gets an event, and who may subscribe. Does no I/O."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ._wire import decode, php_array, php_comparable, php_encode, php_equals, ph
 
 
 class Subscriber(Protocol):
-    """The connection of a client, as those know it who find it by way of its channels."""
+    """A client's connection, as its channels use it."""
 
     @property
     def socket_id(self) -> str: ...
 
     def send(self, encoded: bytes) -> None: ...
 
-    def look(self) -> None: ...
+    def check_alive(self) -> None: ...
 
     def terminate(self) -> None: ...
 
@@ -31,8 +31,8 @@ class Subscriber(Protocol):
 class Channel:
     """A channel with at least one subscriber.
 
-    ``members`` holds what each connection gave as its ``channel_data``; Reverb keeps it for every type of channel.
-    ``cached_event`` is the last event, and ``cached`` its frame; they are kept on cache channels only.
+    ``members`` has the ``channel_data`` of each connection; Reverb keeps it for all types of channels. Cache
+    channels keep the last event as ``cached_event``, and its frame as ``cached``.
     """
 
     def __init__(self, name: str, *, strict: bool = False) -> None:
@@ -41,13 +41,13 @@ class Channel:
         self.members: dict[Subscriber, dict[str, Any]] = {}
         self.cached: bytes | None = None
         self.cached_event: dict[str, Any] | None = None
-        # Reverb asks for the dash in some of the prefixes only.
+        # Reverb requires the dash only in some of the prefixes.
         self.is_presence = name.startswith("presence")
         self.is_cache = name.startswith(("cache", "private-cache-", "presence-cache-"))
         self._connections: Counter[Hashable] = Counter()  # by user
 
     def join(self, subscriber: Subscriber, user: dict[str, Any]) -> None:
-        """Add a connection, or give it another user, and tell the others of a presence channel."""
+        """Add a connection, or change its user. Tell the other members of a presence channel."""
         is_new = self.is_presence and not self._has_user(user.get("user_id"))
         if subscriber in self.members:
             self._count(self.members[subscriber], -1)
@@ -58,30 +58,30 @@ class Channel:
             self._send(self._internal("member_added", added), except_for=subscriber)
 
     def leave(self, subscriber: Subscriber) -> None:
-        """Remove a connection; tell the others when a user's last one has left."""
+        """Remove a connection. Tell the other members if it was the user's last one."""
         user = self.members.pop(subscriber)
         self._count(user, -1)
         user_id = user.get("user_id")
-        # Reverb takes the user "0" for none: nobody is told that it left.
+        # Reverb takes the user "0" for no user: it does not tell the others that the user left.
         if self.is_presence and php_true(user_id) and not self._has_user(user_id):
             self._send(self._internal("member_removed", {"user_id": user_id}))
 
     def broadcast(self, message: dict[str, Any], *, except_for: Subscriber | None = None) -> None:
-        """Send an event to everybody, and keep it where the channel caches."""
+        """Send an event to all subscribers. A cache channel keeps it."""
         encoded = text_frame(message)
         if self.is_cache:
             self.cached, self.cached_event = encoded, message
         self._send(encoded, except_for=except_for)
 
-    def welcome(self, subscriber: Subscriber) -> None:
-        """Answer a subscribe; raise ValueError when a presence channel has a member without ``user_info``."""
+    def confirm(self, subscriber: Subscriber) -> None:
+        """Confirm a subscription; raise ValueError if a presence channel has a member without ``user_info``."""
         subscriber.send(self._internal("subscription_succeeded", self._presence() if self.is_presence else {}))
         if self.is_cache:
             cache_miss = {"event": "pusher:cache_miss", "channel": self.name}
             subscriber.send(self.cached or text_frame(cache_miss))
 
     def users(self) -> list[dict[str, Any]]:
-        """Return each user's data once, as the user's first connection gave it."""
+        """Return the data of each user once, as the user's first connection sent it."""
         return list(_unique(self.members.values()).values())
 
     def _presence(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Channel:
         if self._strict and not data:
             del message["data"]
         if event == "subscription_succeeded":
-            # Through PHP's array_filter, which drops what counts as false.
+            # PHP's array_filter drops values that count as false.
             message = {name: value for name, value in message.items() if php_true(value)}
         return text_frame(message)
 
@@ -120,7 +120,7 @@ class Channel:
 
 
 def _unique(users: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return each user's first data by their number, as PHP's ``unique`` does."""
+    """Return the first data of each user, by their number, as PHP's ``unique`` does."""
     found = {}
     seen: set[Hashable] = set()
     for number, user in enumerate(users):
@@ -132,18 +132,19 @@ def _unique(users: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 class Channels:
-    """The channels of one application that have subscribers, on one node.
+    """The channels with subscribers of one application on one node.
 
-    What happens to them goes into ``journal``. Channels in ``denied`` let nobody in. ``strict`` leaves out what
-    only Reverb does.
+    ``journal`` records what happens to them. Nobody may subscribe to the channels in ``denied``. ``strict`` leaves
+    out the peculiarities of Reverb.
     """
 
     def __init__(self, app: App, journal: Journal, denied: Collection[str] = (), *, strict: bool = False) -> None:
         self.app = app
         self.nodes: Sequence[Channels] = (self,)
-        """With scaling, these and those of the other nodes: events reach all, members are each one's own."""
+        """This and the channels of the other nodes, with scaling. Events reach all nodes; each has its own
+        members."""
         self.fail: Callable[[], None] | None = None
-        """With scaling, what ends the process of this node."""
+        """Ends the process of this node, with scaling."""
         self.journal = journal
         self.strict = strict
         self._denied = denied
@@ -158,9 +159,9 @@ class Channels:
         return self._channels.get(name)
 
     def users(self, name: str) -> dict[str, dict[str, Any]]:
-        """Return the data of each user on a channel, of all nodes, by number.
+        """Return the data of each user on a channel of all nodes, by number.
 
-        As in Reverb, numbers are missing where somebody is on several nodes.
+        As in Reverb, numbers are missing if a user is on several nodes.
         """
         found = [channel for channels in self.nodes if (channel := channels.get(name)) is not None]
         return _unique(user for channel in found for user in channel.users())
@@ -171,18 +172,18 @@ class Channels:
         return () if channel is None else channel.members
 
     def subscribers(self) -> list[Subscriber]:
-        """Return every connection that is subscribed to something, once."""
+        """Return every connection with a subscription, once."""
         return list(self._joined)
 
     def subscriber(self, socket_id: str | None) -> Subscriber | None:
-        """Return the connection of this id, if it is subscribed to something."""
+        """Return the connection with this socket id, if it has a subscription."""
         return None if socket_id is None else self._subscribers.get(socket_id)
 
     def users_by_connection(self) -> dict[Subscriber, dict[str, Any]]:
-        """Return every connection that is subscribed to something, with what it gave as its user.
+        """Return the user data of every connection with a subscription.
 
-        The order is that of Reverb: by the age of channels, then by that of subscriptions. A connection on several
-        channels counts with what it gave to the first; if ``strict``, with the first that names a user.
+        The order is that of Reverb: by the age of channels, then of subscriptions. For a connection on several
+        channels, it is the data for the first channel; if ``strict``, for the first channel with a user id.
         """
         found: dict[Subscriber, dict[str, Any]] = {}
         for channel in self:
@@ -197,11 +198,11 @@ class Channels:
         return list(self._joined.get(subscriber, ()))
 
     def subscribe(self, subscriber: Subscriber, name: str, auth: str, channel_data: str) -> None:
-        """Subscribe and answer; raise ValueError for data that PHP chokes on, AuthenticationError for a bad
-        signature.
+        """Subscribe a connection, and confirm it.
 
-        As in Reverb, ``channel_data`` is parsed before the signature is checked, and a connection whose answer
-        fails for want of a ``user_info`` is subscribed all the same.
+        Raises ValueError for data that PHP cannot read, and AuthenticationError for a wrong signature. As in
+        Reverb, ``channel_data`` is parsed before the signature is checked. If the confirmation fails because a
+        ``user_info`` is missing, the connection is subscribed anyway.
         """
         user = decode(channel_data) if channel_data.strip() else {}
         if name in self._denied:
@@ -219,7 +220,7 @@ class Channels:
         channel.join(subscriber, user)
         as_whom = f" as {user['user_id']!r}" if channel.is_presence and "user_id" in user else ""
         self.journal.note(f"subscribed to {name}{as_whom}", subscriber.socket_id)
-        channel.welcome(subscriber)
+        channel.confirm(subscriber)
 
     def unsubscribe(self, subscriber: Subscriber, name: str) -> None:
         joined = self._joined.get(subscriber, {})
@@ -241,7 +242,7 @@ class Channels:
     def publish(
         self, names: Iterable[str], message: dict[str, Any], *, except_for: Subscriber | None = None
     ) -> None:
-        """Send an event to channels; ``message`` is sent with each channel's name in it."""
+        """Send an event to channels. Each channel gets ``message`` with its own name."""
         event, text = message["event"], message["data"]
         data = parsed(text)
         for name in names:
@@ -249,14 +250,14 @@ class Channels:
             self.broadcast(name, {**message, "channel": name}, except_for=except_for)
 
     def broadcast(self, name: str, message: dict[str, Any], *, except_for: Subscriber | None) -> None:
-        """Send an event to a channel, on all nodes."""
+        """Send an event to a channel on all nodes."""
         for channels in self.nodes:
             channel = channels.get(name)
             if channel is not None:
                 channel.broadcast(message, except_for=except_for)
 
     def info(self, name: str, wanted: Collection[str]) -> dict[str, Any]:
-        """Return those attributes in ``wanted`` that the channel has, as the HTTP API reports them, of all nodes.
+        """Return the channel's attributes that ``wanted`` names, of all nodes, as the HTTP API reports them.
 
         As in Reverb, a user on two nodes counts twice.
         """
@@ -271,7 +272,7 @@ class Channels:
         return found
 
     def info_here(self, name: str, wanted: Collection[str]) -> dict[str, Any]:
-        """The same of this node alone."""
+        """Return the same for this node only."""
         channel = self._channels.get(name)
         attributes: dict[str, Any] = {"occupied": channel is not None}
         if channel is not None and channel.is_presence:
@@ -284,7 +285,7 @@ class Channels:
         return {attribute: value for attribute, value in attributes.items() if attribute in wanted}
 
     def _verify(self, subscriber: Subscriber, name: str, auth: str, channel_data: str) -> None:
-        # Reverb checks what follows the first colon and leaves the key before it alone.
+        # Reverb checks the signature after the first colon, but not the key before it.
         given = auth.partition(":")[2] if ":" in auth else auth
         signed = f"{subscriber.socket_id}:{name}" + (f":{channel_data}" if php_true(channel_data) else "")
         if not hmac.compare_digest(hmac_hex(self.app.secret, signed.encode()).encode(), given.encode()):

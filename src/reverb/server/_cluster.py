@@ -1,4 +1,4 @@
-"""Several servers as one: Reverb with scaling, behind a balancer."""
+"""Several servers as one: Reverb with scaling, behind a load balancer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ._engine import Engine, Peer
 
 
 class Cluster:
-    """Nodes that pass events on to each other, and an address that leads to the first of them that runs."""
+    """Nodes that pass events on to each other, and an address that leads to the first node that runs."""
 
     def __init__(
         self, nodes: Sequence[Engine], *, host: str, port: int, ssl_context: ssl.SSLContext | None
@@ -60,11 +60,11 @@ class Cluster:
             await node.stop()
 
     def _accept(self) -> asyncio.BaseProtocol:
-        return next((Peer(node) for node in self.nodes if node.is_running), _Nobody())
+        return next((Peer(node) for node in self.nodes if node.is_running), _NoNode())
 
 
-class _Nobody(asyncio.Protocol):
-    """Hangs up, as no node runs."""
+class _NoNode(asyncio.Protocol):
+    """Closes the connection, because no node runs."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.Transport", transport).abort()

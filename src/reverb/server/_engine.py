@@ -1,4 +1,4 @@
-"""The server at work in one event loop: it listens, answers, looks after silent connections, and stops."""
+"""The running server in one event loop: it listens, answers, finds silent connections, and stops."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ from ._journal import Journal
 from ._websocket import Connection
 
 TIMEOUT: Final = 30.0
-"""Seconds that a client has to send its request, and at the end to read what was written for it."""
+"""Seconds that a client has to send its request, and at the end to read what the server wrote."""
 MAX_UNREAD: Final = 64 * 1024 * 1024
-"""Bytes that may wait for clients that don't read, for all of them together. Real Reverb has no limit."""
+"""Bytes that may wait for all slow clients together. Real Reverb has no limit."""
 _LINGER: Final = 1.0
-"""Seconds of silence after which a client that has been told the end is taken to be done with sending."""
+"""Seconds of silence after which the server assumes that a client has stopped sending, once it knows of the
+end."""
 _LINGER_TLS: Final = 0.1
-"""The same where TCP can't be ended in one direction only, so that the client hears of the end after them."""
+"""The same for TLS, whose direction to the client cannot be closed alone. The client learns of the end
+afterwards."""
 _READ_AT_ONCE: Final = 16 * 1024
-"""Bytes of one client that are looked at before it is the others' turn."""
+"""Bytes to read from one client before other clients get their turn."""
 _CHUNK: Final = 64 * 1024
-"""Bytes that waiting frames are gathered to."""
+"""Bytes to which waiting frames are collected."""
 
 
 class Engine:
-    """Serves applications. Everything here belongs to the event loop that ``start`` was called in."""
+    """Serves applications. Everything here belongs to the event loop in which ``start`` was called."""
 
     def __init__(
         self,
@@ -69,7 +71,7 @@ class Engine:
 
     @property
     def nodes(self) -> Sequence[Engine]:
-        """This is a server by itself, or what is asked as one."""
+        """The nodes: this one only."""
         return (self,)
 
     @property
@@ -78,7 +80,7 @@ class Engine:
 
     @property
     def connections(self) -> list[Connection]:
-        """The open connections of clients whose application exists, in the order in which they came."""
+        """The open connections of clients of known applications, in the order in which they connected."""
         return [peer.connection for peer in list(self.peers) if peer.connection is not None and not peer.is_closed]
 
     async def start(self) -> None:
@@ -88,18 +90,18 @@ class Engine:
         self._server = await loop.create_server(lambda: Peer(self), self.host, self.port, ssl=self._ssl_context)
         self.loop = loop
         self.port = self._server.sockets[0].getsockname()[1]
-        self._schedule_look()
+        self._schedule_check()
 
     async def close(self) -> None:
-        """End every connection, and stop listening; ``start`` works again in the same loop."""
+        """Close every connection, and stop listening. ``start`` works again in the same loop."""
         lost = [peer.lost for peer in self.peers]
         self._end()
-        # Not for the server itself: from Python 3.12 on, it waits for clients that stopped in the middle of TLS.
+        # Not Server.wait_closed(): from Python 3.12 on, it waits for clients with an unfinished TLS handshake.
         if lost:
             await asyncio.wait(lost)
 
     async def stop(self) -> None:
-        """The same, for good: ``start`` works again in any loop."""
+        """Do the same, and forget the loop: ``start`` works again in any loop."""
         await self.close()
         self.loop = None
 
@@ -109,7 +111,7 @@ class Engine:
         self._end_half_open()
 
     def half_open(self, *, loses_input: bool, loses_output: bool) -> None:
-        """Have the lines of the clients that are there lose what is sent."""
+        """Make the present WebSocket connections lose what is sent."""
         for peer in self.peers:
             if peer.connection is not None:
                 peer.half_open(loses_input=loses_input, loses_output=loses_output)
@@ -119,7 +121,7 @@ class Engine:
         self._end_half_open()
 
     def has_subscriber(self, channel: str) -> bool:
-        """Whether somebody is subscribed whose line is not half open."""
+        """Whether a channel has a subscriber whose connection is not half open."""
         found = {member for channels in self.channels for member in channels.members(channel)}
         return bool(found and found - {peer.connection for peer in self.peers if peer.is_half_open})
 
@@ -128,9 +130,9 @@ class Engine:
             connection.send(data)
 
     def fail(self) -> None:
-        """End as a process does that raises; what has been answered gets out before."""
+        """End as a process does that fails: answers that are ready are sent first."""
         assert self.loop is not None
-        self.journal.note(f"{self.name} fails, and its process ends", failed=True)
+        self.journal.note(f"{self.name} failed, and its process ended", failed=True)
         self.loop.call_soon(self._end)
 
     def _end(self) -> None:
@@ -145,7 +147,7 @@ class Engine:
             for connection in self.connections:
                 connection.close(4200)
         for peer in list(self.peers):
-            # Closing it would wait for a client that does not read, or that does not answer the end of TLS.
+            # close() would wait for a client that does not read, or does not answer the end of TLS.
             peer.abort()
         for connection in self.connections:
             connection.end()
@@ -155,22 +157,23 @@ class Engine:
             if peer.is_half_open:
                 peer.disconnect()
 
-    def _schedule_look(self) -> None:
+    def _schedule_check(self) -> None:
         assert self.loop is not None
-        self._timer = self.loop.call_later(self._tick, self._look)
+        self._timer = self.loop.call_later(self._tick, self.check_alive)
 
-    def _look(self) -> None:
-        self._schedule_look()
+    def check_alive(self) -> None:
+        """Ping silent clients now, and close connections that stayed silent after a ping."""
+        self._schedule_check()
         for channels in self.channels:
             for subscriber in channels.subscribers():
-                subscriber.look()
+                subscriber.check_alive()
 
 
 class Peer(asyncio.BufferedProtocol):
-    """A TCP connection: a request to the HTTP API, or one that becomes a client's WebSocket.
+    """A TCP connection: carries a request to the HTTP API, or a client's WebSocket.
 
-    asyncio lets a write buffer grow without bound, and some versions walk all of it at each write. So what the
-    client is not ready to read waits here.
+    asyncio lets a write buffer grow without limit, and some versions copy all of it at each write. So data that
+    the client is not ready to read waits here.
     """
 
     _transport: asyncio.Transport
@@ -195,24 +198,25 @@ class Peer(asyncio.BufferedProtocol):
 
     @property
     def is_half_open(self) -> bool:
-        """Whether the line loses what is sent, in one direction or both."""
+        """Whether data is lost in one direction or both."""
         return self._loses_input or self._loses_output
 
     def half_open(self, *, loses_input: bool, loses_output: bool) -> None:
-        """Have the line lose from now on what the client sends, what it is sent, or both: the end, too."""
+        """Lose what the client sends, what is sent to it, or both, from now on. The end of the connection is lost,
+        too."""
         self._loses_input |= loses_input
         self._loses_output |= loses_output
         while self._loses_output and self._waiting:
             self._count(-len(self._waiting.popleft()))
 
     def disconnect(self) -> None:
-        """End the connection on both sides, half open or not."""
+        """Close the connection on both sides, even if it is half open."""
         if self.connection is not None:
             self.connection.end()
         self.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # other event loops have classes of their own
+        self._transport = cast("asyncio.Transport", transport)  # other event loops have their own classes
         self._engine.peers[self] = None
         self._set_timer(TIMEOUT, self._time_out)
 
@@ -240,7 +244,7 @@ class Peer(asyncio.BufferedProtocol):
             self._count(-len(chunk))
             self._transport.write(chunk)
         if self._closes_when_read and self._may_write:
-            # Not now: asyncio is in the middle of writing.
+            # Not at once: asyncio is still writing.
             asyncio.get_running_loop().call_soon(self._linger)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -248,10 +252,10 @@ class Peer(asyncio.BufferedProtocol):
         for timer, _ in self._delayed:
             timer.cancel()
         self._count(-self.unread)
-        self._transport.abort()  # or Python 3.10 says of TLS that its transport was never closed
+        self._transport.abort()  # otherwise Python 3.10 warns that the TLS transport was never closed
         self.lost.set_result(None)
         if self._loses_input and not self.is_closed:
-            return  # What the client has done is lost, too: to the server it is still there.
+            return  # The end is lost, too: for the server, the client is still connected.
         self.is_closed = True
         self._engine.peers.pop(self, None)
         if self.connection is not None:
@@ -259,48 +263,48 @@ class Peer(asyncio.BufferedProtocol):
 
     def write(self, data: bytes) -> None:
         if not self._engine.faults.silent:
-            self._pass_on(data)
+            self._send(data)
 
     def close(self) -> None:
         self.is_closed = True
         if self.lost.done():
             self._engine.peers.pop(self, None)
         else:
-            self._pass_on(None)
+            self._send(None)
 
     def abort(self) -> None:
         self._transport.abort()
 
-    def give_up(self) -> None:
-        """End the connection, and forget what its client has not read."""
+    def discard(self) -> None:
+        """Close the connection, and discard the data that its client has not read."""
         who = None if self.connection is None else self.connection.socket_id
-        self._engine.journal.note(f"ended: {self.unread} bytes were not read", who, failed=True)
+        self._engine.journal.note(f"closed: the client did not read {self.unread} bytes", who, failed=True)
         self.is_closed = True
         self._count(-self.unread)
         self._waiting.clear()
         self.abort()
 
     def _count(self, size: int) -> None:
-        """Count bytes that wait, and end the connection with the most of them if they are too many."""
+        """Count waiting bytes. If there are too many, close the connection with the most."""
         self.unread += size
         self._engine.unread += size
         if self._engine.unread > MAX_UNREAD:
-            max(self._engine.peers, key=lambda peer: peer.unread).give_up()
+            max(self._engine.peers, key=lambda peer: peer.unread).discard()
 
-    def _pass_on(self, data: bytes | None) -> None:
-        """Send, or close if there are no data: at once, or behind what is being delayed."""
+    def _send(self, data: bytes | None) -> None:
+        """Send data, or close for None: at once, or after data that are delayed."""
         delay = self._engine.faults.delay
         if self._transport.is_closing():
-            return  # asyncio complains of what is written behind a reset
+            return  # asyncio warns about writes after a reset
         if delay or self._delayed:
-            # What comes later is not sent before it, even if the delay has been taken back.
-            timer = asyncio.get_running_loop().call_later(delay, self._pass_on_delayed)
+            # Keep the order, even if the delay has ended meanwhile.
+            timer = asyncio.get_running_loop().call_later(delay, self._send_delayed)
             self._delayed.append((timer, data))
             self._count(len(data or b""))
         else:
             self._write_or_close(data)
 
-    def _pass_on_delayed(self) -> None:
+    def _send_delayed(self) -> None:
         _, data = self._delayed.popleft()
         self._count(-len(data or b""))
         if not self._transport.is_closing():
@@ -312,7 +316,7 @@ class Peer(asyncio.BufferedProtocol):
         if data is None:
             self._set_timer(TIMEOUT, self.abort)
             self._closes_when_read = True
-            # From now on, resume_writing() means that nothing is left to be written.
+            # From now on, asyncio calls resume_writing() when everything is written.
             self._transport.set_write_buffer_limits(0)
             if self._may_write:
                 self._linger()
@@ -325,14 +329,14 @@ class Peer(asyncio.BufferedProtocol):
             self._count(len(data))
 
     def _linger(self) -> None:
-        """End the connection towards the client, and take what it sends until it is silent.
+        """Close the direction to the client, and read what it sends until it is silent.
 
-        Closed with something unread, TCP would reset the connection, and the client could lose what was written.
+        If the connection is closed with unread data, TCP resets it, and the client can lose what was written.
         """
         if self._transport.is_closing():
             return
         if self._transport.can_write_eof():
-            with contextlib.suppress(OSError):  # it is gone already
+            with contextlib.suppress(OSError):  # the connection is lost already
                 self._transport.write_eof()
         self._lingers_until = asyncio.get_running_loop().time() + TIMEOUT
         self._wait_for_silence(self._lingers_until)
@@ -387,7 +391,7 @@ class Peer(asyncio.BufferedProtocol):
         self.write(_http.upgrade(request))
         channels = next((each for each in self._engine.channels if each.app.key == key), None)
         if channels is None:
-            self._engine.journal.note(f"refused a client of the unknown application {key}", failed=True)
+            self._engine.journal.note(f"refused a client with the unknown application key {key}", failed=True)
             self.write(error_frame(4001, REFUSALS[4001], strict=self._engine.strict))
             if self._engine.strict:
                 self.write(close_frame(4001, ""))

@@ -1,4 +1,4 @@
-"""What a server is told to do wrong."""
+"""Faults that a test switches on."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ REFUSALS = {
     4004: "Application is over connection quota",
     4009: "Origin not allowed",
 }
-"""Reverb's reasons to refuse a connection. Behind 4001 alone it ends the connection, the others stay open."""
+"""Reverb's errors that refuse a connection. It closes the connection after 4001 only."""
 
 
 @dataclass
 class Faults:
     refused: int | None = None
-    """Error code that new connections get instead of a greeting."""
+    """Error code that new connections get instead of ``pusher:connection_established``."""
     denied: set[str] = field(default_factory=set)
-    """Channels that nobody may subscribe to."""
+    """Channels that no client may subscribe to."""
     silent: bool = False
-    """Whether what the server has to say gets lost."""
+    """Whether the server sends nothing."""
     delay: float = 0.0
-    """Seconds that whatever the server sends takes longer."""
+    """Seconds by which the server delays everything that it sends."""
 
     def heal(self) -> None:
         self.refused, self.silent, self.delay = None, False, 0.0

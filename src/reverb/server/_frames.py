@@ -1,4 +1,4 @@
-"""WebSocket frames, as Reverb reads and writes them. Pure."""
+"""WebSocket frames as Reverb reads and writes them. Does no I/O."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PING: Final = 9
 PONG: Final = 10
 
 _LONG: Final = 125
-"""Bytes of payload; the length of more than that is written behind the first two bytes of a frame."""
+"""Bytes of payload. The length of a longer payload comes after the first two bytes of a frame."""
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
-    """Build a whole, unmasked frame."""
+    """Build a complete, unmasked frame."""
     size = len(payload)
     if size <= _LONG:
         return bytes((0x80 | opcode, size)) + payload
@@ -29,12 +29,12 @@ def frame(opcode: int, payload: bytes) -> bytes:
 
 
 def text_frame(message: dict[str, Any]) -> bytes:
-    """Build the frame of a message. As in Reverb, it is empty if PHP can't write the message."""
+    """Build the frame of a message. As in Reverb, it is empty if PHP cannot encode the message."""
     return frame(TEXT, (php_encode(message) or "").encode())
 
 
 def error_frame(code: int, message: str, *, strict: bool = False) -> bytes:
-    """Build a ``pusher:error``, whose data is a string at Reverb and, if ``strict``, an object as elsewhere."""
+    """Build a ``pusher:error``. Its data is a string as in Reverb, or an object as elsewhere if ``strict``."""
     data = {"code": code, "message": message}
     return text_frame({"event": "pusher:error", "data": data if strict else encode(data)})
 
@@ -44,10 +44,10 @@ def close_frame(code: int, reason: str) -> bytes:
 
 
 class FrameReader:
-    """Makes messages of the bytes that a client sends.
+    """Reads messages from the bytes that a client sends.
 
-    What breaks the rules of WebSocket becomes a close frame from the client, with the code and the words that
-    Reverb's library (Ratchet) has for it: a close frame is echoed, so that the client is told.
+    A violation of the WebSocket protocol is returned as a close frame of the client, with the code and the text of
+    Reverb's library (Ratchet). The server echoes close frames, so the client gets it.
     """
 
     def __init__(self, max_message_size: int) -> None:
@@ -57,10 +57,8 @@ class FrameReader:
         self._message = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Yield the opcode and payload of each message and control frame that is complete by now.
-
-        Nothing follows a close frame.
-        """
+        """Yield the opcode and payload of each complete message and control frame. Nothing follows a close
+        frame."""
         buffer = self._buffer
         buffer += data
         start = 0
@@ -69,12 +67,12 @@ class FrameReader:
             masked = bool(buffer[start + 1] & 0x80)
             if size > _LONG:
                 mask_at += 2 if size == 126 else 8
-                # Ratchet looks at the length when that much is there, and not before.
+                # Ratchet checks the length once it has this many bytes.
                 if len(buffer) - start < 2 + 4 * masked + _LONG:
                     break
                 size = int.from_bytes(buffer[start + 2 : mask_at], "big")
             if size >> 63:
-                yield _violation("Invalid frame length")  # a negative one, to PHP
+                yield _violation("Invalid frame length")  # PHP takes it for negative
                 return
             if size + len(self._message) > self._max_size:
                 yield _violation("Maximum message size exceeded", 1009)
@@ -91,11 +89,11 @@ class FrameReader:
                 yield complete
                 if complete[0] == CLOSE:
                     return
-        # Once for all frames, or many small ones would take a time that grows with the square of their number.
+        # Once for all frames: otherwise, the time for many small frames is quadratic.
         del buffer[:start]
 
     def _check(self, first: int, payload: bytes, *, masked: bool) -> tuple[int, bytes] | None:
-        """Return the close frame for what is wrong with a frame."""
+        """Return the close frame for a frame that violates the protocol."""
         opcode = first & 0x0F
         if first & 0x70:
             return _violation("Ratchet detected an invalid reserve code")

@@ -1,4 +1,4 @@
-"""HTTP: requests and answers as Reverb reads and writes them, and its API. Pure."""
+"""HTTP on the server: reads requests and writes answers as Reverb does, and has Reverb's HTTP API. Does no I/O."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ._channels import Channels
 from ._wire import decode, is_blank, php_encode, php_key, php_list, php_string
 
 _KEY_SUFFIX: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-"""Of RFC 6455: what makes the answer to a handshake's key."""
+"""The constant of RFC 6455 that the answer to a handshake's key is made with."""
 _UNSIGNED: Final = ("auth_signature", "body_md5", "appId", "appKey", "channelName")
 """Parameters that Reverb leaves out when it checks a signature."""
 
 
 class RequestError(Exception):
-    """A request that is answered with an error; without a text, one that makes Reverb fail."""
+    """An error to answer a request with. Without a text, it is a request that makes Reverb fail."""
 
     def __init__(self, status: int, text: str = "Internal server error.", **headers: str) -> None:
         super().__init__(text)
@@ -34,7 +34,7 @@ class RequestError(Exception):
         self.headers = headers
 
     def answer(self) -> bytes:
-        # Names that Python does not have for its statuses, or has other names for.
+        # Python has another name for this status.
         phrases = {413: "Request Entity Too Large"}
         phrase = phrases.get(self.status) or HTTPStatus(self.status).phrase
         lines = [f"HTTP/1.1 {self.status} {phrase}", *(f"{name}: {value}" for name, value in self.headers.items())]
@@ -43,9 +43,9 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """A whole request. ``target`` is as sent, ``path`` is decoded, ``version`` is that of HTTP.
+    """A complete request. ``target`` is as the client sent it, ``version`` is that of HTTP.
 
-    ``headers`` have lower-case names, and their values in the order in which they came.
+    ``headers`` have lower-case names. Their values are in the order in which they came.
     """
 
     method: str
@@ -56,7 +56,7 @@ class Request:
 
     @property
     def raw_path(self) -> str:
-        """The path as it was sent; Reverb takes slashes at its beginning for one."""
+        """The path as the client sent it. Reverb takes several slashes at its beginning for one."""
         return "/" + self._uri.partition("?")[0].lstrip("/")
 
     @property
@@ -73,9 +73,10 @@ class Request:
 
 
 def _parse_query(text: str) -> dict[str, str | list[str]]:
-    """Read a query as PHP's ``parse_str`` does: ``a[]=1&a[]=2`` is a list, and the last of several counts.
+    """Read a query as PHP's ``parse_str`` does: ``a[]=1&a[]=2`` is a list, and of several values the last one
+    counts.
 
-    Raises RequestError for lists in lists, at which Reverb fails.
+    Raises RequestError for lists in lists, with which Reverb fails.
     """
     query: dict[str, str | dict[str, str | None]] = {}
     for part in text.split("&"):
@@ -103,9 +104,9 @@ def _parse_query(text: str) -> dict[str, str | list[str]]:
 
 
 class RequestReader:
-    """Makes a request of the bytes that a client sends.
+    """Reads a request from the bytes that a client sends.
 
-    ``max_size`` is in bytes, of head and body together: Reverb's ``max_request_size``.
+    ``max_size`` is the limit for its head and body together in bytes: Reverb's ``max_request_size``.
     """
 
     def __init__(self, max_size: int) -> None:
@@ -120,10 +121,10 @@ class RequestReader:
         return bool(self._received)
 
     def feed(self, data: bytes) -> Request | None:
-        """Return the request once it is complete; raise RequestError if it is none, or is refused for its head.
+        """Return the request once it is complete; raise RequestError if it is malformed or refused.
 
-        As in Reverb, what follows the head of a request without a length is its body: frames that come before the
-        handshake's answer are lost.
+        As in Reverb, data after the head of a request without a length is its body. So frames that come before the
+        answer to the handshake are lost.
         """
         searched = max(len(self._received) - 3, 0)
         self._received += data
@@ -134,8 +135,8 @@ class RequestReader:
                 return None
             self._check_size(end)
             self._head, self._body_at = _parse_head(self._received[:end].decode("latin-1")), end + 4
-        # Reverb compares the announced length with the size of head and body together, and may be satisfied with
-        # part of a body. Here that would be a matter of luck, so this bug is not copied.
+        # Reverb compares the announced length with the size of head and body together, so it may accept part of a
+        # body. This bug is not copied, because its effect would depend on chance.
         length = self._head.content_length
         self._check_size(max(len(self._received), self._body_at + (length or 0)))
         body = self._received[self._body_at :]
@@ -160,7 +161,7 @@ class _Head:
 
 def _parse_head(text: str) -> _Head:
     first, *lines = text.split("\r\n")
-    # To Reverb, a target ends at its first space.
+    # For Reverb, a target ends at its first space.
     match = re.fullmatch(r"(\S+) (\S+)(?: .*)? HTTP/(1\.[01])", first)
     if match is None:
         raise RequestError(400, "Bad request.")
@@ -176,13 +177,14 @@ def _parse_head(text: str) -> _Head:
 
 
 def _content_length(values: set[str]) -> int | None:
-    """Return the length of a body as RFC 9112 has it: ASCII digits only, and the same if it is given twice."""
+    """Return the length of a body as RFC 9112 defines it: ASCII digits, and the same value if there are
+    several."""
     if not values:
         return None
     value, *others = values
     if others or re.fullmatch("[0-9]+", value) is None:
         raise RequestError(400, "Bad request.")
-    # Python refuses to make a number of thousands of digits.
+    # Python refuses to convert thousands of digits to a number.
     return int(value) if len(value) <= 18 else int("9" * 18)
 
 
@@ -192,21 +194,21 @@ def wants_upgrade(request: Request) -> bool:
 
 
 def upgrade(request: Request) -> bytes:
-    """Return the answer to a handshake. Reverb may refuse it, and then goes on as if it had not."""
+    """Return the answer to a handshake. Reverb may answer with a refusal, and continues as if it had accepted."""
     lines = _answer_handshake(request)
     return "\r\n".join([f"HTTP/1.1 {lines[0]}", *lines[1:], "X-Powered-By: Laravel Reverb", "", ""]).encode()
 
 
 def _answer_handshake(request: Request) -> list[str]:
-    """Return the status and the headers: what Reverb's library (Ratchet) checks, in its order and its words.
+    """Return the status and the headers.
 
-    Nothing is negotiated.
+    Reverb's library (Ratchet) makes the same checks, in this order and with these texts. It negotiates nothing.
     """
 
     def values(name: str) -> Sequence[str]:
         return request.headers.get(name, ())
 
-    what_is_possible = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    supported = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
     if request.method != "GET":
         return ["405 Method Not Allowed", "Allow: GET"]
     if request.version != "1.1":
@@ -214,15 +216,15 @@ def _answer_handshake(request: Request) -> list[str]:
     if len(values("host")) != 1:
         return ["400 Bad Request"]
     if [value.lower() for value in values("upgrade")] != ["websocket"]:
-        return ["426 Upgrade header MUST be provided", *what_is_possible]
+        return ["426 Upgrade header MUST be provided", *supported]
     if "upgrade" not in [each.strip().lower() for value in values("connection") for each in value.split(",")]:
         return ["400 Connection Upgrade MUST be requested"]
     key = "".join(values("sec-websocket-key"))
-    # 16 bytes in base64, as PHP decodes it: it skips what does not belong there.
+    # 16 bytes in base64, as PHP decodes it: it ignores other characters.
     if len(values("sec-websocket-key")) != 1 or len(re.findall("[A-Za-z0-9+/]", key)) != 22:
         return ["400 Invalid Sec-WebSocket-Key"]
     if values("sec-websocket-version") != ["13"]:
-        return ["426 Upgrade Required", *what_is_possible]
+        return ["426 Upgrade Required", *supported]
     digest = hashlib.sha1(key.encode("latin-1") + _KEY_SUFFIX, usedforsecurity=False).digest()
     accept = f"Sec-WebSocket-Accept: {base64.b64encode(digest).decode()}"
     return ["101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade", accept]
@@ -230,7 +232,7 @@ def _answer_handshake(request: Request) -> list[str]:
 
 @dataclass(frozen=True)
 class Call:
-    """A signed request to an application; ``params`` are those of the path."""
+    """A signed request to an application; ``params`` are the parameters in its path."""
 
     channels: Channels
     params: Mapping[str, str]
@@ -238,7 +240,7 @@ class Call:
     body: bytes
 
     def option(self, name: str) -> str:
-        """Return a value of the query, or an empty text; Reverb fails where it is a list."""
+        """Return a parameter of the query, or an empty string. Reverb fails if it is a list."""
         value = self.query.get(name, "")
         if not isinstance(value, str):
             raise RequestError(500)
@@ -256,13 +258,13 @@ class Call:
 
 
 def answer_call(request: Request, channels: Mapping[str, Channels], prefix: str) -> bytes:
-    """Answer a request to the API; raise RequestError for one that is refused.
+    """Answer a request to the API; raise RequestError if it is refused.
 
-    ``channels`` are those of each application, by its id. ``prefix`` is the server's path prefix, which is not
-    signed.
+    ``channels`` are the channels of each application, by its id. ``prefix`` is the server's path prefix, which is
+    not signed.
     """
     path = request.path.removeprefix(prefix) if request.path.startswith(prefix) else ""
-    # HEAD is answered as GET, body included.
+    # HEAD gets the answer of GET, with its body.
     wanted = "GET" if request.method == "HEAD" else request.method
     if path == "/up" and wanted == "GET":
         return _json({"health": "OK"})
@@ -281,7 +283,7 @@ def answer_call(request: Request, channels: Mapping[str, Channels], prefix: str)
 
 
 def _check(request: Request, params: Mapping[str, str], channels: Mapping[str, Channels], prefix: str) -> Call:
-    """Return the call that a request makes, if its application exists and its signature is right."""
+    """Return the call that a request makes; raise RequestError for an unknown application or a wrong signature."""
     app_id = params["app_id"]
     if app_id not in channels:
         raise RequestError(404, f"No matching application for ID [{app_id}].")
@@ -293,7 +295,7 @@ def _check(request: Request, params: Mapping[str, str], channels: Mapping[str, C
     path = request.raw_path.removeprefix(prefix)
     texts = {name: value if isinstance(value, str) else ",".join(value) for name, value in signed.items()}
     parameters = "&".join(f"{name}={texts[name]}" for name in sorted(texts))
-    # Neither the key nor the timestamp is looked at.
+    # Reverb checks neither the key nor the timestamp.
     text = f"{request.method}\n{path}\n{parameters}".encode(errors="surrogateescape")
     right = hmac_hex(channels[app_id].app.secret, text)
     if not isinstance(given, str) or not hmac.compare_digest(right.encode(), given.encode(errors="replace")):
@@ -317,7 +319,7 @@ def publish(call: Call) -> bytes:
         return _json(errors.found, 422)
     wanted = fields["channels"] if "channels" in fields else [fields["channel"]]
     channels = list(_items(wanted).values()) if isinstance(wanted, dict | list) else [wanted]
-    # Reverb takes one channel after another, and fails at the first that can't be a name.
+    # Reverb handles one channel after another, and fails at the first that cannot be a name.
     values = list(takewhile(lambda each: each is not None and not isinstance(each, dict | list), channels))
     names = [php_string(value) for value in values]
     excluded = call.channels.subscriber(fields.get("socket_id"))
@@ -345,7 +347,7 @@ def publish_batch(call: Call) -> bytes:
         return _json(errors.found, 422)
     for event in events.values():
         excluded = call.channels.subscriber(event.get("socket_id"))
-        # Reverb 1.10 fails on the socket_id of a connection that is there.
+        # Reverb 1.10 fails if the socket_id is that of a subscribed connection.
         if "channel" not in event or (excluded is not None and not call.channels.strict):
             raise RequestError(500)
         message = {"event": event["name"], "channel": event["channel"], "data": event["data"]}
@@ -388,9 +390,9 @@ def count_connections(call: Call) -> bytes:
 
 
 def terminate_connections(call: Call) -> bytes:
-    """End the connections of a user, in their order: Reverb 1.10 fails at the first that never named a user.
+    """Close the connections of a user, in their order. Reverb 1.10 fails at the first one that never named a user.
 
-    With scaling, the nodes hear of it by way of Redis, and a failure there ends the process.
+    With scaling, the nodes get the request through Redis, and a failure ends the process of a node.
     """
     user_id = call.params["user_id"]
     for channels in call.channels.nodes:
@@ -403,7 +405,7 @@ def terminate_connections(call: Call) -> bytes:
 
 
 def _terminate(channels: Channels, user_id: str) -> bool:
-    """End a user's connections to one node; return whether Reverb gets through all of them."""
+    """Close a user's connections to one node; return whether Reverb gets through all of them."""
     for connection, user in channels.users_by_connection().items():
         if "user_id" not in user:
             if channels.strict:
@@ -423,11 +425,11 @@ _ROUTES: Final[tuple[tuple[str, str, Callable[[Call], bytes]], ...]] = (
     ("GET", "/channels/(?P<channel>[^/]+)/users", list_users),
     ("POST", "/users/(?P<user_id>[^/]+)/terminate_connections", terminate_connections),
 )
-"""Method, path below ``/apps/{app_id}``, and what answers."""
+"""Method, path below ``/apps/{app_id}``, and the function that answers."""
 
 
 def _items(value: Any) -> dict[str, Any]:
-    """Return what is in an array of PHP, which is a list or an object in JSON; nothing if it is none."""
+    """Return the items of a PHP array, which is a list or an object in JSON; no items if it is neither."""
     if isinstance(value, list):
         return {str(number): item for number, item in enumerate(value)}
     return value if isinstance(value, dict) else {}
@@ -438,7 +440,7 @@ def _is_missing(value: Any) -> bool:
 
 
 class _Errors:
-    """What Laravel's validation finds wrong with a request, in its words and its order."""
+    """The errors of Laravel's validation for a request, with its texts and in its order."""
 
     def __init__(self) -> None:
         self.found: dict[str, list[str]] = {}
@@ -446,8 +448,8 @@ class _Errors:
     def check_text(
         self, fields: Mapping[str, Any], name: str, *, required: str | None = None, prefix: str = ""
     ) -> None:
-        """Check a field; ``required`` says why it has to be there, ``prefix`` where it is in a batch."""
-        # Laravel puts a space for an underscore, but not below a list.
+        """Check a field. ``required`` says why it must be present, ``prefix`` where it is in a batch."""
+        # Laravel writes a space instead of an underscore, but not for fields in a list.
         label = f"{prefix}{name}" if prefix else name.replace("_", " ")
         value = fields.get(name)
         if required is not None and _is_missing(value):
@@ -464,9 +466,9 @@ class _Errors:
 
 
 def _json(value: Any, status: int = 200) -> bytes:
-    """Write an answer as Symfony does: HTTP/1.0, names padded, in the order of the alphabet.
+    """Write an answer as Symfony does: HTTP/1.0, with padded header names in alphabetical order.
 
-    What means something in HTML is escaped in the JSON, quotation marks too.
+    Characters with a meaning in HTML, and quotation marks, are escaped in the JSON.
     """
     text = php_encode(value)
     if text is False:

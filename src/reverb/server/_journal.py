@@ -1,4 +1,4 @@
-"""What happened on a server: to ask for, to wait for, and to read when a test fails."""
+"""The record of what happened on a server: for assertions, for waiting, and for failure messages of tests."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ._wire import decode
 __all__ = ["Entry", "Event", "Journal"]
 
 KEPT: Final = 10_000
-"""Events; older ones are forgotten, so that a server may run for long."""
+"""Number of events to keep. Older ones are forgotten, so that a server can run for long."""
 KEPT_BYTES: Final = 16 * 1024 * 1024
-"""Bytes of these events, as they were sent. Their data take several times as much when they are parsed."""
+"""Bytes of events to keep, as they were sent. Their parsed data take several times as much memory."""
 SHOWN: Final = 20
-"""Entries in a failure."""
+"""Number of entries in a failure message."""
 _LONGEST: Final = 600
 """Characters of an entry's text."""
 
@@ -29,21 +29,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Event:
-    """An event that went to a channel.
-
-    ``data`` is what its JSON says, or the text itself where it is none. ``socket_id`` is the connection that
-    triggered it, None if it was published; ``user_id`` says who that is on a presence channel.
-    """
+    """An event that was published to a channel, or triggered on it."""
 
     channel: str
+    """The channel's name."""
     name: str
+    """The event's name."""
     data: Any
+    """The parsed JSON data, or the text itself if it is not JSON."""
     socket_id: str | None = None
+    """The connection that triggered the event; None if it was published."""
     user_id: Any = None
+    """The id of the user who triggered the event; presence channels only."""
 
     @property
     def triggered(self) -> bool:
-        """Whether it is a client event."""
+        """Whether a client triggered the event."""
         return self.socket_id is not None
 
     def __str__(self) -> str:
@@ -52,24 +53,26 @@ class Event:
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that happened: when, to which connection (None for the server), and what.
-
-    ``text`` is fit for a terminal: what clients sent is shortened in it, and control characters are escapes.
-    """
+    """Something that happened on the server."""
 
     time: datetime
+    """When it happened, in local time."""
     socket_id: str | None
+    """The connection that it happened to; None if it happened to the server."""
     text: str
+    """What happened, in words. It is safe to print: texts of clients are shortened, and control characters are
+    escaped."""
     event: Event | None = None
+    """The event, if it is about one."""
     failed: bool = False
-    """Whether somebody was refused something."""
+    """Whether the server refused something."""
 
     def __str__(self) -> str:
         return f"{self.time:%H:%M:%S.%f}  {self.socket_id or '-':<21}  {self.text}"
 
 
 class Journal:
-    """Keeps what happened, tells watchers, and wakes those who wait."""
+    """Keeps what happened, calls the watchers, and wakes the callers of :meth:`wait_for`."""
 
     def __init__(self) -> None:
         self.watchers: list[Callable[[Entry], None]] = []
@@ -87,7 +90,7 @@ class Journal:
         self._add(Entry(datetime.now(), socket_id, visible(text, _LONGEST), failed=failed))
 
     def note_event(self, event: Event, size: int) -> None:
-        """Note an event that was sent in ``size`` bytes."""
+        """Record an event that was sent in ``size`` bytes."""
         self._events.append((event, size))
         self._bytes += size
         self._untaken.append(event)
@@ -110,7 +113,7 @@ class Journal:
         self._bytes = 0
 
     async def wait_for(self, found: Callable[[], T | None], wanted: str, timeout: float) -> T:
-        """Wait until ``found`` returns something; raise TimeoutError, which tells what happened instead."""
+        """Wait until ``found`` returns something; raise a TimeoutError that says what happened instead."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         while (result := found()) is None:
@@ -123,7 +126,7 @@ class Journal:
         return result
 
     def report(self) -> str:
-        """Say what happened last, an entry a line."""
+        """Return what happened last, as text with one entry a line."""
         if not self._entries:
             return "Nothing happened."
         lines = [str(entry) for entry in self._entries][-SHOWN:]
@@ -146,7 +149,7 @@ class Journal:
 
 
 def parsed(text: str) -> Any:
-    """Return what an event's JSON says, or the text itself where it is none."""
+    """Return the parsed JSON, or the text itself if it is not JSON."""
     try:
         return decode(text)
     except ValueError:

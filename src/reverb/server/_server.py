@@ -1,4 +1,4 @@
-"""The server as programs and tests know it: awaited, or from threads that wait."""
+"""The server's public classes: :class:`ReverbServer` to await, :class:`BlockingServer` for synchronous code."""
 
 from __future__ import annotations
 
@@ -25,43 +25,45 @@ from ._wire import encode
 __all__ = ["BlockingServer", "Node", "ReverbServer"]
 
 TIMEOUT: Final = 5.0
-"""Seconds that the ``wait_for_…`` methods wait unless they are told otherwise."""
+"""Seconds that the ``wait_for_…`` methods wait by default."""
 ANY: Final[Any] = object()
-"""Stands for any data of an event."""
+"""Any data of an event."""
 
-# What BlockingServer waits for may have to happen in the event loop that it would stop.
+# BlockingServer may wait for something that has to happen in the event loop that it would block.
 _IN_A_LOOP: Final = (
-    "this would stop the event loop that it is called in. In asynchronous code, await the method of ReverbServer "
-    "itself: the fixture reverb_server is one, and `async with ReverbServer()` gives one"
+    "this call would block the running event loop. In asynchronous code, await the method of ReverbServer: use "
+    "the fixture reverb_server, or `async with ReverbServer()`"
 )
 _NOT_RUNNING: Final = "the server is not running: use `with ReverbServer()`, or the fixture reverb_server"
 
 T = TypeVar("T")
 
 
-class Surface:
-    """What can be asked and told without waiting, from any thread and any event loop."""
+class Controls:
+    """What all servers have: properties and methods that return at once, from any thread and any event loop."""
 
     def __init__(self, engine: Engine | Cluster) -> None:
         self._engine = engine
 
     @property
     def host(self) -> str:
+        """The IP address that the server listens on."""
         return self._engine.host
 
     @property
     def port(self) -> int:
-        """The TCP port; 0 before the first start, if the system is to pick one."""
+        """The TCP port. It is 0 before the first start if the system picks the port."""
         return self._engine.port
 
     @property
     def app(self) -> App:
-        """The first application, to which ``publish`` publishes."""
+        """The first application. ``publish`` publishes to it."""
         return self._channels[0].app
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The keyword arguments that bring a ``ReverbClient`` to this server. Delays are short, for tests."""
+        """Keyword arguments with which a :class:`ReverbClient` connects to this server. Its reconnect delays are
+        short, for tests."""
         return {
             "host": self.host,
             "port": self.port,
@@ -76,25 +78,25 @@ class Surface:
 
     @property
     def env(self) -> dict[str, str]:
-        """The same as environment variables."""
+        """The ``settings`` as environment variables."""
         return {variable_of(name): str(value) for name, value in self.settings.items()}
 
     @property
     def events(self) -> list[Event]:
-        """The events that were published and triggered: the last 10,000 of them, or the last 16 MB."""
+        """The events that were published or triggered: the last 10,000 events, or the last 16 MiB of them."""
         return self._at_once(lambda: self._engine.journal.events)
 
     @property
     def connections(self) -> list[Connection]:
-        """The open connections, in the order in which they came to their node.
+        """The open connections, by node, in the order in which they connected.
 
-        Each has a ``socket_id`` and ``channels``.
+        Each has a ``socket_id``, and ``channels``: the names of the channels that it is subscribed to.
         """
         return self._at_once(lambda: [each for node in self._engine.nodes for each in node.connections])
 
     @property
     def subscriptions(self) -> dict[str, list[str]]:
-        """The socket ids of each channel's subscribers."""
+        """The socket ids of the subscribers, by channel."""
 
         def collect() -> dict[str, list[str]]:
             found: dict[str, list[str]] = {}
@@ -106,60 +108,86 @@ class Surface:
         return self._at_once(collect)
 
     def watch(self, watcher: Callable[[Entry], None]) -> None:
-        """Have ``watcher`` called, in the server's thread, with whatever happens from now on."""
+        """Call a function for everything that happens on the server from now on.
+
+        Args:
+            watcher: The function. The server calls it in its own thread.
+        """
         self._engine.journal.watchers.append(watcher)
 
     def report(self) -> str:
-        """Say what happened last, an entry a line."""
+        """Return what happened last on the server, as text with one entry a line."""
         return self._at_once(self._engine.journal.report)
 
-    # What may go wrong.
+    # Faults.
 
     def drop(self) -> None:
-        """End all connections, in bare TCP EOF."""
+        """Close all connections without a close frame."""
         self._of_nodes(lambda node: node.drop())
 
     def refuse(self, code: int) -> None:
-        """Have new connections told this error instead of a greeting, until ``heal()``.
+        """Refuse new connections with an error, until ``heal()``.
 
-        As in Reverb, behind 4001 the connection is ended, behind other codes it stays open and nothing more comes.
+        As in Reverb, the server closes the connection after error 4001. After other errors it leaves the
+        connection open and sends nothing more.
+
+        Args:
+            code: The error code, such as 4001, 4004 or 4009.
         """
         self._of_nodes(lambda node: setattr(node.faults, "refused", code))
 
     def deny(self, channel: str) -> None:
-        """Have subscriptions to the channel refused, however they are signed, until ``heal()``."""
+        """Refuse subscriptions to a channel, even with a valid signature, until ``heal()``.
+
+        Args:
+            channel: The channel's name.
+        """
         self._of_nodes(lambda node: node.faults.denied.add(channel))
 
     def silence(self) -> None:
-        """Lose all that would be sent, and keep the connections, until ``heal()``."""
+        """Send nothing, but keep the connections open, until ``heal()``."""
         self._of_nodes(lambda node: setattr(node.faults, "silent", True))
 
     def half_open(self, lost: Literal["both", "to_clients", "from_clients"] = "both") -> None:
-        """Lose what is sent on the connections that there are, and keep them open, until ``heal()``.
+        """Lose everything that is sent on the present connections, and keep them open, until ``heal()``.
 
-        What is lost goes to the clients, comes from them, or both; the end of a connection is lost, too. So
-        neither side learns what has become of the other. New connections are as ever.
+        The end of a connection is lost, too, so neither side learns that the other is gone. New connections are
+        not affected.
+
+        Args:
+            lost: The direction that loses data: ``"to_clients"``, ``"from_clients"``, or ``"both"``, the default.
+
+        Raises:
+            ValueError: ``lost`` is something else.
         """
         if lost not in ("both", "to_clients", "from_clients"):
-            raise ValueError(f'lost is {lost!r}, and can be "both", "to_clients" or "from_clients"')
+            raise ValueError(f'lost must be "both", "to_clients" or "from_clients", not {lost!r}')
         loses_input, loses_output = lost != "to_clients", lost != "from_clients"
         self._of_nodes(lambda node: node.half_open(loses_input=loses_input, loses_output=loses_output))
 
     def delay(self, seconds: float) -> None:
-        """Have whatever is sent take so much longer, until ``heal()``."""
+        """Delay everything that the server sends, until ``heal()``.
+
+        Args:
+            seconds: The delay in seconds.
+        """
         self._of_nodes(lambda node: setattr(node.faults, "delay", seconds))
 
     def heal(self) -> None:
-        """End what ``refuse``, ``deny``, ``silence`` and ``delay`` have begun, and all half-open connections."""
+        """End the faults of ``refuse``, ``deny``, ``silence`` and ``delay``; close half-open connections."""
         self._of_nodes(lambda node: node.heal())
 
     def send_raw(self, data: bytes | str) -> None:
-        """Send bytes as they are, without a frame, or a text in one, to all connections."""
+        """Send data to all connections.
+
+        Args:
+            data: Bytes are sent unchanged, without a WebSocket frame. A string is sent in a text frame.
+        """
         raw = frame(TEXT, data.encode()) if isinstance(data, str) else data
         self._of_nodes(lambda node: node.send_raw(raw))
 
     def reset(self) -> None:
-        """End all connections and faults, and forget what happened."""
+        """Close all connections, end all faults, and forget what happened."""
 
         def reset() -> None:
             for node in self._engine.nodes:
@@ -169,24 +197,57 @@ class Surface:
 
         self._at_once(reset)
 
-    # What should have gone right.
+    # Assertions.
 
     def assert_triggered(self, channel: str, event: str, data: Any = ANY) -> None:
-        """Fail unless a client has triggered the event on the channel, with these data if they are given."""
+        """Fail unless a client has triggered an event on a channel.
+
+        Args:
+            channel: The channel's name.
+            event: The event's name.
+            data: The data that the event must have. By default, any data.
+
+        Raises:
+            AssertionError: No client has; the message says what happened.
+        """
         self._assert_event(channel, event, data, triggered=True)
 
     def assert_published(self, channel: str, event: str, data: Any = ANY) -> None:
-        """Fail unless the event was published to the channel, by the HTTP API or ``publish``."""
+        """Fail unless an event was published to a channel, over the HTTP API or with ``publish``.
+
+        Args:
+            channel: The channel's name.
+            event: The event's name.
+            data: The data that the event must have. By default, any data.
+
+        Raises:
+            AssertionError: The event was not published; the message says what happened.
+        """
         self._assert_event(channel, event, data, triggered=False)
 
     def assert_not_triggered(self, channel: str, event: str) -> None:
-        """Fail if a client has triggered the event on the channel."""
+        """Fail if a client has triggered an event on a channel.
+
+        Args:
+            channel: The channel's name.
+            event: The event's name.
+
+        Raises:
+            AssertionError: A client has; the message says what happened.
+        """
         found = [each for each in self.events if each.triggered and (each.channel, each.name) == (channel, event)]
         if found:
             raise AssertionError(f"{event} was triggered on {channel}: {found[0].data!r}. {self.report()}")
 
     def assert_subscribed(self, channel: str) -> None:
-        """Fail unless somebody is subscribed to the channel."""
+        """Fail unless a client is subscribed to a channel.
+
+        Args:
+            channel: The channel's name.
+
+        Raises:
+            AssertionError: No client is; the message says what happened.
+        """
         if channel not in self.subscriptions:
             raise AssertionError(f"nobody is subscribed to {channel}. {self.report()}")
 
@@ -202,11 +263,11 @@ class Surface:
         else:
             wanted = f"{name} was not {verb} on {channel}"
             seen = "\n".join(f"  {each}" for each in events)
-        seen = f"What was {verb}:\n{seen}" if seen else f"Nothing was {verb}."
-        raise AssertionError(f"{wanted}. {seen}\nIf it may be on its way still, wait_for_event() first.")
+        seen = f"Events that were {verb}:\n{seen}" if seen else f"No event was {verb}."
+        raise AssertionError(f"{wanted}. {seen}\nIf the event may still arrive, call wait_for_event() first.")
 
     def _at_once(self, work: Callable[[], T]) -> T:
-        """Do something in the server's thread, and return when it is done."""
+        """Call a function in the server's thread, and return its result."""
         loop = self._engine.loop
         if loop is None or loop is _running_loop():
             return work()
@@ -222,7 +283,7 @@ class Surface:
         return [channels for node in self._engine.nodes for channels in node.channels]
 
     def _of_nodes(self, work: Callable[[Engine], None]) -> None:
-        """Do something to each node, in the server's thread."""
+        """Call a function with each node, in the server's thread."""
 
         def do() -> None:
             for node in self._engine.nodes:
@@ -230,7 +291,7 @@ class Surface:
 
         self._at_once(do)
 
-    # What takes time, in the server's event loop.
+    # Coroutines, which run in the server's event loop.
 
     async def _restart(self, downtime: float) -> None:
         engine = self._engine
@@ -245,7 +306,7 @@ class Surface:
         text = data if isinstance(data, str) else encode(data)
         self._channels[0].publish(names, {"event": event, "data": text})
         if any(node.unread for node in self._engine.nodes):
-            await asyncio.sleep(0)  # Who publishes in a loop leaves no turn for writing.
+            await asyncio.sleep(0)  # Otherwise a loop that publishes leaves no time to write.
 
     async def _wait_for_subscription(self, channel: str, timeout: float) -> None:
         def found() -> bool | None:
@@ -266,8 +327,8 @@ class Surface:
         await self._engine.journal.wait_for(found, wanted, timeout)
 
 
-class Node(Surface):
-    """A server that runs in an event loop: its methods may be awaited in any other one, too."""
+class Node(Controls):
+    """A server to await, from any event loop; or one node of a :class:`ReverbServer`."""
 
     @property
     def blocking(self) -> BlockingServer:
@@ -275,39 +336,73 @@ class Node(Surface):
         return BlockingServer(self._engine)
 
     async def start(self) -> None:
-        """Listen; raise OSError if the port is taken."""
+        """Start the server.
+
+        Raises:
+            OSError: The port is in use.
+        """
         await self._in_its_loop(self._engine.start())
 
     async def stop(self) -> None:
-        """End every connection in bare TCP EOF, as Reverb does, and stop listening."""
+        """Stop the server, and close every connection without a close frame, as Reverb does."""
         await self._in_its_loop(self._engine.close())
 
     async def restart(self, downtime: float = 0.0) -> None:
-        """Stop, and start again on the same port after ``downtime`` seconds."""
+        """Stop the server, and start it again on the same port.
+
+        Args:
+            downtime: Seconds between the two. The default is 0.
+        """
         await self._in_its_loop(self._restart(downtime))
 
     async def publish(self, channels: str | Sequence[str], event: str, data: Any = None) -> None:
-        """Publish an event to a channel, or to several. ``data`` other than a string are sent as JSON."""
+        """Publish an event.
+
+        Args:
+            channels: The name of a channel, or several names.
+            event: The event's name.
+            data: Any JSON value. A string is sent unchanged.
+        """
         await self._in_its_loop(self._publish(channels, event, data))
 
     async def wait_for_subscription(self, channel: str, timeout: float = TIMEOUT) -> None:
-        """Wait until somebody is subscribed to the channel; raise TimeoutError, which tells what happened.
+        """Wait until a client is subscribed to a channel. Clients with a half-open connection do not count.
 
-        Subscribers whose connection is half open don't count.
+        Args:
+            channel: The channel's name.
+            timeout: Seconds to wait. The default is 5.
+
+        Raises:
+            TimeoutError: No client is subscribed; the message says what happened.
         """
         await self._in_its_loop(self._wait_for_subscription(channel, timeout))
 
     async def wait_for_event(self, channel: str, event: str, timeout: float = TIMEOUT) -> Event:
-        """Wait until the event was published to the channel, or triggered on it; return it.
+        """Wait until an event is published to a channel, or triggered on it.
 
-        Each event is returned once: of several, the oldest that was not returned yet. Raises TimeoutError, which
-        tells what happened.
+        Args:
+            channel: The channel's name.
+            event: The event's name.
+            timeout: Seconds to wait. The default is 5.
+
+        Returns:
+            The oldest such event that was not returned before: each event is returned once.
+
+        Raises:
+            TimeoutError: There is no such event; the message says what happened.
         """
         return await self._in_its_loop(self._wait_for_event(channel, event, timeout))
 
     async def wait_for_connections(self, count: int, timeout: float = TIMEOUT) -> None:
-        """Wait until there are ``count`` connections, no more and no less; raise TimeoutError, which tells what
-        happened."""
+        """Wait until there are exactly so many connections.
+
+        Args:
+            count: The number of connections.
+            timeout: Seconds to wait. The default is 5.
+
+        Raises:
+            TimeoutError: There are more or fewer; the message says what happened.
+        """
         await self._in_its_loop(self._wait_for_connections(count, timeout))
 
     @property
@@ -322,22 +417,35 @@ class Node(Surface):
 
 
 class ReverbServer(Node):
-    """Serves applications on ``ws://{host}:{port}{path}/app/{key}`` and the HTTP API below ``{path}/apps/{id}``.
+    """A Reverb-compatible server for development and tests.
 
-    For development and tests, not for the open network: a ``host`` that is no loopback address gets a
-    ``RuntimeWarning``. With ``port`` 0 the system picks a free one, which ``port`` tells once the server runs and
-    which it keeps when started again. ``path`` is a prefix such as ``/ws``. With an ``ssl_context``, wss and https
-    are spoken. ``max_request_size`` is in bytes, of a request to the HTTP API with its head. ``host``, ``port``,
-    ``path`` and ``max_request_size`` are named as in Laravel's ``config/reverb.php``.
+    **Security: it is not for networks that others can reach.** It serves applications on
+    ``ws://{host}:{port}{path}/app/{key}``, and their HTTP API below ``{path}/apps/{id}``.
 
-    Only tests want these: ``tick`` is the time in seconds between two looks for silent connections, and ``strict``
-    gives the answers that the Pusher protocol describes, with close codes and ``pusher:subscription_error``, where
-    Reverb has its own way. With more than one of ``nodes`` it is Reverb with scaling behind a balancer: so many
-    servers, each with an address of its own, pass events on to each other and know the members of their own; the
-    address of the whole leads to the first of them that runs.
+    ``async with`` runs the server in the running event loop. ``with`` runs it in a thread of its own, and returns
+    a :class:`BlockingServer`. You can call all methods from any thread.
 
-    ``async with`` runs the server in the present event loop, ``with`` in a thread of its own; the latter gives a
-    :class:`BlockingServer`. All methods may be called from any thread.
+    ``host``, ``port``, ``path`` and ``max_request_size`` have the names of Laravel's ``config/reverb.php``.
+
+    Args:
+        apps: The applications. By default there is one, with the defaults of :class:`App`.
+        host: The IP address to listen on. The default is ``127.0.0.1``. An address that others can reach causes a
+            ``RuntimeWarning``.
+        port: The TCP port. With 0, the default, the system picks a free one; the attribute ``port`` has it once
+            the server runs. It stays the same when the server starts again.
+        path: A path prefix, such as ``/ws``. By default there is none.
+        ssl_context: A context with a certificate, for wss and https. By default, the server does not use TLS.
+        max_request_size: Bytes that a request to the HTTP API may have, headers included. The default is 10,000.
+        tick: Seconds between two checks for silent connections. The default is 60.
+        strict: Whether the server behaves as the Pusher protocol describes where Reverb does not: it sends close
+            codes and ``pusher:subscription_error``. The default is False.
+        nodes: Number of servers. With more than one, they work as Reverb with scaling behind a load balancer: each
+            has its own address, knows its own members, and passes events on to the others. The address of the
+            whole leads to the first node that runs. The default is 1.
+
+
+    Raises:
+        ValueError: ``nodes`` is less than 1.
     """
 
     def __init__(
@@ -356,9 +464,7 @@ class ReverbServer(Node):
         if nodes < 1:
             raise ValueError(f"there must be at least one node, not {nodes}")
         if not _is_loopback(host):
-            message = (
-                f"{host!r} is no loopback address: others can reach this server, which is made for tests only"
-            )
+            message = f"{host!r} is not a loopback address: others can reach this server, which is for tests only"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         # The name may stand for two addresses, and port 0 for a different port on each.
         address = "127.0.0.1" if host == "localhost" else host
@@ -385,10 +491,14 @@ class ReverbServer(Node):
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """Each node by itself: its address, its connections and members, and what may go wrong with it."""
+        """The nodes. Each has its own address, connections and faults."""
         return tuple(Node(node) for node in self._engine.nodes)
 
     async def stop(self) -> None:
+        """Stop the server, and close every connection without a close frame, as Reverb does.
+
+        Afterwards, you can start it in another event loop.
+        """
         await self._in_its_loop(self._engine.stop())
 
     async def __aenter__(self) -> ReverbServer:
@@ -425,43 +535,44 @@ class ReverbServer(Node):
         return self._engine.loop if self._thread is None else self._thread.loop
 
 
-class BlockingServer(Surface):
-    """A server that runs in another thread, for synchronous code: its methods return when they are done.
+class BlockingServer(Controls):
+    """A server that runs in another thread, for synchronous code.
 
-    Those that a ``ReverbServer`` has to be awaited for raise RuntimeError where an event loop is running.
+    The methods that you await on a :class:`ReverbServer` block here until they are done. They raise
+    ``RuntimeError`` in a thread with a running event loop.
     """
 
     @property
     def nodes(self) -> tuple[BlockingServer, ...]:
-        """As :attr:`ReverbServer.nodes`."""
+        """The nodes; see :attr:`ReverbServer.nodes`."""
         return tuple(BlockingServer(node) for node in self._engine.nodes)
 
     def start(self) -> None:
-        """As :meth:`ReverbServer.start`."""
+        """Start the server; see :meth:`ReverbServer.start`."""
         self._wait(self._engine.start())
 
     def stop(self) -> None:
-        """As :meth:`ReverbServer.stop`."""
+        """Stop the server; see :meth:`ReverbServer.stop`."""
         self._wait(self._engine.close())
 
     def restart(self, downtime: float = 0.0) -> None:
-        """As :meth:`ReverbServer.restart`."""
+        """Stop the server, and start it again on the same port; see :meth:`ReverbServer.restart`."""
         self._wait(self._restart(downtime))
 
     def publish(self, channels: str | Sequence[str], event: str, data: Any = None) -> None:
-        """As :meth:`ReverbServer.publish`."""
+        """Publish an event; see :meth:`ReverbServer.publish`."""
         self._wait(self._publish(channels, event, data))
 
     def wait_for_subscription(self, channel: str, timeout: float = TIMEOUT) -> None:
-        """As :meth:`ReverbServer.wait_for_subscription`."""
+        """Wait until a client is subscribed to a channel; see :meth:`ReverbServer.wait_for_subscription`."""
         self._wait(self._wait_for_subscription(channel, timeout))
 
     def wait_for_event(self, channel: str, event: str, timeout: float = TIMEOUT) -> Event:
-        """As :meth:`ReverbServer.wait_for_event`."""
+        """Wait until an event is published or triggered; see :meth:`ReverbServer.wait_for_event`."""
         return self._wait(self._wait_for_event(channel, event, timeout))
 
     def wait_for_connections(self, count: int, timeout: float = TIMEOUT) -> None:
-        """As :meth:`ReverbServer.wait_for_connections`."""
+        """Wait until there are exactly so many connections; see :meth:`ReverbServer.wait_for_connections`."""
         self._wait(self._wait_for_connections(count, timeout))
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:

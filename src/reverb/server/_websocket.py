@@ -1,4 +1,4 @@
-"""One client's WebSocket: what it is told at the beginning, and what each of its messages does."""
+"""A client's WebSocket connection: the greeting, and the effect of each message."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from ._journal import Event
 from ._wire import decode, encode, is_blank, php_array, php_string, php_true
 
 
-class Line(Protocol):
-    """What carries a connection's bytes to its client."""
+class Transport(Protocol):
+    """Sends a connection's bytes to its client."""
 
     def write(self, data: bytes) -> None: ...
 
     def close(self) -> None:
-        """End in TCP EOF, behind what was written."""
+        """Close the TCP connection after the data that was written."""
 
 
 class Connection:
-    """A client of a known application. All of its methods return at once; nothing is awaited between messages."""
+    """A connection of a client to a known application. All methods return at once."""
 
-    def __init__(self, channels: Channels, line: Line) -> None:
+    def __init__(self, channels: Channels, transport: Transport) -> None:
         self.socket_id = f"{1 + secrets.randbelow(10**9)}.{1 + secrets.randbelow(10**9)}"
+        """The connection's id, which the server chose."""
         self._app = channels.app
         self._channels = channels
         self._journal = channels.journal
         self._strict = channels.strict
-        self._line = line
+        self._transport = transport
         self._reader = FrameReader(self._app.max_message_size)
         self._limiter = _Limiter(self._app.rate_limiting)
         self._last_seen = time.monotonic()
@@ -46,17 +47,17 @@ class Connection:
 
     @property
     def channels(self) -> list[str]:
-        """Names of the channels that it is subscribed to."""
+        """The names of the channels that the connection is subscribed to."""
         return self._channels.of(self)
 
     def send(self, encoded: bytes) -> None:
         if not self._ended:
-            self._line.write(encoded)
+            self._transport.write(encoded)
 
     def open(self, origin: str, refused: int | None = None) -> None:
-        """Greet the client, or refuse it: with the code ``refused``, or as the application wants it.
+        """Greet the client, or refuse it: with the error ``refused``, or because of the application's settings.
 
-        ``origin`` is what the client sent as that, or empty.
+        ``origin`` is the header of that name, or empty.
         """
         limit = self._app.max_connections
         if refused is not None:
@@ -74,7 +75,7 @@ class Connection:
             if self._ended:
                 return
             if opcode == CLOSE:
-                # A violation is one, too: what the reader makes of it is for the client to read.
+                # The reader also reports a violation as a close frame, which the client gets.
                 self.send(frame(CLOSE, payload))
                 self.end()
             elif opcode == PING:
@@ -89,19 +90,19 @@ class Connection:
         self._touch()
         if not self._limiter.admits():
             if self._app.rate_limiting.terminate_on_limit:
-                self._journal.note("ended: rate limit exceeded", self.socket_id, failed=True)
+                self._journal.note("closed: rate limit exceeded", self.socket_id, failed=True)
                 self.end()
             else:
                 self._error(4301, "Rate limit exceeded")
             return
         try:
             self._handle(decode(message), len(message))
-        # Whatever fails inside Reverb is answered so, nesting too deep for PHP included.
+        # Reverb answers so for every failure, and for nesting that is too deep for PHP.
         except (ValueError, RecursionError):
             self._error(4200, "Invalid message format")
 
-    def look(self) -> None:
-        """Ping the client if it has been silent, end the connection if it stayed silent after a ping."""
+    def check_alive(self) -> None:
+        """Ping the client if it was silent. Close the connection if it stays silent after a ping."""
         if time.monotonic() - self._last_seen < self._app.ping_interval:
             return
         if self._pinged:
@@ -112,24 +113,24 @@ class Connection:
         self.send(frame(PING, b"") if self._uses_control_frames else text_frame({"event": "pusher:ping"}))
 
     def terminate(self) -> None:
-        """End the connection because the application wants it."""
+        """Close the connection on the application's request."""
         if self._strict:
             self._error(4009, "You got disconnected by the app.")
         self.close(4009)
 
     def close(self, code: int) -> None:
-        """End the connection: in bare TCP EOF, as Reverb does, or if strict with a close frame before."""
+        """Close the connection. If strict, send a close frame first."""
         if self._strict:
             self.send(close_frame(code, ""))
         self.end()
 
     def end(self) -> None:
-        """Leave all channels, send what is left to send, and end in TCP EOF, without a close frame."""
+        """Leave all channels, send what is left to send, and close TCP without a close frame."""
         if not self._ended:
             self._ended = True
             self._channels.unsubscribe_from_all(self)
             self._journal.note("disconnected", self.socket_id)
-            self._line.close()
+            self._transport.close()
 
     def _touch(self) -> None:
         self._last_seen = time.monotonic()
@@ -146,12 +147,12 @@ class Connection:
     def _refuse(self, code: int) -> None:
         self._journal.note("connected", self.socket_id)
         self._error(code, REFUSALS.get(code, "Connection refused"))
-        # Reverb leaves the other ones open, and they may go on all the same.
+        # After other errors, Reverb leaves the connection open, and the client can use it.
         if code == 4001 or self._strict:
             self.close(code)
 
     def _error(self, code: int, message: str) -> None:
-        self._journal.note(f"was told error {code}: {message}", self.socket_id, failed=True)
+        self._journal.note(f"got error {code}: {message}", self.socket_id, failed=True)
         self.send(error_frame(code, message, strict=self._strict))
 
     def _handle(self, message: Any, size: int) -> None:
@@ -200,7 +201,7 @@ class Connection:
     def _handle_client_event(self, event: str, message: dict[str, Any], size: int) -> None:
         name = _required_text(message, "channel")
         data = message.get("data")
-        # Laravel's validation takes an empty text for none.
+        # Laravel's validation treats an empty text as missing.
         if data is not None and not isinstance(data, dict | list) and not is_blank(data):
             raise ValueError("data is a single value")
         if not event.startswith("client-"):
@@ -223,7 +224,7 @@ class Connection:
 
 
 class _Limiter:
-    """Counts messages from the first one on, and starts anew when the time is over."""
+    """Counts messages from the first one on, and starts again when the time is over."""
 
     def __init__(self, limit: RateLimiting) -> None:
         self._limit = limit
@@ -231,7 +232,7 @@ class _Limiter:
         self._end = 0.0
 
     def admits(self) -> bool:
-        """Count a message; whether it is within the limit."""
+        """Count a message; return whether it is within the limit."""
         if not self._limit.enabled:
             return True
         now = time.monotonic()
@@ -261,7 +262,8 @@ def _is_allowed(origin: str, allowed: Sequence[str]) -> bool:
 
 
 def _host_of(url: str) -> str:
-    """Return the host as PHP's ``parse_url`` finds it, or nothing. A scheme is not needed, if there is a port."""
+    """Return the host as PHP's ``parse_url`` finds it, or an empty string. A port makes up for a missing
+    scheme."""
     begin = re.match(r"([A-Za-z0-9+.-]+:)?//|(?=[^:?#]+:[0-9]{1,5}(/|$))", url)
     if begin is None:
         return ""
@@ -274,9 +276,9 @@ def _host_of(url: str) -> str:
 
 
 def _matches(pattern: str, host: str) -> bool:
-    """Whether ``host`` fits ``pattern``, in which ``*`` stands for anything.
+    """Return whether ``host`` matches ``pattern``, in which ``*`` stands for any text.
 
-    A regular expression with several stars would take very long for some long hosts.
+    A regular expression with several stars would be very slow for some long hosts.
     """
     start, *parts = pattern.split("*")
     if not parts:

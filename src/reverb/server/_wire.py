@@ -1,4 +1,4 @@
-"""JSON and single values as PHP reads and writes them. Pure."""
+"""JSON and values as PHP reads and writes them. Does no I/O."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from typing import Any, Final, Literal
 import msgspec
 
 _MAX_DEPTH: Final = 511
-"""Arrays and objects in one another that PHP's ``json_decode`` takes: its 512 count what is in the last, too."""
+"""Depth of nested arrays and objects that PHP's ``json_decode`` accepts. Its limit of 512 counts the innermost
+value, too."""
 _NUMERIC: Final = re.compile(r"[ \t-\r]*[+-]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t-\r]*")
 """A text that PHP compares as a number."""
 _MAX_INT: Final = (1 << 63) - 1
 
-# A number out of range is infinite to PHP; msgspec refuses it where it makes floats itself.
+# A number out of range is infinite for PHP. msgspec refuses it unless it has a float_hook.
 _decode = msgspec.json.Decoder(float_hook=float).decode
 
 
 def decode(text: str | bytes) -> Any:
-    """Parse JSON as strictly as PHP does; raise ValueError for anything else."""
+    """Parse JSON as strictly as PHP does; raise ValueError if it is not valid."""
     try:
         value = _decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -33,8 +34,8 @@ def decode(text: str | bytes) -> Any:
 
 
 def _check_depth(value: Any) -> None:
-    """Raise ValueError for what is nested too deep."""
-    # Level by level: how deep a recursion may go depends on the caller.
+    """Raise ValueError if a value is nested too deep."""
+    # A loop for each level: the possible depth of a recursion depends on the caller.
     level = [value]
     for _ in range(_MAX_DEPTH + 1):
         containers = [each for each in level if isinstance(each, dict | list)]
@@ -45,18 +46,18 @@ def _check_depth(value: Any) -> None:
 
 
 def encode(value: Any) -> str:
-    r"""Write JSON in the form of PHP's ``json_encode``: compact, non-ASCII as ``\uXXXX``, ``/`` as ``\/``."""
+    r"""Encode JSON in the form of PHP's ``json_encode``: compact, non-ASCII as ``\uXXXX``, ``/`` as ``\/``."""
     return _as_php_spells(json.dumps(value, separators=(",", ":")))
 
 
 def _as_php_spells(text: str) -> str:
     text = text.replace("/", "\\/")
-    # Python takes DEL for non-ASCII, PHP does not.
+    # Python escapes DEL, PHP does not.
     return re.sub(r"(?<!\\)((?:\\\\)*)\\u007f", "\\1\x7f", text) if "\\u007f" in text else text
 
 
 def php_encode(value: Any) -> str | Literal[False]:
-    """Write a decoded value as PHP does, its numbers too; False if there is a number that is infinite."""
+    """Encode a decoded value as PHP does, with its form of numbers; return False if a number is infinite."""
     parts: list[str] = []
     try:
         _write(value, parts.append)
@@ -98,7 +99,7 @@ def _number_text(number: float) -> str:
 
 
 def _php_number(value: float) -> int | float:
-    """Return a number as PHP holds it: an integer of more than 64 bits is a float there."""
+    """Return a number as PHP stores it: an integer of more than 64 bits is a float."""
     if isinstance(value, float) or -_MAX_INT - 1 <= value <= _MAX_INT:
         return value
     try:
@@ -108,7 +109,8 @@ def _php_number(value: float) -> int | float:
 
 
 def _float_text(value: float, rounded: Decimal, precision: int, exponent: str) -> str:
-    """Write a finite float that has the digits of ``rounded``, with an exponent beyond ``precision`` places."""
+    """Return a finite float as text with the digits of ``rounded``, and an exponent beyond ``precision``
+    places."""
     sign = "-" if math.copysign(1, value) < 0 else ""
     digits = "".join(map(str, rounded.as_tuple().digits))
     point = rounded.adjusted() + 1
@@ -124,11 +126,11 @@ def _float_text(value: float, rounded: Decimal, precision: int, exponent: str) -
 
 
 def php_array(value: Any) -> Any:
-    """Return what becomes of a decoded value on its way through PHP's arrays and back.
+    """Return a decoded value as it is after a conversion to PHP arrays and back.
 
-    An empty object is written as ``[]``, one with the keys 0, 1, 2… in this order as a list.
+    An empty object becomes ``[]``, an object with the keys 0, 1, 2… in this order becomes a list.
     """
-    # Loops, as a comprehension is a frame of its own in older Pythons: too many for the depth that PHP takes.
+    # Loops, because a comprehension needs a frame in older Pythons: too many for the depth that PHP accepts.
     if isinstance(value, dict):
         items = {}
         for key, item in value.items():
@@ -143,12 +145,12 @@ def php_array(value: Any) -> Any:
 
 
 def php_list(items: dict[str, Any]) -> dict[str, Any] | list[Any]:
-    """Return what PHP writes as a list if it is one to PHP, that is if its keys are 0, 1, 2…, in this order."""
+    """Return a list if PHP encodes these items as one: if the keys are 0, 1, 2… in this order."""
     return list(items.values()) if all(key == str(n) for n, key in enumerate(items)) else items
 
 
 def php_string(value: Any) -> str:
-    """Return a single value as PHP makes a string of it; raise ValueError for lists and objects."""
+    """Return a single value as a PHP string; raise ValueError for lists and objects."""
     if isinstance(value, dict | list):
         raise ValueError("a single value is needed here")
     if value is None or value is False:
@@ -164,7 +166,7 @@ def php_string(value: Any) -> str:
 
 
 def php_key(value: Any) -> str:
-    """Return what a single value becomes as the key of an array: a float loses its fraction, and may overflow."""
+    """Return a single value as the key of a PHP array: a float loses its fraction, and may overflow."""
     if value is None or isinstance(value, str):
         return value or ""
     number = _php_number(value)
@@ -174,10 +176,10 @@ def php_key(value: Any) -> str:
 
 
 def php_equals(value: Any) -> tuple[set[Hashable], set[Hashable]]:
-    """Return what a single value is, and which it is equal to, in terms of PHP's ``==``.
+    """Return the keys of a value, and the keys that it is equal to by PHP's ``==``.
 
-    Two values are equal if what one is has something in common with what the other is equal to. One key for each
-    would not do, as this is no equivalence: ``true`` is equal to ``"a"`` and to ``"b"``.
+    Two values are equal if a key of one is among those that the other is equal to. One key for each value is not
+    enough: ``true`` is equal to ``"a"`` and to ``"b"``, which are not equal.
     """
     truth = "true" if php_true(value) else "false"
     if isinstance(value, bool):
@@ -191,23 +193,24 @@ def php_equals(value: Any) -> tuple[set[Hashable], set[Hashable]]:
 
 
 def php_comparable(value: str | float) -> Hashable:
-    """Return what is the same for texts and numbers that PHP takes for equal: a number, if it compares them so."""
+    """Return the same key for texts and numbers that PHP compares as equal: a number, if PHP compares them as
+    numbers."""
     if not isinstance(value, str):
         return _php_number(value)
     match = _NUMERIC.fullmatch(value)
     if match is not None and len(value) < 64:
         number = float(value) if match[2] or "." in match[1] else int(value)
-        # Texts of numbers that are too large are compared as texts, or different ones would be equal.
+        # PHP compares texts of numbers that are too large as texts. Otherwise, different ones would be equal.
         if math.isfinite(number) and (isinstance(number, float) or abs(number) <= _MAX_INT):
             return number
     return "text", value
 
 
 def php_true(value: Any) -> bool:
-    """Whether PHP takes the value for true: the string ``"0"`` is false."""
+    """Return whether the value is true for PHP. The string ``"0"`` is false."""
     return bool(value) and value != "0"
 
 
 def is_blank(value: Any) -> bool:
-    """Whether the value is a text of nothing but spaces, as PHP's ``trim`` knows them."""
+    """Return whether the value is a text of white space only, as PHP's ``trim`` defines it."""
     return isinstance(value, str) and not value.strip(" \t\n\r\0\v")
