@@ -1,4 +1,4 @@
-"""What the client costs before it does anything: to start, to be there, to wait."""
+"""The cost of starting a client, and of a client that is idle."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _SERVER = {
 
 
 def _environment() -> dict[str, str]:
-    """Ours, in which the bytecode of modules may be written: or each start would compile them anew."""
+    """Our environment, but Python may write bytecode. Otherwise each start compiles all modules again."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def run(*arguments: str, env: dict[str, str] | None = None) -> tuple[str, float]:
-    """Run Python; return what it printed, and the seconds that it was on the CPU."""
+    """Run Python; return its output, and its CPU time in seconds."""
     environment = _environment() | (env or {})
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     finished = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if finished.returncode:
-        last = finished.stderr.strip().splitlines()[-1:] or ["no word why"]
+        last = finished.stderr.strip().splitlines()[-1:] or ["no reason given"]
         raise WorkerError(f"python {' '.join(arguments)}: {last[0]}")
     return finished.stdout, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
@@ -71,7 +71,7 @@ def _making(bench: Bench) -> Figures:
     of_config, of_env = run("-c", _MAKING)[0].split()
     return {
         "making ReverbClient(config)": 1000 * float(of_config),
-        "making ReverbClient(), of .env": 1000 * float(of_env),
+        "making ReverbClient(), with .env": 1000 * float(of_env),
     }
 
 
@@ -106,7 +106,7 @@ def _holding(bench: Bench) -> Figures:
 
     with ReverbServer() as server:
         held = run("-c", _HOLDING, env={**_SERVER, "REVERB_PORT": str(server.port)})[0]
-    return {"first event by ReverbAPI, longest hold of the loop": 1000 * float(held)}
+    return {"first event by ReverbAPI, longest block of the loop": 1000 * float(held)}
 
 
 _DEPENDENCIES = "its dependencies imported"
@@ -119,7 +119,7 @@ def _against(theirs: str) -> Callable[[Figures], float]:
 
 START = Group(
     "start",
-    "Starting, each in a new process: time on the CPU",
+    "Starting, each in a new process: CPU time",
     "ms",
     [
         _starting("python, nothing imported", "-c", ""),
@@ -135,32 +135,32 @@ START = Group(
         Subject("first event by ReverbAPI", _holding),
     ],
     [
-        Target(_OURS, _against(_DEPENDENCIES), 1.15, "x its dependencies"),
-        Target(_OURS, _against("import asyncpusher"), 1, "x import asyncpusher"),
-        Target(_OURS, _against("import aiohttp"), 1, "x import aiohttp"),
+        Target(_OURS, _against(_DEPENDENCIES), 1.15, "times its dependencies"),
+        Target(_OURS, _against("import asyncpusher"), 1, "times import asyncpusher"),
+        Target(_OURS, _against("import aiohttp"), 1, "times import aiohttp"),
         Target("ReverbClient(config)", lambda figures: figures["making ReverbClient(config)"], 0.1, "ms"),
-        Target("ReverbClient(), of .env", lambda figures: figures["making ReverbClient(), of .env"], 1, "ms"),
+        Target("ReverbClient(), with .env", lambda figures: figures["making ReverbClient(), with .env"], 1, "ms"),
         Target("reverb --help", lambda figures: figures["reverb --help"], 250, "ms"),
         Target("reverb publish", lambda figures: figures["reverb publish"], 400, "ms"),
         Target(
             "first event by ReverbAPI",
-            lambda figures: figures["first event by ReverbAPI, longest hold of the loop"],
+            lambda figures: figures["first event by ReverbAPI, longest block of the loop"],
             50,
-            "ms that the loop is held",
+            "ms for which the event loop is blocked",
         ),
     ],
 )
 
 
-# --- being there -----------------------------------------------------------------------------------------------
+# --- being idle ------------------------------------------------------------------------------------------------
 
 _IDLE_FOR = 32.0
-"""Seconds that clients do nothing, so that their pings are in it."""
+"""Seconds for which clients are idle. This is long enough for a ping."""
 _WHO = ("reverb", "websockets", "asyncpusher", "pysher")
 
 
 def _idle(bench: Bench) -> Figures:
-    """All at the same time: they have nothing to do."""
+    """Measure all clients at the same time, because they have nothing to do."""
     figures = {}
     arguments = [str(bench.sender.port), str(_IDLE_FOR)]
     processes = {
@@ -175,7 +175,7 @@ def _idle(bench: Bench) -> Figures:
     for who, process in processes.items():
         output, errors = process.communicate()
         if process.returncode:
-            raise WorkerError(f"{who}: {(errors.decode().strip().splitlines() or ['no word why'])[-1]}")
+            raise WorkerError(f"{who}: {(errors.decode().strip().splitlines() or ['no reason given'])[-1]}")
         answer = json.loads(output)
         figures[f"idle {who}, MiB"] = answer["bytes"] / _MIB
         figures[f"idle {who}, wake-ups a minute"] = answer["wake_ups"] * 60 / _IDLE_FOR
@@ -188,26 +188,26 @@ IDLE = Group(
     "",
     [Subject("idle", _idle)],
     [
-        Target("resident", lambda figures: figures["idle reverb, MiB"], 31, "MiB"),
+        Target("memory of an idle client", lambda figures: figures["idle reverb, MiB"], 31, "MiB"),
         Target(
-            "resident",
+            "memory of an idle client",
             lambda figures: figures["idle reverb, MiB"] / figures["idle asyncpusher, MiB"],
             1,
-            "x asyncpusher's",
+            "times asyncpusher's",
         ),
         Target(
-            "resident",
+            "memory of an idle client",
             lambda figures: figures["idle reverb, MiB"] / figures["idle websockets, MiB"],
             1.25,
-            "x that of websockets by hand",
+            "times that of websockets alone",
         ),
         Target(
-            "wake-ups",
+            "wake-ups of an idle client",
             lambda figures: (
                 figures["idle reverb, wake-ups a minute"] - figures["idle websockets, wake-ups a minute"]
             ),
             0,
-            "a minute more than websockets by hand",
+            "a minute more than websockets alone",
         ),
     ],
     max_rounds=3,

@@ -169,7 +169,7 @@ def receiving(
         )
         address = bench.address(tls)
         bench.sender.prepare(load)
-        # Ours and the floor share an interpreter; a peer has its own.
+        # Ours and the baseline share an interpreter; a peer has its own.
         worker = bench.worker(receiver if peer else "python")
         if receiver == PUSHER_JS:
             worker.ask(

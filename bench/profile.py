@@ -150,7 +150,7 @@ def main() -> None:
     options = parser.parse_args()
     load = Load(options.messages)
     receivers = _receivers()
-    whole = {name: RECEIVERS[name] for name in ("floor", "reverb, plain", "reverb, async")}
+    whole = {name: RECEIVERS[name] for name in ("baseline", "reverb, plain", "reverb, async")}
     figures: dict[str, list[float]] = {name: [] for name in receivers | whole}
     with Sender() as sender:
         sender.prepare(load)
@@ -175,7 +175,7 @@ def _print(figures: Mapping[str, Sequence[float]]) -> None:
     row(f"in place of the last one: {queue}", queue, before)
     row(coroutine, coroutine, queue)
     row("**reverb, async**: what catches exceptions, and the rest", "reverb, async", coroutine)
-    row("**floor**, for comparison", "floor")
+    row("**baseline**, for comparison", "baseline")
 
 
 if __name__ == "__main__":

@@ -15,31 +15,40 @@ from typing import Any
 from tests import node
 
 from .measure import PUSHER_JS, Outcome, Result
+from .summary import number, summary, table
 
 _PACKAGES = (
     "python-reverb", "picows", "aiofastnet", "msgspec", "PyNaCl", "asyncpusher", "aiohttp", "websockets", "Pysher",
 )  # fmt: skip
 
 _SCOPE = """\
-What is compared: the way of an event from the socket to a handler, with everything that a client does on
-it. Sender and receiver share one machine; the sender's frames are ready-made, and the same for all. The
-floor is picows' core API with a listener that decodes envelope and payload with msgspec and calls a plain
-function, the least that a Python program on picows can do: it has no channels, no handlers bound by name,
-no order kept between handlers that wait, no keepalive, no bounds, no reconnecting. It does the same
-decoding and makes the same calls as what it is held against. It copies payloads where that costs less than
-a `memoryview` (160 bytes), and takes a `memoryview` where it doesn't (4 KB). It is a method, as picows
-documents it; "in a closure" shows what is left when one knows, as this client does, that picows calls a
-closure faster. asyncpusher, Pysher and
-pusher-js are clients; "websockets + json" and "aiohttp + json" are the loop that one writes by hand. Pysher
-hands over the payload as text, which its handler parses, as a program would have to.
+**What is measured.** The way of an event from the socket to a handler, with everything that the client does in
+between. The sender and the receiver run on the same machine. The sender prepares its messages before, and they
+are the same for all clients. The benchmark checks that every event arrived, in order.
 
-What is not compared: networks, proxies, real servers, compression (Reverb has none), handlers that do work,
-and how clients do when a connection is lost. Encrypted events are measured as large as the others before
-encryption.
+**What is not measured.** Networks, proxies, real servers, compression (Reverb has none), handlers that do work,
+and lost connections.
 
-Each round measures everything in a group once, in random order, after a round that only warms up. Ratios
-and differences are taken within a round; shown is the median of the rounds, with the least and the most.
-Peers run in processes of their own. Every event is checked to have arrived, in order."""
+**How.** Each round measures everything in a group once, in random order. One round before only warms up. Ratios
+and differences are made from figures of the same round. The tables show the median of the rounds, and the least
+and the most. Other clients run in processes of their own.
+
+**Names in the tables:**
+
+- *baseline*: a listener on picows' core API that decodes the message and its data with msgspec and calls a
+  plain function. A Python program on picows cannot do less. It has no channels, no handlers by event name, no
+  order between handlers that wait, no keepalive, no limits, and it does not reconnect. It does the same
+  decoding and makes the same calls as the client that it is compared with. It copies payloads where that is
+  faster than a `memoryview` (160 bytes), and uses a `memoryview` elsewhere (4 KB). It is a method, as in
+  picows' documentation.
+- *baseline, in a closure*: the same as a closure, which picows calls faster. python-reverb does so, too.
+- *reverb, plain* and *reverb, async*: python-reverb with a handler that is a plain function, or an async
+  function.
+- *asyncpusher*, *pysher*, *pusher-js*: other clients. Pysher passes the data as text, so its handler parses it,
+  as a program has to.
+- *websockets + json*, *aiohttp + json*: a loop by hand on a WebSocket library.
+- *encrypted*: events that have the same size as the others before encryption.
+- *traced*: memory of Python objects, as `tracemalloc` counts it. *resident*: memory of the whole process."""
 
 
 def as_json(results: Sequence[Result], rounds: int, messages: int) -> str:
@@ -80,35 +89,41 @@ def as_text(result: Result) -> str:
     return "\n".join([f"{result.group.title}", *_aligned(rows), "", *_aligned(targets), ""])
 
 
-def as_markdown(results: Sequence[Result], rounds: int, messages: int, plot: str, reasons: str) -> str:
-    """The whole as a page; ``reasons`` is what was found out about targets that are missed."""
+def as_markdown(results: Sequence[Result], rounds: int, messages: int, picture: str, reasons: str) -> str:
+    """The whole as a page; ``reasons`` explains the targets that are not met."""
     machine = _machine()
     lines = [
         "# Results",
         "",
-        f"Written by `make bench` on {_now()[:10]}: "
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; "
-        + ", ".join(f"{name} {number}" for name, number in _versions().items())
-        + f". {rounds} rounds of up to {messages:,} events.",
+        f"How fast is python-reverb, and what does it need? `make bench` wrote this page on {_now()[:10]}. "
+        f"The figures are those of one machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}.",
         "",
-        f"![Cost of a message, and what is the floor's]({plot})",
+        "## Summary",
         "",
+        *summary(results, picture),
         "## Targets",
         "",
-        *_table([_TARGETS_HEAD, *(_target_row(each) for result in results for each in result.outcomes())]),
+        "The targets are limits for the cost of the client. If one is not met, the client is slower or larger "
+        "than we want.",
         "",
-        "## Why not all are met",
+        *table([_TARGETS_HEAD, *(_target_row(each) for result in results for each in result.outcomes())]),
+        "",
+        "## Why some targets are not met",
         "",
         reasons,
         "",
-        "## What this is",
+        "## How it is measured",
+        "",
+        f"{rounds} rounds of up to {messages:,} events, with "
+        + ", ".join(f"{name} {release}" for name, release in _versions().items())
+        + ".",
         "",
         _SCOPE,
         "",
         "## All figures",
     ]
     for result in results:
-        lines += ["", f"### {result.group.title}", "", *_table([_figures_head(result), *_figure_rows(result)])]
+        lines += ["", f"### {result.group.title}", "", *table([_figures_head(result), *_figure_rows(result)])]
     return "\n".join(lines) + "\n"
 
 
@@ -118,12 +133,12 @@ def header(rounds: int, messages: int) -> str:
         [
             f"{rounds} rounds of up to {messages:,} events",
             f"{_now()}, {machine['cpu']}, {machine['cores']} cores, {machine['system']}",
-            ", ".join(f"{name} {number}" for name, number in _versions().items()),
+            ", ".join(f"{name} {release}" for name, release in _versions().items()),
         ]
     )
 
 
-_TARGETS_HEAD = ("target", "measured", "least - most", "to be", "", "met")
+_TARGETS_HEAD = ("what", "measured", "least - most", "target", "unit", "met")
 
 
 def _figures_head(result: Result) -> Sequence[str]:
@@ -132,7 +147,7 @@ def _figures_head(result: Result) -> Sequence[str]:
 
 def _figure_rows(result: Result) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = [
-        (name, _number(median(values)), f"{_number(min(values))} - {_number(max(values))}")
+        (name, number(median(values)), f"{number(min(values))} - {number(max(values))}")
         for name, values in result.figures().items()
     ]
     return rows + [(name, "-", why) for name, why in result.failures.items()]
@@ -144,24 +159,13 @@ def _target_row(outcome: Outcome) -> Sequence[str]:
     bound = f"{sign} {target.bound:g}"
     if outcome.value is None:
         return (target.what, "-", "-", bound, target.of, "not measured")
-    spread = f"{_number(min(outcome.values))} - {_number(max(outcome.values))}"
-    return (target.what, _number(outcome.value), spread, bound, target.of, "yes" if outcome.is_met else "NO")
-
-
-def _number(value: float) -> str:
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) >= 100 or abs(value) < 0.1 else f"{value:#.3g}"
+    spread = f"{number(min(outcome.values))} - {number(max(outcome.values))}"
+    return (target.what, number(outcome.value), spread, bound, target.of, "yes" if outcome.is_met else "NO")
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    head, *body = [f"| {' | '.join(row)} |" for row in rows]
-    return [head, "|" + "---|" * len(rows[0]), *body]
 
 
 def _spread(values: Sequence[float]) -> Mapping[str, Any]:

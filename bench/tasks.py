@@ -87,7 +87,7 @@ async def _latency(receiver: str, address: Address, load: Load) -> Answer:
 
     if receiver == "picows":
         connected: Any = connect_picows(address, load, lambda transport, frame: handle(None, frame, None))
-    elif receiver == "floor":
+    elif receiver == "baseline":
         connected = connect_picows(address, load, Decoding(handle).on_small_frame)
     else:
         connected = _bound(address, load, handle_async if "async" in receiver else handle)

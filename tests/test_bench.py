@@ -31,7 +31,7 @@ def test_prints_tables() -> None:
     assert "2 rounds of up to 200 events" in head
     assert "python-reverb" in head
     assert "msgspec" in head
-    assert "160-byte events by TLS" in tables[0]
+    assert "160-byte events over TLS" in tables[0]
     assert "reverb, trigger" in finished.stdout
     assert "≥ 0.6" in finished.stdout
 
@@ -105,6 +105,37 @@ def test_a_failure_is_shown() -> None:
     for report in as_text(result), as_markdown([result], 1, 10, "plot.png", "It is missing."):
         assert "no such package" in report
         assert "not measured" in report
+
+
+def test_the_results_begin_with_a_summary() -> None:
+    """All parts of it are there, so they ask for figures by the names that are measured."""
+    results = []
+    for group in GROUPS:
+        figures = {subject.name: 4.0 for subject in group.subjects}
+        figures |= {f"{name}, p50": 20.0 for name in figures}
+        figures |= {f"{name}, another million": 0.5 for name in figures}
+        if group.key == "idle":
+            clients = ("reverb", "websockets", "asyncpusher", "pysher")
+            figures = {f"idle {name}, {unit}": 32.0 for name in clients for unit in ("MiB", "wake-ups a minute")}
+        results.append(Result(group, [figures | {"reverb, plain": 1.0, "reverb, async": 2.0, "pysher": 60.0}]))
+    page = as_markdown(results, 1, 10, "plot.png", "")
+    summary = page[: page.index("## Targets")]
+    assert [line for line in summary.splitlines() if line.startswith("### ")] == [
+        "### How fast is it beside other clients?",
+        "### What does one event cost?",
+        "### How much memory does it need?",
+        "### What does this mean for a Raspberry Pi?",
+    ]
+    assert "takes 1.00 µs for an event if the handler is a plain function, and 2.00 µs if" in summary
+    assert "Other clients take 2.00 to 30.0 times as long" in summary
+    assert "| Pysher | 60.0 µs | 17,000 |" in summary
+    assert "one core handles about 50,000 a second" in summary
+    assert "32.0 MiB are 6.25 % of the 512 MB" in summary
+
+
+def test_the_summary_leaves_out_what_was_not_measured() -> None:
+    page = as_markdown([result_of({"us": 3.0}, bound=1, at_least=True)], 1, 10, "plot.png", "")
+    assert "###" not in page[: page.index("## Targets")]
 
 
 def test_lost_and_disordered_events_are_noticed() -> None:
