@@ -1,6 +1,6 @@
-"""``python -m bench [quick]``: measure, and print tables or, with ``--json``, an object.
+"""``python -m bench [quick]``: measure, and print tables, or with ``--json`` an object.
 
-A full run also writes ``RESULTS.md`` and its plot.
+A full run also writes ``RESULTS.md`` and its picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FULL = (200_000, 7)
 _QUICK = (40_000, 5)
 """Messages and rounds."""
 _LEAST_ROUNDS = 5
-"""Fewer are not written to files."""
+"""The results of fewer rounds are not written to files."""
 
 
 def main() -> None:
@@ -66,7 +66,9 @@ def _progress(text: str) -> None:
 
 
 def _parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure how fast events reach handlers.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure the client beside other clients."
+    )
     parser.add_argument(
         "length", nargs="?", choices=("full", "quick"), default="full", help="how much to measure (default: full)"
     )
@@ -74,10 +76,10 @@ def _parse_options() -> argparse.Namespace:
         "--only",
         action="append",
         choices=[group.key for group in GROUPS],
-        help="measure this group; can be repeated",
+        help="measure this group only; can be repeated",
     )
-    parser.add_argument("--messages", type=_positive, metavar="N", help="events in the largest load")
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="measurements of each")
+    parser.add_argument("--messages", type=_positive, metavar="N", help="number of events in the largest load")
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="number of rounds")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of tables")
     return parser.parse_args()
 

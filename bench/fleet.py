@@ -1,13 +1,14 @@
-"""``python -m bench.fleet``: simulate many clients that lose their server at the same moment and come back.
+"""``python -m bench.fleet``: simulate many clients that lose their server at the same moment and reconnect.
 
-Nothing connects and nothing waits: a fake clock goes from event to event, and the delays are those of the client's
-own ``Backoff``, beside other ways to choose them. The same ``--seed`` gives the same numbers.
+The simulation opens no connections and takes no real time: its clock goes from event to event. The delays are
+those of the client's own ``Backoff``, and of other methods for comparison. The same ``--seed`` gives the same
+numbers.
 
-The server is a queue. While it is down, it refuses at once. From then on it takes a fixed number of connections a
-second, in the order of arrival; so many may wait for that (the backlog of the listening socket), and what comes
-when that many wait is refused at once, or gets no answer and times out. A client that gave up stays in the queue:
-the server finds out only when it has done the work. The retransmissions of TCP, by which an attempt without an
-answer may still get a place in the queue later, are left out.
+The server is a queue. While it is down, it refuses connections at once. Afterwards, it accepts a fixed number of
+connections a second, in the order of arrival. A limited number can wait (the backlog of the listening socket). A
+further connection is refused at once, or gets no answer and times out. A client that timed out stays in the
+queue: the server notices only after it has done the work. The simulation leaves out TCP retransmissions, by which
+an attempt without an answer may get a place in the queue later.
 """
 
 from __future__ import annotations
@@ -421,15 +422,26 @@ def _draw(options: argparse.Namespace) -> None:
 
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.fleet", description="Simulate many clients that lose their server and come back."
+        prog="python -m bench.fleet", description="Simulate many clients that lose their server and reconnect."
     )
-    parser.add_argument("--only", action="append", choices=list(PARTS), help="this part; can be repeated")
-    parser.add_argument("--clients", type=_positive, metavar="N", help="fleets of this size only")
-    parser.add_argument("--accepts", type=_positive, metavar="K", help="connections a second, for the part fleets")
-    parser.add_argument("--down", type=float, default=5.0, metavar="S", help="seconds of the restart (default: 5)")
-    parser.add_argument("--seed", type=int, default=1, help="of the random numbers (default: 1)")
+    parser.add_argument(
+        "--only", action="append", choices=list(PARTS), help="simulate this part only; can be repeated"
+    )
+    parser.add_argument(
+        "--clients", type=_positive, metavar="N", help="number of clients in a fleet; leaves out other sizes"
+    )
+    parser.add_argument(
+        "--accepts",
+        type=_positive,
+        metavar="K",
+        help="connections that the server accepts a second, for the part fleets",
+    )
+    parser.add_argument(
+        "--down", type=float, default=5.0, metavar="S", help="seconds for which the server is down (default: 5)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random numbers (default: 1)")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of tables")
-    parser.add_argument("--picture", action="store_true", help="draw bench/fleet.png, too")
+    parser.add_argument("--picture", action="store_true", help="also draw bench/fleet.png")
     return parser.parse_args(namespace=argparse.Namespace(progress=_progress))
 
 

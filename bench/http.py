@@ -1,4 +1,4 @@
-"""``python -m bench.http``: how many events a second are published over the HTTP API, and how much CPU one takes.
+"""``python -m bench.http``: events published over the HTTP API in a second, and the CPU time of each.
 
 Beside SyncReverbAPI and ReverbAPI stands ``pusher``, Pusher's library for Python, where it is installed.
 Each publishes to the embedded server and to soketi (where ``make test`` has installed it), both in processes of
@@ -225,14 +225,21 @@ def soketi() -> Iterator[Target]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.http", description="Measure publishing over HTTP.")
-    parser.add_argument("--events", type=int, default=2_000, help="events in one measurement (default: 2000)")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each library (default: 5)")
+    parser.add_argument(
+        "--events", type=int, default=2_000, help="number of events in one measurement (default: 2000)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="number of measurements of each library (default: 5)"
+    )
     options = parser.parse_args()
     libraries = list(LIBRARIES)
     if importlib.util.find_spec("pusher") is None:
         libraries.remove("pusher")
-        print("pusher is not installed here (pip install pusher) and left out")
-    print(f"events/s, and µs of CPU for an event: medians of {options.rounds} rounds of {options.events} events")
+        print("pusher is not installed, so it is not measured. Install it: pip install pusher")
+    print(
+        "events a second, and µs of CPU time for an event; "
+        f"medians of {options.rounds} rounds of {options.events} events"
+    )
     for server in (embedded, soketi):
         try:
             with server() as target:
@@ -244,7 +251,7 @@ def main() -> None:
 
 def _print_row(target: Target, mode: str, libraries: list[str], events: int, rounds: int) -> None:
     costs: dict[str, list[Cost]] = {name: [] for name in libraries}
-    for _ in range(rounds):  # in turn, so that a disturbance of the machine meets all of them
+    for _ in range(rounds):  # in turn, so that other load on the machine affects all of them
         for name in libraries:
             costs[name].append(MODES[mode][name](target, events))
     figures = []

@@ -1,7 +1,7 @@
-"""``python -m bench.idle WHO PORT SECONDS``: what a client with one channel takes while nothing happens.
+"""``python -m bench.idle WHO PORT SECONDS``: measure an idle client with one channel.
 
-Prints the bytes that the process occupies, and how often it woke up in the time. Nothing else is imported, so that
-each takes what it takes.
+It prints the bytes of memory of the process, and how often the process woke up in this time. It imports nothing
+else, because that would take memory, too.
 """
 
 from __future__ import annotations

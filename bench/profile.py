@@ -143,10 +143,10 @@ async def _measure(sender: Sender, receiver: Receiver, load: Load) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.profile", description="Tell what the parts of a message cost."
+        prog="python -m bench.profile", description="Measure the time that each part of an event's way takes."
     )
-    parser.add_argument("--messages", type=int, default=100_000, metavar="N", help="events in a load")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="measurements of each")
+    parser.add_argument("--messages", type=int, default=100_000, metavar="N", help="number of events")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="number of measurements of each part")
     options = parser.parse_args()
     load = Load(options.messages)
     receivers = _receivers()

@@ -1,13 +1,14 @@
-"""What a relay costs and how quick it is, on an engine: ``python -m bench.relay --engine valkey``.
+"""Measure the relay on an engine: ``python -m bench.relay --engine valkey``.
 
-- throughput: events/s from what a relay receives into the log, beside the bare client of the engine that sends the
-  same writes, prepared, with the same fence. Both write one batch after the other. They take turns; the best round
-  of each counts.
-- latency: from the request that publishes to a consumer of the log, with relays as processes; beside it a handler
-  of a client, which runs where the consumer does. With it, what the relays' processes compute for an event.
-- failover: from ``kill -9`` of the leader to the first entry of the next one, with events coming all the time.
+- throughput: events a second that a relay writes to the log after it received them. The comparison is the
+  engine's own client, which sends the same writes, prepared before, with the same fence. Both write one batch
+  after the other. They take turns, and the best round of each counts.
+- latency: the time from the request that publishes an event to a consumer of the log. The relays are processes.
+  The comparison is a client's handler in the process of the consumer. It also shows the CPU time that the relays
+  need for an event.
+- failover: the time from ``kill -9`` of the leader to the first entry of the next leader, while events arrive.
 
-The engines keep the log on disk as they do by default: Valkey syncs its append-only file each second.
+The engines keep the log on disk with their default settings: Valkey syncs its append-only file each second.
 """
 
 from __future__ import annotations
@@ -364,10 +365,14 @@ def main() -> None:
     )
     parser.add_argument("--engine", choices=list(ENGINES), default="valkey")
     parser.add_argument("--only", choices=("throughput", "latency", "failover"))
-    parser.add_argument("--events", type=int, default=100_000, help="in a round of throughput")
-    parser.add_argument("--rounds", type=int, default=5, help="of throughput")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of latency, at each rate")
-    parser.add_argument("--times", type=int, default=10, help="a leader is killed")
+    parser.add_argument(
+        "--events", type=int, default=100_000, help="number of events in a round of throughput (default: 100000)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds of throughput (default: 5)")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="seconds to measure the latency at each rate (default: 20)"
+    )
+    parser.add_argument("--times", type=int, default=10, help="number of times to kill the leader (default: 10)")
     options = parser.parse_args()
     parts: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         "throughput": lambda: throughput(options.engine, options.events, options.rounds),

@@ -1,9 +1,9 @@
-"""How fast a relay writes into Valkey, beside the bare client that sends the same scripts with prepared arguments.
+"""Measure how fast a relay writes to Valkey. The comparison is the Redis client alone, with prepared arguments.
 
     python -m bench.relay_redis [--events 100000] [--rounds 5]
 
-Both write one batch after another, as a relay does. They take turns, and the best round of each counts. The server
-keeps its append-only file as it does by default, with a sync each second.
+Both send the same scripts, one batch after another, as a relay does. They take turns, and the best round of each
+counts. The server syncs its append-only file each second, which is the default.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ async def main(events: int, rounds: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--events", type=int, default=100_000, help="number of events in a round (default: 100000)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: 5)")
     options = parser.parse_args()
     asyncio.run(main(options.events, options.rounds))

@@ -1,4 +1,4 @@
-"""What a process occupies."""
+"""The memory of a process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import psutil
 
 
 def resident() -> int:
-    """What this process occupies, in bytes."""
+    """Return the resident memory of this process in bytes."""
     gc.collect()
     size: int = psutil.Process().memory_info().rss
     return size

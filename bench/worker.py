@@ -64,7 +64,7 @@ class Worker:
     def _ended(self) -> WorkerError:
         status = self._process.wait()
         self._errors.seek(0)
-        last = self._errors.read().strip().splitlines()[-1:] or ["no word why"]
+        last = self._errors.read().strip().splitlines()[-1:] or ["no reason given"]
         return WorkerError(f"its process ended with {status}: {last[0]}")
 
     def __enter__(self) -> Self:
