@@ -50,7 +50,7 @@ async def events_and_an_outage(server: ReverbServer, command: Command) -> None:
     await server.publish("private-orders.7", r"App\Events\OrderShipped", {"id": 7, "carrier": "Zoë's Vans"})
     await command.out.expect("Vans")
     await server.restart()
-    await command.out.expect("back after")
+    await command.out.expect("no connection for")
     await server.publish("private-orders.7", r"App\Events\OrderDelivered", {"id": 7, "signed": True})
     await command.out.expect("signed")
     command.press_ctrl_c()

@@ -56,7 +56,7 @@ async def test_for_people(settings: dict[str, str], tmp_path: Path, embedded: Re
         assert await command.exit_code() == 0
         output = command.out.text
     assert f"putting load on 127.0.0.1:{embedded.port}" in output
-    for text in ("client event", "published", "throughput", "p50", "p99", "events a second", "█"):
+    for text in ("client event", "published", "throughput", "p50", "p99", "events per second", "█"):
         assert text in output
     channels = {event.channel for event in embedded.events}
     assert len(channels) == 1
@@ -68,7 +68,7 @@ def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         run(server, monkeypatch, as_json=True)
     output = capsys.readouterr()
     check(output.out, 5)
-    assert output.err == f"putting load on 127.0.0.1:{server.port}; Ctrl-C ends it\n"
+    assert output.err == f"putting load on 127.0.0.1:{server.port}; press Ctrl-C to stop\n"
 
 
 async def test_soketi(soketi: Target, tmp_path: Path) -> None:

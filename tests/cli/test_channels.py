@@ -66,8 +66,8 @@ async def test_widths_that_no_terminal_has(
 
 
 def test_json(reverb_server: ReverbServer) -> None:
-    assert answer("channels") == "nobody is subscribed to any channel\n"
-    assert answer("channels", "--prefix", "pre") == "nobody is subscribed to a channel that begins with pre\n"
+    assert answer("channels") == "no channel has subscribers\n"
+    assert answer("channels", "--prefix", "pre") == "no channel whose name begins with pre has subscribers\n"
     assert objects("channels") == []
 
 
@@ -100,7 +100,7 @@ async def test_an_answer_that_takes_its_time(settings: dict[str, str], tmp_path:
         env = {**slow.env, "REVERB_REQUEST_TIMEOUT": "1"}
         slow.delay(30)
         async with reverb("channels", env=env, cwd=tmp_path, terminal=True) as command:
-            await command.out.expect("Asking 127.0.0.1")
+            await command.out.expect("waiting for 127.0.0.1")
             assert await command.exit_code() == 3
             assert "REVERB_REQUEST_TIMEOUT" in command.out.text
 

@@ -85,7 +85,7 @@ async def test_one_that_cannot_be_run_is_told_and_the_next_one_runs(tmp_path: Pa
         await commands.put("x" * 1_000_000, {}, "news", None)
         await commands.put("e", 7, "news", None)
     assert commands.failures == len(told) == 1
-    assert told[0].startswith("the command can't be run (Argument list too long) for xxx")
+    assert told[0].startswith("the command could not start (Argument list too long) for xxx")
     assert (tmp_path / "payload").read_text() == "7\n"
 
 

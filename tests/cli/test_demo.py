@@ -115,7 +115,6 @@ def test_an_event_that_is_lost_is_told(
     assert caught.value.exit_code == 1
     output = capsys.readouterr()
     assert output.err == (
-        "reverb: the demonstration failed: "
-        "App\\Events\\ArticlePublished on news did not arrive within 0.2 seconds\n"
+        "reverb: the demo failed: App\\Events\\ArticlePublished on news did not arrive within 0.2 seconds\n"
     )
     assert "Done" not in output.out

@@ -123,7 +123,7 @@ def test_json(server: BlockingServer, doctor: Callable[..., Result]) -> None:
     assert result.exit_code == 3
     lines = [json.loads(line) for line in result.output.splitlines()]
     settings = {each["variable"]: each for each in lines[0].pop("settings")}
-    assert settings["REVERB_APP_KEY"]["source"] == "--key, unlike environment"
+    assert settings["REVERB_APP_KEY"]["source"] == "--key; differs in environment"
     assert settings["REVERB_APP_KEY"]["value"] == "nope"
     assert settings["REVERB_AUTH_TOKEN"] == {
         "variable": "REVERB_AUTH_TOKEN",
@@ -150,11 +150,9 @@ def test_settings_of_a_laravel_application(server: BlockingServer, doctor: Calla
     )
     result = doctor("--path", "/", env={"REVERB_PROXY": "", "REVERB_AUTH_CONCURRENCY": "4"})
     assert result.exit_code == 0
-    assert re.search(r"^REVERB_SCHEME +http, which is ws +\.env$", result.output, re.MULTILINE)
-    assert re.search(r"^REVERB_PATH +/ +--path, unlike \.env$", result.output, re.MULTILINE)
-    assert re.search(
-        r"^REVERB_ORIGIN +https://app\.example +\.env, cut off at its #$", result.output, re.MULTILINE
-    )
+    assert re.search(r"^REVERB_SCHEME +http, used as ws +\.env$", result.output, re.MULTILINE)
+    assert re.search(r"^REVERB_PATH +/ +--path; differs in \.env$", result.output, re.MULTILINE)
+    assert re.search(r"^REVERB_ORIGIN +https://app\.example +\.env; cut off at #$", result.output, re.MULTILINE)
     assert re.search(r"^REVERB_AUTH_CONCURRENCY +4 +environment$", result.output, re.MULTILINE)
     assert f".env is {Path('.env').resolve()}\n" in result.output
     assert "REVERB_PROXY" not in result.output
@@ -184,7 +182,7 @@ def test_wrong_settings(doctor: Callable[..., Result]) -> None:
     assert re.search(r"^✗ settings", result.output, re.MULTILINE)
     assert "REVERB_APP_KEY is missing" in result.output
     assert "REVERB_PORT must be a whole number from 1 to 65535" in result.output
-    assert "there is no .env in " in result.output
+    assert "no file .env in " in result.output
     assert "DNS" not in result.output
 
     result = doctor("--json", env={})
@@ -199,7 +197,7 @@ def test_no_server(doctor: Callable[..., Result]) -> None:
     assert result.exit_code == 3
     assert re.search(rf"^✗ TCP .*nothing listens on port {port}", result.output, re.MULTILINE)
     assert f"\n  1. REVERB_PORT={port} is wrong" in result.output
-    assert result.output.endswith("Failed: TCP. What stands first is the likeliest cause.\n")
+    assert result.output.endswith("Failed: TCP. The first cause of each is the most likely one.\n")
 
 
 def test_what_the_server_says_does_not_steer_the_terminal(doctor: Callable[..., Result]) -> None:

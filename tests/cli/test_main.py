@@ -15,7 +15,7 @@ import pytest
 import reverb as package
 from reverb import ReverbConfig
 from reverb._settings import variables_of
-from reverb.cli.app import COMMANDS, load
+from reverb.cli.app import COMMANDS, PANELS, load
 from reverb.cli.process import ExitCode
 from reverb.server import ReverbServer
 from tests.cli.in_process import invoke
@@ -88,7 +88,7 @@ def test_names_the_extra_that_is_missing(missing: str, arguments: list[str], tmp
     )
     assert done.returncode == 2
     assert done.stderr == (
-        f'reverb: the command line needs {missing}, which is not installed: pip install "python-reverb[cli]"\n'
+        f'reverb: the command line needs {missing}. Install it: pip install "python-reverb[cli]"\n'
     )
     assert done.stdout == ""
 
@@ -107,6 +107,14 @@ def test_exit_codes_are_the_same_everywhere(command: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_the_help_of_all_says_of_a_command_is_how_its_own_begins(command: str) -> None:
     assert COMMANDS[command] == " ".join((load(command).help or "").partition("\n\n")[0].split())
+
+
+def test_the_help_of_all_shows_the_commands_in_panels() -> None:
+    told = invoke("--help").stdout
+    places = [told.index(f"─ {panel} ─") for panel in PANELS]
+    assert places == sorted(places)
+    for (panel, commands), start, end in zip(PANELS.items(), places, [*places[1:], len(told)], strict=True):
+        assert re.findall(r"^│ (\w+)", told[start:end], re.MULTILINE) == list(commands), panel
 
 
 def test_only_the_command_that_runs_is_imported() -> None:
@@ -151,10 +159,8 @@ async def test_an_output_that_nobody_reads(arguments: list[str], settings: dict[
     async with reverb(*arguments, env=settings, cwd=tmp_path) as command:
         command.out.close()
         assert await command.exit_code() == 0
-        assert (
-            command.err.text.replace(f"putting load on 127.0.0.1:{settings['REVERB_PORT']}; Ctrl-C ends it\n", "")
-            == ""
-        )
+        load = f"putting load on 127.0.0.1:{settings['REVERB_PORT']}; press Ctrl-C to stop\n"
+        assert command.err.text.replace(load, "") == ""
 
 
 def test_an_output_that_is_closed(reverb_server: ReverbServer, tmp_path: Path) -> None:
@@ -190,7 +196,7 @@ def test_a_disk_that_is_full(arguments: list[str], reverb_server: ReverbServer, 
         )
     assert (done.returncode, done.stderr) == (
         1,
-        "reverb: the output can't be written: No space left on device\n",
+        "reverb: can't write the output: No space left on device\n",
     )
 
 
@@ -208,14 +214,14 @@ async def test_who_listens_learns_that_the_disk_is_full(
     await embedded.publish("news", "paid", {})
     _, told = await asyncio.wait_for(process.communicate(), 15)
     assert process.returncode == 1
-    assert told.decode().endswith("reverb: the output can't be written: No space left on device\n")
+    assert told.decode().endswith("reverb: can't write the output: No space left on device\n")
 
 
 def test_the_options_name_their_variables() -> None:
     for option, variable in re.findall(r"^\| `(--[\w-]+) \w+` \| `(REVERB_\w+)` \|", DOCUMENTATION, re.MULTILINE):
         assert option in SHARED
         told = " ".join(invoke("publish", "--help").stdout.split())
-        assert re.search(rf"{option}\b[^│]*│?[^│]*{variable}", told), option
+        assert re.search(rf"{option}\b(?:(?!--).)*{variable}", told), option
         assert variable in variables_of(ReverbConfig)
 
 

@@ -101,10 +101,10 @@ async def test_progress_in_a_terminal(heard: Recorder, settings: dict[str, str],
 
 async def test_a_line_that_is_wrong_stops_all(heard: Recorder, settings: dict[str, str], tmp_path: Path) -> None:
     for line, says in (
-        ("{nope", "line 26 of lines is no event: JSON is malformed"),
-        ('{"event": "e", "data": 1}', "missing required field `channel`; nothing is sent"),
+        ("{nope", "line 26 of lines is not an event: JSON is malformed"),
+        ('{"event": "e", "data": 1}', "missing required field `channel`; no event was sent"),
         ('{"channel": "a", "event": 1, "data": 1}', "Expected `str`"),
-        ("[" * 100_000, "line 26 of lines is no event"),
+        ("[" * 100_000, "line 26 of lines is not an event"),
     ):
         (tmp_path / "lines").write_text(LINES + line)
         await publish("--file", "lines", env=settings, cwd=tmp_path, code=2, err=says)
@@ -115,7 +115,7 @@ async def test_a_refusal_in_the_middle(settings: dict[str, str], tmp_path: Path)
     (tmp_path / "lines").write_text(LINES)
     async with ScriptedHTTPServer(answer(200), answer(413)) as server:
         env = {**settings, "REVERB_PORT": str(server.port)}
-        out = "published 10 of 25 events; line 11 and what is behind it are not confirmed\n"
+        out = "published 10 of 25 events; the server has not confirmed line 11 and the lines after it\n"
         await publish("--file", "lines", env=env, cwd=tmp_path, code=4, out=out, err="with 413")
 
 
@@ -140,12 +140,12 @@ async def test_an_end_in_the_middle(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "a channel and an event are needed, or --file"),
-        (["news"], "a channel and an event are needed, or --file"),
-        (["news", "e", "--file", "lines"], "--file goes without channels, event and data"),
-        (["--file", "missing"], "missing can't be read: No such file"),
+        ([], "name a channel and an event, or use --file"),
+        (["news"], "name a channel and an event, or use --file"),
+        (["news", "e", "--file", "lines"], "--file excludes channels, event, data and --text"),
+        (["--file", "missing"], "can't read missing: No such file"),
         (["news", "e", "{bad"], "reverb: the data is not JSON: JSON is malformed: object keys"),
-        (["news", "e", "just text"], "; --text sends it as it is\n"),
+        (["news", "e", "just text"], "; to send it as a text, add --text\n"),
         (["news", "e", "--text", "x" * 10_000], "REVERB_MAX_REQUEST_SIZE"),
         (["news", "e", "--scheme", "ftp"], "REVERB_SCHEME"),
         (["", "e"], "the name of a channel or of the event is empty"),
@@ -153,7 +153,7 @@ async def test_an_end_in_the_middle(
         (["news", "", "e", "{}"], "the name of a channel or of the event is empty"),
         (
             ["--file", "nameless"],
-            "line 1 of nameless is no event: the name of the channel or of the event is empty",
+            "line 1 of nameless is not an event: the name of the channel or of the event is empty",
         ),
     ],
     ids=[
@@ -168,7 +168,7 @@ async def test_wrong_usage(arguments: list[str], says: str, settings: dict[str, 
 
 async def test_a_line_that_is_too_large(settings: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "lines").write_text(LINES + json.dumps({"channel": "a", "event": "e", "data": "x" * 10_000}))
-    out = "published 20 of 26 events; line 21 and what is behind it are not confirmed\n"
+    out = "published 20 of 26 events; the server has not confirmed line 21 and the lines after it\n"
     err = "'e' on 'a' is too large to publish"
     await publish("--file", "lines", env=settings, cwd=tmp_path, code=2, out=out, err=err)
 

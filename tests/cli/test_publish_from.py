@@ -102,11 +102,12 @@ async def test_for_people(
     await redis_stream.add(channel="news", event="\x1b[31mbad", data="nonsense")
     arguments = ["--from", redis_stream.server.url, "--group", "g"]
     async with reverb("publish", *arguments, env=settings, cwd=tmp_path) as command:
-        await command.err.expect(rf"publishing from {redis_stream.server.url} to 127.0.0.1:\d+; Ctrl-C ends it")
+        route = rf"{redis_stream.server.url} to 127.0.0.1:\d+"
+        await command.err.expect(f"publishing from {route}; press Ctrl-C to stop")
         await command.err.expect(r"dead letter \S+, \\x1b\[31mbad on news: its data is no JSON")
         await until(redis_stream.is_done, DEADLINE)
         redis_stream.server.kill()
-        away = await command.err.expect(r"can't be reached: .*; trying again in [0-9.]+ second")
+        away = await command.err.expect(r"can't be reached: .*; the next try is in [0-9.]+ second")
         redis_stream.server.start()
         await fill(redis_stream, 1)
         await command.err.expect("publishing again", after=away)
@@ -178,9 +179,9 @@ async def test_a_wrong_secret_ends_it(
     ("arguments", "says"),
     [
         (["--from", "redis://h"], "--group"),
-        (["--from", "redis://h", "--group", "g", "news", "e"], "goes without channels"),
-        (["--from", "redis://h", "--group", "g", "--file", "-"], "goes without channels"),
-        (["--group", "g", "news", "e"], "go with --from"),
+        (["--from", "redis://h", "--group", "g", "news", "e"], "excludes channels"),
+        (["--from", "redis://h", "--group", "g", "--file", "-"], "excludes channels"),
+        (["--group", "g", "news", "e"], "need --from"),
         (["--from", "http://h", "--group", "g"], "must begin with one of redis://"),
         (["--from", "redis://", "--group", "g"], "must be like redis://host"),
         (["--from", "redis", "--group", "g"], "must begin with one of redis://"),

@@ -204,14 +204,14 @@ async def test_on_systemd(
 @pytest.mark.parametrize(
     ("option", "value", "says"),
     [
-        ("name", "a/b", "--name 'a/b' can't be a unit's name"),
-        ("name", "", "--name '' can't be a unit's name"),
-        ("command", "no-such-program --x", "--exec no-such-program is not found; write the whole path"),
+        ("name", "a/b", "--name 'a/b' is not a valid unit name"),
+        ("name", "", "--name '' is not a valid unit name"),
+        ("command", "no-such-program --x", "--exec: no-such-program is not found; write its full path"),
         ("command", " ", "--exec ' ' must be one line that is not empty"),
         ("command", "/bin/true\nUser=root", "--exec '/bin/true\\nUser=root' must be one line"),
         ("user", "pi\n", "--user 'pi\\n' must be one line"),
         ("description", "", "--description '' must be one line"),
-        ("directory", Path('/a"b'), '--directory /a"b has a quote or a backslash in it'),
+        ("directory", Path('/a"b'), '--directory /a"b must not have a quotation mark'),
     ],
 )
 def test_wrong_usage(option: str, value: object, says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ FAILED = http(500, "Internal server error.")
 ROOM = http(200, '{"channels":{"presence-a":{}}}')
 NO_ROOM = http(200, '{"channels":[]}')
 ANN, BOB = http(200, '{"users":[{"id":"ann"}]}'), http(200, '{"users":[{"id":"bob"}]}')
-DONE = "ended the connections of user ann"
+DONE = "closed the connections of user ann"
 
 
 @pytest.fixture
@@ -52,20 +52,24 @@ def test_ends_connections(reverb_server: ReverbServer, leaving_clients: Clients)
         (
             [ROOM, BOB, http(200), ROOM, BOB],
             0,
-            f"{DONE}, if there were any: nobody with this id was on a presence",
+            f"{DONE}, if there were any: no user with this id was on a presence",
         ),
-        ([ROOM, ANN, http(200), ROOM, ANN], 0, f"{DONE}, says the server; but the user is on presence-a: again"),
+        ([ROOM, ANN, http(200), ROOM, ANN], 0, "accepted the request, but user ann is on presence-a: the user"),
         ([ROOM, ANN, FAILED, ROOM, BOB], 0, f"{DONE}; the server answered 500, but the user is on no presence"),
         (
             [ROOM, ANN, FAILED, ROOM, ANN],
             4,
             "answered 500, and user ann is still on presence-a: Reverb 1.10 stops",
         ),
-        ([NO_ROOM, FAILED, NO_ROOM], 4, "there was no user ann on a presence channel, so nothing was ended"),
-        ([http(404, "no such call"), FAILED, http(404, "no such call")], 4, "ann is not known"),
+        ([NO_ROOM, FAILED, NO_ROOM], 4, "user ann was on no presence channel, so nothing was closed"),
+        (
+            [http(404, "no such call"), FAILED, http(404, "no such call")],
+            4,
+            "not known whether it closed connections of user ann",
+        ),
         ([http(404, "no such call"), http(200), http(404, "no such call")], 0, DONE),
-        ([ROOM, ANN, hang_up], 3, "where REVERB_SCALING_ENABLED is true, this request ends the process"),
-        ([ROOM, ANN, http(200), hang_up], 3, "this request ends the process of Reverb 1.10: see whether it runs"),
+        ([ROOM, ANN, hang_up], 3, "with REVERB_SCALING_ENABLED=true, this request ends the process"),
+        ([ROOM, ANN, http(200), hang_up], 3, "this request ends the process of Reverb 1.10: check whether"),
     ],
 )
 async def test_what_became_of_them(
@@ -105,7 +109,7 @@ async def test_too_many_channels_are_not_looked_at(settings: dict[str, str], tmp
         env = {**settings, "REVERB_PORT": str(server.port)}
         async with reverb("terminate", "ann", env=env, cwd=tmp_path) as command:
             assert await command.exit_code() == 4
-            assert "is not known" in command.err.text
+            assert "is not known whether" in command.err.text
         assert len(server.requests) == 3
 
 

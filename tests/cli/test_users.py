@@ -17,6 +17,11 @@ def test_who_is_there(reverb_server: ReverbServer, clients: Clients) -> None:
 
 
 def test_what_goes_wrong(reverb_server: ReverbServer) -> None:
-    fails("users", "news", code=2, says="news is no presence channel (presence-…): only those know")
+    fails(
+        "users",
+        "news",
+        code=2,
+        says="news is not a presence channel (presence-…); only presence channels have users",
+    )
     fails("users", "presence-a", "--port", "1", request_timeout="0.1", code=3, says="cannot connect to")
-    fails("users", "", code=2, says="is no presence channel")
+    fails("users", "", code=2, says="is not a presence channel")

@@ -77,7 +77,7 @@ def test_markup_is_text() -> None:
 
 
 def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = JsonLines(on_unread=pytest.fail)
+    lines = JsonLines(on_broken_pipe=pytest.fail)
     lines.event("paid", {"id": 1}, "news")
     lines.event("client-a", "Zoë\n", None, "7")
     first, second = map(json.loads, capsys.readouterr().out.splitlines())

@@ -191,7 +191,7 @@ def test_the_compose_file() -> None:
     health = relay["environment"]["REVERB_RELAY_HEALTH_FILE"]
     done = invoke(*command[1:], relay_health_file=f"{health}.nobody")
     assert done.exit_code == 1
-    assert "no relay keeps the file" in done.stderr
+    assert "no relay is running: there is no file" in done.stderr
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The commands, put together. Each is imported when it runs, so that none waits for what another needs."""
+"""The command line. Each command is imported only when it runs, so that ``reverb`` starts fast."""
 
 from __future__ import annotations
 
@@ -12,26 +12,40 @@ from typer.core import TyperCommand, TyperGroup
 from .. import __version__
 from .process import EXIT_CODES
 
-__all__ = ["COMMANDS", "app", "load"]
+__all__ = ["COMMANDS", "PANELS", "app", "load"]
 
-COMMANDS = {
-    "listen": "Print the events of channels, until Ctrl-C.",
-    "trigger": "Send a client event to the others on a channel.",
-    "publish": "Publish an event on channels, or a file of events.",
-    "channels": "List the channels that somebody is subscribed to.",
-    "channel": "Say whether a channel is in use, and by how many.",
-    "users": "List the ids of the users on a presence channel.",
-    "connections": "Say how many connections the application has.",
-    "terminate": "End all connections of a user.",
-    "console": "Show in the browser what happens on a server, as it happens.",
-    "doctor": "Find out what does not work, and what to change: here, on the server, or in the proxy between.",
-    "bench": "Measure how long events take through a server, and how many get through.",
-    "relay": "Write the events of channels into a Redis or Valkey stream, or into NATS JetStream.",
-    "serve": "Run a development server that answers like Reverb.",
-    "systemd": "Print a systemd unit for a program that listens.",
-    "demo": "See the client at work: it takes five seconds.",
+PANELS = {
+    "Start here": {
+        "demo": "Show the client at work in five seconds, without a server of yours.",
+        "doctor": "Check the settings, the connection and the server step by step, and say what to change.",
+        "console": "Show the channels and events of a server live in your browser.",
+    },
+    "Receive and send events": {
+        "listen": "Print the events of channels, until you press Ctrl-C.",
+        "publish": "Publish events over the HTTP API: one event, a file of events, or a stream.",
+        "trigger": "Send a client event to the other subscribers of a channel.",
+    },
+    "Query and manage the application": {
+        "channels": "List the channels that have subscribers.",
+        "channel": "Show whether a channel has subscribers, and how many.",
+        "users": "List the ids of the users on a presence channel.",
+        "connections": "Show how many connections the application has.",
+        "terminate": "Close all connections of a user.",
+    },
+    "Run services": {
+        "relay": "Write the events of channels into a Redis or Valkey stream, or into NATS JetStream.",
+        "systemd": "Print a systemd unit for a program that listens.",
+    },
+    "Develop and measure": {
+        "serve": "Run a development server that behaves like Laravel Reverb.",
+        "bench": "Measure the latency and the throughput of events through a server.",
+    },
 }
-"""The commands, each a function in a module of its name, in the order of ``--help``; and how its help begins."""
+"""The commands with the first sentence of their help, by the panels of ``reverb --help``.
+
+Each command is a function in the module of the same name."""
+
+COMMANDS = {name: summary for panel in PANELS.values() for name, summary in panel.items()}
 
 
 def load(name: str) -> TyperCommand:
@@ -44,10 +58,14 @@ def load(name: str) -> TyperCommand:
 
 
 class _Commands(TyperGroup):
-    """Has what ``--help`` shows of each command, and loads the one that runs."""
+    """Shows the summaries of all commands in ``--help``, and imports only the command that runs."""
 
     def __init__(self, **options: Any) -> None:
-        commands = {name: TyperCommand(name, help=text) for name, text in COMMANDS.items()}
+        commands = {
+            name: TyperCommand(name, help=summary, rich_help_panel=panel)
+            for panel, summaries in PANELS.items()
+            for name, summary in summaries.items()
+        }
         super().__init__(**{**options, "commands": commands})
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -55,7 +73,7 @@ class _Commands(TyperGroup):
         return name, command if name is None else load(name), rest
 
 
-# Rich tracebacks would show local variables, the application's secret among them.
+# Rich's tracebacks would show local variables, and the application's secret is one of them.
 app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 
@@ -71,5 +89,10 @@ def reverb(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Laravel Reverb, and other servers of the Pusher protocol, from the command line."""
-    logging.getLogger("reverb").addHandler(logging.NullHandler())  # commands tell by themselves what matters of it
+    """Use Laravel Reverb, and other Pusher-protocol servers, from the command line.
+
+    Set `REVERB_HOST`, `REVERB_APP_KEY` and `REVERB_APP_SECRET`, in the environment or in a file `.env`. Then
+    `reverb doctor` checks them, and `reverb listen CHANNEL` prints events. `reverb COMMAND --help` explains a
+    command.
+    """
+    logging.getLogger("reverb").addHandler(logging.NullHandler())  # commands print what users need to know

@@ -1,4 +1,4 @@
-"""``reverb bench``: how long events take through a server, and how many get through."""
+"""``reverb bench``: measure latency and throughput of events through a server."""
 
 from __future__ import annotations
 
@@ -18,49 +18,49 @@ from rich.text import Text
 from .. import Events, ReverbClient, ReverbConfig, TimeoutError
 from .options import Given, configure, takes_server
 from .output import progress_bar
-from .process import ExitCode, complete, ends_this_task, exit_on_error, fail
+from .process import ExitCode, complete, exit_on_error, fail, make_cancel
 from .view import OutputConsole, plural, print_json, printable
 
 __all__ = ["bench"]
 
 _EVENT = "client-bench"
 _AT_A_TIME = 100
-"""Events on the way when the throughput is measured."""
+"""Events that are sent and have not arrived yet, at most, when the throughput is measured."""
 _TIMES = 10
-"""How many more events are sent for the throughput than for the round trips."""
+"""For the throughput, so many times more events are sent than for the latency."""
 _DEADLINE = 10.0
-"""Seconds that an event may take to arrive."""
+"""Seconds in which an event has to arrive."""
 _WARM_UP = 5
-"""Events that are not counted."""
+"""Events before a measurement that are not counted."""
 _PROGRESS_INTERVAL = 0.1
-"""Seconds until progress is shown again: between events, and not after each."""
+"""Seconds between two updates of the progress bar."""
 _ROWS = 10
-"""Of the histogram."""
+"""Rows of the histogram."""
 _BAR = 40
-"""Cells of its longest bar."""
+"""Width of the histogram's longest bar, in cells."""
 
 
 class Measurement(NamedTuple):
-    """What was measured, with each event's time from sending to arrival, in seconds."""
+    """The result of a measurement."""
 
     name: str
     meaning: str
-    trips: list[float]
-    """In ascending order."""
+    latencies: list[float]
+    """Seconds from sending to arrival, of each event, in ascending order."""
     seconds: float
-    """How long all of it took."""
+    """The duration of the measurement."""
 
     def percentile(self, percent: float) -> float:
-        """The time within which so many of the events arrived, in milliseconds."""
-        return self.trips[max(0, math.ceil(len(self.trips) * percent / 100) - 1)] * 1e3
+        """Return the time in milliseconds in which this percentage of the events arrived."""
+        return self.latencies[max(0, math.ceil(len(self.latencies) * percent / 100) - 1)] * 1e3
 
     @property
     def events_per_second(self) -> float:
-        return len(self.trips) / self.seconds
+        return len(self.latencies) / self.seconds
 
 
 class _RefusedError(Exception):
-    """The server does not take what we send."""
+    """The server answered an event with an error."""
 
 
 @takes_server(with_app_id=True)
@@ -69,32 +69,38 @@ def bench(
     count: Annotated[
         int,
         typer.Option(
-            metavar="N", min=1, help=f"Events of each kind, one after another; {_TIMES} times as many at once."
+            metavar="N",
+            min=1,
+            help=f"The number of events for each latency. For the throughput, {_TIMES} times as many.",
         ),
     ] = 200,
     seconds: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, help="The longest time for each measurement.")
+        float, typer.Option(metavar="SECONDS", min=0.1, help="The longest time of each measurement, in seconds.")
     ] = 5.0,
     as_json: Annotated[
-        bool, typer.Option("--json", help="For programs: one JSON object a line, for each measurement.")
+        bool,
+        typer.Option("--json", help="Print one JSON object per line, for programs: one for each measurement."),
     ] = False,
 ) -> None:
-    """Measure how long events take through a server, and how many get through.
+    """Measure the latency and the throughput of events through a server.
 
-    Opens two connections and sends events from one to the other, on a private channel with a name of its own:
+    **This puts load on the server, which its users may notice.** The application must allow client events, and
+    must not limit their rate.
 
-    - client events, one after another: from `trigger()` to the handler, so twice through the network
+    The command opens two connections, and sends events from one to the other on a private channel with a random
+    name. It measures:
 
-    - events published over the HTTP API, one after another: from the request to the handler (with an application
-    id)
+    - the latency of client events, from `trigger()` to the handler
 
-    - client events, up to 100 on the way at a time: how many arrive in a second
+    - the latency of events published over the HTTP API, from the request to the handler; this needs an application
+      id
 
-    The times contain this client's own, some hundredths of a millisecond. It puts load on the server, which others
-    there may notice. The application must allow client events, and not limit their rate.
+    - the throughput of client events per second, with up to 100 events on the way
+
+    The client itself takes some hundredths of a millisecond of each latency.
     """
     with exit_on_error():
-        config = configure(given, reconnect_enabled=False)  # what is measured has no gaps
+        config = configure(given, reconnect_enabled=False)  # a measurement has no gaps
         try:
             complete(_bench(config, count, seconds, as_json=as_json))
         except _RefusedError as error:
@@ -102,7 +108,7 @@ def bench(
 
 
 async def _bench(config: ReverbConfig, count: int, seconds: float, *, as_json: bool) -> None:
-    on_unread = ends_this_task()
+    on_broken_pipe = make_cancel()
     status = Console(stderr=True, highlight=False)
     name = f"private-reverb-bench-{secrets.token_hex(4)}"
     publishes = config.app_id is not None
@@ -110,12 +116,13 @@ async def _bench(config: ReverbConfig, count: int, seconds: float, *, as_json: b
         channel = await sender.subscribe(name)
         track = _Track(sender, receiver, seconds)
         (await receiver.subscribe(name)).bind(_EVENT, track.on_arrival)
-        view = _JsonLines(on_unread) if as_json else _View(OutputConsole(on_unread), config.address)
+        view = _JsonLines(on_broken_pipe) if as_json else _View(OutputConsole(on_broken_pipe), config.address)
         status.print(
-            printable(f"putting load on {config.address}; Ctrl-C ends it"), style="yellow", soft_wrap=True
+            printable(f"putting load on {config.address}; press Ctrl-C to stop"), style="yellow", soft_wrap=True
         )
         if not publishes:
-            status.print("publishing is not measured: REVERB_APP_ID is missing", style="yellow", soft_wrap=True)
+            message = "REVERB_APP_ID is missing; the latency of published events is not measured"
+            status.print(message, style="yellow", soft_wrap=True)
 
         async def trigger(number: int) -> None:
             await channel.trigger(_EVENT, {"n": number})
@@ -133,14 +140,14 @@ async def _bench(config: ReverbConfig, count: int, seconds: float, *, as_json: b
 
 
 class _Track:
-    """Sends events on one connection and sees them arrive on the other."""
+    """Sends events on one connection, and measures when they arrive on the other."""
 
     def __init__(self, sender: ReverbClient, receiver: ReverbClient, seconds: float) -> None:
         self._clients = (sender, receiver)
         self._seconds = seconds
         self._started: dict[int, float] = {}
-        """When events were sent that are on the way, by number."""
-        self._trips: list[float] = []
+        """The send times of events that have not arrived yet, by their numbers."""
+        self._latencies: list[float] = []
         self._news = asyncio.get_running_loop().create_future()
         self._refusal: str | None = None
         for client in self._clients:
@@ -150,7 +157,7 @@ class _Track:
     def on_arrival(self, event: str, data: Any, channel: str | None) -> None:
         started = self._started.pop(data["n"], None)
         if started is not None:
-            self._trips.append(perf_counter() - started)
+            self._latencies.append(perf_counter() - started)
             self._tell()
 
     def _on_error(self, event: str, data: Any, channel: str | None) -> None:
@@ -164,10 +171,11 @@ class _Track:
     async def run(
         self, name: str, meaning: str, send: Callable[[int], Awaitable[None]], count: int, at_a_time: int = 1
     ) -> Measurement:
-        """Send events, up to ``at_a_time`` before the first of them has arrived, until they are ``count`` or the
-        time is over."""
-        self._trips = []
-        progress = progress_bar(auto_refresh=False)  # which a thread does, and would be measured, too
+        """Send ``count`` events, or fewer if the time is over, and wait until all have arrived.
+
+        At most ``at_a_time`` events are on the way at any time."""
+        self._latencies = []
+        progress = progress_bar(auto_refresh=False)  # a refreshing thread would disturb the measurement
         task = progress.add_task(name, total=count)
         with progress:
             began = shown_at = perf_counter()
@@ -179,16 +187,16 @@ class _Track:
                 while len(self._started) >= at_a_time:
                     await self._wait()
                 if perf_counter() - shown_at >= _PROGRESS_INTERVAL:
-                    progress.update(task, completed=len(self._trips), refresh=True)
+                    progress.update(task, completed=len(self._latencies), refresh=True)
                     shown_at = perf_counter()
             while self._started:
                 await self._wait()
             elapsed = perf_counter() - began
-        return Measurement(name, meaning, sorted(self._trips), elapsed)
+        return Measurement(name, meaning, sorted(self._latencies), elapsed)
 
     async def _wait(self) -> None:
-        """Wait until an event arrives; raise when none will."""
-        # Before Python 3.12, wait_for() can swallow the cancellation that Ctrl-C is.
+        """Wait until an event arrives. Raise if the server refuses, the connection is lost, or none arrives."""
+        # Before Python 3.12, wait_for() can swallow the cancellation by Ctrl-C.
         await asyncio.wait({self._news}, timeout=_DEADLINE)
         if not self._news.done():
             raise TimeoutError(f"an event did not arrive within {plural(_DEADLINE, 'second')}")
@@ -197,32 +205,32 @@ class _Track:
             raise _RefusedError(f"the server refused: {self._refusal}")
         for client in self._clients:
             if not client.is_connected:
-                await client.listen()  # raises why
+                await client.listen()  # raises the reason
 
 
 _COLUMNS = {"min": 0, "p50": 50, "p90": 90, "p99": 99, "max": 100}
 
 
 class _JsonLines:
-    """Prints what was measured, for programs."""
+    """Prints measurements for programs."""
 
-    def __init__(self, on_unread: Callable[[], None]) -> None:
-        self._on_unread = on_unread
+    def __init__(self, on_broken_pipe: Callable[[], None]) -> None:
+        self._on_broken_pipe = on_broken_pipe
 
     def show(self, measured: Measurement) -> None:
         fields = {
             "measurement": measured.name,
-            "count": len(measured.trips),
+            "count": len(measured.latencies),
             "seconds": round(measured.seconds, 6),
         }
         for name, percent in _COLUMNS.items():
             fields[f"{name}_ms"] = round(measured.percentile(percent), 4)
         fields["events_per_second"] = round(measured.events_per_second, 1)
-        print_json(fields, self._on_unread)
+        print_json(fields, self._on_broken_pipe)
 
 
 class _View:
-    """Prints what was measured, for people."""
+    """Prints measurements for people."""
 
     def __init__(self, console: Console, address: str) -> None:
         self._console = console
@@ -232,10 +240,10 @@ class _View:
         self._console.print()
         self._console.print(Text.assemble((measured.name, "bold"), f": {measured.meaning}"), soft_wrap=True)
         if measured.name == "throughput":
-            rate = f"{measured.events_per_second:,.0f} events a second"
+            rate = f"{measured.events_per_second:,.0f} events per second"
             self._console.print(
                 Text.assemble(
-                    "  ", (rate, "bold green"), f", {len(measured.trips)} in {measured.seconds:.2f} seconds"
+                    "  ", (rate, "bold green"), f", {len(measured.latencies)} in {measured.seconds:.2f} seconds"
                 )
             )
             return
@@ -244,19 +252,20 @@ class _View:
             table.add_column(justify="right")
         table.add_row(" ", "events", *_COLUMNS, style="dim")
         times = [f"{measured.percentile(percent):.2f} ms" for percent in _COLUMNS.values()]
-        table.add_row(" ", str(len(measured.trips)), *times)
+        table.add_row(" ", str(len(measured.latencies)), *times)
         self._console.print(table)
         self._console.print()
-        self._console.print(_histogram(measured.trips))
+        self._console.print(_histogram(measured.latencies))
 
 
-def _histogram(trips: list[float]) -> Text:
-    """Draw how many of the times, which ascend, are how long. Each row reaches as many times further than the one
-    before: most are short, and few are very long."""
-    least, most = trips[0] * 1e3, trips[-1] * 1e3
+def _histogram(latencies: list[float]) -> Text:
+    """Draw a histogram of latencies, which are in ascending order.
+
+    The rows have a logarithmic scale, because most latencies are short and few are very long."""
+    least, most = latencies[0] * 1e3, latencies[-1] * 1e3
     edges = [least * (most / least) ** (row / _ROWS) for row in range(_ROWS + 1)] if most > least else [least] * 2
     edges[-1] = math.inf
-    counts = [sum(low <= trip * 1e3 < high for trip in trips) for low, high in pairwise(edges)]
+    counts = [sum(low <= latency * 1e3 < high for latency in latencies) for low, high in pairwise(edges)]
     labels = [f"  from {low:.2f} ms  " for low in edges[:-1]]
     width = max(map(len, labels))
     rows = []

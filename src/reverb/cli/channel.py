@@ -1,4 +1,4 @@
-"""``reverb channel``: whether, and how much, a channel is in use."""
+"""``reverb channel``: show whether a channel has subscribers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ __all__ = ["channel"]
 @takes_server(with_app_id=True)
 def channel(
     given: Given,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as news or presence-room.1.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The channel, such as news or presence-room.1.")],
     as_json: AsJson = False,
 ) -> None:
-    """Say whether a channel is in use, and by how many."""
+    """Show whether a channel has subscribers, and how many.
 
+    Reverb counts users on presence channels, and subscriptions on other channels.
+    """
     wanted = ALL_INFO if is_presence(name) else "subscription_count"
     info = ask(lambda api: with_info(partial(api.channel, name), wanted), given)
     if as_json:

@@ -1,4 +1,4 @@
-"""``reverb channels``: which channels somebody is subscribed to."""
+"""``reverb channels``: list the channels that have subscribers."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ __all__ = ["channels"]
 def channels(
     given: Given,
     prefix: Annotated[
-        str | None, typer.Option(metavar="PREFIX", help="Only channels that begin so, such as presence-.")
+        str | None,
+        typer.Option(metavar="PREFIX", help="Only channels whose names begin with this, such as presence-."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the channels that somebody is subscribed to."""
+    """List the channels that have subscribers.
 
+    Reverb counts users on presence channels, and subscriptions on other channels.
+    """
     found = ask(lambda api: with_info(partial(api.channels, prefix), ALL_INFO), given)
     if as_json or not found:
         lines = (
             {"channel": name, "subscription_count": info.subscription_count, "user_count": info.user_count}
             for name, info in sorted(found.items())
         )
-        which = f"a channel that begins with {prefix}" if prefix else "any channel"
-        show(lines, f"nobody is subscribed to {which}", as_json=as_json)
+        which = f"no channel whose name begins with {prefix}" if prefix else "no channel"
+        show(lines, f"{which} has subscribers", as_json=as_json)
         return
     show_table(
         ["Channel", "Subscriptions", "Users"],

@@ -1,4 +1,4 @@
-"""``reverb listen --exec``: a command for each event, one after another."""
+"""``reverb listen --exec``: run a shell command for each event."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .view import dump_json
 __all__ = ["VARIABLES", "Commands"]
 
 VARIABLES = ("REVERB_CHANNEL", "REVERB_EVENT", "REVERB_USER_ID")
-"""What tells a command about its event. None of them may ever become the name of a setting."""
+"""The environment variables that describe the event to the command. No setting may ever have such a name."""
 
 _MAX_WAITING = 1_000
-"""Events that may wait for their commands; at that, reading from the server is paused in the end."""
+"""Events that may wait for their commands. When more arrive, the client pauses reading from the server."""
 _GRACE = 5.0
-"""Seconds between asking a command to end and killing it."""
+"""Seconds between SIGTERM and SIGKILL for a command."""
 _STDERR = 2
 
 
@@ -32,13 +32,13 @@ class _Event(NamedTuple):
 
 
 class Commands:
-    """Runs a shell command for each event: in the order received, one at a time.
+    """Runs a shell command for each event, one at a time, in the order received.
 
-    The payload is on the command's standard input, in UTF-8 and with a line break at its end: a text as it is,
-    anything else as JSON; nothing for an event without data. What the command prints goes to the standard error:
-    the standard output is for events.
+    The command reads the payload from its standard input: a text as it is, any other data as JSON, in UTF-8, with
+    a line break at the end. The input is empty for an event without data. The command's output goes to the
+    standard error, because the standard output is for events.
 
-    Leaving the context waits for the commands of all events so far; when cancelled, it ends the present one.
+    Leaving the context waits for the commands of all events so far. A cancellation ends the running command.
     """
 
     def __init__(self, command: str, tell: Callable[[str, str], None]) -> None:
@@ -60,7 +60,7 @@ class Commands:
             await asyncio.wait({self._worker})
 
     async def put(self, event: str, data: Any, channel: str, user_id: str | None) -> None:
-        """Run the command for an event when it is its turn; wait while too many are waiting."""
+        """Queue an event for the command. Wait while the queue is full."""
         await self._waiting.put(_Event(event, data, channel, user_id))
 
     async def _work(self) -> None:
@@ -77,14 +77,14 @@ class Commands:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=_STDERR,
                 env=os.environ | dict(zip(VARIABLES, map(_as_variable, values), strict=True)),
-                start_new_session=True,  # Ctrl-C is ours to pass on
+                start_new_session=True,  # the terminal sends Ctrl-C to us only, and we end the command
             )
         )
         try:
-            process = await asyncio.shield(starting)  # so that one that has started is known, and ended
+            process = await asyncio.shield(starting)  # a cancellation must not lose a process that has started
             await process.communicate(_payload(event.data))
         except OSError as error:  # too many processes, too long a name for a variable
-            self._tell_failure(f"can't be run ({error.strerror})", event)
+            self._tell_failure(f"could not start ({error.strerror})", event)
             return
         except asyncio.CancelledError:
             with suppress(OSError):
@@ -102,7 +102,7 @@ class Commands:
 
 
 async def _end(process: Process) -> None:
-    """Ask the command and all that it started to end; kill what is left when it has, or when its time is over."""
+    """Send SIGTERM to the command and its child processes, then kill the rest when it has ended or time is up."""
     _send(process, signal.SIGTERM)
     ended = asyncio.ensure_future(process.wait())
     await asyncio.wait({ended}, timeout=_GRACE)
@@ -111,7 +111,7 @@ async def _end(process: Process) -> None:
 
 
 def _send(process: Process, number: signal.Signals) -> None:
-    # macOS says PermissionError where all are dead, and nobody has asked yet.
+    # macOS raises PermissionError when all processes of the group have ended and nobody has waited for them.
     with suppress(ProcessLookupError, PermissionError):
         if os.name == "posix":
             os.killpg(process.pid, number)
@@ -127,5 +127,5 @@ def _payload(data: Any) -> bytes:
 
 
 def _as_variable(text: str) -> str:
-    """Write what no variable can hold as an escape: the server may call an event whatever it likes."""
+    """Escape characters that no variable can hold: the server may use any name for an event."""
     return text.encode(errors="backslashreplace").decode().replace("\0", r"\x00")

@@ -1,4 +1,4 @@
-"""``reverb connections``: how many clients are connected."""
+"""``reverb connections``: show how many connections the application has."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["connections"]
 
 @takes_server(with_app_id=True)
 def connections(given: Given, as_json: AsJson = False) -> None:
-    """Say how many connections the application has.
+    """Show how many connections the application has.
 
-    soketi doesn't tell.
+    soketi has no such request and answers 404.
     """
     count = ask(lambda api: api.connections(), given)
     show([{"connections": count}], plural(count, "connection"), as_json=as_json)

@@ -1,4 +1,4 @@
-"""``reverb demo``: the client at work, against a server of its own."""
+"""``reverb demo``: show the client at work, with a server in the same process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from .. import Events, ReverbClient, ReverbConfig, ReverbError, __version__
 from ..auth import sign_request
-from .process import ExitCode, complete, ends_this_task, fail
+from .process import ExitCode, complete, fail, make_cancel
 from .view import OutputConsole, View, plural
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ __all__ = ["demo"]
 NEWS, ORDER, ROOM = "news", "private-orders.7", "presence-room.1"
 
 DEADLINE = 5.0
-"""Seconds that an event may take to arrive. It takes about a millisecond."""
+"""Seconds in which an event has to arrive. It takes about a millisecond."""
 PAUSE = 0.35
 """Seconds to read a caption or a group of events."""
 BEAT = 0.15
-"""Seconds between two events, so that one can see them come one after another."""
+"""Seconds between two events, so that people see them arrive one after another."""
 
 NEXT_ENV = """\
 REVERB_APP_KEY=your-app-key
@@ -57,21 +57,21 @@ asyncio.run(main())"""
 
 
 class DemoError(Exception):
-    """The demonstration did not go as it should."""
+    """The demo did not work."""
 
 
 def demo() -> None:
-    """See the client at work: it takes five seconds.
+    """Show the client at work in five seconds, without a server of yours.
 
-    Needs no server and no settings: it starts a server of its own on this machine, on a free port, and looks at
-    neither the `REVERB_…` variables nor the file `.env`.
+    The demo starts its own server on a free port of this machine. It ignores the `REVERB_…` variables and the file
+    `.env`.
     """
     from aiohttp import ClientError
 
     try:
         complete(_demonstrate())
     except (DemoError, ReverbError, ClientError, OSError) as error:
-        raise fail(f"the demonstration failed: {error}", ExitCode.FAILED) from None
+        raise fail(f"the demo failed: {error}", ExitCode.FAILED) from None
 
 
 async def _demonstrate() -> None:
@@ -81,11 +81,11 @@ async def _demonstrate() -> None:
 
     started = time.monotonic()
     app = App(id="demo", key="demo-key", secret=secrets.token_hex(16))
-    story = Story(OutputConsole(ends_this_task()))
+    story = Story(OutputConsole(make_cancel()))
     async with ReverbServer([app]) as server, ClientSession() as http:
         story.title(f"{server.host}:{server.port}")
-        # An application just writes ReverbClient(): the settings come from the environment. A demonstration must
-        # not get in touch with whatever server that names, and a config reads nothing.
+        # An application just writes ReverbClient(), which reads the environment. The demo must not connect to the
+        # server that the environment names, so it passes a config, which reads nothing.
         config = ReverbConfig(
             host=server.host, port=server.port, scheme="ws", app_key=app.key, app_secret=app.secret
         )
@@ -158,11 +158,11 @@ async def publish(
     headers = {"Content-Type": "application/json"}
     async with http.post(url, params=query, data=body, headers=headers) as response:
         if response.status != 200:
-            raise DemoError(f"publishing {event} was answered with HTTP status {response.status}")
+            raise DemoError(f"the server answered the event {event} with HTTP status {response.status}")
 
 
 class Story:
-    """Prints captions, and events as they arrive; knows which have arrived."""
+    """Prints captions and events, and remembers which events have arrived."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -174,7 +174,7 @@ class Story:
 
     def on_event(self, event: str, data: Any, channel: str | None, user_id: str | None) -> None:
         if event.startswith("reverb:"):
-            return  # told by the client itself, not by the server
+            return  # from the client itself, not from the server
         self._view.event(event, data, channel, user_id)
         self._events += 1
         arrival = self._arrivals[channel, event]
@@ -182,7 +182,7 @@ class Story:
             arrival.set_result(None)
 
     async def arrived(self, channel: str | None, event: str) -> None:
-        """Wait until the event has arrived, which it may have already."""
+        """Wait until the event has arrived. Return at once if it has."""
         arrival = self._arrivals[channel, str(event)]
         await asyncio.wait(
             {arrival}, timeout=DEADLINE
@@ -199,7 +199,7 @@ class Story:
         )
 
     async def caption(self, text: str, code: str, language: str = "python") -> None:
-        """Say what comes next, and the line of code that does it."""
+        """Print the caption of the next scene, and its line of code."""
         if self._captions:
             await asyncio.sleep(PAUSE)
         self._captions += 1
@@ -214,9 +214,9 @@ class Story:
         done = f"Done. Every event arrived: {self._events} in {seconds:.1f} seconds, on {channels} channels."
         self._print(Text(done, "bold green"))
         self._console.print()
-        self._print(Text("Next, with a server of yours: name it in the environment or in the file .env,"))
+        self._print(Text("Next, use your own server. Set these variables, or write them into .env:"))
         self._code(NEXT_ENV, "ini")
-        self._print(Text("and watch a channel, on the command line or in Python:"))
+        self._print(Text("Then listen to a channel, on the command line or in Python:"))
         self._code(f"reverb listen {ORDER}", "bash")
         self._console.print()
         self._code(NEXT_PYTHON, "python")

@@ -1,4 +1,4 @@
-"""``reverb doctor``: whether everything works, step by step, and what to change where it does not."""
+"""``reverb doctor``: print the results of the checks in ``examination.py``, and the likely causes of failures."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .._visible import bare
 from ..exceptions import ConfigurationError
 from .examination import Examination, Step
 from .options import Given, configure, takes_server
-from .process import ExitCode, complete, ends_this_task
+from .process import ExitCode, complete, make_cancel
 from .view import OutputConsole, print_json, printable
 
 __all__ = ["describe", "doctor", "rows_of"]
 
 _ALWAYS_SHOWN = ("host", "port", "scheme", "path", "origin", "app_id", "app_key", "app_secret", "auth_endpoint")
 _OPTIONS = {"app_key": "key"}
-"""Options that are not called like their settings."""
+"""Options whose names differ from the names of their settings."""
 _DOTENV = ".env"
 _MASK = "********"
 _NOTHING = "-"
@@ -46,26 +46,27 @@ def doctor(
     given: Given,
     channels: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CHANNEL", help="Channels to subscribe to, such as private-orders.7."),
+        typer.Argument(metavar="CHANNEL", help="Channels to subscribe to at the end, such as private-orders.7."),
     ] = None,
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="For programs: one JSON object a line for each step: step, ok, seconds, detail, causes."
+            "--json",
+            help="Print one JSON object per line, for programs, for each step: step, ok, seconds, detail, causes.",
         ),
     ] = False,
 ) -> None:
-    """Find out what does not work, and what to change: here, on the server, or in the proxy between.
+    """Check the settings, the connection and the server step by step, and say what to change.
 
-    Shows the settings and where each comes from, then tries one thing after another, from the server's name to
-    an event that makes its round. What works has a check mark, what fails a cross and the likely causes, the
-    likeliest first; what can't be tried, or need not be, has a dash. Each step is limited by
-    `REVERB_CONNECT_TIMEOUT`, or the timeout that is its own.
+    The command shows the settings and where each one comes from. Then it checks DNS, TCP, TLS, the WebSocket,
+    channels and the HTTP API. A step that works has a check mark. A step that fails has a cross and its likely
+    causes, the most likely first. A step that was skipped has a dash. `REVERB_CONNECT_TIMEOUT`, or the step's own
+    timeout, limits each step.
 
-    Nobody is disturbed: events are sent on a channel with a made-up name only, never on those that are named here.
-    On presence channels that are named, a member `reverb-doctor-…` shows for a moment.
+    The check does not disturb other clients: it sends events only on a channel with a random name. On the presence
+    channels that you name, a member `reverb-doctor-…` appears for a moment.
 
-    The exit code is that of the first step that failed: 3 where it was the connection, 4 where somebody refused.
+    The exit code is that of the first step that failed: 3 for the connection, 4 for a refusal.
     """
     failures: list[Step] = []
     complete(_examine(given, channels or [], failures, as_json=as_json))
@@ -74,8 +75,8 @@ def doctor(
 
 
 async def _examine(given: Given, channels: Sequence[str], failures: list[Step], *, as_json: bool) -> None:
-    on_unread = ends_this_task()
-    view = _JsonLines(on_unread) if as_json else _View(OutputConsole(on_unread), channels)
+    on_broken_pipe = make_cancel()
+    view = _JsonLines(on_broken_pipe) if as_json else _View(OutputConsole(on_broken_pipe), channels)
 
     def report(step: Step) -> None:
         if step.ok is False:
@@ -102,7 +103,7 @@ async def _examine(given: Given, channels: Sequence[str], failures: list[Step], 
 
 
 class Row(NamedTuple):
-    """A setting as it may be shown."""
+    """A setting to show, with secrets masked."""
 
     variable: str
     value: str | None
@@ -112,8 +113,9 @@ class Row(NamedTuple):
 def rows_of(
     found: Mapping[str, Found], config: ReverbConfig | None, options: Mapping[str, str] = _OPTIONS
 ) -> list[Row]:
-    """What was found, but for what nobody has set and few ever do. ``options`` that are not called like their
-    settings have other names in another command."""
+    """Return the settings to show: the most important ones, and all others that are set.
+
+    ``options`` has the options whose names differ from the names of their settings."""
     rows = []
     first = [name for name in _ALWAYS_SHOWN if name in found]
     others = [name for name, each in found.items() if name not in _ALWAYS_SHOWN and each.source != "default"]
@@ -121,12 +123,12 @@ def rows_of(
         each = found[name]
         value = _shown(name, each)
         if config is not None and name in ("host", "path", "scheme") and getattr(config, name) != value:
-            value = f"{value}, which is {getattr(config, name)}" if getattr(config, name) else value
+            value = f"{value}, used as {getattr(config, name)}" if getattr(config, name) else value
         source = _source(name, each.source, options)
         if each.differing:
-            source += f", unlike {' and '.join(_source(name, other, options) for other in each.differing)}"
+            source += f"; differs in {' and '.join(_source(name, other, options) for other in each.differing)}"
         if each.hint:
-            source += ", cut off at its #"
+            source += "; cut off at #"
         rows.append(Row(variable_of(name), value or None, source))
     return rows
 
@@ -137,7 +139,7 @@ def _shown(name: str, found: Found) -> str:
     text = found.text
     if not isinstance(found.value, SecretStr):
         return text
-    # These are secret because there may be a password in them.
+    # These are secret because their URLs may have a password, which bare() removes.
     if name in ("auth_endpoint", "proxy") and is_url(text, "http", "https", "socks5"):
         return bare(text)
     return f"{_MASK} ({len(text)} characters)"
@@ -153,8 +155,10 @@ def _source(name: str, source: str, options: Mapping[str, str]) -> str:
 
 
 class _View:
-    """For people: a line for each setting and each step. On a terminal in colour, fitted to its width, and with
-    something that turns while a step takes long; in a pipe without, and nothing is wrapped."""
+    """Prints a line for each setting and each step, for people.
+
+    In a terminal the lines have colours and fit the width, and a spinner shows the running step. In a pipe nothing
+    is wrapped."""
 
     def __init__(self, console: Console, channels: Sequence[str]) -> None:
         self._console = console
@@ -165,10 +169,10 @@ class _View:
         self._marks = _ASCII_MARKS if console.options.ascii_only else _MARKS
         self._status: Status | None = None
         self._skipped: list[Step] = []
-        """The latest, which all have the same reason: shown together."""
+        """The latest skipped steps. They have the same reason, and are printed together."""
 
     def __enter__(self) -> None:
-        """What turns begins to with the first step."""
+        """Do nothing: the spinner starts with the first step."""
 
     def __exit__(self, *_: object) -> None:
         if self._status is not None:
@@ -196,7 +200,7 @@ class _View:
             line.append(f"  {row.source}", "dim")
             self._print(line)
         file = Path(_DOTENV).resolve()
-        self._print(Text(f".env is {file}" if file.is_file() else f"there is no .env in {file.parent}", "dim"))
+        self._print(Text(f".env is {file}" if file.is_file() else f"no file .env in {file.parent}", "dim"))
         self._print(Text())
 
     def step(self, step: Step) -> None:
@@ -238,12 +242,14 @@ class _View:
         self._print(Text())
         if failures:
             names = ", ".join(printable(step.name) for step in failures)
-            self._print(Text("Failed: ", "bold red"), f"{names}. What stands first is the likeliest cause.", "", 0)
+            hint = "The first cause of each is the most likely one."
+            head = Text("Failed: ", "bold red")
+            self._print(head, f"{names}. {hint}", "", head.cell_len)
         else:
             self._print(Text("Nothing failed.", "green"))
 
     def _print(self, head: Text, text: str = "", style: str = "", indent: int = 0) -> None:
-        """Print a line: ``head``, and ``text``, which goes on in the column ``indent`` where it is too long."""
+        """Print ``head`` and ``text``. Further lines of a long text start in the column ``indent``."""
         lines = [printable(line) for line in text.split("\n")]
         if self._width is not None:
             width = max(self._width - indent, _MIN_TEXT_WIDTH)
@@ -255,7 +261,7 @@ class _View:
 
 
 def describe(step: Step, rows: Sequence[Row] = ()) -> dict[str, Any]:
-    """Return a step as programs get it; the first one comes with the settings."""
+    """Return a step as a JSON object. ``rows`` adds the settings to it."""
     fields: dict[str, Any] = {
         "step": step.name,
         "ok": step.ok,
@@ -269,20 +275,18 @@ def describe(step: Step, rows: Sequence[Row] = ()) -> dict[str, Any]:
 
 
 class _JsonLines:
-    """For programs: one object a line."""
+    """Prints one JSON object per step, for programs."""
 
-    def __init__(self, on_unread: Callable[[], None]) -> None:
-        self._on_unread = on_unread
+    def __init__(self, on_broken_pipe: Callable[[], None]) -> None:
+        self._on_broken_pipe = on_broken_pipe
         self._rows: Sequence[Row] = []
 
-    def __enter__(self) -> None:
-        """There is nothing to end."""
+    def __enter__(self) -> None: ...
 
-    def __exit__(self, *_: object) -> None:
-        """There is nothing to end."""
+    def __exit__(self, *_: object) -> None: ...
 
     def begin(self, name: str) -> None:
-        """Told when it is over."""
+        """Print nothing: the step is printed at its end."""
 
     def settings(self, found: Mapping[str, Found], config: ReverbConfig | None) -> None:
         self._rows = rows_of(found, config)
@@ -290,10 +294,10 @@ class _JsonLines:
     def step(self, step: Step) -> None:
         fields = describe(step, self._rows)
         self._rows = []
-        print_json(fields, self._on_unread)
+        print_json(fields, self._on_broken_pipe)
 
     def end(self, failures: Sequence[Step]) -> None:
-        """Each line says all there is to say."""
+        """Print nothing: the lines of the steps are complete."""
 
 
 def _duration(seconds: float) -> str:

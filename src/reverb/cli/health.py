@@ -1,4 +1,4 @@
-"""How a relay answers those who watch over it: in a file, or over HTTP on the loopback interface."""
+"""How a relay reports its health: in a file, or over HTTP on the loopback interface."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ __all__ = ["FRESH", "answer_http", "describe", "keep_file", "read_file"]
 log = logging.getLogger("reverb.relay")
 
 FRESH = 10.0
-"""Seconds after which a file that was not written again means that the relay hangs or is gone."""
+"""Age of the health file in seconds from which the relay counts as hanging or ended."""
 _INTERVAL = 1.0
 
 
 @asynccontextmanager
 async def keep_file(path: Path, relay: Relay) -> AsyncIterator[None]:
-    """Write the status into a file each second, as JSON, always whole; remove it at the end."""
+    """Write the status into a file each second, as JSON, and remove the file at the end.
+
+    The file is replaced as a whole, so that readers never see a part of it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
 
     def write() -> None:
@@ -43,15 +45,15 @@ async def keep_file(path: Path, relay: Relay) -> AsyncIterator[None]:
             try:
                 write()
                 failure = None
-            except OSError as error:  # a full disk is no reason to end
+            except OSError as error:  # the relay goes on when the disk is full
                 if failure is None:
-                    log.warning("the health file can't be written: %s", error)
+                    log.warning("can't write the health file: %s", error)
                 failure = str(error)
 
     try:
         write()
     except OSError as error:
-        raise ConfigurationError(f"the health file can't be written: {error}") from None
+        raise ConfigurationError(f"can't write the health file: {error}") from None
     keeping = asyncio.create_task(keep())
     try:
         yield
@@ -64,17 +66,17 @@ async def keep_file(path: Path, relay: Relay) -> AsyncIterator[None]:
 
 
 def read_file(path: Path) -> str | None:
-    """Tell what is wrong with the relay that keeps this file; None when it is healthy."""
+    """Return the problem of the relay that writes this file, or None if the relay is healthy."""
     try:
         status = msgspec.json.decode(path.read_bytes())
         age = time() - status["time"]
         is_healthy, problem = status["is_healthy"], status["problem"] or status["finding_problem"]
     except FileNotFoundError:
-        return f"no relay keeps the file {path}"
+        return f"no relay is running: there is no file {path}"
     except (OSError, ValueError, TypeError, KeyError) as error:
-        return f"{path} is no health file: {error}"
+        return f"{path} is not a health file: {error}"
     if age > FRESH:
-        return f"the relay does not answer: {path} is {age:.0f} seconds old"
+        return f"the relay hangs or has ended: {path} is {age:.0f} seconds old"
     if is_healthy:
         return None
     return str(problem or "the relay is not connected to the server")
@@ -82,7 +84,10 @@ def read_file(path: Path) -> str | None:
 
 @asynccontextmanager
 async def answer_http(port: int, relay: Relay, client: ReverbClient) -> AsyncIterator[int]:
-    """Answer on 127.0.0.1: ``/live`` (the process works), ``/health`` (and does what it is for), ``/metrics``."""
+    """Answer HTTP requests on 127.0.0.1.
+
+    ``/live``: 200 while the process answers. ``/health``: 200 if the relay is healthy, otherwise 503.
+    ``/metrics``: the metrics for Prometheus."""
 
     async def live(request: web.Request) -> web.Response:
         return _response(relay.status, 200)
@@ -101,7 +106,7 @@ async def answer_http(port: int, relay: Relay, client: ReverbClient) -> AsyncIte
         try:
             await web.TCPSite(runner, "127.0.0.1", port).start()
         except OSError as error:
-            raise ConfigurationError(f"port {port} can't be used for --health-port: {error.strerror}") from None
+            raise ConfigurationError(f"--health-port: can't use port {port}: {error.strerror}") from None
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
@@ -121,7 +126,9 @@ def _metrics(relay: Relay, client: ReverbClient) -> Callable[[web.Request], Awai
 
     async def metrics(request: web.Request) -> web.Response:
         if registry is None:
-            raise web.HTTPNotImplemented(text='needs prometheus_client: pip install "python-reverb[prometheus]"\n')
+            raise web.HTTPNotImplemented(
+                text='/metrics needs prometheus_client: pip install "python-reverb[prometheus]"\n'
+            )
         return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
 
     return metrics
@@ -132,7 +139,7 @@ def _response(status: RelayStatus, code: int) -> web.Response:
 
 
 def describe(status: RelayStatus) -> dict[str, Any]:
-    """What programs are told: the status, when that was, and whether it is well."""
+    """Return the status for programs, with the current time and ``is_healthy``."""
     return {"time": time(), "is_healthy": status.is_healthy, **msgspec.to_builtins(status)}
 
 

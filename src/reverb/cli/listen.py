@@ -1,4 +1,4 @@
-"""``reverb listen``: what happens on a server's channels, as it happens."""
+"""``reverb listen``: print the events of channels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .. import ConnectionState, Events, PresenceChannel, ReverbClient, ReverbCon
 from .._protocol import is_encrypted, is_presence
 from .commands import Commands
 from .options import Exclude, Given, Prefix, PresenceUser, configure, parse_presence_user, takes_server
-from .process import ExitCode, complete, ends_this_task, exit_on_error, fail, run
+from .process import ExitCode, complete, exit_on_error, fail, make_cancel, run
 from .view import JsonLines, OutputConsole, View, plural
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["listen"]
 
-_PATIENCE = 1.0
-"""Seconds before we say that we are still connecting."""
+_SLOW_CONNECT = 1.0
+"""Seconds after which the command says that it is still connecting."""
 
 
 @takes_server(with_app_id=True, with_endpoint=True)
@@ -34,40 +34,46 @@ def listen(
     given: Given,
     channels: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CHANNEL", help="Such as news, private-orders.7 or presence-room.1."),
+        typer.Argument(
+            metavar="CHANNEL",
+            help="The channels to subscribe to, such as news, private-orders.7 or presence-room.1.",
+        ),
     ] = None,
     follow_all: Annotated[
         bool,
         typer.Option(
             "--all",
-            help="All channels that somebody is subscribed to, as they come and go. The HTTP API is asked for "
-            "them, and what is published on a new channel before that is missed. Presence channels only with "
-            "--presence-user, because others see us there.",
+            help="Subscribe to all channels that have subscribers, and to new ones as they appear. The command "
+            "polls the HTTP API, and misses events on a new channel until it finds the channel. Presence "
+            "channels need --presence-user, because their members see you.",
         ),
     ] = False,
     prefix: Prefix = None,
     exclude: Exclude = None,
     interval: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="With --all: between two questions for channels; 2 by default."),
+        typer.Option(metavar="SECONDS", help="With --all: seconds between two polls for channels. Default: 2."),
     ] = None,
     patterns: Annotated[
         list[str] | None,
         typer.Option(
             "--event",
             metavar="PATTERN",
-            help=r"Only events with such a name: order.\*, 'App\\Events\\\*'. Can be given several times.",
+            help=r"Print only events whose names match, such as 'order.\*' or 'App\\Events\\\*'. You can repeat "
+            "this option.",
         ),
     ] = None,
     presence_user: PresenceUser = None,
-    count: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after N events.")] = None,
+    count: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Stop after N events. Default: no limit.")
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
             min=0,
-            help="Listen no longer than that. When not enough came by then (none, or less than --count), "
-            "the exit code is 5.",
+            help="Stop after so many seconds. The exit code is 5 if no event came, or fewer than --count. "
+            "Default: no limit.",
         ),
     ] = None,
     command: Annotated[
@@ -75,35 +81,36 @@ def listen(
         typer.Option(
             "--exec",
             metavar="COMMAND",
-            help="Run a shell command for each event, one after another: with the payload on its standard input, "
-            "and REVERB_CHANNEL, REVERB_EVENT and REVERB_USER_ID set. What it prints goes to the standard error.",
+            help="Run a shell command for each event, one at a time. It reads the payload from its standard "
+            "input, and has the variables REVERB_CHANNEL, REVERB_EVENT and REVERB_USER_ID. Its output goes to the "
+            "standard error.",
         ),
     ] = None,
     as_json: Annotated[
         bool,
         typer.Option(
             "--json",
-            help="For programs: one JSON object a line: time, channel, event, data, and user_id if known.",
+            help="Print one JSON object per line, for programs: time, channel, event, data, and user_id if known.",
         ),
     ] = False,
 ) -> None:
-    """Print the events of channels, until Ctrl-C.
+    """Print the events of channels, until you press Ctrl-C.
 
-    Events go to the standard output, what happens to the connection goes to the standard error.
+    Events go to the standard output. Messages about the connection go to the standard error.
     """
     channels = channels or []
     if not all(channels):
         raise fail("the name of a channel is empty", ExitCode.USAGE)
     if not (channels or follow_all):
-        raise fail("name a channel, or take --all", ExitCode.USAGE)
+        raise fail("name a channel, or use --all", ExitCode.USAGE)
     if not follow_all and (prefix, exclude, interval) != (None, None, None):
-        raise fail("--prefix, --exclude and --interval go with --all", ExitCode.USAGE)
+        raise fail("--prefix, --exclude and --interval need --all", ExitCode.USAGE)
     if interval is not None and not 0 < interval < inf:
         raise fail("--interval must be more than 0 seconds", ExitCode.USAGE)
     if not all(patterns or []):
-        raise fail("--event is empty; * is any event", ExitCode.USAGE)
+        raise fail("--event is empty; write '*' for any event", ExitCode.USAGE)
     if command is not None and not command.strip():
-        raise fail("--exec is empty: no command is run", ExitCode.USAGE)
+        raise fail("--exec is empty; name a command", ExitCode.USAGE)
     user = parse_presence_user(presence_user)
 
     def discover(client: ReverbClient) -> AbstractAsyncContextManager[object]:
@@ -120,7 +127,7 @@ def listen(
             config, channels, user, discover, patterns or ["*"], count, timeout, command, as_json=as_json
         )
         if count is None and timeout is None:
-            run(work)  # a signal is the end that it is meant to have
+            run(work)  # without a limit, a signal is the normal end
         else:
             complete(work)
 
@@ -137,8 +144,8 @@ async def _listen(
     *,
     as_json: bool,
 ) -> None:
-    on_unread = ends_this_task()
-    output = JsonLines(on_unread) if as_json else View(OutputConsole(on_unread), channels)
+    on_broken_pipe = make_cancel()
+    output = JsonLines(on_broken_pipe) if as_json else View(OutputConsole(on_broken_pipe), channels)
     status = View(Console(stderr=True, highlight=False), channels).status
     commands = None if command is None else Commands(command, status)
     enough = asyncio.Event()
@@ -150,13 +157,13 @@ async def _listen(
         nonlocal unwritten
         try:
             output.event(event, data, channel, user_id)
-        except OSError as error:  # the disk is full: who listens has to know
+        except OSError as error:  # such as a full disk: raised again when the client has disconnected
             unwritten = error
             enough.set()
 
     def on_state_change(event: str, data: Any, channel: str | None) -> None:
         if data["current"] == ConnectionState.UNAVAILABLE:
-            status(f"{config.address} is out of reach; still trying", "yellow")
+            status(f"can't reach {config.address}; the client keeps trying", "yellow")
 
     has_key = config.encryption_master_key is not None or config.auth_endpoint is not None
     has_told_of_key = False
@@ -165,21 +172,21 @@ async def _listen(
         nonlocal has_told_of_key
         if is_encrypted(channel) and not (has_key or has_told_of_key):
             has_told_of_key = True
-            what = "events of encrypted channels are shown as they are sent, sealed"
+            what = "events of encrypted channels are not decrypted"
             status(f"REVERB_ENCRYPTION_MASTER_KEY is missing: {what}", "yellow")
 
-    slow = asyncio.get_running_loop().call_later(_PATIENCE, status, f"connecting to {config.address} …", "dim")
+    slow = asyncio.get_running_loop().call_later(_SLOW_CONNECT, status, f"connecting to {config.address} …", "dim")
 
     def on_connected(event: str, data: Any, channel: str | None) -> None:
         nonlocal is_connected_again
         slow.cancel()
-        again = "again " if is_connected_again else ""
+        verb = "reconnected" if is_connected_again else "connected"
         is_connected_again = True
-        status(f"connected {again}to {config.address}", "green")
+        status(f"{verb} to {config.address}", "green")
 
     def on_reconnected(event: str, data: Any, channel: str | None) -> None:
-        away = f"back after {data['downtime']:.1f} seconds"
-        status(f"{away}; what was published meanwhile does not come any more", "yellow")
+        gap = f"no connection for {data['downtime']:.1f} seconds"
+        status(f"{gap}; events published in that time are missed", "yellow")
 
     def on_subscribed(event: str, data: Any, channel: str | None) -> None:
         subscribed = client.channels.get(channel or "")
@@ -197,9 +204,9 @@ async def _listen(
     def on_event(event: str, data: Any, channel: str | None, user_id: str | None) -> Awaitable[None] | None:
         nonlocal seen
         if channel is None or event.startswith("reverb:") or enough.is_set():
-            return None  # about the connection: told as status
+            return None  # about the connection: printed as status
         if event == Events.SUBSCRIPTION_SUCCEEDED:
-            if as_json:  # for people, told as status; to programs it says who is there
+            if as_json:  # it has the members of presence channels; people see these in the status
                 show(event, data, channel, user_id)
             return None
         if not any(fnmatchcase(event, pattern) for pattern in patterns):
@@ -211,7 +218,7 @@ async def _listen(
         return None if commands is None else commands.put(event, data, channel, user_id)
 
     client = ReverbClient(config)
-    # Bound before connecting, they miss nothing.
+    # Bound before connecting, so that they miss no event.
     client.bind(Events.STATE_CHANGE, on_state_change)
     client.bind(Events.CONNECTION_ESTABLISHED, on_connected)
     client.bind(Events.RECONNECTED, on_reconnected)
@@ -228,7 +235,7 @@ async def _listen(
                     )
                 )
                 async with discover(client):
-                    log.tell_warnings()
+                    log.show_warnings()
                     try:
                         await _wait_for_the_end(client, enough, timeout)
                     finally:
@@ -249,7 +256,7 @@ async def _listen(
 
 
 async def _wait_for_the_end(client: ReverbClient, enough: asyncio.Event, timeout: float | None) -> None:
-    """Wait for enough events or the end of the time; raise when the connection is lost for good."""
+    """Wait for enough events or the timeout. Raise when the client gives the connection up."""
     ends = {asyncio.ensure_future(client.listen()), asyncio.ensure_future(enough.wait())}
     try:
         done, _ = await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -262,14 +269,14 @@ async def _wait_for_the_end(client: ReverbClient, enough: asyncio.Event, timeout
 
 
 class _Log(logging.Handler):
-    """Tells, as status, what the library logs: a lost connection, a channel that is refused after reconnecting."""
+    """Prints the library's log records as status, such as a lost connection."""
 
     def __init__(self, status: Callable[[str, str], None]) -> None:
-        # Until we listen, what goes wrong is raised, and said then.
+        # Before listening, the same problems are raised, so that warnings would say them twice.
         super().__init__(logging.ERROR)
         self._status = status
 
-    def tell_warnings(self) -> None:
+    def show_warnings(self) -> None:
         self.setLevel(logging.WARNING)
 
     def emit(self, record: logging.LogRecord) -> None:

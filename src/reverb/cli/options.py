@@ -1,4 +1,4 @@
-"""Options that commands share: which server, which application, who we are, and for whom the output is."""
+"""Options that commands share: the server, the application, the presence user, and the form of the output."""
 
 from __future__ import annotations
 
@@ -34,83 +34,113 @@ __all__ = [
 ]
 
 NO_DATA = "{}"
-"""Servers want data with each event."""
+"""The default data of an event: servers refuse an event without data."""
 STDIN = "-"
 
 Given: TypeAlias = dict[str, Any]
-"""The settings that options were given for, by the names that they have in :class:`ReverbConfig`."""
+"""The settings that the user gave as options, by their names in :class:`ReverbConfig`."""
 
 PresenceUser = Annotated[
     str | None,
     typer.Option(
         "--presence-user",
         metavar="JSON",
-        help="""Who we are on presence channels: {"user_id": "7", "user_info": {"name": "Ann"}}. """
-        "By default a made-up id, cli-HOSTNAME-PID.",
+        help="""Your member data on presence channels: {"user_id": "7", "user_info": {"name": "Ann"}}. """
+        "Default: the user_id cli-HOSTNAME-PID.",
     ),
 ]
 Prefix = Annotated[
-    str | None, typer.Option("--prefix", metavar="PREFIX", help="With --all: only channels that begin so.")
+    str | None,
+    typer.Option("--prefix", metavar="PREFIX", help="With --all: only channels whose names begin with this."),
 ]
 Exclude = Annotated[
     list[str] | None,
     typer.Option(
-        "--exclude", metavar="PATTERN", help="With --all: no channels so named. Can be given several times."
+        "--exclude",
+        metavar="PATTERN",
+        help=r"With --all: skip channels whose names match, such as '\*.debug'. You can repeat this option.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line, for programs.")]
 
 
 _option = functools.partial(typer.Option, rich_help_panel="Server and application")
 _APP_ID = "app_id"
 _SERVER_OPTIONS = {
-    "host": Annotated[str | None, _option("--host", metavar="NAME", help="Instead of REVERB_HOST.")],
-    "port": Annotated[int | None, _option("--port", metavar="NUMBER", help="Instead of REVERB_PORT (443).")],
+    "host": Annotated[
+        str | None, _option("--host", metavar="NAME", help="The server's host name. Overrides REVERB_HOST.")
+    ],
+    "port": Annotated[
+        int | None,
+        _option("--port", metavar="NUMBER", help="The server's port. Overrides REVERB_PORT. Default: 443."),
+    ],
     _APP_ID: Annotated[
-        str | None, _option("--app-id", metavar="ID", help="The application's id, instead of REVERB_APP_ID.")
+        str | None, _option("--app-id", metavar="ID", help="The application's id. Overrides REVERB_APP_ID.")
     ],
     "app_key": Annotated[
-        str | None, _option("--key", metavar="KEY", help="The application's key, instead of REVERB_APP_KEY.")
+        str | None, _option("--key", metavar="KEY", help="The application's key. Overrides REVERB_APP_KEY.")
     ],
-    "scheme": Annotated[str | None, _option("--scheme", metavar="wss|ws", help="Instead of REVERB_SCHEME (wss).")],
+    "scheme": Annotated[
+        str | None,
+        _option(
+            "--scheme",
+            metavar="wss|ws",
+            help="wss is with TLS, ws is without. Overrides REVERB_SCHEME. Default: wss.",
+        ),
+    ],
     "path": Annotated[
         str | None,
-        _option("--path", metavar="PREFIX", help="Before /app/ and /apps/, instead of REVERB_PATH (none)."),
+        _option(
+            "--path",
+            metavar="PREFIX",
+            help="The path prefix before /app/ and /apps/. Overrides REVERB_PATH. Default: none.",
+        ),
     ],
 }
 
-_APART = {"host": "server_host", "port": "server_port"}
-_REVERB = {
+_RENAMED = {"host": "server_host", "port": "server_port"}
+"""The options of a command that has a host and a port of its own."""
+_RENAMED_OPTIONS = {
     "host": Annotated[
-        str | None, _option("--server-host", metavar="NAME", help="Reverb's, instead of REVERB_HOST.")
+        str | None,
+        _option("--server-host", metavar="NAME", help="The Reverb server's host name. Overrides REVERB_HOST."),
     ],
     "port": Annotated[
-        int | None, _option("--server-port", metavar="NUMBER", help="Reverb's, instead of REVERB_PORT (443).")
+        int | None,
+        _option(
+            "--server-port",
+            metavar="NUMBER",
+            help="The Reverb server's port. Overrides REVERB_PORT. Default: 443.",
+        ),
     ],
 }
 
 _ABOUT_SETTINGS = """
 
-The server and the application are those of the `REVERB_…` variables, in the environment or in the file `.env`;
-the options below go before them. There is no option for the secret, because everybody on this machine can see
-options in the list of processes: set `REVERB_APP_SECRET`"""
+The `REVERB_…` variables name the server and the application. Set them in the environment or in the file `.env`.
+The options below override them. The secret has no option, because all users of this machine can see options in the
+list of processes. Set `REVERB_APP_SECRET` instead"""
 _ENDPOINT = ", or `REVERB_AUTH_ENDPOINT` and `REVERB_AUTH_TOKEN`"
 
 
 def takes_server(
     *, with_app_id: bool, with_endpoint: bool = False, is_server: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command whose first parameter is ``given``: on the command line it has the options that name the
-    server and the application instead, and its ``--help`` says so. Commands that use the HTTP API need an
-    application id; those that subscribe may be authorised by an endpoint. A command that is a server itself has
-    a host and a port of its own: there, those of the Reverb server are ``--server-host`` and ``--server-port``."""
+    """Decorate a command: replace its first parameter ``given`` by the options that name server and application.
+
+    Args:
+        with_app_id: Whether the command uses the HTTP API, which needs an application id.
+        with_endpoint: Whether the command subscribes, for which an auth endpoint can authorise it.
+        is_server: Whether the command is a server itself, with ``--host`` and ``--port`` of its own. The options
+            of the Reverb server are then ``--server-host`` and ``--server-port``.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         added = {name: type_ for name, type_ in _SERVER_OPTIONS.items() if with_app_id or name != _APP_ID}
         settings = {name: name for name in added}
         if is_server:
-            added = {_APART.get(name, name): _REVERB.get(name, type_) for name, type_ in added.items()}
-            settings = {_APART.get(name, name): name for name in settings}
+            added = {_RENAMED.get(name, name): _RENAMED_OPTIONS.get(name, type_) for name, type_ in added.items()}
+            settings = {_RENAMED.get(name, name): name for name in settings}
 
         @functools.wraps(command)
         def with_options(**arguments: Any) -> None:
@@ -129,20 +159,20 @@ def takes_server(
 
 
 def configure(given: Given, **fixed: bool) -> ReverbConfig:
-    """Make the settings of the options that are given, and of the environment."""
+    """Make the settings from the options, the environment and ``.env``."""
     return ReverbConfig.from_env(**cast(Settings, given | fixed))
 
 
 def parse_json(text: str, name: str, hint: str = "") -> Any:
-    """Return what a JSON text says; end with a message that calls it ``name`` if it is none."""
+    """Decode a JSON text. If it is not JSON, exit with a message that calls it ``name``."""
     try:
         return msgspec.json.decode(text)
-    except (ValueError, RecursionError) as error:  # half a surrogate pair is a ValueError, too
+    except (ValueError, RecursionError) as error:  # half a surrogate pair raises ValueError, too
         raise fail(f"{name} is not JSON: {error}{hint}", ExitCode.USAGE) from None
 
 
 def parse_presence_user(text: str | None) -> dict[str, Any]:
-    """Return the ``user_data`` for presence channels; end with a message if the option holds something else."""
+    """Return the ``user_data`` for presence channels. If the option's value is not valid, exit with a message."""
     if text is None:
         return {"user_id": f"cli-{socket.gethostname()}-{os.getpid()}", "user_info": {}}
     user = parse_json(text, "--presence-user")
@@ -154,7 +184,7 @@ def parse_presence_user(text: str | None) -> dict[str, Any]:
 
 
 def read_data(argument: str) -> str:
-    """Return an event's data: the argument, or for ``-`` the standard input without its last line break."""
+    """Return the data of an event: the argument, or for ``-`` the standard input without its last line break."""
     if argument != STDIN:
         return argument
     try:

@@ -1,4 +1,4 @@
-"""What commands answer with: a sentence or a table for people, JSON lines for programs."""
+"""How commands print answers: a sentence or a table for people, JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
-from .process import ExitCode, silence
+from .process import ExitCode, discard_output
 from .view import OutputConsole, fill, printable
 
 __all__ = ["Cell", "print_lines", "progress_bar", "show", "show_table"]
 
 Cell = str | int | Text | None
-"""What is not known (None) shows as a dash."""
+"""The value of a table cell. None means not known, and shows as a dash."""
 
 _GAP = "  "
 
@@ -35,7 +35,7 @@ def show(objects: Iterable[dict[str, Any]], sentence: str, *, as_json: bool) -> 
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """Print a table. In a terminal it is fitted to the width; in a pipe nothing is cut, and each row is a line."""
+    """Print a table. It fits the width of a terminal. In a pipe each row is one line, and nothing is cut off."""
     console = OutputConsole(_leave)
     cells = [[_text(cell) for cell in row] for row in rows]
     if not console.is_terminal:
@@ -56,7 +56,7 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
 
 
 def progress_bar(*, auto_refresh: bool = True) -> Progress:
-    """Make a progress bar, which shows in a terminal only, on the standard error, and is gone when it is done."""
+    """Make a progress bar. It shows on the standard error, in a terminal only, and disappears at the end."""
     console = Console(stderr=True)
     return Progress(
         *Progress.get_default_columns(),
@@ -75,7 +75,7 @@ def _text(cell: Cell) -> Text:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines, for people or programs, as long as somebody reads them."""
+    """Print lines. Exit with 0 if nobody reads the standard output any more."""
     try:
         for line in lines:
             print(line)
@@ -85,6 +85,6 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 def _leave() -> None:
-    """Nobody reads the standard output any more, so nothing is left to do."""
-    silence()
+    """Exit with 0, because nobody reads the standard output any more."""
+    discard_output()
     raise typer.Exit(ExitCode.OK)

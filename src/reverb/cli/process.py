@@ -1,4 +1,4 @@
-"""What every command is as a process: how it ends, and with which exit code."""
+"""How commands end: messages, exit codes, signals, and a standard output that nobody reads."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ __all__ = [
     "EXIT_CODES",
     "ExitCode",
     "complete",
-    "ends_this_task",
+    "discard_output",
     "exit_on_error",
+    "exit_on_unsendable",
     "fail",
+    "make_cancel",
     "run",
-    "silence",
-    "unsendable",
 ]
 
 
 EXIT_CODES = """Exit codes: 0 done; 1 failed; 2 wrong usage, settings or data; 3 no connection, or no answer;
-4 refused; 5 not enough came in time; 130 ended by Ctrl-C; 143 ended by SIGTERM."""
-"""At the end of each command's ``--help``."""
+4 refused; 5 too few events before the timeout; 130 ended by Ctrl-C; 143 ended by SIGTERM."""
+"""The last lines of each command's ``--help``."""
 
 
 def fail(message: str, code: ExitCode) -> typer.Exit:
-    """Print what went wrong; return the exit to raise."""
+    """Print an error message, and return the exception that ends the command. The caller raises it."""
     print("reverb:", "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     return typer.Exit(code)
 
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn what the library raises into a message and an exit code."""
+    """Turn an error of the library into a message and an exit code."""
     try:
         yield
     except ReverbError as error:
@@ -49,8 +49,8 @@ def exit_on_error() -> Iterator[None]:
 
 
 @contextmanager
-def unsendable() -> Iterator[None]:
-    """An event that is not sent for what it is: the usage is wrong, not the connection."""
+def exit_on_unsendable() -> Iterator[None]:
+    """Exit for wrong usage if the client can't send an event because of its name, its data or its size."""
     try:
         yield
     except ProtocolError as error:
@@ -58,24 +58,24 @@ def unsendable() -> Iterator[None]:
 
 
 def complete(work: Coroutine[Any, Any, None]) -> None:
-    """Run ``work``, which comes to an end by itself: a signal before that has an exit code of its own."""
+    """Run ``work`` to its end. If a signal ends it first, exit with the code of that signal."""
     received = run(work)
     if received is not None:
         raise typer.Exit(128 + received)
 
 
-def ends_this_task() -> Callable[[], None]:
-    """What to call when nobody reads the standard output any more: it ends the present task."""
+def make_cancel() -> Callable[[], None]:
+    """Return a function that cancels the current task because nobody reads the standard output any more."""
     task = asyncio.current_task()
     assert task is not None
 
-    def end() -> None:
-        silence()
+    def cancel() -> None:
+        discard_output()
         task.cancel()
 
-    return end
+    return cancel
 
 
-def silence() -> None:
-    """Write nothing more to the standard output, not even what is left in its buffer when the program ends."""
+def discard_output() -> None:
+    """Discard the standard output from now on, and the rest in its buffer when the program ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

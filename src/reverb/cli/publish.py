@@ -1,4 +1,4 @@
-"""``reverb publish``: events to channels, over the HTTP API. What ``--from`` does is in ``publish_from.py``."""
+"""``reverb publish``: publish events over the HTTP API. ``publish_from.py`` implements ``--from``."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .options import (
     takes_server,
 )
 from .output import progress_bar, show
-from .process import ExitCode, complete, exit_on_error, fail, run, unsendable
+from .process import ExitCode, complete, exit_on_error, exit_on_unsendable, fail, run
 
 __all__ = ["publish"]
 
 _from_option = partial(typer.Option, rich_help_panel="From a stream")
-_STEP = 10
-"""Events sent before the progress is shown again: what a batch holds."""
+_BATCH = 10
+"""Events per batch. The progress bar moves after each batch."""
 
 
 @takes_server(with_app_id=True)
@@ -38,38 +38,43 @@ def publish(
         list[str] | None,
         typer.Argument(
             metavar="CHANNEL... EVENT [DATA|-]",
-            help="One channel and an event; then data, or - for the standard input. Data is JSON, and {} by "
-            "default. With several channels the data must be there.",
+            help="The channels, the event's name and its data. The data is JSON; - reads it from the standard "
+            "input. Default: {}. With several channels, you must give the data.",
         ),
     ] = None,
     file: Annotated[
         str | None,
         typer.Option(
             metavar="LINES",
-            help="Instead of the arguments: a file, or - for the standard input, with one JSON object a line, "
-            """such as {"channel": "news", "event": "article.published", "data": {"id": 12}}.""",
+            help="Publish the events of a file, or of the standard input (-), instead of the arguments. Each line "
+            """is a JSON object, such as {"channel": "news", "event": "article.published", "data": {"id": 12}}.""",
         ),
     ] = None,
-    text: Annotated[
-        bool, typer.Option("--text", help="The data is a text, not JSON, and is sent as it is.")
-    ] = False,
+    text: Annotated[bool, typer.Option("--text", help="Send the data as a text; it need not be JSON.")] = False,
     source: Annotated[
         str | None,
         _from_option(
             "--from",
             metavar="URL",
-            help="Publish what others write into a stream, until Ctrl-C: redis://host:6379/0 (or rediss), "
-            "nats://host:4222 (or tls). Set REVERB_RELAY_PASSWORD instead of a password here.",
+            help="Publish the entries of a stream, until you press Ctrl-C. The URL is redis://host:6379/0 (with "
+            "TLS: rediss) or nats://host:4222 (with TLS: tls). Set the password in REVERB_RELAY_PASSWORD, because "
+            "all users of this machine can see it here.",
         ),
     ] = None,
     group: Annotated[
         str | None,
-        _from_option("--group", metavar="NAME", help="The consumer group; processes of a group share the work."),
+        _from_option(
+            "--group",
+            metavar="NAME",
+            help="The consumer group. --from needs one. Processes of the same group share the entries.",
+        ),
     ] = None,
     stream: Annotated[
         str | None,
         _from_option(
-            "--stream", metavar="NAME", help="By default reverb:publish, or reverb-publish in JetStream."
+            "--stream",
+            metavar="NAME",
+            help="The name of the stream. Default: reverb:publish, or reverb-publish in JetStream.",
         ),
     ] = None,
     dead_letter: Annotated[
@@ -77,7 +82,8 @@ def publish(
         _from_option(
             "--dead-letter",
             metavar="NAME",
-            help="The stream for what can't be published; by default the stream's name with :dead or -dead.",
+            help="The stream for entries that can't be published. Default: the name of the stream with :dead, or "
+            "-dead in JetStream.",
         ),
     ] = None,
     consumer: Annotated[
@@ -85,7 +91,8 @@ def publish(
         _from_option(
             "--consumer",
             metavar="NAME",
-            help="This process within a group of Redis; by default the machine's name. Two need two names.",
+            help="The name of this process in a Redis consumer group. Each process needs its own name. Default: "
+            "the machine's host name.",
         ),
     ] = None,
     claim_after: Annotated[
@@ -94,42 +101,43 @@ def publish(
             "--claim-after",
             metavar="SECONDS",
             min=1,
-            help="When another process publishes what one has taken and left behind.",
+            help="Seconds after which another process of the group publishes an entry that is not acknowledged.",
         ),
     ] = 30.0,
     as_json: AsJson = False,
 ) -> None:
-    """Publish an event on channels, or a file of events.
+    """Publish events over the HTTP API: one event, a file of events, or a stream.
 
-    It goes over the server's HTTP API, as from Laravel.
+    If you give three arguments or more, the last one is the data:
+    `reverb publish news sports published '{"id": 12}'`.
 
-    Of three arguments or more the last one is the data: `reverb publish news sports published '{"id": 12}'`.
+    With `--file`, the command first checks all lines. Then it sends the events in order, in batches of 10, and
+    stops at the first error.
 
-    The lines of a file are checked first, then sent in order and in batches, up to the first that fails.
-
-    The entries of a stream (`--from`) have the fields `channel`, `event` and `data`. Each is published once, or
-    more than once after a crash; what can't be published goes to another stream, with the reason.
+    With `--from`, each entry of the stream has the fields `channel`, `event` and `data`. The command publishes
+    each entry once; after a crash, it may publish some again. Entries that can't be published go to the
+    dead-letter stream, with the reason.
     """
     if source is not None:
         if arguments or text or file is not None:
-            raise fail("--from goes without channels, event, data and --file", ExitCode.USAGE)
+            raise fail("--from excludes channels, event, data, --text and --file", ExitCode.USAGE)
         if not group:
-            raise fail("--from needs the name of a consumer group: --group", ExitCode.USAGE)
+            raise fail("--from needs a consumer group; name it with --group", ExitCode.USAGE)
         with exit_on_error():
             _run_from(given, source, group, stream, dead_letter, consumer, claim_after, as_json=as_json)
         return
     if any((group, stream, dead_letter, consumer)):
-        raise fail("--group, --stream, --dead-letter and --consumer go with --from", ExitCode.USAGE)
+        raise fail("--group, --stream, --dead-letter and --consumer need --from", ExitCode.USAGE)
     if file is not None:
         if arguments or text:
-            raise fail("--file goes without channels, event and data", ExitCode.USAGE)
+            raise fail("--file excludes channels, event, data and --text", ExitCode.USAGE)
         lines = _read_lines(file)
     else:
         channels, event, data = _parse(arguments or [])
         if not all([*channels, event]):
             raise fail("the name of a channel or of the event is empty", ExitCode.USAGE)
         if not text:
-            parse_json(data, "the data", "; --text sends it as it is")
+            parse_json(data, "the data", "; to send it as a text, add --text")
     with exit_on_error():
         config = configure(given)
         if file is None:
@@ -155,12 +163,12 @@ def _run_from(
     source = source_of(
         url, group=group, stream=stream, dead_letter=dead_letter, consumer=consumer, claim_after=claim_after
     )
-    run(publish_from(configure(given), source, as_json=as_json))  # a signal is the end that it is meant to have
+    run(publish_from(configure(given), source, as_json=as_json))  # a signal is the normal end
 
 
 async def _publish(config: ReverbConfig, channels: list[str], event: str, data: str) -> None:
     async with ReverbAPI(config) as api:
-        with unsendable():
+        with exit_on_unsendable():
             await api.trigger(channels, event, data)
 
 
@@ -169,10 +177,10 @@ async def _publish_lines(config: ReverbConfig, lines: list[_Line], *, as_json: b
     progress = progress_bar()
     async with ReverbAPI(config) as api:
         try:
-            with progress, unsendable():
+            with progress, exit_on_unsendable():
                 task = progress.add_task("Publishing", total=len(lines))
                 while accepted < len(lines):
-                    batch = [line.event for line in lines[accepted : accepted + _STEP]]
+                    batch = [line.event for line in lines[accepted : accepted + _BATCH]]
                     accepted += (await api.trigger_batch(batch)).accepted
                     progress.update(task, completed=accepted)
         except BatchError as error:
@@ -181,7 +189,7 @@ async def _publish_lines(config: ReverbConfig, lines: list[_Line], *, as_json: b
         finally:
             text = f"published {accepted} of {len(lines)} events"
             if accepted < len(lines):
-                text += f"; line {lines[accepted].number} and what is behind it are not confirmed"
+                text += f"; the server has not confirmed line {lines[accepted].number} and the lines after it"
             show([{"accepted": accepted}], text, as_json=as_json)
 
 
@@ -197,7 +205,9 @@ def _parse(arguments: list[str]) -> tuple[list[str], str, str]:
         case [*channels, event, data] if channels:
             return channels, event, read_data(data)
         case _:
-            raise fail("a channel and an event are needed, or --file; see reverb publish --help", ExitCode.USAGE)
+            raise fail(
+                "name a channel and an event, or use --file or --from; see reverb publish --help", ExitCode.USAGE
+            )
 
 
 def _read_lines(file: str) -> list[_Line]:
@@ -212,7 +222,8 @@ def _read_lines(file: str) -> list[_Line]:
                     raise ValueError("the name of the channel or of the event is empty")
                 lines.append(_Line(number, event))
     except OSError as error:
-        raise fail(f"{file} can't be read: {error.strerror}", ExitCode.USAGE) from None
+        raise fail(f"can't read {file}: {error.strerror}", ExitCode.USAGE) from None
     except (ValueError, RecursionError) as error:
-        raise fail(f"line {number} of {file} is no event: {error}; nothing is sent", ExitCode.USAGE) from None
+        message = f"line {number} of {file} is not an event: {error}; no event was sent"
+        raise fail(message, ExitCode.USAGE) from None
     return lines

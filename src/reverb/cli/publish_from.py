@@ -1,4 +1,4 @@
-"""``reverb publish --from``: what others write into a stream of an engine, over the HTTP API."""
+"""``reverb publish --from``: publish the entries of an engine's stream over the HTTP API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .._tasks import spawn
 from ..relay import DeadLetter, Published, Publisher, Report, Source, Waiting
 from ..relay._engines import make_source, with_password
 from .output import print_lines
-from .process import ends_this_task
+from .process import make_cancel
 from .view import View, plural, print_json, printable
 
 __all__ = ["publish_from", "source_of"]
@@ -26,13 +26,13 @@ __all__ = ["publish_from", "source_of"]
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class _Settings(Checked):
     relay_password: SecretStr | None = setting(text, None, is_secret=True)
-    """The engine's password, or for NATS the token where the URL has no user."""
+    """The engine's password. For NATS, the token if the URL has no user."""
 
 
 def source_of(
     url: str, *, group: str, stream: str | None, dead_letter: str | None, consumer: str | None, claim_after: float
 ) -> Source:
-    """Make the source that a URL names. Raises :class:`ConfigurationError` for one that names none."""
+    """Make the source for a URL. Raises :class:`ConfigurationError` if the URL names no source."""
     options = {"group": group, "stream": stream, "dead_letter": dead_letter, "consumer": consumer}
     return make_source(
         with_password(SecretStr(url), _Settings.from_env().relay_password),
@@ -42,8 +42,8 @@ def source_of(
 
 
 async def publish_from(config: ReverbConfig, source: Source, *, as_json: bool) -> None:
-    """Publish until cancelled; what has begun is finished then. Cancelled again, it ends at once."""
-    view = _JsonLines(ends_this_task()) if as_json else _View(source.address, config.address)
+    """Publish until cancelled. The first cancellation waits for the running batch, a second one does not."""
+    view = _JsonLines(make_cancel()) if as_json else _View(source.address, config.address)
     async with ReverbAPI(config) as api:
         publisher = Publisher(source, api, report=lambda report: view.show(report, publisher))
         work = spawn(publisher.run())
@@ -62,10 +62,10 @@ async def publish_from(config: ReverbConfig, source: Source, *, as_json: bool) -
 
 
 class _JsonLines:
-    """Prints what happens, for programs."""
+    """Prints reports as JSON lines, for programs."""
 
-    def __init__(self, on_unread: Callable[[], None]) -> None:
-        self._on_unread = on_unread
+    def __init__(self, on_broken_pipe: Callable[[], None]) -> None:
+        self._on_broken_pipe = on_broken_pipe
 
     def __enter__(self) -> None: ...
 
@@ -82,25 +82,25 @@ class _JsonLines:
                 fields = {"dead_letter": item.id, **names, "reason": reason, **totals}
             case Waiting(error, seconds):
                 fields = {"waiting": round(seconds, 3), "reason": str(error), **totals}
-        print_json(fields, self._on_unread)
+        print_json(fields, self._on_broken_pipe)
 
     def end(self, publisher: Publisher) -> None:
-        """Nothing: the last line has the totals."""
+        """Print nothing: the last line already has the totals."""
 
 
 class _View:
-    """Tells people what goes wrong, a line each, and in a terminal how far it is, in one line that changes."""
+    """Prints problems for people, one per line. In a terminal, one more line shows the progress."""
 
     def __init__(self, source: str, address: str) -> None:
         console = Console(stderr=True, highlight=False)
         self._tell = View(console, ["-"]).status
-        self._way = f"{source} to {address}"
-        self._line = console.status(printable(f"{self._way}: nothing published yet"))
+        self._route = f"{source} to {address}"
+        self._line = console.status(printable(f"{self._route}: nothing published yet"))
         self._shows_line = console.is_terminal
-        self._is_away = False
+        self._is_waiting = False
 
     def __enter__(self) -> None:
-        self._tell(f"publishing from {self._way}; Ctrl-C ends it", "green")
+        self._tell(f"publishing from {self._route}; press Ctrl-C to stop", "green")
         if self._shows_line:
             self._line.start()
 
@@ -113,12 +113,12 @@ class _View:
                 name = f"{item.event or 'no event'} on {item.channel or 'no channel'}"
                 self._tell(f"dead letter {item.id}, {name}: {reason}", "red")
             case Waiting(error, seconds):
-                self._is_away = True
-                self._tell(f"{error}; trying again in {plural(round(seconds, 1), 'second')}", "yellow")
-            case Published() if self._is_away:
-                self._is_away = False
+                self._is_waiting = True
+                self._tell(f"{error}; the next try is in {plural(round(seconds, 1), 'second')}", "yellow")
+            case Published() if self._is_waiting:
+                self._is_waiting = False
                 self._tell("publishing again", "green")
-        self._line.update(Text(printable(f"{self._way}: {_totals(publisher)}")))
+        self._line.update(Text(printable(f"{self._route}: {_totals(publisher)}")))
 
     def end(self, publisher: Publisher) -> None:
         print_lines([_totals(publisher)])

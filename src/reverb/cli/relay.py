@@ -1,4 +1,4 @@
-"""``reverb relay``: write the events of channels into a log, together with other relays."""
+"""``reverb relay``: write the events of channels into an engine's stream."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from ..relay import Find, Relay, RelayStatus
 from ..relay._engines import with_password
 from .health import answer_http, describe, keep_file, read_file
 from .options import Exclude, Given, Prefix, configure, parse_presence_user, takes_server
-from .process import ExitCode, ends_this_task, exit_on_error, fail, run
+from .process import ExitCode, exit_on_error, fail, make_cancel, run
 from .view import OutputConsole, View, print_json, printable
 
 __all__ = ["relay"]
 
 _REFRESH = 0.5
-"""Seconds between looks at the relay in a terminal."""
+"""Seconds between updates of the status line in a terminal."""
 _REPORT = {True: 1.0, False: 10.0}
-"""Seconds between lines for programs, and for people who read them later."""
+"""Seconds between two status lines: as JSON for programs (True), or as text in a pipe (False)."""
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class RelaySettings(Checked):
-    """The variables of a relay."""
+    """The settings of a relay, from ``REVERB_RELAY_…`` variables."""
 
     relay_to: SecretStr = setting(text, is_secret=True)
     relay_password: SecretStr | None = setting(text, None, is_secret=True)
@@ -57,92 +57,114 @@ class RelaySettings(Checked):
 def relay(
     given: Given,
     channels: Annotated[
-        list[str] | None, typer.Argument(metavar="CHANNEL…", help="Instead of REVERB_RELAY_CHANNELS.")
+        list[str] | None,
+        typer.Argument(metavar="CHANNEL…", help="The channels to relay. Overrides REVERB_RELAY_CHANNELS."),
     ] = None,
     to: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="Where the log is: redis://host:6379/0, rediss://…, nats://host:4222, tls://…; instead of "
-            "REVERB_RELAY_TO. Set REVERB_RELAY_PASSWORD instead of a password here.",
+            help="The engine: redis://host:6379/0 (with TLS: rediss) or nats://host:4222 (with TLS: tls). "
+            "Overrides REVERB_RELAY_TO. Set the password in REVERB_RELAY_PASSWORD, because all users of this "
+            "machine can see it here.",
         ),
     ] = None,
     stream: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Instead of REVERB_RELAY_STREAM (reverb).")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The name of the stream. Overrides REVERB_RELAY_STREAM. Default: reverb."
+        ),
     ] = None,
     lease: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="When another relay takes over from one that is gone; instead of REVERB_RELAY_LEASE (5).",
+            help="Seconds after which another relay takes over from one that has failed; 0.1 to 60. Overrides "
+            "REVERB_RELAY_LEASE. Default: 5.",
         ),
     ] = None,
     partitions: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Split the log by channel, for workers that keep the order; REVERB_RELAY_PARTITIONS."
+            metavar="N",
+            help="Split the stream into N streams by channel, so that several workers can keep the order. "
+            "Overrides REVERB_RELAY_PARTITIONS. Default: 1.",
         ),
     ] = None,
     maxlen: Annotated[
-        int | None, typer.Option(metavar="N", help="Keep about so many entries; REVERB_RELAY_MAXLEN (all).")
+        int | None,
+        typer.Option(
+            metavar="N", help="Keep about N entries. Overrides REVERB_RELAY_MAXLEN. Default: all entries."
+        ),
     ] = None,
     max_age: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Keep entries for about so long; REVERB_RELAY_MAX_AGE (for ever)."),
+        typer.Option(
+            metavar="SECONDS",
+            help="Keep entries for about so many seconds. Overrides REVERB_RELAY_MAX_AGE. Default: forever.",
+        ),
     ] = None,
     presence_user: Annotated[
         str | None,
         typer.Option(
             "--presence-user",
             metavar="JSON",
-            help="""Who the relays are on presence channels, where they are seen: {"user_id": "relay"}.""",
+            help="The relays' member data on presence channels, which other members see: "
+            """{"user_id": "relay"}. Without it, relays skip the presence channels of --all.""",
         ),
     ] = None,
     find_all: Annotated[
         bool,
         typer.Option(
             "--all",
-            help="All channels on which somebody is, by the HTTP API; presence channels only with "
-            "--presence-user.",
+            help="Relay all channels that have subscribers, and new ones as they appear. The relay polls the HTTP "
+            "API. Presence channels need --presence-user.",
         ),
     ] = False,
     prefix: Prefix = None,
     exclude: Exclude = None,
     interval: Annotated[
-        float, typer.Option(metavar="SECONDS", help="With --all: between two looks at what is occupied.")
+        float, typer.Option(metavar="SECONDS", help="With --all: seconds between two polls for channels.")
     ] = 2.0,
     decrypt: Annotated[
-        bool, typer.Option("--decrypt", help="Write the events of encrypted channels decrypted, not as they come.")
+        bool,
+        typer.Option(
+            "--decrypt",
+            help="Decrypt the events of encrypted channels. By default they stay encrypted in the stream.",
+        ),
     ] = False,
     health_file: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH", help="Keep the status in this file, as JSON; instead of REVERB_RELAY_HEALTH_FILE."
+            metavar="PATH",
+            help="Write the status into this file each second, as JSON. Overrides REVERB_RELAY_HEALTH_FILE.",
         ),
     ] = None,
     health_port: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Answer on 127.0.0.1: /live, /health, and /metrics for Prometheus; 0 takes a free port; instead "
-            "of REVERB_RELAY_HEALTH_PORT.",
+            help="Answer HTTP requests on this port of 127.0.0.1: /live, /health, and /metrics for Prometheus. 0 "
+            "takes a free port. Overrides REVERB_RELAY_HEALTH_PORT.",
         ),
     ] = None,
     is_healthy: Annotated[
         bool,
         typer.Option(
             "--is-healthy",
-            help="Relay nothing: say whether the relay that keeps the health file works, with exit code 0 or 1.",
+            help="Relay nothing. Check the relay that writes the health file: exit with 0 if it is healthy, "
+            "otherwise with 1.",
         ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="For programs: the status as a JSON object each second.")
+        bool, typer.Option("--json", help="Print the status as one JSON object per second, for programs.")
     ] = False,
 ) -> None:
     """Write the events of channels into a Redis or Valkey stream, or into NATS JetStream.
 
-    Run two or three of the same: one writes, and another one takes over when it is gone. Ends with SIGTERM or
-    Ctrl-C, after it has written what it has and has handed over.
+    Run two or three relays with the same options. One of them writes. If it fails, another one takes over.
+
+    Ctrl-C and SIGTERM stop a relay. It first writes the events that it has, and hands over to another relay.
     """
     options: dict[str, Any] = {
         "relay_to": to,
@@ -156,7 +178,7 @@ def relay(
         "relay_health_port": health_port,
     }
     if is_healthy:
-        options["relay_to"] = "-"  # not needed to ask
+        options["relay_to"] = "-"  # required, but not used here
     with exit_on_error():
         settings = RelaySettings.from_env(
             **{name: value for name, value in options.items() if value not in (None, "")}
@@ -167,9 +189,9 @@ def relay(
         config = configure(given)
         names = re.split(r"[\s,]+", settings.relay_channels.strip()) if settings.relay_channels.strip() else []
         if not names and not find_all:
-            raise fail("no channels: name them, set REVERB_RELAY_CHANNELS, or take --all", ExitCode.USAGE)
+            raise fail("no channels: name them, set REVERB_RELAY_CHANNELS, or use --all", ExitCode.USAGE)
         if (prefix or exclude) and not find_all:
-            raise fail("--prefix and --exclude say what --all finds; it is missing", ExitCode.USAGE)
+            raise fail("--prefix and --exclude need --all", ExitCode.USAGE)
         find = Find(prefix or "", tuple(exclude or ()), interval) if find_all else None
         user = None if presence_user is None else parse_presence_user(presence_user)
         run(_relay(config, settings, names, find, user, decrypt=decrypt, as_json=as_json))
@@ -193,7 +215,7 @@ async def _relay(
     decrypt: bool,
     as_json: bool,
 ) -> None:
-    end = ends_this_task()
+    end = make_cancel()
     status = View(Console(stderr=True, highlight=False), ["-"]).status
     client = ReverbClient(config)
     relay = Relay(
@@ -234,16 +256,16 @@ async def _relay(
         logger.removeHandler(handler)
 
 
-async def _report(relay: Relay, on_unread: Callable[[], None], *, as_json: bool) -> None:
-    """Say how the relay is, again and again. Calls ``on_unread`` when nobody reads it any more."""
-    output = OutputConsole(on_unread)
+async def _report(relay: Relay, on_broken_pipe: Callable[[], None], *, as_json: bool) -> None:
+    """Print the relay's status until cancelled. Calls ``on_broken_pipe`` when nobody reads it any more."""
+    output = OutputConsole(on_broken_pipe)
     if as_json or not output.is_terminal:
         before = relay.status
         while True:
             await asyncio.sleep(_REPORT[as_json])
             now = relay.status
             if as_json:
-                print_json(describe(now), on_unread)
+                print_json(describe(now), on_broken_pipe)
             else:
                 output.print(_sentence(before, now, _REPORT[as_json]), soft_wrap=True)
             before = now
@@ -277,7 +299,7 @@ def _sentence(before: RelayStatus, now: RelayStatus, seconds: float) -> Text:
 
 
 class _Log(logging.Handler):
-    """Tells, as status, what the library logs, and what happens to the lease."""
+    """Prints warnings of the library, and all log records of the relay, as status."""
 
     def __init__(self, status: Callable[[str, str], None]) -> None:
         super().__init__(logging.INFO)

@@ -1,4 +1,4 @@
-"""``reverb serve``: a Reverb server for development, and what happens on it, as it happens."""
+"""``reverb serve``: run a development server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .._checks import flag, one_of, seconds, text, whole
 from .._settings import Checked, SecretStr, setting
 from ..exceptions import ConfigurationError
 from ..server import App, Entry, RateLimiting, ReverbServer
-from .process import ExitCode, ends_this_task, fail, run
+from .process import ExitCode, fail, make_cancel, run
 from .view import OutputConsole, View
 
 __all__ = ["serve"]
@@ -24,7 +24,9 @@ __all__ = ["serve"]
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class ServerSettings(Checked):
-    """The variables of Laravel's ``config/reverb.php``, with its defaults; but on the loopback interface."""
+    """The variables of Laravel's ``config/reverb.php``, with its defaults.
+
+    One default differs: the server listens on the loopback interface only."""
 
     server_host: str = setting(text, "127.0.0.1")
     server_port: int = setting(whole(0, 65535), 8080)
@@ -66,43 +68,57 @@ class ServerSettings(Checked):
 
 def serve(
     host: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Instead of REVERB_SERVER_HOST (127.0.0.1).")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The address to listen on. Overrides REVERB_SERVER_HOST. Default: 127.0.0.1, this machine only.",
+        ),
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(metavar="NUMBER", help="Instead of REVERB_SERVER_PORT (8080); 0 takes a free one."),
+        typer.Option(
+            metavar="NUMBER",
+            help="The port to listen on; 0 takes a free port. Overrides REVERB_SERVER_PORT. Default: 8080.",
+        ),
     ] = None,
     path: Annotated[
         str | None,
-        typer.Option(metavar="PREFIX", help="Before /app/ and /apps/, instead of REVERB_SERVER_PATH (none)."),
+        typer.Option(
+            metavar="PREFIX",
+            help="The path prefix before /app/ and /apps/. Overrides REVERB_SERVER_PATH. Default: none.",
+        ),
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="The application's key, instead of REVERB_APP_KEY (app-key)."),
+        typer.Option(metavar="KEY", help="The application's key. Overrides REVERB_APP_KEY. Default: app-key."),
     ] = None,
     tls_cert: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificate chain, for wss and https.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The file with the certificate chain, to serve wss and https."),
     ] = None,
     tls_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Its private key, if that is a file of its own.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The file with the private key, if it is not in the file of --tls-cert."
+        ),
     ] = None,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Answer by the Pusher protocol's book where Reverb has its own way."),
+        typer.Option("--strict", help="Follow the Pusher protocol exactly where Reverb differs from it."),
     ] = False,
 ) -> None:
-    """Run a development server that answers like Reverb.
+    """Run a development server that behaves like Laravel Reverb.
 
-    It prints what happens on it, until Ctrl-C.
+    It prints connections, subscriptions and events, until you press Ctrl-C.
 
-    The application and its limits are those of Laravel's `REVERB_…` variables, in the environment or in the file
-    `.env`: `REVERB_APP_ID`, `REVERB_APP_KEY`, `REVERB_APP_SECRET`, `REVERB_APP_MAX_MESSAGE_SIZE` and so on.
-    Without these it is `app-id`, `app-key` and `app-secret`.
+    Laravel's `REVERB_…` variables name the application and its limits: `REVERB_APP_ID`, `REVERB_APP_KEY`,
+    `REVERB_APP_SECRET`, `REVERB_APP_MAX_MESSAGE_SIZE` and so on. Set them in the environment or in the file
+    `.env`. The defaults are `app-id`, `app-key` and `app-secret`.
 
-    It listens on this machine only, and is not made for more. In production, use Laravel Reverb.
+    This server is for development and tests. In production, use Laravel Reverb.
     """
     if tls_key is not None and tls_cert is None:
-        raise fail("--tls-key is the key of a certificate, which --tls-cert has to name", ExitCode.USAGE)
+        raise fail("--tls-key needs --tls-cert, which names the certificate", ExitCode.USAGE)
     given: dict[str, Any] = {"server_host": host, "server_port": port, "server_path": path, "app_key": key}
     try:
         settings = ServerSettings.from_env(**{name: value for name, value in given.items() if value is not None})
@@ -121,7 +137,7 @@ def serve(
 
 
 async def _serve(settings: ServerSettings, ssl_context: ssl.SSLContext | None, *, strict: bool) -> None:
-    view = View(OutputConsole(ends_this_task()), ["private-orders"])
+    view = View(OutputConsole(make_cancel()), ["private-orders"])
     status = View(Console(stderr=True, highlight=False), ["-"]).status
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -148,12 +164,12 @@ async def _serve(settings: ServerSettings, ssl_context: ssl.SSLContext | None, *
         for warning in caught:
             status(f"warning: {warning.message}; in production, use Laravel Reverb", "yellow")
         address = f"{server.settings['scheme']}://{server.host}:{server.port}{settings.server_path.rstrip('/')}"
-        status(f"serving {address}/app/{server.app.key}, a development server; Ctrl-C ends it", "green")
+        status(f"serving {address}/app/{server.app.key}, a development server; press Ctrl-C to stop", "green")
         await asyncio.Event().wait()
 
 
 def _sender(socket_id: str | None, user_id: Any) -> str | None:
-    """Say who triggered an event."""
+    """Name the sender of a client event; None for a published event."""
     if socket_id is None:
         return None
     return socket_id if user_id is None else f"{user_id} ({socket_id})"

@@ -1,4 +1,4 @@
-"""``reverb systemd``: a unit file for a program that listens."""
+"""``reverb systemd``: print a unit file for a program that listens."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .process import ExitCode, fail
 
 __all__ = ["systemd"]
 
-# The program may be one that uses a Raspberry Pi's camera and pins, so PrivateDevices is for the reader to choose,
-# and ProtectClock, which closes the devices, too. MemoryDenyWriteExecute breaks libraries with callbacks from C,
-# and ProcSubset=pid os.getloadavg().
+# The program may use a Raspberry Pi's camera and pins. So the user chooses PrivateDevices, and ProtectClock, which
+# closes devices, too. MemoryDenyWriteExecute is not here because it breaks libraries with callbacks from C, and
+# ProcSubset=pid because it breaks os.getloadavg().
 _UNIT = """\
 # /etc/systemd/system/{name}.service
 #
@@ -32,36 +32,37 @@ After=network-online.target
 Wants=network-online.target
 
 [Service]
-# client.listen(), which is in reverb.run() too, tells systemd when it is
-# connected, and that it is alive. For a program without, write Type=simple and
-# take out the next two lines.
+# client.listen() and reverb.run() tell systemd when the client is connected,
+# and that the program is alive. If your program calls neither, write
+# Type=simple and remove the next two lines.
 Type=notify
 NotifyAccess=main
 WatchdogSec=60
 User={user}
 WorkingDirectory={directory}
-# REVERB_APP_KEY, REVERB_APP_SECRET, REVERB_HOST …; the user's own: chmod 600
+# REVERB_APP_KEY, REVERB_APP_SECRET, REVERB_HOST and so on. Only the user may
+# read this file: chmod 600
 EnvironmentFile={directory}/.env
-# Lets what the program prints arrive in the journal at once.
+# The program's output reaches the journal at once.
 Environment=PYTHONUNBUFFERED=1
 ExecStart={command}
-# The client reconnects by itself. This is for a server that is not there yet
-# when the machine starts, and for the watchdog.
+# The client reconnects by itself. systemd restarts the program if the server
+# does not run yet when the machine starts, and if the program hangs.
 Restart=always
 RestartSec=10
 
-# It can write in its own directory, and in a /tmp of its own.
+# The program can write in its directory, and in a private /tmp.
 ProtectSystem=strict
 ProtectHome=read-only
 ReadWritePaths="{directory}"
 PrivateTmp=yes
 UMask=0077
-# It gets no more rights than it has. If it calls sudo, all of this has to go,
-# down to [Install].
+# The program can't get more rights. If it calls sudo, remove everything from
+# here to [Install].
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 RestrictSUIDSGID=yes
-# It needs the network, and little else of the kernel.
+# The program needs the network, and little else of the kernel.
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
 RestrictNamespaces=yes
 RestrictRealtime=yes
@@ -75,7 +76,7 @@ ProtectKernelModules=yes
 ProtectKernelTunables=yes
 ProtectProc=invisible
 RemoveIPC=yes
-# Better still, where it uses no camera, pins, or serial port:
+# If the program uses no camera, pins or serial port, add these:
 #PrivateDevices=yes
 #ProtectClock=yes
 
@@ -88,39 +89,46 @@ def systemd(
     command: Annotated[
         str | None,
         typer.Option(
-            "--exec", metavar="COMMAND", help="What is run, as in ExecStart=. By default this Python, listener.py."
+            "--exec",
+            metavar="COMMAND",
+            help="The command to run, as in ExecStart=. Default: listener.py with the Python that runs reverb.",
         ),
     ] = None,
     name: Annotated[
         str, typer.Option(metavar="NAME", help="The unit's name, without .service.")
     ] = "reverb-client",
     description: Annotated[
-        str, typer.Option(metavar="TEXT", help="What systemctl calls it.")
+        str, typer.Option(metavar="TEXT", help="The description that systemctl shows.")
     ] = "Listens to Laravel Reverb",
-    user: Annotated[str | None, typer.Option(metavar="USER", help="Who runs it. By default you.")] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="USER", help="The user that runs the program. Default: you.")
+    ] = None,
     directory: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIRECTORY", help="Where it is run, with the settings in the file .env there. By default here."
+            metavar="DIRECTORY",
+            help="The working directory. Its file .env has the settings. Default: the current directory.",
         ),
     ] = None,
 ) -> None:
     """Print a systemd unit for a program that listens.
 
-    In the program's directory, as its user:
+    Run this in the program's directory, as the program's user:
     `reverb systemd | sudo tee /etc/systemd/system/reverb-client.service`.
-    The unit says in comments what can be changed. It is of `Type=notify` with a watchdog: `client.listen()`
-    tells systemd when it is connected, and that it is alive; a program that hangs is started again.
+
+    Comments in the unit say what you can change. The unit has `Type=notify` and a watchdog: `client.listen()`
+    tells systemd when the client is connected, and that the program is alive. systemd restarts a program that
+    hangs.
     """
     where = str((directory or Path()).absolute())
     if not re.fullmatch(r"[\w:.-]+", name, re.ASCII):
-        raise fail(f"--name {name!r} can't be a unit's name: only letters, digits, :._-", ExitCode.USAGE)
+        raise fail(f"--name {name!r} is not a valid unit name: use letters, digits and :._- only", ExitCode.USAGE)
     given = {"--exec": command, "--description": description, "--user": user, "--directory": where}
     for option, text in given.items():
         if text is not None and (not text.strip() or not text.isprintable()):
             raise fail(f"{option} {text!r} must be one line that is not empty", ExitCode.USAGE)
     if any(character in where for character in "\"'\\"):
-        raise fail(f"--directory {where} has a quote or a backslash in it", ExitCode.USAGE)
+        raise fail(f"--directory {where} must not have a quotation mark or a backslash", ExitCode.USAGE)
     unit = _UNIT.format(
         name=name,
         description=_literally(description),
@@ -132,16 +140,16 @@ def systemd(
 
 
 def _literally(text: str) -> str:
-    """Write a text so that systemd finds no specifiers in it."""
+    """Escape %, so that systemd finds no specifiers in a text."""
     return text.replace("%", "%%")
 
 
 def _findable(command: str) -> str:
-    """Make the program's path absolute: systemd looks for it neither in the directory nor in a PATH of yours."""
+    """Make the program's path absolute: systemd searches neither the working directory nor the user's PATH."""
     program, _, arguments = command.strip().partition(" ")
     if not program.startswith(("/", '"', "'", "@", "-", ":", "+", "!")):
         found = shutil.which(program)
         if found is None:
-            raise fail(f"--exec {program} is not found; write the whole path", ExitCode.USAGE)
+            raise fail(f"--exec: {program} is not found; write its full path", ExitCode.USAGE)
         program = _literally(str(Path(found).absolute()))
     return f"{program} {arguments}".rstrip()

@@ -1,4 +1,4 @@
-"""``reverb terminate``: end the connections of a user."""
+"""``reverb terminate``: close the connections of a user."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from .process import ExitCode, fail
 __all__ = ["terminate"]
 
 _MOST_CHANNELS = 100
-"""Presence channels that are asked for their users; where there are more, we don't look."""
+"""The largest number of presence channels that the command searches for the user. It doesn't search more."""
 
 
 class _Outcome(NamedTuple):
-    """What is known. The channels are those that the user is on; None where they could not be looked at."""
+    """The server's answer, and the presence channels that the user was on before and after the request.
+
+    The channels are None if they are not known."""
 
     before: list[str] | None
     is_accepted: bool
-    """False for the answer 500."""
+    """False if the server answered 500."""
     after: list[str] | None
 
 
@@ -34,14 +36,17 @@ def terminate(
     user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
     as_json: AsJson = False,
 ) -> None:
-    """End all connections of a user.
+    """Close all connections of a user.
 
-    They are those that have this id on a presence channel, or have signed in with it.
+    These are the connections with this id on a presence channel, and those that have signed in with it. A program
+    that reconnects comes back.
 
-    Reverb 1.10 often can't: at the first connection that was never on a presence channel it answers with error
-    500, and what comes behind that one stays. So the presence channels are looked at before and after: the exit
-    code is 4 if the user is still there. With scaling, this request ends the process of each Reverb 1.10 that
-    holds a connection without a user id: don't use it there.
+    **Do not use it with Reverb 1.10 and scaling** (`REVERB_SCALING_ENABLED=true`): the request ends the process of
+    each server that has a connection without a user id.
+
+    Without scaling, Reverb 1.10 closes connections one after another. It answers with error 500 at the first
+    connection that was never on a presence channel, and does not close the rest. So the command searches the
+    presence channels for the user before and after. The exit code is 4 if the user is still on one.
     """
     outcome = ask(lambda api: _terminate(api, user), given)
     sentence, is_done = _explain(user, outcome)
@@ -70,15 +75,15 @@ async def _terminate(api: ReverbAPI, user: str) -> _Outcome:
 
 
 def _with_hint(error: Exception) -> ConnectionError:
-    """It was there before."""
+    """Name the known cause: the server answered before the request, and now it does not."""
     return ConnectionError(
-        f"{error}; where REVERB_SCALING_ENABLED is true, this request ends the process of Reverb 1.10: see "
-        "whether it runs"
+        f"{error}; with REVERB_SCALING_ENABLED=true, this request ends the process of Reverb 1.10: check whether "
+        "it still runs"
     )
 
 
 async def _find(api: ReverbAPI, user: str) -> list[str] | None:
-    """Return the presence channels that a user is on, or None where the server doesn't tell."""
+    """Return the presence channels that a user is on, or None if they are too many or the server refuses."""
     try:
         names = sorted(await api.channels("presence-"))
         if len(names) > _MOST_CHANNELS:
@@ -90,26 +95,27 @@ async def _find(api: ReverbAPI, user: str) -> list[str] | None:
 
 
 def _explain(user: str, outcome: _Outcome) -> tuple[str, bool]:
-    """Say what has become of the connections, and whether they are ended."""
+    """Describe the result, and return whether the connections are closed."""
     before, is_accepted, after = outcome
-    done, channels = f"ended the connections of user {user}", ", ".join(after or [])
+    done, channels = f"closed the connections of user {user}", ", ".join(after or [])
     if is_accepted:
         if after:
-            return f"{done}, says the server; but the user is on {channels}: again, or still", True
+            return (
+                f"the server accepted the request, but user {user} is on {channels}: the user has come back, or "
+                "the server has not closed the connections yet",
+                True,
+            )
         if before == []:
-            return f"{done}, if there were any: nobody with this id was on a presence channel", True
+            return f"{done}, if there were any: no user with this id was on a presence channel", True
         return done, True
     if after:
         return (
             f"the server answered 500, and user {user} is still on {channels}: Reverb 1.10 stops at the first "
-            "connection that was never on a presence channel, and those behind it stay",
+            "connection that was never on a presence channel, and does not close the rest",
             False,
         )
     if after is None or before is None:
-        return f"the server answered 500: whether it has ended any connection of user {user} is not known", False
+        return f"the server answered 500; it is not known whether it closed connections of user {user}", False
     if before == []:
-        return (
-            f"the server answered 500: there was no user {user} on a presence channel, so nothing was ended",
-            False,
-        )
+        return f"the server answered 500; user {user} was on no presence channel, so nothing was closed", False
     return f"{done}; the server answered 500, but the user is on no presence channel any more", True

@@ -1,4 +1,4 @@
-"""``reverb trigger``: a client event, over a connection of its own."""
+"""``reverb trigger``: send a client event."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .options import (
     takes_server,
 )
 from .output import show
-from .process import ExitCode, complete, exit_on_error, fail, unsendable
+from .process import ExitCode, complete, exit_on_error, exit_on_unsendable, fail
 
 __all__ = ["trigger"]
 
@@ -30,29 +30,37 @@ __all__ = ["trigger"]
 def trigger(
     given: Given,
     channel: Annotated[
-        str, typer.Argument(metavar="CHANNEL", help="Private or presence, such as private-orders.7.")
+        str, typer.Argument(metavar="CHANNEL", help="A private or presence channel, such as private-orders.7.")
     ],
     event: Annotated[
-        str, typer.Argument(metavar="EVENT", help="Such as typing; client- is put in front where it is missing.")
+        str,
+        typer.Argument(
+            metavar="EVENT", help="The event's name, such as typing. The prefix client- is added if it is missing."
+        ),
     ],
     data: Annotated[
-        str, typer.Argument(metavar="DATA|-", help="A JSON object, list or null; - reads the standard input.")
+        str,
+        typer.Argument(
+            metavar="DATA|-",
+            help="A JSON object, a list or null; - reads it from the standard input.",
+        ),
     ] = NO_DATA,
     presence_user: PresenceUser = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send a client event to the others on a channel.
+    """Send a client event to the other subscribers of a channel.
 
-    Connects, subscribes, sends, and asks the server for a sign of life before it leaves: servers say nothing to a
-    client event that they take, but what they have against one has arrived by then.
+    The command connects, subscribes, and sends the event. Then it sends a ping and waits for the answer. Servers
+    do not confirm client events, but an error for the event arrives before the answer to the ping.
     """
     if not needs_auth(channel) or is_encrypted(channel):
-        reason = "only private and presence channels have them, and encrypted ones don't"
-        raise fail(f"no client events on {channel}: {reason}", ExitCode.USAGE)
+        reason = "only private and presence channels have client events, and encrypted channels have none"
+        raise fail(f"can't send a client event on {channel}: {reason}", ExitCode.USAGE)
     value = parse_json(read_data(data), "the data")
     if value is not None and not isinstance(value, (dict, list)):
         raise fail(
-            "the data of a client event must be an object, a list or null: servers refuse all else", ExitCode.USAGE
+            "the data of a client event must be an object, a list or null; servers refuse other data",
+            ExitCode.USAGE,
         )
     user = parse_presence_user(presence_user) if is_presence(channel) else None
     with exit_on_error():
@@ -73,10 +81,10 @@ async def _trigger(config: ReverbConfig, name: str, user: dict[str, Any] | None,
     async with client:
         channel = await client.subscribe(name, user_data=user)
         client.bind(Events.ERROR, on_error)
-        channel.bind(Events.ERROR, on_error)  # soketi's name the channel
-        with unsendable():
+        channel.bind(Events.ERROR, on_error)  # soketi's errors name the channel
+        with exit_on_unsendable():
             await channel.trigger(event, data)
-        # Reverb's rate limit counts the ping, too: then there is no answer to it but another error.
+        # Reverb's rate limit counts the ping, too, and answers it with another error.
         answer, loss = asyncio.ensure_future(client.ping()), asyncio.ensure_future(client.listen())
         try:
             await asyncio.wait({answer, loss, refused}, return_when=asyncio.FIRST_COMPLETED)
@@ -86,7 +94,7 @@ async def _trigger(config: ReverbConfig, name: str, user: dict[str, Any] | None,
             try:
                 await answer
             except ConnectionError:
-                await loss  # which says why
+                await loss  # raises the reason
         finally:
             answer.cancel()
             loss.cancel()

@@ -1,4 +1,4 @@
-"""``reverb users``: who is on a presence channel."""
+"""``reverb users``: list the users on a presence channel."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ __all__ = ["users"]
 @takes_server(with_app_id=True)
 def users(
     given: Given,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A presence channel, such as presence-room.1.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The presence channel, such as presence-room.1.")],
     as_json: AsJson = False,
 ) -> None:
     """List the ids of the users on a presence channel."""
     if not is_presence(name):
-        raise fail(f"{name} is no presence channel (presence-…): only those know their users", ExitCode.USAGE)
+        raise fail(
+            f"{name} is not a presence channel (presence-…); only presence channels have users", ExitCode.USAGE
+        )
     found = ask(lambda api: api.users(name), given)
     if as_json or not found:
         show(({"user_id": user} for user in found), f"nobody is on {name}", as_json=as_json)

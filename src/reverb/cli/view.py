@@ -1,4 +1,4 @@
-"""How events look: columns for people, JSON lines for programs."""
+"""How commands print events: columns for people, JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -33,29 +33,30 @@ __all__ = [
 _GAP = "  "
 _TIME_WIDTH = len("12:34:56")
 _MIN_WIDTH, _USUAL_WIDTH = 20, 80
-"""Cells. In less, tables show nothing; COLUMNS=0 is what some wrappers set where they don't know."""
+"""Cells. Below the minimum, tables show nothing. Some wrappers set COLUMNS=0 when they don't know the width."""
 _MIN_PAYLOAD_WIDTH = 40
-"""Cells; a payload that has less than that, and does not fit, goes below its event."""
+"""Cells. A payload that doesn't fit goes below its event when it would have fewer cells than this."""
 
 _highlight_json = JSONHighlighter()
 
 
 class OutputConsole(Console):
-    """The standard output. Calls ``on_unread`` when nobody reads it any more."""
+    """The standard output. Calls its argument when nobody reads it any more."""
 
-    def __init__(self, on_unread: Callable[[], None]) -> None:
+    def __init__(self, on_broken_pipe: Callable[[], None]) -> None:
         super().__init__(highlight=False)
-        self._on_unread = on_unread
+        self._on_broken_pipe = on_broken_pipe
         if self.width < _MIN_WIDTH:
             self.width = _MIN_WIDTH if self.width else _USUAL_WIDTH
 
     def on_broken_pipe(self) -> None:
-        self._on_unread()
+        self._on_broken_pipe()
 
 
 class View:
-    """Prints events in columns: time, channel, event, payload. On a terminal in colour and fitted to its width,
-    in a pipe without colour and one line each."""
+    """Prints events in columns: time, channel, event, payload.
+
+    In a terminal the columns have colours and fit the width. In a pipe each event is one line without colours."""
 
     def __init__(self, console: Console, channels: Iterable[str], event_width: int = 24) -> None:
         self._console = console
@@ -95,27 +96,27 @@ class View:
         self._console.print(line, soft_wrap=True)
 
     def status(self, message: str, style: str = "") -> None:
-        """Print what happens around the events."""
+        """Print a message about something other than an event, such as the connection."""
         time = (f"{datetime.now():%H:%M:%S}", "dim")
         self._console.print(Text.assemble(time, _GAP, (printable(message), style)), soft_wrap=True)
 
 
 class JsonLines:
-    """Prints one JSON object a line, each at once. Calls ``on_unread`` when nobody reads them any more."""
+    """Prints one JSON object per line, each at once. Calls its argument when nobody reads them any more."""
 
-    def __init__(self, on_unread: Callable[[], None]) -> None:
-        self._on_unread = on_unread
+    def __init__(self, on_broken_pipe: Callable[[], None]) -> None:
+        self._on_broken_pipe = on_broken_pipe
 
     def event(self, event: str, data: Any, channel: str | None, user_id: str | None = None) -> None:
         time = datetime.now().astimezone().isoformat(timespec="milliseconds")
         fields = {"time": time, "channel": channel, "event": event, "data": data}
         if user_id is not None:
             fields["user_id"] = user_id
-        print_json(fields, self._on_unread)
+        print_json(fields, self._on_broken_pipe)
 
 
 def dump_json(value: Any, *, ensure_ascii: bool = True) -> str:
-    """Write JSON that others can read: a number out of range, which it can't say, is null, as in a browser."""
+    """Encode as JSON that every parser accepts: a number out of range becomes null, as in a browser."""
     try:
         return json.dumps(value, ensure_ascii=ensure_ascii, allow_nan=False)
     except ValueError:
@@ -130,26 +131,26 @@ def _finite(value: Any) -> Any:
     return [_finite(each) for each in value] if isinstance(value, list) else value
 
 
-def print_json(fields: Mapping[str, Any], on_unread: Callable[[], None]) -> None:
-    """Print an object as a line, at once. Calls ``on_unread`` when nobody reads it any more."""
+def print_json(fields: Mapping[str, Any], on_broken_pipe: Callable[[], None]) -> None:
+    """Print an object as one line, at once. Calls ``on_broken_pipe`` when nobody reads it any more."""
     try:
         print(dump_json(fields), flush=True)
     except BrokenPipeError:
-        on_unread()
+        on_broken_pipe()
 
 
 def printable(text: str) -> str:
-    """Write control characters as escapes: what comes from others must not steer our terminal."""
+    """Write control characters as escapes, so that text of others can't control the terminal."""
     return visible(text, None)
 
 
 def fill(text: str, width: int) -> str:
-    """Pad a text to a width in cells, of which wide characters take two."""
+    """Pad a text to a width in cells. A wide character takes two cells."""
     return text + " " * (width - cell_len(text))
 
 
 def channel_style(channel: str) -> str:
-    """Return the colour that tells public, private and presence channels apart."""
+    """Return the colour for the kind of a channel: public, private or presence."""
     if is_presence(channel):
         return "magenta"
     return "yellow" if needs_auth(channel) else "green"

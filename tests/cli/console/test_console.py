@@ -41,22 +41,22 @@ def test_without_a_server_it_names_the_demonstration() -> None:
     result = invoke("console", "--no-open")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "REVERB_HOST is missing" in result.stderr
-    assert "To look at the console without a server: reverb console --demo" in result.stderr
+    assert "To try the console without a server: reverb console --demo" in result.stderr
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
 def test_what_others_reach_needs_expose(host: str, settings: dict[str, str]) -> None:
-    fails("console", "--host", host, "--no-open", code=2, says="Add --expose if that is what you want")
+    fails("console", "--host", host, "--no-open", code=2, says="If you want that, add --expose")
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--prefix", "x"], "--prefix and --exclude go with --all"),
-        (["--exclude", "x"], "--prefix and --exclude go with --all"),
-        (["--demo", "--server-host", "example.com"], "--demo brings a server of its own"),
-        (["--demo", "--key", "k"], "--demo brings a server of its own"),
-        (["--demo", "--tls-key", "x"], "--tls-key is the key of a certificate"),
+        (["--prefix", "x"], "--prefix and --exclude need --all"),
+        (["--exclude", "x"], "--prefix and --exclude need --all"),
+        (["--demo", "--server-host", "example.com"], "--demo has its own server"),
+        (["--demo", "--key", "k"], "--demo has its own server"),
+        (["--demo", "--tls-key", "x"], "--tls-key needs --tls-cert"),
         (["--demo", "--tls-cert", "missing.pem"], "--tls-cert or --tls-key: "),
     ],
 )

@@ -1,4 +1,4 @@
-"""``reverb console``: what happens on a server, in the browser."""
+"""``reverb console``: show the channels and events of a server in the browser."""
 
 from __future__ import annotations
 
@@ -34,59 +34,75 @@ __all__ = ["console"]
 def console(
     given: Given,
     port: Annotated[
-        int, typer.Option(metavar="NUMBER", min=0, max=65535, help="Of the page; by default a free one.")
+        int,
+        typer.Option(
+            metavar="NUMBER", min=0, max=65535, help="The port of the page; 0 takes a free port. Default: 0."
+        ),
     ] = 0,
     host: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Where the page is served. All but this machine's own needs --expose."),
+        typer.Option(
+            metavar="NAME",
+            help="The address that the page is served on. An address that other machines reach needs --expose.",
+        ),
     ] = "127.0.0.1",
     expose: Annotated[
         bool,
         typer.Option(
-            "--expose", help="Serve the page to other machines, at --host. The token is needed there, too."
+            "--expose",
+            help="Let other machines open the page, at the address --host. They need the token, too.",
         ),
     ] = False,
     tls_cert: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificate chain, to serve the page with https.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The file with the certificate chain, to serve the page with https."),
     ] = None,
     tls_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Its private key, if that is a file of its own.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The file with the private key, if it is not in the file of --tls-cert."
+        ),
     ] = None,
-    no_open: Annotated[bool, typer.Option("--no-open", help="Print the address only; open no browser.")] = False,
+    no_open: Annotated[
+        bool, typer.Option("--no-open", help="Print the page's address, and do not open a browser.")
+    ] = False,
     read_only: Annotated[
         bool,
         typer.Option("--read-only", help="Publish nothing, trigger nothing, and join no presence channel."),
     ] = False,
     is_demo: Annotated[
-        bool, typer.Option("--demo", help="Show a server that runs here, and where something happens each second.")
+        bool,
+        typer.Option("--demo", help="Show a demo server inside this command, which sends an event each second."),
     ] = False,
     follow_all: Annotated[
         bool,
         typer.Option(
             "--all",
-            help="Follow all channels that somebody is subscribed to, as they come and go; none of presence.",
+            help="Subscribe to all channels that have subscribers, and to new ones as they appear. Presence "
+            "channels are left out.",
         ),
     ] = False,
     prefix: Prefix = None,
     exclude: Exclude = None,
 ) -> None:
-    """Show in the browser what happens on a server, as it happens.
+    """Show the channels and events of a server live in your browser.
 
-    The page shows the connection, the channels, their events and what `reverb doctor` finds; it publishes and
-    triggers events, too. It is opened in the browser, and its address is printed. The token in that address lets
-    in whoever has it: treat it like a password. The secret stays in this process.
+    The page also shows the connection and the results of `reverb doctor`, and can publish and trigger events. The
+    command prints the page's address and opens it in the browser. **The address has a token that lets everybody
+    in: keep it secret like a password.** The application's secret stays in this process.
 
-    Channels are found over the HTTP API. Without a server, see `reverb console --demo`.
+    The HTTP API tells the command which channels have subscribers. To try it without a server, run
+    `reverb console --demo`.
     """
     if not is_loopback(host) and not expose:
-        reason = "others could connect there. Add --expose if that is what you want"
-        raise fail(f"--host {host} is not this machine alone: {reason}", ExitCode.USAGE)
+        reason = "other machines can reach this address. If you want that, add --expose"
+        raise fail(f"--host {host}: {reason}", ExitCode.USAGE)
     if not follow_all and (prefix, exclude) != (None, None):
-        raise fail("--prefix and --exclude go with --all", ExitCode.USAGE)
+        raise fail("--prefix and --exclude need --all", ExitCode.USAGE)
     if is_demo and given:
-        raise fail("--demo brings a server of its own: leave out the options that name one", ExitCode.USAGE)
+        raise fail("--demo has its own server; remove the options that name another one", ExitCode.USAGE)
     if tls_key is not None and tls_cert is None:
-        raise fail("--tls-key is the key of a certificate, which --tls-cert has to name", ExitCode.USAGE)
+        raise fail("--tls-key needs --tls-cert, which names the certificate", ExitCode.USAGE)
     ssl_context = None
     if tls_cert is not None:
         try:
@@ -104,7 +120,7 @@ def _look_up(given: Given) -> tuple[ReverbConfig, Mapping[str, Found]]:
     try:
         return configure(given), look_up(ReverbConfig, given)
     except ConfigurationError as error:
-        hint = "To look at the console without a server: reverb console --demo"
+        hint = "To try the console without a server: reverb console --demo"
         raise fail(f"{error}\n{hint}", ExitCode.USAGE) from None
 
 
@@ -128,19 +144,20 @@ async def _serve(
         gate = await stack.enter_async_context(serving(desk, host, port, ssl_context))
         if not is_loopback(host) and ssl_context is None:
             status(
-                "warning: without TLS, others on the network can read what the page shows, and its token", "yellow"
+                "warning: without TLS, others on the network can read the page and its token; see --tls-cert",
+                "yellow",
             )
         print_lines([gate.url(gate.token)])
-        status("open this address in a browser; Ctrl-C ends the console", "green")
+        status("open this address in a browser; press Ctrl-C to stop", "green")
         if opens and _has_display():
             url = gate.url(gate.token_for_once(), is_here=True)
-            # Some browsers are waited for until they end, which must not hold up our own end.
+            # webbrowser waits for some browsers until they end. In a thread that does not delay our own end.
             Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         await desk.run()
 
 
 def _has_display() -> bool:
-    """Whether a browser would open a window. In a terminal it would take that from us."""
+    """Return whether a browser would open a window. A browser in the terminal would hide our output."""
     return sys.platform in ("win32", "darwin") or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
     )
