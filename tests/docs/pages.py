@@ -23,7 +23,7 @@ GITHUB = "https://github.com/terje/python-reverb/blob/main/"
 
 _FENCED = re.compile(r"^(?P<indent> *)```.*?^(?P=indent)```$", re.M | re.S)
 _BLOCK = re.compile(
-    r"^#+ (?P<heading>[^\n]*)$|^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$",
+    r"^#+ (?P<heading>[^\n]*)$|^(?P<indent> *)```(?P<language>\w*)(?P<info>[^\n]*)\n(?P<text>.*?)^(?P=indent)```$",
     re.M | re.S,
 )
 
@@ -34,6 +34,8 @@ class Block(NamedTuple):
     path: Path
     line: int
     """Where it begins on its page, counted from 1."""
+    options: dict[str, str]
+    """What follows the language: ``title="board.py" hl_lines="3 5"``."""
 
 
 class Page:
@@ -55,13 +57,19 @@ class Page:
             number += 1
             name = heading if number == 1 else f"{heading} {number}"
             line = self.text.count("\n", 0, match.start("text")) + 1
-            blocks[name] = Block(match["language"], textwrap.dedent(match["text"]), self.path, line)
+            options = dict(re.findall(r'(\w+)="([^"]*)"', match["info"]))
+            blocks[name] = Block(match["language"], textwrap.dedent(match["text"]), self.path, line, options)
         return blocks
 
     def block_of(self, *names: str) -> pytest.MarkDecorator:
         """Give a test the block of this name, as ``block``; of several names, one after another."""
         self._tested.update(names)
         return pytest.mark.parametrize("block", [pytest.param(self.blocks[name], id=name) for name in names])
+
+    def every_block(self) -> dict[str, Block]:
+        """Return all blocks by name, for a test that does what the page says from its beginning to its end."""
+        self._tested.update(self.blocks)
+        return self.blocks
 
     def check_that_all_is_tested(self) -> None:
         """Fail for blocks without a test. Each page's tests call this in one of their own."""
