@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import shlex
 import shutil
@@ -13,11 +14,15 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.docs.pages import Page
+from reverb import ReverbConfig
+from reverb._settings import variables_of
+from tests.cli.in_process import answer
+from tests.docs.pages import Block, Page
 
-TEXT = Page("docs/guides/raspberry-pi.md").text
-BLOCKS = re.findall(r"^ *```bash\n(.*?)^ *```$", TEXT, re.M | re.S)
-COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines()]
+PAGE = Page("docs/guides/raspberry-pi.md")
+TEXT = PAGE.text
+BASH = [name for name, block in PAGE.blocks.items() if block.language == "bash"]
+COMMANDS = [shlex.split(line, comments=True) for name in BASH for line in PAGE.blocks[name].text.splitlines()]
 
 
 def commands(*start: str) -> list[list[str]]:
@@ -25,10 +30,58 @@ def commands(*start: str) -> list[list[str]]:
     return [each[len(start) :] for each in COMMANDS if each[: len(start)] == list(start)]
 
 
-def test_all_blocks_and_commands_are_known() -> None:
-    assert TEXT.count("```") == 2 * len(BLOCKS)
-    programs = {each[0] for each in COMMANDS}
-    assert programs == {"dpkg", "sudo", "python3", ".venv/bin/pip", ".venv/bin/python"}
+def test_every_block_is_tested() -> None:
+    PAGE.check_that_all_is_tested()
+
+
+@PAGE.block_of(*BASH)  # the tests below look at the commands one by one
+def test_all_commands_are_known(block: Block) -> None:
+    programs = {shlex.split(line)[0] for line in block.text.splitlines()}
+    assert programs <= {"dpkg", "sudo", "python3", ".venv/bin/pip", ".venv/bin/python"}
+
+
+@PAGE.block_of("A token, not the secret")
+def test_the_settings_of_a_device(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text(block.text)
+    config = ReverbConfig.from_env()
+    assert (config.app_secret, config.max_pending_bytes) == (None, 1 << 20)
+    assert config.auth_endpoint is not None
+    assert config.auth_token is not None
+
+
+@PAGE.block_of("A clock without a battery")
+def test_the_unit_of_a_device(block: Block, tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not there")
+    unit = answer("systemd", "--name", "iot-device", "--exec", f"{sys.executable} iot_device.py")
+    (tmp_path / "iot-device.service").write_text(unit)
+    (tmp_path / "iot-device.service.d").mkdir()
+    (tmp_path / "iot-device.service.d/device.conf").write_text(block.text)
+    done = subprocess.run(
+        ["systemd-analyze", "--man=no", "verify", tmp_path / "iot-device.service"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@PAGE.block_of("Watchdogs", "SD cards")
+def test_the_settings_of_the_system(block: Block) -> None:
+    settings = configparser.ConfigParser()
+    settings.read_string(block.text)
+    (section,) = settings.sections()
+    assert set(settings[section]) <= {"runtimewatchdogsec", "storage", "runtimemaxuse"}
+
+
+def test_the_defaults_that_are_named() -> None:
+    config = ReverbConfig(app_key="key", host="host")
+    fields = variables_of(ReverbConfig)
+    (table,) = PAGE.tables("A network that fails often")
+    for names, defaults, _ in table:
+        values = [getattr(config, fields[name]) for name in re.findall(r"`(REVERB_\w+)`", names)]
+        assert defaults == ", ".join(f"{value:g} s" for value in values)
 
 
 def test_the_architecture_is_printed() -> None:
