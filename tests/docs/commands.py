@@ -34,7 +34,7 @@ def _check_command(line: str) -> None:
         case ["make", target, *_]:
             (phony,) = re.findall(r"^\.PHONY: (.* .*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
             assert target in phony.split()
-        case ["pip", "install", *options, what] if options in ([], ["-e"]):
+        case ["pip", "install", what] | ["pip", "install", "-e", what]:
             match = re.fullmatch(r"(\.|python-reverb)(?:\[([\w,-]+)\])?", what)
             assert match
             assert set((match[2] or "all").split(",")) <= extras()

@@ -71,6 +71,11 @@ class Page:
         self._tested.update(self.blocks)
         return self.blocks
 
+    def block(self, name: str) -> Block:
+        """Return the block of this name, for a test that uses several."""
+        self._tested.add(name)
+        return self.blocks[name]
+
     def check_that_all_is_tested(self) -> None:
         """Fail for blocks without a test. Each page's tests call this in one of their own."""
         assert self._tested == self.blocks.keys()
