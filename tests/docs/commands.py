@@ -6,7 +6,9 @@ import re
 import shlex
 
 import pytest
+from typer import Context
 
+from reverb.cli.app import load
 from tests.docs.pages import ROOT, Block
 
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -42,6 +44,9 @@ def _check_command(line: str) -> None:
             assert path == ".venv"
         case ["source", path]:
             assert path == ".venv/bin/activate"
+        case ["reverb", name, *arguments]:
+            command = load(name)
+            command.make_parser(Context(command)).parse_args(arguments)  # which options it has
         case []:
             pass
         case _:
