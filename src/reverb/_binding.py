@@ -108,7 +108,7 @@ def _signature_of(handler: Handler[Any]) -> _Signature:
 
 
 class Binding:
-    """A handler that is bound; :meth:`Bindable.binding` returns it. In a ``with`` statement, the end of the block
+    """A handler that is bound; :meth:`reverb.ReverbClient.binding` returns it. In a ``with`` statement, the end of the block
     unbinds."""
 
     __slots__ = (

@@ -57,7 +57,7 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 class EventStream(AsyncIterator[Item]):
-    """An async iterator over the events from now on; :meth:`Bindable.events` makes it.
+    """An async iterator over the events from now on; :meth:`reverb.ReverbClient.events` makes it.
 
     It ends when you unsubscribe from the channel or the client disconnects, after the events that arrived before
     that. When you leave the loop for good, it stops collecting events. :meth:`aclose` and the end of an ``async

@@ -6,7 +6,7 @@ import asyncio
 import json
 
 from reverb import ReverbClient
-from reverb.crypto import derive_shared_secret, seal
+from reverb.crypto import derive_shared_secret, encrypt
 from reverb.server import ReverbServer
 from tests.docs.commands import check_commands
 from tests.docs.pages import Block, Fragment, Page
@@ -24,7 +24,7 @@ def test_every_block_is_tested() -> None:
 
 
 def sealed() -> str:
-    return seal('{"amount":5}', derive_shared_secret(NAME, b"master key of the application!!!"))
+    return encrypt('{"amount":5}', derive_shared_secret(NAME, b"master key of the application!!!"))
 
 
 @block_of("Encrypted channels")
