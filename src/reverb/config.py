@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-__all__ = ["Credentials", "ReverbConfig", "Secret", "SecretStr", "Settings", "config_of"]
+__all__ = ["Credentials", "ReverbConfig", "Secret", "SecretStr", "Settings"]
 
 
 class Secret(Protocol):
