@@ -202,7 +202,7 @@ PAGE = "<!doctype html><html><head><title>Welcome</title></head></html>"
             "likely: REVERB_SCHEME=wss",
         ),
         (401, "", {}, "a proxy that wants a login"),
-        (403, "", {}, "a firewall"),
+        (403, "", {}, "A firewall"),
         (404, "Not found.", {}, "REVERB_PATH must be the server's REVERB_SERVER_PATH"),
         (405, "", {}, "REVERB_PATH"),
         (426, "", {}, 'proxy_set_header Connection "Upgrade"'),

@@ -42,7 +42,7 @@ ALL = [
     "HTTP upgrade",
     "app key",
     "Origin",
-    "greeting",
+    "first message",
     "ping",
     "private channel",
     "client events",
@@ -98,8 +98,8 @@ async def test_a_healthy_server(embedded: ReverbServer) -> None:
     assert list(steps) == ALL + channels
     assert all((step.seconds is not None) is step.ok for step in steps.values() if step.ok is not None)
     assert steps["TCP"].detail == f"connected to 127.0.0.1:{embedded.port}"
-    assert "activity timeout 30 s" in steps["greeting"].detail
-    assert steps["presence-room"].detail == "subscribed, 1 here with us"
+    assert "activity timeout 30 s" in steps["first message"].detail
+    assert steps["presence-room"].detail == "subscribed; 1 member, the doctor included"
     await embedded.wait_for_connections(0)
 
 
@@ -132,13 +132,13 @@ async def test_a_healthy_endpoint(embedded: ReverbServer) -> None:
         laravel.answers.append(web.json_response({"message": "no"}, status=403))
         steps = await examine(settings)
         assert failures(steps) == []
-        assert "rightly refuses the made-up private-reverb-doctor-" in steps["auth endpoint"].detail
+        assert "refuses the random name private-reverb-doctor-" in steps["auth endpoint"].detail
 
         # Whether it would know a user can't be seen without one.
         laravel.answers.append(web.json_response({"message": "no"}, status=403))
         steps = await examine({**settings, "auth_token": None})
         assert (failures(steps), steps["auth endpoint"].ok) == ([], None)
-        assert "as it should; name a channel" in steps["auth endpoint"].detail
+        assert "as it should; to check one of your" in steps["auth endpoint"].detail
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5"])
@@ -149,8 +149,8 @@ async def test_a_healthy_server_behind_a_proxy(kind: str, embedded: ReverbServer
     assert failures(steps) == []
     assert steps["HTTP upgrade"].ok
     assert steps["client events"].ok
-    assert steps["DNS"].detail == "the proxy 127.0.0.1 is an address"
-    assert steps["clock"].detail == "the server does not tell the time"
+    assert steps["DNS"].detail == "the proxy 127.0.0.1 is an IP address"
+    assert steps["clock"].detail == "the server's answers have no Date"
     assert len(asked) == 2
 
 
@@ -278,7 +278,7 @@ async def answers_at_once(monkeypatch: pytest.MonkeyPatch, directory: Path) -> A
 @asynccontextmanager
 async def says_nothing_to_tls(monkeypatch: pytest.MonkeyPatch, directory: Path) -> AsyncIterator[dict[str, Any]]:
     """As Reverb does; it is found out before the time is over."""
-    monkeypatch.setattr("reverb.cli.examination._PATIENCE", 0.1)
+    monkeypatch.setattr("reverb.cli.examination._SLOW_HANDSHAKE", 0.1)
     async with ReverbServer() as server:
         yield {**server.settings, "scheme": "wss", "connect_timeout": 10.0}
 
@@ -675,7 +675,7 @@ BROKEN = [
         "key-in-two-places",
         key_in_two_places,
         "app key",
-        "REVERB_APP_KEY is from the environment, and another in /",
+        "REVERB_APP_KEY comes from the environment, and differs in /",
     ),
     row(
         "secret-with-a-hash",
@@ -693,19 +693,19 @@ BROKEN = [
         "origin-of-the-server",
         app(allowed_origins=("127.0.0.1",), settings={"origin": "https://other.example"}),
         "Origin",
-        "REVERB_ORIGIN=http://127.0.0.1: the server takes that",
+        "REVERB_ORIGIN=http://127.0.0.1: the server allows it",
         detail="does not allow the Origin https://other.example (4009)",
     ),
-    row("quota", app(max_connections=0), "greeting", "REVERB_APP_MAX_CONNECTIONS"),
+    row("quota", app(max_connections=0), "first message", "REVERB_APP_MAX_CONNECTIONS"),
     row(
         "quota-of-one",
         app(max_connections=1),
         "client events",
         "REVERB_APP_MAX_CONNECTIONS",
-        detail="not tried, because it needs a second connection: ",
+        detail="not checked: this needs a second connection, which failed: ",
     ),
     row("4200-to-everything", scripted(answers_4200), "ping", "(int) env('REVERB_APP_RATE_LIMIT_DECAY_SECONDS'"),
-    row("no-greeting", over(IMPATIENT, scripted(silent_upgrade)), "greeting", "no Pusher-protocol server"),
+    row("no-greeting", over(IMPATIENT, scripted(silent_upgrade)), "first message", "no Pusher-protocol server"),
     row(
         "no-pong",
         over({"pong_timeout": 0.3}, scripted(deaf)),
@@ -756,7 +756,7 @@ BROKEN = [
         "no-token",
         endpoint(token="wrong"),
         "auth endpoint",
-        "REVERB_AUTH_TOKEN is missing, wrong",
+        "REVERB_AUTH_TOKEN is missing or wrong",
         detail="HTTP status 401",
     ),
     row("denied", endpoint(), ["auth endpoint", "private-denied"], "routes/channels.php", "private-denied"),
@@ -764,14 +764,14 @@ BROKEN = [
         "route-for-sessions",
         endpoint((403, '{"message":"This action is unauthorized."}')),
         ["auth endpoint", "private-a"],
-        "Laravel's own /broadcasting/auth, with its middleware web. Use one for tokens: /api/broadcasting/auth",
+        "with the middleware web does so. Use a route for tokens: /api/broadcasting/auth",
         "private-a",
     ),
     row(
         "route-for-sessions-and-no-channel",
         endpoint((403, PAGE)),
         "auth endpoint",
-        "The route looks at the session only, and not at REVERB_AUTH_TOKEN",
+        "The route reads the session only, and not REVERB_AUTH_TOKEN",
     ),
     row(
         "no-token-at-all",
@@ -785,9 +785,9 @@ BROKEN = [
     row("empty-text", endpoint((200, '""')), "auth endpoint", "BROADCAST_CONNECTION"),
     row("answer-of-redis", endpoint((200, "true")), "auth endpoint", "redis with true"),
     row("wrong-endpoint", endpoint(url="{root}/nope"), "auth endpoint", "REVERB_AUTH_ENDPOINT is wrong"),
-    row("get-endpoint", endpoint(url="{root}/sanctum/csrf-cookie"), "auth endpoint", "takes no POST"),
+    row("get-endpoint", endpoint(url="{root}/sanctum/csrf-cookie"), "auth endpoint", "does not accept POST"),
     row("csrf", endpoint((419, PAGE)), "auth endpoint", "a route with CSRF protection"),
-    row("login-page", endpoint((200, PAGE)), "auth endpoint", "REVERB_AUTH_ENDPOINT must be the whole URL"),
+    row("login-page", endpoint((200, PAGE)), "auth endpoint", "REVERB_AUTH_ENDPOINT must be the full URL"),
     row("login-redirect", endpoint((302, "")), "auth endpoint", "It redirects: REVERB_AUTH_ENDPOINT"),
     row("application-fails", endpoint((500, PAGE)), "auth endpoint", "storage/logs/laravel.log"),
     row(
@@ -801,11 +801,16 @@ BROKEN = [
         "endpoint-of-another-application",
         endpoint(key="other-key", secret="wr0ng-secret"),
         "auth endpoint",
-        "REVERB_APP_KEY must be the same here and there",
+        "REVERB_APP_KEY must be the same here and in its application",
     ),
     # The HTTP API
     row("app-id", app(settings={"app_id": "nope"}), "HTTP API", "REVERB_APP_ID=nope must be the id"),
-    row("id-of-another-application", other_app_id, "delivery", "REVERB_APP_ID=other-id is another application's"),
+    row(
+        "id-of-another-application",
+        other_app_id,
+        "delivery",
+        "REVERB_APP_ID=other-id and REVERB_APP_KEY belong to different",
+    ),
 ]
 
 
@@ -826,13 +831,13 @@ async def test_two_servers_that_know_nothing_of_each_other() -> None:
         async with balancer(one, one, other, other) as port:
             steps = await examine({**one.settings, "port": port, "subscribe_timeout": 0.5})
         assert failures(steps)[0] == "client events"
-        assert steps["client events"].causes[0].startswith("There are several servers that know nothing")
+        assert steps["client events"].causes[0].startswith("There are several servers that do not share events")
 
         async with balancer(one, one, one, other, other) as port:
             steps = await examine({**one.settings, "port": port, "subscribe_timeout": 0.5})
         assert failures(steps) == ["delivery"]
         (cause,) = steps["delivery"].causes
-        assert cause.startswith("There are several servers that know nothing of each other")
+        assert cause.startswith("There are several servers that do not share events")
         assert cause.endswith("Only some of them know our subscription.")
 
 
@@ -866,7 +871,7 @@ async def test_what_is_broken(
     first = steps[failing[0]]
     assert cause in first.causes[0], first.causes
     assert detail in first.detail
-    is_outage = "can't be asked" in first.detail or "HTTP status 5" in first.detail
+    is_outage = "can't reach" in first.detail or "HTTP status 5" in first.detail
     is_about_the_connection = is_outage or first.name in ALL[: ALL.index("private channel")]
     if first.name != "HTTP API" and "no confirmation" not in first.detail:
         assert first.exit_code == (ExitCode.CONNECTION if is_about_the_connection else ExitCode.REFUSED)
@@ -894,18 +899,18 @@ async def test_what_is_broken(
         (
             answer(404, PAGE),
             {},
-            "passes on /app, but not /apps: in nginx, location ~ ^/apps?",
+            "passes /app on to Reverb, but not /apps. In nginx, write location ~ ^/apps?",
             "/apps/app-id/events",
         ),
-        (answer(200, PAGE), {"path": "/ws"}, "passes on /ws/app, but not /ws/apps", "HTTP status 200"),
-        (answer(404, "Not found."), {}, "The proxy changes what is below /apps. nginx's proxy_pass", "own answer"),
+        (answer(200, PAGE), {"path": "/ws"}, "passes /ws/app on to Reverb, but not /ws/apps", "HTTP status 200"),
+        (answer(404, "Not found."), {}, "The proxy changes paths below /apps. nginx's proxy_pass", "own answer"),
         (answer(301, "", "Location: https://example.com/"), {}, "check REVERB_SCHEME", "301"),
-        (answer(403, ""), {}, "a firewall", "403"),
+        (answer(403, ""), {}, "A firewall", "403"),
         (answer(413, ""), {}, "REVERB_MAX_REQUEST_SIZE", "413"),
         (answer(502, ""), {}, "nginx's proxy_pass", "502"),
         (answer(500, "Internal server error."), {}, "see its log", "500"),
-        (hang_up, {}, "does not answer what is below /apps/", "closed the connection"),
-        (never, {"request_timeout": 0.3}, "does not answer what is below /apps/", "did not answer"),
+        (hang_up, {}, "does not answer requests below /apps/", "closed the connection"),
+        (never, {"request_timeout": 0.3}, "does not answer requests below /apps/", "did not answer"),
     ],
 )
 async def test_the_http_api(
@@ -916,7 +921,7 @@ async def test_the_http_api(
     async with ScriptedHTTPServer(*upgrades, dated(0), published) as server:
         steps = await examine({**SETTINGS, "host": server.host, "port": server.port, **settings})
     assert failures(steps) == ["HTTP upgrade", "HTTP API"]
-    assert steps["clock"].detail == "as the server's"
+    assert steps["clock"].detail == "same time as the server"
     assert cause in steps["HTTP API"].causes[0]
     assert detail in steps["HTTP API"].detail
     assert steps["delivery"].detail == "needs HTTP upgrade"
@@ -925,10 +930,14 @@ async def test_the_http_api(
 @pytest.mark.parametrize(
     ("offset", "fails", "detail"),
     [
-        (-3600, True, "this machine is 60 minutes ahead of the server; signed requests are valid for 600 seconds"),
-        (2 * 86_400 + 60, True, "this machine is 2 days behind the server"),
+        (
+            -3600,
+            True,
+            "this machine's clock is 60 minutes ahead of the server; signed requests are valid for 600 seconds",
+        ),
+        (2 * 86_400 + 60, True, "this machine's clock is 2 days behind the server"),
         (-90, False, r"9\d seconds ahead of the server"),
-        (0, False, "as the server's"),
+        (0, False, "same time as the server"),
     ],
 )
 async def test_the_clock(offset: float, fails: bool, detail: str) -> None:
@@ -946,7 +955,7 @@ async def test_the_clock_is_read_from_the_upgrade_where_it_is_there() -> None:
         answer(404, "", f"Date: {format_datetime(datetime.now(timezone.utc))}")
     ) as server:
         steps = await examine({**SETTINGS, "host": server.host, "port": server.port})
-        assert steps["clock"].detail == "as the server's"
+        assert steps["clock"].detail == "same time as the server"
         assert [request.target.partition("?")[0] for request in server.requests] == [
             "/app/app-key",
             "/apps/app-id/events",
@@ -971,8 +980,8 @@ async def test_channels_that_are_refused(embedded: ReverbServer) -> None:
 async def test_a_name_that_is_not_signed(name: str, embedded: ReverbServer) -> None:
     steps = await examine(embedded.settings, name, "news")
     assert failures(steps) == [name]
-    assert steps[name].detail == f"{name!r} can't be signed for"
-    assert "no colon" in steps[name].causes[0]
+    assert steps[name].detail == f"can't sign the channel name {name!r}"
+    assert "without a colon" in steps[name].causes[0]
 
 
 async def test_the_endpoint_is_asked_without_a_connection() -> None:
@@ -981,6 +990,6 @@ async def test_the_endpoint_is_asked_without_a_connection() -> None:
         steps = await examine({**settings, "auth_endpoint": laravel.url, "auth_token": laravel.token}, "private-a")
     assert failures(steps) == ["HTTP upgrade"]
     assert steps["auth endpoint"].detail.endswith(
-        "signs for private-a; whether the server takes that is not known"
+        "signs for private-a; whether the server accepts the signature is not known"
     )
     assert steps["private-a"].detail == "needs HTTP upgrade"

@@ -136,7 +136,7 @@ def test_json(server: BlockingServer, doctor: Callable[..., Result]) -> None:
     assert steps["settings"]["ok"] is True
     assert 0 < steps["HTTP upgrade"]["seconds"] < 10
     assert steps["app key"]["ok"] is False
-    assert steps["app key"]["causes"][0].startswith("REVERB_APP_KEY is from the option, and another in the env")
+    assert steps["app key"]["causes"][0].startswith("REVERB_APP_KEY comes from the option, and differs in the env")
     assert steps["news"] == {
         "step": "news", "ok": None, "seconds": None, "detail": "needs app key", "causes": []
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The steps of ``reverb doctor``: each looks at one thing, and what needs it comes after it."""
+"""The steps of ``reverb doctor``. Each step checks one thing, and runs after the steps that it needs."""
 
 from __future__ import annotations
 
@@ -35,68 +35,73 @@ from .._visible import bare
 from ..auth import ChannelAuth, load_aiohttp
 from ..exceptions import AuthenticationError, ConfigurationError, ConnectionError, ReverbError
 from . import diagnosis
-from .diagnosis import Place, Problem, Refused
+from .diagnosis import Context, Problem, Refused
 from .probe import (
     AddressInfo,
     Answer,
-    Line,
     NotHTTPError,
-    present_certificate,
+    TcpConnection,
+    fetch_certificate,
     resolve,
     speaks,
     upgrade_key,
 )
+from .view import plural
 
 __all__ = ["Examination", "Step"]
 
 T = TypeVar("T")
 
 _LOOK_TIMEOUT = 3.0
-"""Seconds at most for another look at what went wrong, behind a step."""
-_PATIENCE = 2.0
-"""Seconds for a TLS handshake before we look whether the other end speaks TLS at all."""
-_QUESTIONS = 6
-"""About the same thing, where a balancer may lead to one server or another."""
+"""Seconds at most for each further check that finds the cause of a failed step."""
+_SLOW_HANDSHAKE = 2.0
+"""Seconds of a TLS handshake after which we check whether the server speaks plain HTTP."""
+_REQUESTS = 6
+"""How often we ask the same thing, because a load balancer may pass each request to another server."""
 _EVENT = "client-reverb-doctor"
 _DATE_PRECISION = 2.0
-"""Seconds: a ``Date`` header is cut to whole ones, and was on its way."""
+"""Seconds. A ``Date`` header has whole seconds only, and took time to arrive."""
 _PROXY_PORTS = {"http": 80, "https": 443, "socks5": 1080}
 
 
 @dataclass(frozen=True)
 class Step:
+    """The result of a step."""
+
     name: str
     ok: bool | None
-    """None where it was skipped."""
+    """Whether the step worked; None if it was skipped."""
     seconds: float | None
-    """How long it took; None where it was skipped."""
+    """How long the step took; None if it was skipped."""
     detail: str
     causes: Sequence[str] = ()
-    """Of a failure, the likeliest first."""
+    """The likely causes of a failure, the most likely first."""
     exit_code: int = 0
+    """The exit code of the command if this is the first step that failed."""
 
 
 class _Skipped(Exception):  # noqa: N818
-    """A step that there is no way to make; says why."""
+    """The step can't be made. The message says why."""
 
 
-class _PassedOver(_Skipped):
-    """A step without a result of its own, which holds up no other."""
+class _NoResult(_Skipped):
+    """The step has no result of its own. Steps that need it run nevertheless."""
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class _ServersOwn(Checked):
-    """Settings of the server, which are here, too, where Laravel's ``.env`` is taken as it is."""
+class _ServerSettings(Checked):
+    """Settings of the server. They are set here, too, if the client uses a copy of Laravel's ``.env``."""
 
     server_path: str | None = setting(str, None)
     server_port: str | None = setting(str, None)
 
 
 class Examination:
-    """Makes the steps one after another. ``begin`` is called with the name of each, ``report`` with what came out.
+    """Makes the steps one after another. Calls ``begin`` with the name of each step, then ``report`` with its
+    result.
 
-    Each is limited by the time that the setting for it gives. What is subscribed and published has a name that
-    nobody else uses; the channels that are asked for are subscribed, and nothing is sent on them.
+    The setting for its timeout limits each step. Events are sent on a channel with a random name only. The
+    channels of the caller are subscribed, and nothing is sent on them.
     """
 
     def __init__(
@@ -108,30 +113,30 @@ class Examination:
         *,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        own = _ServersOwn.from_env()
+        server = _ServerSettings.from_env()
         self._config = config
         self._proxy = None if config.proxy is None else bare(config.proxy.get_secret_value())
         self._look_timeout = min(config.connect_timeout, _LOOK_TIMEOUT)
-        self._place = Place(config, found, own.server_path, own.server_port)
+        self._context = Context(config, found, server.server_path, server.server_port)
         self._begin = begin
         self._report = report
         self._ssl_context = ssl_context
         self._done: set[str] = set()
-        """Steps behind which others can be made."""
+        """The steps after which the steps that need them can run."""
         self._missing: dict[str, str] = {}
-        """For steps that could not be made, the one that holds them up."""
-        self._took = 0.0
+        """For each step that could not run, the step that failed before it."""
+        self._seconds = 0.0
         self._addresses: list[AddressInfo] = []
-        self._line: Line | None = None
+        self._line: TcpConnection | None = None
         self._session: _Session | None = None
         self._refusal: ReverbError | None = None
         self._failure: Failure | None = None
-        """What the connection knows of that."""
+        """What the connection found out about ``_refusal``."""
         self._is_token_read: bool | None = None
-        self._greeted_in = 0.0
+        self._connect_seconds = 0.0
         self._published_at = 0.0
         self._offset: float | None = None
-        """Seconds that our clock is ahead of the server's, which tells whole ones."""
+        """Seconds by which our clock is ahead of the server's."""
         name = secrets.token_hex(4)
         self._channel = f"private-reverb-doctor-{name}"
         self._user = {"user_id": f"reverb-doctor-{name}", "user_info": {}}
@@ -146,8 +151,8 @@ class Examination:
             await self._step("HTTP upgrade", self._upgrade, needs=line)
             await self._step("app key", self._check_key, needs=["HTTP upgrade"])
             await self._step("Origin", self._check_origin, needs=["app key"])
-            await self._step("greeting", self._check_greeting, needs=["Origin"])
-            await self._step("ping", self._ping, needs=["greeting"])
+            await self._step("first message", self._check_first_message, needs=["Origin"])
+            await self._step("ping", self._ping, needs=["first message"])
             await self._step("private channel", self._subscribe_privately, needs=["ping"])
             await self._step("client events", self._trigger, needs=["private channel"])
             await self._step("auth endpoint", lambda: self._ask_endpoint(channels))
@@ -165,7 +170,7 @@ class Examination:
     async def _step(self, name: str, check: Callable[[], Awaitable[str]], needs: Sequence[str] = ()) -> None:
         missing = next((self._missing.get(each, each) for each in needs if each not in self._done), None)
         self._begin(name)
-        self._took = 0.0
+        self._seconds = 0.0
         try:
             if missing is not None:
                 self._missing[name] = missing
@@ -173,23 +178,24 @@ class Examination:
             detail = await check()
         except _Skipped as why:
             step = Step(name, None, None, str(why))
-            if isinstance(why, _PassedOver):
+            if isinstance(why, _NoResult):
                 self._done.add(name)
         except Problem as problem:
-            step = Step(name, False, self._took, problem.detail, problem.causes, problem.code)
+            step = Step(name, False, self._seconds, problem.detail, problem.causes, problem.code)
         else:
-            step = Step(name, True, self._took, detail)
+            step = Step(name, True, self._seconds, detail)
             self._done.add(name)
         self._report(step)
 
     async def _within(self, seconds: float | None, work: Awaitable[T]) -> T:
-        """Do what a step is about; None is for what has a limit of its own. Its time counts; looking at what went
-        wrong, behind it, doesn't."""
+        """Do the work of a step, and measure its time. None means that the work has its own time limit.
+
+        Checks that find the cause of a failure run outside, so that they don't count."""
         began = monotonic()
         try:
             return await asyncio.wait_for(work, seconds)
         finally:
-            self._took = monotonic() - began
+            self._seconds = monotonic() - began
 
     # --- to the server -----------------------------------------------------------------------------------------
 
@@ -208,12 +214,12 @@ class Examination:
             raise Problem.of(_failures.no_name(host, variable, error)) from None
         found = list(dict.fromkeys(str(address[0]) for *_, address in self._addresses))
         of = "the proxy " if self._proxy is not None else ""
-        return f"{of}{host} is {', '.join(found)}" if found != [host] else f"{of}{host} is an address"
+        return f"{of}{host} is {', '.join(found)}" if found != [host] else f"{of}{host} is an IP address"
 
     async def _connect(self) -> str:
         seconds = self._config.connect_timeout
         try:
-            self._line = await self._within(seconds, Line.open(self._addresses))
+            self._line = await self._within(seconds, TcpConnection.open(self._addresses))
         except asyncio.TimeoutError:
             if self._proxy is not None:
                 why = f"no answer {_failures.within(seconds)}"
@@ -222,20 +228,20 @@ class Examination:
         except OSError as error:
             if self._proxy is not None:
                 raise Problem.of(_failures.no_proxy(self._proxy, _failures.reason_of(error))) from None
-            raise diagnosis.no_connection(self._place, error) from None
+            raise diagnosis.no_connection(self._context, error) from None
         return f"connected to {self._line.peer}"
 
     async def _start_tls(self) -> str:
         config = self._config
-        if not self._place.is_tls:
-            raise _PassedOver("REVERB_SCHEME is ws: nothing is encrypted")
+        if not self._context.is_tls:
+            raise _NoResult("REVERB_SCHEME is ws, so the connection is not encrypted")
         assert self._line is not None
         seconds = config.connect_timeout
         try:
             context = self._ssl_context or ssl.create_default_context()
-            is_plain = await self._within(seconds, self._shake_hands(self._line, context))
+            is_plain = await self._within(seconds, self._try_tls(self._line, context))
         except ssl.SSLCertVerificationError as error:
-            found = await self._look_at_certificate()
+            found = await self._fetch_certificate()
             raise Problem.of(_failures.bad_certificate(config.host, error, found)) from None
         except asyncio.TimeoutError:
             is_plain = await self._speaks("ws")
@@ -249,12 +255,13 @@ class Examination:
             raise Problem.of(_failures.plain_on_tls(config))
         return diagnosis.describe_certificate(self._line.tls.version(), Certificate.of(self._line.tls))
 
-    async def _shake_hands(self, line: Line, context: ssl.SSLContext) -> bool:
-        """Start TLS; or return true, as soon as the other end is known to speak plain HTTP. Reverb says nothing to
-        TLS, and waits for more."""
+    async def _try_tls(self, line: TcpConnection, context: ssl.SSLContext) -> bool:
+        """Start TLS. Return True instead if the server speaks plain HTTP.
+
+        Reverb without TLS does not answer a TLS handshake, and waits for more."""
         handshake = asyncio.ensure_future(line.start_tls(context, self._config.host))
         try:
-            done, _ = await asyncio.wait({handshake}, timeout=_PATIENCE)
+            done, _ = await asyncio.wait({handshake}, timeout=_SLOW_HANDSHAKE)
             if not done and await self._speaks("ws"):
                 return True
             await handshake
@@ -263,10 +270,10 @@ class Examination:
             handshake.cancel()
             await asyncio.wait({handshake})
 
-    async def _look_at_certificate(self) -> Certificate | None:
+    async def _fetch_certificate(self) -> Certificate | None:
         try:
-            looking = present_certificate(self._addresses, self._config.host)
-            return await asyncio.wait_for(looking, self._look_timeout)
+            fetching = fetch_certificate(self._addresses, self._config.host)
+            return await asyncio.wait_for(fetching, self._look_timeout)
         except (asyncio.TimeoutError, OSError, EOFError):
             return None
 
@@ -286,26 +293,26 @@ class Examination:
         except NotHTTPError as error:
             raise Problem.of(_failures.not_http(self._config, error.start)) from None
         except (EOFError, OSError):
-            if not self._place.is_tls and await self._speaks("wss"):
+            if not self._context.is_tls and await self._speaks("wss"):
                 raise Problem.of(_failures.tls_on_plain(self._config)) from None
             raise Problem.of(_failures.hung_up(self._config, may_be_tls=False)) from None
         self._note_date(answer)
         if answer.status != 101:
-            raise diagnosis.upgrade_refused(self._place, answer, await self._find_path(answer))
+            raise diagnosis.upgrade_refused(self._context, answer, await self._find_path(answer))
         if answer.headers.get("sec-websocket-accept") != accept:
             wrong = _failures.wrong_header(answer.headers) or "Sec-WebSocket-Accept"
             raise Problem.of(_failures.not_websocket(wrong, answer.headers))
         unusual = _failures.wrong_header(answer.headers)
         if unusual is not None:
-            took = self._took
+            took = self._seconds
             refusal = await self._open_session()
-            self._took = took
+            self._seconds = took
             if refusal is not None and refusal.code is None:
                 raise Problem.of(_failures.not_websocket(unusual, answer.headers))
         by = answer.headers.get("server") or answer.headers.get("x-powered-by")
         return f"{self._config.path}/app/… is a WebSocket" + (f", by {by}" if by else "")
 
-    async def _ask_for_upgrade(self, line: Line, config: ReverbConfig, key: str) -> Answer:
+    async def _ask_for_upgrade(self, line: TcpConnection, config: ReverbConfig, key: str) -> Answer:
         url = urlsplit(url_of(config))
         headers = {
             "Host": self._host,
@@ -319,7 +326,7 @@ class Examination:
         return await line.request(f"{url.path}?{url.query}", headers)
 
     async def _find_path(self, answer: Answer) -> str | None:
-        """Try paths with which servers are found behind proxies that change them; return the first that works."""
+        """Try other paths, for a proxy that changes the path. Return the first one that works, or None."""
         if answer.status != 404:
             return None
         ours = self._config.path
@@ -333,12 +340,12 @@ class Examination:
         return None
 
     async def _try_path(self, path: str) -> int:
-        async with self._another_line() as line:
+        async with self._connect_again() as line:
             config = replace(self._config, path=path)
             return (await self._ask_for_upgrade(line, config, upgrade_key()[0])).status
 
     async def _upgrade_by_proxy(self) -> str:
-        """Through a proxy the layers can't be looked at one by one: they are tried at once."""
+        """Connect through the proxy. It hides the layers, so they are checked all at once."""
         error = await self._open_session()
         if error is not None and not (error.code or 0) >= 4000:
             raise diagnosis.not_through_proxy(error, self._failure)
@@ -351,10 +358,10 @@ class Examination:
         return config.address.rpartition(":")[0] if is_usual else config.address
 
     @asynccontextmanager
-    async def _another_line(self) -> AsyncIterator[Line]:
-        line = await Line.open(self._addresses)
+    async def _connect_again(self) -> AsyncIterator[TcpConnection]:
+        line = await TcpConnection.open(self._addresses)
         try:
-            if self._place.is_tls:
+            if self._context.is_tls:
                 await line.start_tls(self._ssl_context or ssl.create_default_context(), self._config.host)
             yield line
         finally:
@@ -363,38 +370,38 @@ class Examination:
     # --- the application ---------------------------------------------------------------------------------------
 
     async def _open_session(self) -> ReverbError | None:
-        """Connect as the client does; return why that was not possible."""
+        """Connect as the client does. Return the error, or None if it worked."""
         try:
             session = _Session(self._config)
             await self._within(None, session.open(self._ssl_context))
             self._session = session
         except ReverbError as error:
             self._refusal, self._failure = error, session.connection.failure
-        self._greeted_in = self._took
+        self._connect_seconds = self._seconds
         return self._refusal
 
     async def _check_key(self) -> str:
         if self._session is None and self._refusal is None:
             await self._open_session()
         error = self._refusal
-        self._took = self._greeted_in
+        self._seconds = self._connect_seconds
         if error is None or error.code in (4004, 4009):
             return f"the server knows the application {self._config.app_key}"
         if error.code in (4001, 4003):
-            raise diagnosis.wrong_key(self._place, error)
-        raise _PassedOver("the server has not said")
+            raise diagnosis.wrong_key(self._context, error)
+        raise _NoResult("the server did not say")
 
     async def _check_origin(self) -> str:
-        self._took = self._greeted_in
+        self._seconds = self._connect_seconds
         if self._refusal is not None and self._refusal.code == 4009:
-            raise diagnosis.wrong_origin(self._place, self._refusal, await self._find_origin())
+            raise diagnosis.wrong_origin(self._context, self._refusal, await self._find_origin())
         if self._refusal is not None and self._refusal.code != 4004:
-            raise _PassedOver("the server has not said")
-        return f"{self._config.origin} is allowed" if self._config.origin else "none is sent, and that is allowed"
+            raise _NoResult("the server did not say")
+        return f"{self._config.origin} is allowed" if self._config.origin else "the client sends none; allowed"
 
     async def _find_origin(self) -> str | None:
-        """Try what is most often allowed: the server's own name."""
-        origin = f"{'https' if self._place.is_tls else 'http'}://{self._config.host}"
+        """Try the origin that servers allow most often: their own host name."""
+        origin = f"{'https' if self._context.is_tls else 'http'}://{self._config.host}"
         try:
             config = replace(self._config, origin=origin, connect_timeout=self._look_timeout)
             session = _Session(config)
@@ -404,17 +411,17 @@ class Examination:
             return None
         return origin
 
-    async def _check_greeting(self) -> str:
-        self._took = self._greeted_in
+    async def _check_first_message(self) -> str:
+        self._seconds = self._connect_seconds
         if self._session is None:
             assert self._refusal is not None
             if self._refusal.code == 4004:
                 raise diagnosis.over_quota(self._refusal)
-            raise diagnosis.not_greeted(self._refusal, self._failure)
+            raise diagnosis.no_first_message(self._refusal, self._failure)
         theirs, ours = self._session.connection.activity_timeout, self._config.ping_interval
         if theirs is None:
-            return f"no activity timeout; we ping after {ours:g} s of silence"
-        return f"activity timeout {theirs:g} s; we ping after {min(theirs, ours):g} s of silence"
+            return f"no activity timeout; the client pings after {ours:g} s without a message"
+        return f"activity timeout {theirs:g} s; the client pings after {min(theirs, ours):g} s without a message"
 
     async def _ping(self) -> str:
         assert self._session is not None
@@ -434,7 +441,7 @@ class Examination:
         if self._config.app_secret is None:
             raise _Skipped("REVERB_APP_SECRET is not set")
         await self._join(self._channel, self._sign(self._channel))
-        return "the server accepts what REVERB_APP_SECRET signs"
+        return "the server accepts signatures made with REVERB_APP_SECRET"
 
     def _sign(self, channel: str) -> ChannelAuth:
         assert self._session is not None
@@ -458,10 +465,10 @@ class Examination:
                 raise diagnosis.refused_endpoint(
                     refused.error, is_other_key=is_other_key, is_named=is_named
                 ) from None
-            raise diagnosis.refused_signature(self._place, refused.error, is_named=is_named) from None
+            raise diagnosis.refused_signature(self._context, refused.error, is_named=is_named) from None
 
     async def _trigger(self) -> str:
-        """A client event goes to all but its sender, so there has to be another connection to see it."""
+        """Send a client event, and receive it on another connection: the sender does not get it."""
         assert self._session is not None
         seconds = self._config.subscribe_timeout
         try:
@@ -472,7 +479,7 @@ class Examination:
             raise diagnosis.lost(error) from None
         except Refused as refused:
             raise diagnosis.no_client_events(refused.error) from None
-        return "one went to another connection"
+        return "one arrived at a second connection"
 
     async def _trigger_to_another(self, session: _Session) -> None:
         other = _Session(self._config)
@@ -485,14 +492,14 @@ class Examination:
             await other.subscribe(self._channel, signer.authorize(other.connection.socket_id, self._channel))
             session.connection.send_silent(encode_client_event(_EVENT, self._channel, {}))
             arrival = asyncio.ensure_future(other.expect(_EVENT, self._channel))
-            complaint = asyncio.ensure_future(session.complaint())
+            refusal = asyncio.ensure_future(session.expect_error())
             try:
-                done, _ = await asyncio.wait({arrival, complaint}, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait({arrival, refusal}, return_when=asyncio.FIRST_COMPLETED)
                 done.pop().result()
             finally:
                 arrival.cancel()
-                complaint.cancel()
-                await asyncio.gather(arrival, complaint, return_exceptions=True)
+                refusal.cancel()
+                await asyncio.gather(arrival, refusal, return_exceptions=True)
         finally:
             await other.close()
 
@@ -507,19 +514,20 @@ class Examination:
             if channel is self._channel and problem.status == 403:
                 if self._is_token_read:
                     return (
-                        f"{url} knows us, and rightly refuses the made-up {channel}; name a channel to check its "
-                        "own"
+                        f"{url} accepts the token, and refuses the random name {channel}, as it should; to check "
+                        "one of your channels, name it"
                     )
                 if self._config.auth_token is None:
-                    raise _PassedOver(
-                        f"{url} refuses the made-up {channel}, as it should; name a channel to check its own"
+                    raise _NoResult(
+                        f"{url} refuses the random name {channel}, as it should; to check one of your channels, "
+                        "name it"
                     ) from None
             raise
         if self._session is None:
-            return f"{url} signs for {channel}; whether the server takes that is not known"
-        took = self._took
+            return f"{url} signs for {channel}; whether the server accepts the signature is not known"
+        took = self._seconds
         await self._join(channel, auth, by_endpoint=True)
-        self._took += took
+        self._seconds += took
         return f"{url} signs for {channel}, and the server accepts it"
 
     async def _authorize_by_endpoint(self, channel: str) -> ChannelAuth:
@@ -541,7 +549,9 @@ class Examination:
             ) from None
 
     async def _reads_tokens(self, url: str, socket_id: str, channel: str) -> bool | None:
-        """Whether an endpoint that says 403 has looked at the token: without one, it then says something else."""
+        """Return whether an endpoint that answers 403 reads the token; None if that is not known.
+
+        If it does, it answers a request without a token with another status."""
         try:
             await asyncio.wait_for(EndpointAuthorizer(url)(socket_id, channel), self._look_timeout)
         except AuthenticationError as error:
@@ -556,7 +566,7 @@ class Examination:
         auth, took, by_endpoint = None, 0.0, False
         if needs_auth(channel):
             if config.auth_endpoint is not None:
-                auth, took, by_endpoint = await self._authorize_by_endpoint(channel), self._took, True
+                auth, took, by_endpoint = await self._authorize_by_endpoint(channel), self._seconds, True
             elif config.app_secret is None:
                 raise diagnosis.unsigned(channel)
             elif not is_signable(channel):
@@ -564,12 +574,12 @@ class Examination:
             else:
                 auth = self._sign(channel)
         confirmation = await self._join(channel, auth, by_endpoint=by_endpoint)
-        self._took += took
+        self._seconds += took
         if is_encrypted(channel) and (auth is None or auth.shared_secret is None):
             raise diagnosis.no_channel_key()
         if is_presence(channel):
             members = parse_members(parse_data(confirmation.data))
-            return f"subscribed, {len(members)} here with us"
+            return f"subscribed; {plural(len(members), 'member')}, the doctor included"
         return "subscribed"
 
     # --- the HTTP API ------------------------------------------------------------------------------------------
@@ -583,16 +593,16 @@ class Examination:
             with suppress(asyncio.TimeoutError, OSError, EOFError, NotHTTPError):
                 self._note_date(await self._within(self._config.connect_timeout, self._ask_for_health()))
         if self._offset is None:
-            raise _Skipped("the server does not tell the time")
+            raise _Skipped("the server's answers have no Date")
         problem = diagnosis.clock_off(self._offset)
         if problem is not None:
             raise problem
         if abs(self._offset) < _DATE_PRECISION:
-            return "as the server's"
+            return "same time as the server"
         return f"{diagnosis.describe_offset(self._offset)} the server"
 
     async def _ask_for_health(self) -> Answer:
-        async with self._another_line() as line:
+        async with self._connect_again() as line:
             return await line.request(f"{self._config.path}/up", {"Host": self._host, "Connection": "close"})
 
     async def _publish(self) -> str:
@@ -601,7 +611,7 @@ class Examination:
         if missing:
             verb = "is" if len(missing) == 1 else "are"
             raise _Skipped(" and ".join(map(variable_of, missing)) + f" {verb} not set")
-        await load_aiohttp()  # takes a moment that is not the server's
+        await load_aiohttp()  # the import must not count as time of the server
         try:
             api = ReverbAPI(config, ssl_context=self._ssl_context)
         except ConfigurationError as error:
@@ -612,8 +622,8 @@ class Examination:
                 await self._within(None, api.trigger(self._channel, _EVENT, {"published": True}))
             except ReverbError as error:
                 is_off = self._offset is not None and diagnosis.clock_off(self._offset) is not None
-                raise diagnosis.api(self._place, error, is_clock_off=is_off) from None
-        return f"takes events for the application {config.app_id}"
+                raise diagnosis.api(self._context, error, is_clock_off=is_off) from None
+        return f"accepts events for the application {config.app_id}"
 
     async def _receive(self) -> str:
         assert self._session is not None
@@ -621,28 +631,28 @@ class Examination:
         try:
             await self._within(seconds, self._session.expect(_EVENT, self._channel))
         except asyncio.TimeoutError:
-            raise diagnosis.not_delivered(self._place, seconds, await self._ask_who_knows_us()) from None
+            raise diagnosis.not_delivered(self._context, seconds, await self._ask_for_subscription()) from None
         except ReverbError as error:
             raise diagnosis.lost(error) from None
         except Refused as refused:
             raise diagnosis.refused(refused.error) from None
-        self._took = monotonic() - self._published_at
-        return "what was published has arrived on the private channel"
+        self._seconds = monotonic() - self._published_at
+        return "the published event arrived on the private channel"
 
-    async def _ask_who_knows_us(self) -> set[bool]:
-        """Ask several times whether our channel is occupied: each time another server may answer."""
+    async def _ask_for_subscription(self) -> set[bool]:
+        """Ask the HTTP API several times whether our channel is occupied. Each time, another server may answer."""
         seen: set[bool] = set()
         with suppress(asyncio.TimeoutError, ReverbError):
             async with ReverbAPI(self._config, ssl_context=self._ssl_context) as api:
-                for _ in range(_QUESTIONS):
+                for _ in range(_REQUESTS):
                     info = await asyncio.wait_for(api.channel(self._channel), self._look_timeout)
                     seen.add(bool(info.occupied))
-                    await api.close()  # a connection that is kept leads to the same server
+                    await api.close()  # a kept connection would reach the same server again
         return seen
 
 
 class _Session:
-    """A connection on which one thing at a time is asked and answered."""
+    """A connection for one request at a time."""
 
     def __init__(self, config: ReverbConfig) -> None:
         self.connection = Connection(
@@ -663,19 +673,19 @@ class _Session:
         self._inbox.put_nowait(await self.connection.wait_lost())
 
     async def expect(self, event: str | None, channel: str | None = None) -> Message:
-        """Wait for an event. Raises :class:`Refused` for an error, and :class:`ConnectionError`."""
+        """Wait for an event. Raises :class:`Refused` for an error of the server, or :class:`ConnectionError`."""
         while True:
             message = await self._inbox.get()
             if not isinstance(message, Message):
-                self._inbox.put_nowait(message)  # whoever asks next wants to know, too
+                self._inbox.put_nowait(message)  # the next caller has to raise it, too
                 raise message
             if message.event in ("pusher:error", "pusher:subscription_error"):
                 raise Refused(parse_error(parse_data(message.data)))
             if (message.event, message.channel) == (event, channel):
                 return message
 
-    async def complaint(self) -> None:
-        """Wait for an error, which is raised, and for nothing else."""
+    async def expect_error(self) -> None:
+        """Wait for an error of the server, and raise it."""
         await self.expect(None)
 
     async def ping(self) -> None:

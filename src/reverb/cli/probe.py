@@ -1,4 +1,4 @@
-"""What lies below a WebSocket, looked at one layer at a time: names, TCP, TLS and its certificates, HTTP."""
+"""Check the layers below a WebSocket one at a time: DNS, TCP, TLS with its certificates, HTTP."""
 
 from __future__ import annotations
 
@@ -21,35 +21,37 @@ from .._failures import Certificate, join_chunks, parse_head
 
 __all__ = [
     "Answer",
-    "Line",
     "NotHTTPError",
-    "present_certificate",
+    "TcpConnection",
+    "fetch_certificate",
     "resolve",
     "speaks",
     "upgrade_key",
 ]
 
 AddressInfo: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
-"""As :func:`socket.getaddrinfo` has them."""
+"""A result of :func:`socket.getaddrinfo`."""
 
 _MAX_HEAD = 65_536
 """Bytes of an answer that are read at most."""
 _LAST_CHUNK = b"0\r\n\r\n"
 _BODY_TIMEOUT = 1.0
-"""Seconds that the body of an answer gets to come: it is only quoted."""
+"""Seconds to wait for the body of an answer, which is only quoted in messages."""
 _NO_CHECK_TIME = 0x200000
-"""OpenSSL's ``X509_V_FLAG_NO_CHECK_TIME``, for which Python has no name."""
+"""OpenSSL's ``X509_V_FLAG_NO_CHECK_TIME``, which Python does not define."""
 _HANDSHAKE_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-"""Of RFC 6455: what makes the answer to a handshake's key."""
+"""The constant of RFC 6455 from which the answer to a handshake's key is computed."""
 
 
 async def resolve(host: str, port: int) -> list[AddressInfo]:
-    """Look a name up. In a thread of its own, which is left alone when nobody waits for it any more: asyncio's
-    would be waited for at the end of the program, and a resolver takes its time."""
+    """Resolve a host name.
+
+    A thread of its own calls the resolver, which may take long. When the program ends, it does not wait for this
+    thread. It would wait for the threads of asyncio."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[list[AddressInfo]] = loop.create_future()
 
-    def settle(addresses: list[AddressInfo] | None, error: OSError | UnicodeError | None) -> None:
+    def set_result(addresses: list[AddressInfo] | None, error: OSError | UnicodeError | None) -> None:
         if future.done():
             return
         if error is not None:
@@ -65,14 +67,14 @@ async def resolve(host: str, port: int) -> list[AddressInfo]:
         except (OSError, UnicodeError) as error:
             failure = error
         with suppress(RuntimeError):  # the loop is closed by now
-            loop.call_soon_threadsafe(settle, addresses, failure)
+            loop.call_soon_threadsafe(set_result, addresses, failure)
 
     threading.Thread(target=look_up, daemon=True).start()
     return await future
 
 
 class NotHTTPError(Exception):
-    """Something answered, but not in HTTP. ``start`` is how it began."""
+    """The server answered, but not with HTTP. ``start`` has the first bytes."""
 
     def __init__(self, start: bytes) -> None:
         super().__init__("not HTTP")
@@ -84,13 +86,13 @@ class Answer(NamedTuple):
 
     status: int
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """The header fields; their names are in lower case."""
     body: str
-    """The beginning of it."""
+    """The beginning of the body."""
 
     @property
     def date(self) -> datetime | None:
-        """When the server thinks it is; to the second."""
+        """The server's time, in whole seconds; None if it is missing."""
         try:
             date = parsedate_to_datetime(self.headers.get("date", ""))
         except (TypeError, ValueError):
@@ -98,8 +100,8 @@ class Answer(NamedTuple):
         return date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
 
 
-class Line:
-    """A TCP connection, on which TLS may be spoken and one HTTP request made."""
+class TcpConnection:
+    """A TCP connection for one HTTP request, with or without TLS."""
 
     def __init__(self, sock: socket.socket) -> None:
         host, port = sock.getpeername()[:2]
@@ -108,7 +110,7 @@ class Line:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     @classmethod
-    async def open(cls, addresses: Sequence[AddressInfo]) -> Line:
+    async def open(cls, addresses: Sequence[AddressInfo]) -> TcpConnection:
         return cls(await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=0.25))
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
@@ -123,7 +125,7 @@ class Line:
         return tls
 
     async def request(self, target: str, headers: Mapping[str, str]) -> Answer:
-        """GET something. Raises :class:`NotHTTPError`, EOFError, or OSError."""
+        """Send a GET request and return the answer. Raises :class:`NotHTTPError`, EOFError, or OSError."""
         if self._streams is None:
             sock, self._socket = self._socket, None
             self._streams = await asyncio.open_connection(sock=sock)
@@ -174,7 +176,7 @@ async def _read_more(reader: asyncio.StreamReader, buffer: bytearray, wanted: in
 
 
 def upgrade_key() -> tuple[str, str]:
-    """Make a handshake's key; return it and the answer that it wants (RFC 6455, 4.2.2)."""
+    """Return a key for the handshake, and the answer that the server must give (RFC 6455, 4.2.2)."""
     key = base64.b64encode(os.urandom(16)).decode()
     accept = hashlib.sha1((key + _HANDSHAKE_GUID).encode(), usedforsecurity=False).digest()
     return key, base64.b64encode(accept).decode()
@@ -183,11 +185,11 @@ def upgrade_key() -> tuple[str, str]:
 # --- certificates ----------------------------------------------------------------------------------------------
 
 
-async def present_certificate(addresses: Sequence[AddressInfo], host: str) -> Certificate:
-    """Fetch a certificate that is not trusted, for what is in it.
+async def fetch_certificate(addresses: Sequence[AddressInfo], host: str) -> Certificate:
+    """Fetch and read a certificate that this machine does not trust.
 
-    Python reads certificates that it has verified, only. So it is fetched unverified, and then once more by a
-    context that trusts this very one, whatever the date.
+    Python reads only certificates that it has verified. So this function fetches the certificate unverified, and
+    then once more with a context that trusts exactly this certificate, whatever its dates.
     """
     anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
@@ -201,7 +203,7 @@ async def present_certificate(addresses: Sequence[AddressInfo], host: str) -> Ce
 
 
 async def _handshake(addresses: Sequence[AddressInfo], host: str, context: ssl.SSLContext, read: Any) -> Any:
-    line = await Line.open(addresses)
+    line = await TcpConnection.open(addresses)
     try:
         await line.start_tls(context, host)
         return read(line.tls)
@@ -210,12 +212,12 @@ async def _handshake(addresses: Sequence[AddressInfo], host: str, context: ssl.S
 
 
 async def speaks(scheme: str, addresses: Sequence[AddressInfo], host: str, timeout: float = 3.0) -> bool:
-    """Whether the other end speaks ``wss``, which is TLS, or ``ws``, which is HTTP in plain."""
+    """Return whether the server speaks TLS (for the scheme ``wss``) or plain HTTP (for ``ws``)."""
     anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
 
     async def try_plain() -> None:
-        line = await Line.open(addresses)
+        line = await TcpConnection.open(addresses)
         try:
             await line.request("/", {"Host": host, "Connection": "close"})
         finally:

@@ -317,7 +317,7 @@ async def test_what_is_unfollowed_is_not_taken_again(page: Page, friend: ReverbC
 
 
 async def test_a_refused_channel_holds_up_no_other(page: Page) -> None:
-    assert "no colon" in await page.error("follow", channels=["private-a:b", "news"])
+    assert "without a colon" in await page.error("follow", channels=["private-a:b", "news"])
     await page.channel("news", followed=True)
 
 
@@ -543,7 +543,7 @@ async def test_the_doctors_findings(visitor: Visitor) -> None:
         findings = [frame for frame in page.frames if frame.get("type") == "finding"]
         assert findings[0]["step"] == "settings"
         assert "REVERB_HOST" in [row["variable"] for row in findings[0]["settings"]]
-        assert {"DNS", "TCP", "greeting", "HTTP API", "delivery"} <= {each["step"] for each in findings}
+        assert {"DNS", "TCP", "first message", "HTTP API", "delivery"} <= {each["step"] for each in findings}
         assert all(each.keys() >= {"ok", "seconds", "detail", "causes"} for each in findings)
         assert "finding" not in [frame.get("type") for frame in other.frames]
 
