@@ -1,8 +1,9 @@
-"""``python -m bench.profile``: where the time of a message goes, part by part.
+"""``python -m bench.profile``: measure the time that each part of an event's way takes.
 
-For each part a listener of picows that does it and all parts before it, in the order of ``Connection._receiver``
-and, for ``async def`` handlers, of a queue and its worker: what the time grows by is what the part costs. The
-listeners and the client are measured in turns, in one process, on its CPU; shown are medians.
+For each part there is a listener of picows that does this part and all parts before it. The order is that of
+``Connection._receiver``, and for ``async def`` handlers that of a queue and its worker. The cost of a part is the
+time that it adds. The listeners and the client are measured in turns, in one process. The table shows medians of
+the CPU time.
 """
 
 from __future__ import annotations
@@ -28,31 +29,34 @@ from .load import EVENT, LAST_EVENT, Load
 from .receivers import RECEIVERS, Address, OnFrame, Receiver, Tally, connect_picows
 from .sender import Sender
 
-_COUNTED = "counted, with its size"
-_HANDLER = "the handler"
+_COUNTED = "count the event and its size"
+_HANDLER = "call the handler"
 _PLAIN = (
     ("picows' frame, a call of the listener", ""),
-    ("the payload, copied", "payload = frame.get_payload_as_bytes()"),
-    ("is it a control frame?", "if len(payload) <= 125 and frame.msg_type is not TEXT: return"),
-    ("the envelope, decoded", "message = decode(payload)"),
-    ("when was the last read?", "if frame.last_in_buffer: queue.last = monotonic()"),
+    ("copy the payload", "payload = frame.get_payload_as_bytes()"),
+    ("check for a control frame", "if len(payload) <= 125 and frame.msg_type is not TEXT: return"),
+    ("decode the message", "message = decode(payload)"),
+    ("record the time of the last read", "if frame.last_in_buffer: queue.last = monotonic()"),
     (
-        "whose events are they, who gets this one?",
+        "find the channel and the handlers",
         "found = queues[message.channel]\nroute = found.routes[message.event]",
     ),
     (_COUNTED, "sizes.append(len(payload))"),
-    ("on the spot, or is the queue busy?", "plain = route.plain\nif plain is None or found.is_busy: return"),
-    ("the data: a string?", "data = message.data\nif type(data) is not str: return"),
-    ("the data, decoded", "data = decode_json(data)"),
+    (
+        "check whether the handler can be called at once",
+        "plain = route.plain\nif plain is None or found.is_busy: return",
+    ),
+    ("check whether the data is a string", "data = message.data\nif type(data) is not str: return"),
+    ("decode the data", "data = decode_json(data)"),
     (_HANDLER, "result = plain(message.event, data, message.channel)"),
-    ("has it returned something to wait for?", "if result is not None: return"),
+    ("check whether it returned an awaitable", "if result is not None: return"),
 )
 _BOOKED = """\
 pending.append((message, len(payload)))
 queue.pending_events += 1
 queue.pending_bytes += len(payload)
 if frame.last_in_buffer: create_task(work())"""
-_ASYNC = (("a queue, its counts, and a worker", "plain"), ("a coroutine, made and awaited", "await awaited"))
+_ASYNC = (("a queue, its counts, and a worker", "plain"), ("create a coroutine and await it", "await awaited"))
 _LISTENER = """
 def make({names}, left):
     async def work():
@@ -165,16 +169,16 @@ def _print(figures: Mapping[str, Sequence[float]]) -> None:
         grown = [x - y for x, y in zip(figures[after], figures[before], strict=True)] if before else figures[after]
         print(f"| {part} | {median(grown):.0f} | {median(figures[after]):.0f} |")
 
-    print("| part | ns | with those before it |\n|---|---|---|")
+    print("| part | ns | sum in ns |\n|---|---|---|")
     before = None
     for name, _ in _PLAIN:
         row(name, name, before)
         before = name
-    row("**reverb, plain**: what catches exceptions, and the rest", "reverb, plain", before)
+    row("**reverb, plain**: catching exceptions, and the rest", "reverb, plain", before)
     (queue, _), (coroutine, _) = _ASYNC
-    row(f"in place of the last one: {queue}", queue, before)
+    row(f"instead of the last one: {queue}", queue, before)
     row(coroutine, coroutine, queue)
-    row("**reverb, async**: what catches exceptions, and the rest", "reverb, async", coroutine)
+    row("**reverb, async**: catching exceptions, and the rest", "reverb, async", coroutine)
     row("**baseline**, for comparison", "baseline")
 
 

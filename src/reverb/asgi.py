@@ -34,8 +34,7 @@ def lifespan(
         setup: An async function that gets the connected client. The default is none.
 
     Returns:
-        A function that takes the application, and returns an async context manager. Your own lifespan can enter
-        it.
+        A function that takes the application, and returns a context manager. Your own lifespan can enter it.
     """
 
     @asynccontextmanager

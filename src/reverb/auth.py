@@ -211,7 +211,7 @@ def authorize_channel(
 
     Returns:
         The fields of the answer: ``auth``, ``channel_data`` for a presence channel, and ``shared_secret`` for an
-        encrypted channel, derived from ``REVERB_ENCRYPTION_MASTER_KEY``.
+            encrypted channel, derived from ``REVERB_ENCRYPTION_MASTER_KEY``.
 
     Raises:
         ProtocolError: The socket id or the channel's name is malformed, or the channel needs no authorisation.

@@ -133,8 +133,7 @@ class ReverbAPI:
                 the server may have executed.
 
         Returns:
-            The attributes that ``info`` asks for, by channel. Reverb and Pusher return them; other servers may
-            not.
+            The attributes that ``info`` asks for, by channel, from servers that return them (Reverb and Pusher).
 
         Raises:
             ProtocolError: The event cannot be sent, and nothing was sent: the request has more than
