@@ -108,8 +108,10 @@ def _signature_of(handler: Handler[Any]) -> _Signature:
 
 
 class Binding:
-    """A handler that is bound; :meth:`reverb.ReverbClient.binding` returns it. In a ``with`` statement, the end of the block
-    unbinds."""
+    """A handler that is bound; :meth:`reverb.ReverbClient.binding` returns it.
+
+    In a ``with`` statement, the end of the block unbinds the handler.
+    """
 
     __slots__ = (
         "_names",
