@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
 from reverb import ReverbConfig
 from reverb._settings import variables_of
-from reverb.cli.app import COMMANDS
+from tests.docs.commands import check_commands
 from tests.docs.pages import Block, Page
 
 PAGE = Page("docs/guides/laravel-cloud.md")
@@ -41,6 +40,4 @@ def test_the_defaults_that_are_named() -> None:
 
 @PAGE.block_of("Settings 2")
 def test_the_command(block: Block) -> None:
-    reverb, command, _ = shlex.split(block.text)
-    assert reverb == "reverb"
-    assert command in COMMANDS
+    check_commands(block)
