@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, Protocol
 from reverb._backoff import Backoff
 from reverb._protocol import Action
 
-HERE = Path(__file__).parent
+PICTURE = Path("docs/explanation/many-clients.png")
 
 LEAST, MOST, TIMEOUT = 1.0, 30.0, 10.0
 """The defaults of REVERB_RECONNECT_DELAY_MIN, REVERB_RECONNECT_DELAY_MAX and REVERB_CONNECT_TIMEOUT."""
@@ -416,7 +416,7 @@ def _draw(options: argparse.Namespace) -> None:
     draw_fleets(
         {name: outcome.attempts_by_second for name, outcome in attempts.items()},
         {name: outcome.back for name, outcome in back.items()},
-        HERE / "fleet.png",
+        Path(__file__).parents[1] / PICTURE,
     )
 
 
@@ -441,7 +441,7 @@ def _parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of the random numbers (default: 1)")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of tables")
-    parser.add_argument("--picture", action="store_true", help="also draw bench/fleet.png")
+    parser.add_argument("--picture", action="store_true", help=f"also draw {PICTURE}")
     return parser.parse_args(namespace=argparse.Namespace(progress=_progress))
 
 

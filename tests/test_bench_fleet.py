@@ -1,4 +1,4 @@
-"""The simulation of fleets counts right, and small ones show what the page on reliability says, in kind."""
+"""The simulation of fleets counts right, and small ones show what the page on many clients says, in kind."""
 
 from __future__ import annotations
 
