@@ -9,21 +9,28 @@ from pathlib import Path
 import pytest
 
 import reverb.testing
+from reverb import AuthenticationError, ReverbClient
 from reverb.server import BlockingServer, ReverbServer
 from tests.cli.processes import reverb as run_reverb
-from tests.docs.pages import Page
+from tests.docs.pages import Block, Page
 from tests.integration.servers import Target
 
-ROOT = Path(__file__).parents[2]
-TEXT = Page("docs/guides/testing.md").text
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.M | re.S)
-FILES = {re.match(r"# (\S+\.py)\n", text)[1]: text for language, text in BLOCKS if language == "python"}  # type: ignore[index]
+PAGE = Page("docs/guides/testing.md")
+TEXT, block_of = PAGE.text, PAGE.block_of
+PROGRAMS = {name: block.text for name, block in PAGE.blocks.items() if block.language == "python"}
+FILES = {re.match(r"# (\S+\.py)\n", text)[1]: text for text in PROGRAMS.values()}  # type: ignore[index]
+PYPROJECT = "A program and its test 3"
+block_of(*PROGRAMS, PYPROJECT)  # all tests below are about them
+
+
+def test_every_block_is_tested() -> None:
+    PAGE.check_that_all_is_tested()
 
 
 # Warnings are errors. Without the setting, pytest-asyncio itself warns.
 STRICTLY = ("-W", "error", "-o", "asyncio_default_fixture_loop_scope=function")
 # How people have pytest configured: not at all, as the document says, or strictly.
-AUTO = next(text for language, text in BLOCKS if language == "toml")
+AUTO = PAGE.blocks[PYPROJECT].text
 CONFIGURATIONS = {"nothing": "", "auto": AUTO, "strict": AUTO.replace("auto", "strict")}
 
 
@@ -74,9 +81,18 @@ def test_the_program_and_its_test_are_short() -> None:
     assert len(test.splitlines()) <= 10
 
 
-def test_all_languages_are_known() -> None:
-    assert {language for language, _ in BLOCKS} == {"python", "toml", "text", "console"}
-    assert TEXT.count("```") == 2 * len(BLOCKS)
+@block_of("Wait and assert")
+async def test_a_failure(block: Block, reverb_server: ReverbServer, reverb_client: ReverbClient) -> None:
+    def normalise(text: str) -> str:
+        return re.sub(r"\d\d:\d\d:\d\d\.\d+", "TIME", re.sub(r"\d{5,}\.\d{5,}", "ID", text))
+
+    reverb_server.deny("private-orders")
+    with pytest.raises(AuthenticationError):
+        await reverb_client.subscribe("private-orders")
+    with pytest.raises(TimeoutError) as raised:
+        await reverb_server.wait_for_subscription("private-orders", timeout=0.01)
+    seen = f"TimeoutError: {raised.value}".replace("0.01 seconds", "5 seconds")
+    assert normalise(seen).split() == normalise(block.text).split()
 
 
 def test_the_tables_name_everything() -> None:
@@ -99,10 +115,8 @@ def test_the_signatures() -> None:
                 assert written.partition("=")[2] == repr(parameter.default)
 
 
-async def test_the_output_of_serve(tmp_path: Path) -> None:
-    from reverb import ReverbClient
-
-    (block,) = (text for language, text in BLOCKS if language == "console")
+@block_of("In a terminal")
+async def test_the_output_of_serve(block: Block, tmp_path: Path) -> None:
     async with run_reverb("serve", "--port", "0", cwd=tmp_path) as command:
         port = int((await command.err.expect(r"127\.0\.0\.1:(\d+)"))[1])
         target = Target("serve", "127.0.0.1", port)
@@ -114,7 +128,7 @@ async def test_the_output_of_serve(tmp_path: Path) -> None:
             printed = command.err.text + command.out.text
     normal = [
         re.sub(r"\d+\.\d{4,}", "ID", re.sub(r"^[\d:]+", "TIME", text).replace(f":{port}/", ":8080/"))
-        for text in (printed + block.partition("\n")[2]).splitlines()
+        for text in (printed + block.text.partition("\n")[2]).splitlines()
     ]
     half = len(normal) // 2
     assert normal[:half] == normal[half:]
