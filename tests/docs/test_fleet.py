@@ -1,6 +1,6 @@
-"""docs/guides/fleet.md: its commands run, its unit and its settings are ours, and its tables are whole.
+"""docs/guides/fleet*.md: their commands run, their unit and their settings are ours, and their tables are whole.
 
-The programs that it names are run by ``tests/relay/test_consumers.py``.
+The programs that they name are run by ``tests/relay/test_consumers.py``.
 """
 
 from __future__ import annotations
@@ -37,14 +37,17 @@ from reverb.server import ReverbServer
 from tests.cli.in_process import invoke
 from tests.cli.processes import DEADLINE
 from tests.cli.processes import reverb as run_module
-from tests.docs.pages import GITHUB, Page
+from tests.docs.pages import GITHUB, Block, Page
 from tests.relay.engines import Valkey
 from tests.relay.nats_server import Nats
 from tests.relay.test_consumers import SCHEMA
 from tests.watching import until
 
 ROOT = Path(__file__).parents[2]
-TEXT = Page("docs/guides/fleet.md").text
+OVERVIEW, WORKERS, RUNNING = PAGES = [
+    Page(f"docs/guides/{name}.md") for name in ("fleet", "fleet-workers", "fleet-running")
+]
+TEXT = "".join(page.text for page in PAGES)
 URL = "redis://127.0.0.1:6379/0"
 
 
@@ -63,26 +66,26 @@ def read_table(heading: str, number: int = 0) -> list[list[str]]:
     return [[" ".join(re.findall(r"`([^`]+)`", cell)) for cell in row] for row in rows]
 
 
-def test_every_kind_of_block_is_tested() -> None:
-    kinds = set(re.findall(r"^```(\w+)$", TEXT, re.M))
-    assert kinds == {"bash", "ini", "json", "python", "yaml"}
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.stem)
+def test_every_block_is_tested(page: Page) -> None:
+    page.check_that_all_is_tested()
 
 
 def test_the_programs() -> None:
     files = {path.name for path in (ROOT / "examples/relay").iterdir() if path.is_file()}
-    named = set(re.findall(rf"^\| \[([\w.]+)\]\({GITHUB}examples/relay/\1\)", read_section("Workers"), re.M))
+    named = set(re.findall(rf"^\| \[([\w.]+)\]\({GITHUB}examples/relay/\1\)", read_section("Programs"), re.M))
     assert named == files - {"orders.py"}
 
 
-def test_excerpts_are_of_the_program() -> None:
-    program = (ROOT / "examples/relay/faststream_redis.py").read_text(encoding="utf-8")
-    for block in read_blocks("python"):
-        assert block in program
+@WORKERS.block_of("FastStream", "FastStream 2")
+def test_excerpts_are_of_the_program(block: Block) -> None:
+    assert block.text in (ROOT / "examples/relay/faststream_redis.py").read_text(encoding="utf-8")
 
 
-def test_reasons() -> None:
+@WORKERS.block_of("Gap entries")
+def test_reasons(block: Block) -> None:
     assert [row[0] for row in read_table("Gap entries")] == list(get_args(Reason))
-    gap = json.loads(read_blocks("json")[0])
+    gap = json.loads(block.text)
     assert gap.keys() == {"from", "to", "reason"}
     assert gap["reason"] in get_args(Reason)
 
@@ -152,22 +155,22 @@ async def test_the_entries_in_jetstream(tmp_path: Path) -> None:
     assert marker.subject == buckets[2]
 
 
-def test_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, _ = read_blocks("ini")
+@RUNNING.block_of("How many relays")
+def test_the_settings(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path(".env").write_text(settings)
+    Path(".env").write_text(block.text)
     assert ReverbConfig.from_env().host == "reverb.example.com"
     relay = RelaySettings.from_env()
     assert (relay.relay_channels, relay.relay_max_age) == ("private-orders news", 604800)
 
 
-def test_the_unit(tmp_path: Path) -> None:
+@RUNNING.block_of("With systemd")
+def test_the_unit(block: Block, tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not there")
-    _, unit = read_blocks("ini")
-    assert "/opt/reverb-relay/bin/reverb relay" in unit
+    assert "/opt/reverb-relay/bin/reverb relay" in block.text
     file = tmp_path / "reverb-relay@.service"
-    file.write_text(unit.replace("/opt/reverb-relay/bin/reverb", f"{sys.executable} -m reverb"))
+    file.write_text(block.text.replace("/opt/reverb-relay/bin/reverb", f"{sys.executable} -m reverb"))
     done = subprocess.run(
         ["systemd-analyze", "--man=no", "verify", str(file).replace("@", "@1")],
         capture_output=True,
@@ -177,9 +180,27 @@ def test_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_the_compose_file() -> None:
-    (text,) = read_blocks("yaml")
-    services = yaml.safe_load(text)["services"]
+@RUNNING.block_of("With systemd 2")
+def test_the_commands_of_systemd(block: Block) -> None:
+    unit = "reverb-relay@"
+    assert f"`/etc/systemd/system/{unit}.service`" in RUNNING.text
+    for line in block.text.splitlines():
+        match shlex.split(line, comments=True):
+            case ["sudo", "python3", "-m", "venv", path]:
+                assert path == "/opt/reverb-relay"
+            case ["sudo", "/opt/reverb-relay/bin/pip", "install", what]:
+                assert what == "python-reverb[cli,relay-redis]"
+            case ["sudo", "systemctl", "daemon-reload"]:
+                pass
+            case ["sudo", "systemctl", "enable", "--now", *units]:
+                assert all(each.startswith(unit) for each in units)
+            case words:
+                assert words == ["sudo", "journalctl", "--unit", f"{unit}*", "--follow"]
+
+
+@RUNNING.block_of("With Compose")
+def test_the_compose_file(block: Block) -> None:
+    services = yaml.safe_load(block.text)["services"]
     relay = services["relay"]
     known = {*variables_of(RelaySettings), *variables_of(ReverbConfig)}
     assert set(relay["environment"]) <= known
@@ -260,6 +281,21 @@ async def test_two_relays_and_a_worker_for_each_partition(
         entries = [each for stream in ("{reverb}:0", "{reverb}:1") for _, each in await redis.xrange(stream)]
     ids = [json.loads(each["data"])["id"] for each in entries if "again" not in each]
     assert len(ids) == len(set(ids))
+
+
+@OVERVIEW.block_of("More than one process")
+def test_how_to_begin(block: Block) -> None:
+    install, relay = [shlex.split(line, comments=True) for line in block.text.splitlines()]
+    assert install == ["pip", "install", "python-reverb[cli,relay-redis]"]
+    assert "\nrelay-redis = " in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert relay[:2] == ["reverb", "relay"]
+
+
+@WORKERS.block_of("Sharing, and order", "Sharing, and order 2")
+def test_the_programs_of_the_commands_are_there(block: Block) -> None:
+    """The first ones are run above."""
+    for name in re.findall(r"python (\w+\.py)", block.text):
+        assert (ROOT / "examples/relay" / name).is_file()
 
 
 def test_the_commands_have_these_options() -> None:
