@@ -51,7 +51,7 @@ def test_a_picture_is_recorded(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["listen.svg"]
     text = text_of((tmp_path / "listen.svg").read_text(encoding="utf-8"))
     assert text.startswith("python-reverb\n$ reverb listen news private-orders.7\n")
-    for part in ("subscribed to news", '{"id": 12, "title"', "Zoë's Vans", "connected again", "disconnected from"):
+    for part in ("subscribed to news", '{"id": 12, "title"', "Zoë's Vans", "reconnected", "disconnected from"):
         assert part in text
 
 
