@@ -20,7 +20,7 @@ def make(written: str) -> Exception:
     class_ = getattr(reverb, name[1])
     if class_ is AuthenticationError:
         return AuthenticationError("no", is_temporary="is_temporary" in written)
-    return APIError(404, "no") if class_ is APIError else class_("no")  # type: ignore[no-any-return]
+    return APIError(404, "no") if class_ is APIError else class_("no")
 
 
 def exit_code_after(error: Exception) -> int:
