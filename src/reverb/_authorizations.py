@@ -106,7 +106,7 @@ async def _call(call: Callable[[], Awaitable[T]], kind: type[T], subject: str) -
         ) from error
     if not isinstance(answer, kind):
         returned = type(answer).__name__
-        del answer  # error reporters send the locals of frames
+        del answer  # error reporters send local variables
         raise AuthenticationError(f"the authorizer failed {subject}: it returned {returned}, not {kind.__name__}")
     return answer
 

@@ -122,7 +122,7 @@ class SecretAuthorizer:
             problem = (
                 problem or "encryption_master_key must be 32 bytes in base64; make one: openssl rand -base64 32"
             )
-        del app_secret, encryption_master_key  # error reporters send the locals of frames
+        del app_secret, encryption_master_key  # error reporters send local variables
         if problem is not None:
             raise ConfigurationError(problem)
 
@@ -323,7 +323,7 @@ class EndpointAuthorizer:
             self._channels = _Endpoint(url)
             self._users = _Endpoint(user_url or re.sub(r"(?<=/)auth/?(?=$|[?#])", "user-auth", url, count=1))
             self._csrf_cookie = None if csrf_cookie_url is None else _Endpoint(csrf_cookie_url)
-        del token, headers, params, url, user_url, csrf_cookie_url  # error reporters send the locals of frames
+        del token, headers, params, url, user_url, csrf_cookie_url  # error reporters send local variables
         if not all(urls):
             raise ConfigurationError("an endpoint must be a URL like https://example.com/api/broadcasting/auth")
         require_aiohttp()

@@ -67,7 +67,7 @@ def derive_shared_secret(channel: str, master_key: bytes) -> bytes:
         ConfigurationError: The master key does not have 32 bytes.
     """
     if len(master_key) != KEY_SIZE:
-        del master_key  # error reporters send the locals of frames
+        del master_key  # error reporters send local variables
         raise ConfigurationError("a master key must have 32 bytes")
     return hashlib.sha256(channel.encode() + master_key).digest()
 

@@ -181,7 +181,7 @@ class Webhook:
         """
         content = _bytes_of(body)
         refusal = _refusal(content, headers, key, secret)
-        del secret  # error reporters send the locals of frames
+        del secret  # error reporters send local variables
         if refusal is not None:
             raise refusal
         assert content is not None

@@ -323,7 +323,7 @@ class Controls:
         def found() -> bool | None:
             return sum(len(node.connections) for node in self._engine.nodes) == count or None
 
-        wanted = f"not {count} connection{'s' * (count != 1)}"
+        wanted = f"there are not {count} connection{'s' * (count != 1)}"
         await self._engine.journal.wait_for(found, wanted, timeout)
 
 
