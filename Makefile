@@ -5,6 +5,11 @@
 #   make check                lint, formatting, types
 #   make docs                 build the documentation into site/; ARGS=serve shows it, and follows changes
 #   make screens              record the pictures of the documentation
+#   make dist                 build what is released into dist/, and inspect it
+#   make coverage             run the tests, and fail where they run too little of the package
+#   make lowest               run the tests with the lowest versions of all that the package needs
+#   make bare                 use the package without any extra
+#   make uvloop               run the tests on uvloop
 #   make bench ARGS=quick     measure, beside other clients and the bare libraries
 #   make fleet                simulate many clients that lose their server and come back; ARGS='--seed 7' for others
 #   make soak                 random faults for ten minutes; ARGS='--minutes 600 --seed 7' for longer
@@ -13,7 +18,7 @@
 #
 # PYTHON=/path/to/python chooses the interpreter; otherwise the first Python >= 3.10 that runs is taken.
 
-.PHONY: demo test check docs screens bench fleet soak relay-chaos clean
+.PHONY: demo test check docs dist coverage lowest bare uvloop screens bench fleet soak relay-chaos clean
 
 BIN := .venv/bin
 SOURCES := src tests bench examples tools
@@ -45,9 +50,15 @@ check: $(STAMP)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/typos
+	$(BIN)/zizmor --offline --quiet --persona=pedantic .github
+	@$(BIN)/python -m tools.workflows
 
 docs: $(STAMP)
 	@$(BIN)/python -m tools.site $(ARGS)
+
+dist: $(STAMP)
+	@$(BIN)/python -m tools.dist $(ARGS)
 
 screens: $(STAMP)
 	@$(BIN)/python -m tools.screens $(ARGS)

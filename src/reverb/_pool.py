@@ -10,6 +10,7 @@ import re
 import select
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
@@ -362,7 +363,7 @@ class _TLS:
 
 def _wait_for(sock: socket.socket, what: Literal["read", "write"], seconds: float) -> bool:
     """Wait until the socket can be read or written; return False if that takes more than ``seconds``."""
-    if hasattr(select, "poll"):
+    if sys.platform != "win32":
         poll = select.poll()
         poll.register(sock, select.POLLIN if what == "read" else select.POLLOUT)
         return bool(poll.poll(seconds * 1000))

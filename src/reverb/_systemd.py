@@ -12,6 +12,7 @@ import atexit
 import logging
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from time import monotonic
@@ -177,7 +178,7 @@ def _status(text: str) -> str:
 
 def _send(message: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
+    if not address or sys.platform == "win32":
         return  # it was set when this process began to listen
     if address.startswith("@"):
         address = "\0" + address[1:]  # an abstract socket of Linux

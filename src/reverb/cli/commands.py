@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable
 from contextlib import suppress
@@ -113,10 +114,10 @@ async def _end(process: Process) -> None:
 def _send(process: Process, number: signal.Signals) -> None:
     # macOS raises PermissionError when all processes of the group have ended and nobody has waited for them.
     with suppress(ProcessLookupError, PermissionError):
-        if os.name == "posix":
-            os.killpg(process.pid, number)
-        else:
+        if sys.platform == "win32":
             process.terminate()
+        else:
+            os.killpg(process.pid, number)
 
 
 def _payload(data: Any) -> bytes:
