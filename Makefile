@@ -53,6 +53,7 @@ check: $(STAMP)
 	$(BIN)/typos
 	$(BIN)/zizmor --offline --quiet --persona=pedantic .github
 	@$(BIN)/python -m tools.workflows
+	$(BIN)/hadolint Dockerfile
 
 docs: $(STAMP)
 	@$(BIN)/python -m tools.site $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from reverb.cli.app import load as load_command
 
 ROOT = Path(__file__).parents[1]
 GITHUB = ROOT / ".github"
@@ -77,6 +80,19 @@ def test_forms_have_what_github_wants() -> None:
             assert form["description"]
             ids = [each["id"] for each in form["body"] if each["type"] != "markdown"]
             assert len(ids) == len(set(ids))
+
+
+def test_the_commands_of_the_dockerfile() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    comment = re.sub(r"\\\n# +", "", "\n".join(re.findall("^# .*", text, re.M)))
+    runs = re.findall(r"docker run .* python-reverb (.*)", comment)
+    assert len(runs) == 2
+    for name, *arguments in map(shlex.split, runs):
+        assert load_command(name).make_context(name, arguments).params
+    assert len(set(re.findall(r"^FROM python:(\d+\.\d+\.\d+-slim-\w+)", text, re.M))) == 1
+    copied = set(re.findall(r"[\w./]+", " ".join(re.findall(r"^COPY ([^-].*) \S+$", text, re.M))))
+    allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8")
+    assert {each.removeprefix("./") for each in copied} == set(re.findall("^!(.*)$", allowed, re.M))
 
 
 def test_hooks_are_the_tools_of_make_check() -> None:
