@@ -39,6 +39,9 @@ INSTALL = if command -v uv >/dev/null 2>&1; then \
 	    $(BIN)/python -m pip install -qq --disable-pip-version-check --editable '$(1)'; \
 	fi
 
+# Makes another environment, with the interpreter of this one.
+VENV = $(BIN)/uv venv --quiet --clear --python $(BIN)/python '$(1)'
+
 demo: $(STAMP)
 	@$(BIN)/reverb demo $(ARGS)
 
@@ -61,6 +64,29 @@ docs: $(STAMP)
 dist: $(STAMP)
 	@$(BIN)/python -m tools.dist $(ARGS)
 
+# Under coverage a test waits longer than it may at other times.
+coverage: $(STAMP)
+	@$(BIN)/python -m tests.integration.install
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --timeout 180 $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lowest: $(STAMP)
+	@$(BIN)/python -m tests.integration.install
+	@$(call VENV,.venv-lowest)
+	@$(BIN)/uv pip install --quiet --resolution lowest-direct --python .venv-lowest/bin/python --editable '.[dev]'
+	.venv-lowest/bin/pytest $(ARGS)
+
+bare: $(STAMP)
+	@$(call VENV,.venv-bare)
+	@$(BIN)/uv pip install --quiet --python .venv-bare/bin/python .
+	@.venv-bare/bin/python tests/bare.py
+
+uvloop: $(STAMP)
+	@$(BIN)/python -m tests.integration.install
+	REVERB_TEST_LOOP=uvloop $(BIN)/pytest $(ARGS)
+
 screens: $(STAMP)
 	@$(BIN)/python -m tools.screens $(ARGS)
 
@@ -78,7 +104,7 @@ relay-chaos: $(STAMP)
 	@$(BIN)/python -m tests.relay.chaos $(ARGS)
 
 clean:
-	rm -rf .venv .node .cache site .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-lowest .venv-bare .coverage .node .cache site .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A python may be on PATH and still not run (version managers leave such shims) or lack what venv needs (Debian

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from pathlib import Path
@@ -40,10 +39,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, loops.LoopFactory]:
-    """Tell pytest-asyncio of all event loops where a test chooses among them, and else of the usual one."""
+    """Tell pytest-asyncio of all event loops where a test chooses among them, and else of one.
+
+    That is asyncio's own, or the one that ``REVERB_TEST_LOOP`` names.
+    """
     marker = item.get_closest_marker("asyncio")
     chooses = marker is not None and "loop_factories" in marker.kwargs
-    return loops.available() if chooses else {"asyncio": asyncio.new_event_loop}
+    if chooses:
+        return loops.available()
+    name = os.environ.get("REVERB_TEST_LOOP", "asyncio")
+    return {name: loops.available()[name]}
 
 
 @pytest.fixture(autouse=True)
