@@ -1,4 +1,4 @@
-"""docs/reference/exit-codes.md: the code for each exception. ``tests/cli/test_main.py`` has the table of codes."""
+"""docs/reference/exit-codes.md: the code for each exception. tests/cli/test_main.py compares the codes."""
 
 from __future__ import annotations
 
