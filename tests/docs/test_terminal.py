@@ -24,7 +24,7 @@ def test_every_block_is_tested() -> None:
     PAGE.check_that_all_is_tested()
 
 
-@block_of("The command line")
+@block_of("Use the command line")
 def test_the_extra(block: Block) -> None:
     check_commands(block)
 
