@@ -102,7 +102,7 @@ def test_names_that_are_meant_for_echo(name: str, meant: str, caplog: pytest.Log
     warn_of_name(name)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert record.message.startswith(f"{name!r} is bound as it stands, and Laravel sends {meant!r}: ")
+    assert record.message.startswith(f"a handler is bound to {name!r}, but Laravel sends {meant!r}: ")
 
 
 @pytest.mark.parametrize(

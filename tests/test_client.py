@@ -248,7 +248,7 @@ async def test_a_server_that_wants_another_text_signed_is_not_connected_to() -> 
 
     async with ScriptedServer(script) as server:
         client = make_client(server)
-        with pytest.raises(ProtocolError, match="without a socket id: digits, a dot, digits"):
+        with pytest.raises(ProtocolError, match="without a valid socket_id"):
             await client.connect()
         assert not client.is_connected
     assert client_tasks() == set()
@@ -280,7 +280,7 @@ async def test_nothing_is_signed_for_such_a_server_after_a_loss_either() -> None
 @pytest.mark.parametrize("name", ['presence-x:{"user_id":"7"}', "private-a:b", "private-\n", "privatex:"])
 async def test_names_that_make_the_signature_one_for_something_else(name: str) -> None:
     async with ScriptedServer(confirm_all) as server, connected(server) as client:
-        with pytest.raises(SubscriptionError, match="no colon and no control character"):
+        with pytest.raises(SubscriptionError, match="must not contain a colon or a control character"):
             await client.subscribe(name)
         assert client.channels == {}
 
@@ -513,7 +513,9 @@ async def test_a_server_that_answers_nothing_is_a_timeout_every_time(how: str) -
             with pytest.raises(TimeoutError):
                 await first
         for _ in range(2):
-            with pytest.raises(TimeoutError, match=r"no answer of the server .* \(REVERB_SUBSCRIBE_TIMEOUT\)$"):
+            with pytest.raises(
+                TimeoutError, match=r"the server did not answer the subscribe to .* \(REVERB_SUBSCRIBE_TIMEOUT\)$"
+            ):
                 await asyncio.wait_for(client.subscribe("news"), 5)
         assert client.is_connected
         assert client.channels == {}
@@ -705,7 +707,7 @@ async def test_an_authorizer_says_who_we_are_and_nobody_else() -> None:
         return ChannelAuth("key:signature", '{"user_id":7}')
 
     async with ScriptedServer(confirm_all) as server, connected(server, authorizer=authorizer) as client:
-        with pytest.raises(SubscriptionError, match=r"the authorizer says who we are on 'presence-r'"):
+        with pytest.raises(SubscriptionError, match=r"the authorizer names the user on 'presence-r'"):
             await client.subscribe("presence-r", ALICE)
         assert client.channels == {}
         room = await client.subscribe("presence-r")
@@ -720,7 +722,7 @@ async def test_subscribe_presence_is_for_presence_channels() -> None:
         assert await client.subscribe("presence-r") is room
         name: Any
         for name in ("private-r", "news", "", None):
-            with pytest.raises(SubscriptionError, match=f"{name!r} is no presence channel"):
+            with pytest.raises(SubscriptionError, match=f"{name!r} is not a presence channel"):
                 await client.subscribe_presence(name)
         assert client.channels == {"presence-r": room}
 
@@ -833,7 +835,7 @@ async def test_what_an_authorizer_returns_and_nobody_can_send(signature: Any) ->
 
     async with ScriptedServer(confirm_all) as server, connected(server, authorizer=authorizer) as client:
         for _ in range(2):
-            with pytest.raises(AuthenticationError, match="'private-x': what it returned cannot be sent"):
+            with pytest.raises(AuthenticationError, match="'private-x': it returned a value that cannot be sent"):
                 await asyncio.wait_for(client.subscribe("private-x"), 5)
         assert (await client.subscribe("news")).is_subscribed
         assert server.connections == 1
@@ -971,7 +973,7 @@ async def test_a_handler_that_listens_is_told_that_it_would_wait_for_itself() ->
         (await client.subscribe("news")).bind("e", handler)
         ((_, data, _),) = await errors.wait_for(1)
         assert isinstance(data["exception"], RuntimeError)
-        assert "listen() waits for disconnect(), which waits for handlers" in str(data["exception"])
+        assert "it waits for disconnect(), which waits for handlers" in str(data["exception"])
 
 
 async def test_handlers_may_call_anything() -> None:

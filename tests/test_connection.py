@@ -340,7 +340,9 @@ async def test_a_greeting_without_a_socket_id(inbox: Inbox, greeting: Any) -> No
     async with ScriptedServer(script) as server:
         error = await refusal(server, inbox)
     assert isinstance(error, ProtocolError)
-    assert str(error).endswith("established a connection without a socket id: digits, a dot, digits")
+    assert str(error).endswith(
+        "sent pusher:connection_established without a valid socket_id (digits, a dot, digits)"
+    )
 
 
 async def test_garbage_before_the_greeting_is_skipped(inbox: Inbox) -> None:
@@ -712,8 +714,8 @@ async def test_messages_arrive_whole_and_in_order_however_they_are_cut(inbox: In
 @pytest.mark.parametrize(
     ("frames", "broken"),
     [
-        ([(0, b"x", True)], "a continuation of nothing"),
-        ([(TEXT, b"{", False), (TEXT, b"{}", True)], "a message in the middle of another"),
+        ([(0, b"x", True)], "a continuation frame without a message"),
+        ([(TEXT, b"{", False), (TEXT, b"{}", True)], "a new message inside another message"),
         ([(0x40 | TEXT, b"{", True)], "a frame with reserved bits"),
     ],
 )

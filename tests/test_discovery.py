@@ -87,7 +87,7 @@ async def test_an_outage_is_reported_once_and_survived(
             assert len(errors.calls) == outage
     assert isinstance(errors.calls[0][1]["exception"], APIError)
     warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
-    assert warnings == ["no such luck; no channels are found until that works again"] * 2
+    assert warnings == ["no such luck; the client finds no channels until a poll succeeds"] * 2
 
 
 async def test_polls_that_fail_come_less_and_less_often(
@@ -226,7 +226,7 @@ async def test_a_poll_under_way_when_the_connection_is_lost_for_good_is_of_no_in
             await reverb_client.listen()
         is_answered.set()
         await until(lambda: client_tasks() == set())
-    assert "no channels are found" not in caplog.text
+    assert "finds no channels" not in caplog.text
 
 
 async def test_a_channel_belongs_to_the_one_that_found_it_last(
@@ -310,7 +310,7 @@ async def test_what_speaks_against_it(reverb_server: ReverbServer) -> None:
     async with client:
         discovery = client.discover()
         async with discovery:
-            with pytest.raises(RuntimeError, match="begins once"):
+            with pytest.raises(RuntimeError, match="entered only once"):
                 await discovery.__aenter__()
 
 

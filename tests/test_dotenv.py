@@ -70,13 +70,13 @@ def test_the_environment_goes_before_lines_above() -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("A=b c", "goes on behind a space"),
-        ("A='b' c", "goes on behind"),
-        ('A="b"c', "goes on behind"),
+        ("A=b c", "has more text after a space"),
+        ("A='b' c", "has more text after"),
+        ('A="b"c', "has more text after"),
         ("A='b", "quote that is not closed"),
         ('A="b', "quote that is not closed"),
         ("A='b\nc'", "quote that is not closed"),
-        (r'A="C:\Users"', "no escape"),
+        (r'A="C:\Users"', "not a valid escape"),
         (r'A="b\"', "quote that is not closed"),
     ],
 )

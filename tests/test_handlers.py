@@ -196,7 +196,7 @@ async def test_at_the_bound_reading_pauses_and_nothing_is_lost(
         (await client.subscribe("stock")).bind("e", wait)
         for number in range(count):
             await reverb_server.publish("stock", "e", {"number": number, "text": size * "x"})
-        await until(lambda: "reading is paused" in caplog.text)
+        await until(lambda: "stops reading" in caplog.text)
         assert client.stats.queued < count / 2
         assert client.stats.dropped == 0
         go_on.set()

@@ -277,7 +277,7 @@ def test_handlers_that_can_be_called(handler: Any) -> None:
 )
 def test_handlers_that_can_not_be_called_as_handlers_are(handler: Any) -> None:
     name = handler_name(handler).replace(".", "[.]")
-    with pytest.raises(TypeError, match=rf"is called with \(event, data, channel.*{name} can't be: "):
+    with pytest.raises(TypeError, match=rf"handler {name} can't be called with \(event, data, channel.*\): "):
         check_handler(handler, "event", "data", "channel")
 
 
@@ -304,7 +304,7 @@ class Generates:
     ],
 )
 def test_a_generator_is_no_handler(handler: Any) -> None:
-    with pytest.raises(TypeError, match=f"{handler_name(handler)} has a yield"):
+    with pytest.raises(TypeError, match=f"{handler_name(handler)} is a generator function"):
         check_handler(handler, "event", "data", "channel")
 
 
@@ -450,7 +450,7 @@ def test_annotations_that_can_not_be_used_change_nothing_and_the_log_says_so(
     with caplog.at_level("INFO", logger="reverb"):
         assert found(handler) is None
     (message,) = caplog.messages
-    assert message.startswith(f"the data of handler {handler.__name__} comes as JSON")
+    assert message.startswith(f"handler {handler.__name__} gets its data as JSON")
 
 
 def test_a_class_that_is_not_known_where_the_handler_is_defined() -> None:

@@ -113,7 +113,7 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(server: BlockingServer) ->
         ({"REVERB_SCHEME": "ftp"}, "REVERB_SCHEME"),
         ({"REVERB_AUTH_ENDPOINT": "laravel"}, "REVERB_AUTH_ENDPOINT"),
         ({"REVERB_ENCRYPTION_MASTER_KEY": "short"}, "REVERB_ENCRYPTION_MASTER_KEY"),
-        ({"REVERB_APP_SECRET": ""}, "REVERB_APP_SECRET is missing: 'private-orders' needs it"),
+        ({"REVERB_APP_SECRET": ""}, "REVERB_APP_SECRET is missing: 'private-orders' needs a signature"),
     ],
 )
 def test_settings_that_are_missing_or_wrong(

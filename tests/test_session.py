@@ -569,7 +569,7 @@ async def test_a_user_who_can_not_be_signed_in_again_is_reported(caplog: pytest.
         scripted.peers[0].reset()
         await until(lambda: any(isinstance(error, AuthenticationError) for error in errors.seen))
         assert not client.user.is_signed_in
-        assert "it is tried again at the next reconnect" in caplog.text
+        assert "the client tries again after the next reconnect" in caplog.text
         scripted.peers[1].reset()
         await until(lambda: client.user.is_signed_in)
 

@@ -66,7 +66,7 @@ def test_where_something_wrong_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
         Colours.from_env()
     assert str(caught.value).splitlines()[1:] == [
         "  REVERB_SHADE in .env, line 1, begins with a quote that is not closed",
-        "  REVERB_DYE in .env, line 2, goes on behind a space or a quote; put the whole value in quotes",
+        "  REVERB_DYE in .env, line 2, has more text after a space or a quote; put the whole value in quotes",
         "  REVERB_DEPTH in the environment must be a whole number from 1 to 9",
     ]
 
@@ -118,7 +118,7 @@ def test_a_value_that_may_have_been_cut_off_is_warned_of(caplog: pytest.LogCaptu
     assert Colours.from_env().dye == SecretStr("s3cret")
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage().startswith("REVERB_DYE in .env, line 2, ends where its # begins a comment")
+    assert record.getMessage().startswith("REVERB_DYE in .env, line 2, ends before the #, which begins a comment")
     assert "s3cret" not in record.getMessage()
 
 

@@ -314,7 +314,7 @@ class TestWatchdog:
             (await client.subscribe("news")).bind("e", slow)
             for _ in range(40):
                 await server.publish("news", "e", {})
-            await until(lambda: "reading is paused" in caplog.text)
+            await until(lambda: "stops reading" in caplog.text)
             await manager.beat(8)
             assert client.stats.queued
 

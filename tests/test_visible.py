@@ -200,7 +200,14 @@ async def test_what_a_server_says_goes_into_the_log_as_text(caplog: pytest.LogCa
         await until(lambda: client.state == "failed")
         await errors.wait_for(3)
     messages = [record.getMessage() for record in caplog.records]
-    said = ("skipped a message", "skipped 'reverb:", " says: ", "raised", "does not fit", "closed it with code")
+    said = (
+        "skipped a message",
+        "skipped 'reverb:",
+        " sent an error: ",
+        "raised",
+        "does not fit",
+        "closed it with code",
+    )
     for part in said:
         assert any(part in message for message in messages), part
     check_records(caplog)

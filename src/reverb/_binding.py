@@ -59,7 +59,7 @@ Handler = Union[PlainHandler[T_contra], UserHandler[T_contra]]  # noqa: UP007 - 
 def check_name(event: Any) -> str:
     """Return the name of an event as a plain string; raise TypeError if it is not a string."""
     if not isinstance(event, str):
-        hint = '; a decorator is given it first: @on("order.shipped")' if callable(event) else ""
+        hint = '; pass the name to the decorator: @on("order.shipped")' if callable(event) else ""
         raise TypeError(f"the name of an event must be a string, not {type(event).__name__}{hint}")
     return str.__str__(event)  # str() of an enum member may return another text
 
@@ -67,12 +67,17 @@ def check_name(event: Any) -> str:
 def warn_of_name(event: str) -> None:
     """Warn if a name looks like one of Laravel Echo, which changes names."""
     if re.match(r"[.\\]\w", event):
-        meant, how = event[1:], f"a leading {event[0]!r} says that a name is complete"
+        meant, how = event[1:], f"a leading {event[0]!r} means that the name is complete"
     elif event.startswith("App.Events."):
-        meant, how = event.replace(".", "\\"), "dots stand for backslashes"
+        meant, how = event.replace(".", "\\"), "dots mean backslashes"
     else:
         return
-    log.warning("%r is bound as it stands, and Laravel sends %r: %s in Echo, or in reverb.Echo", event, meant, how)
+    log.warning(
+        "a handler is bound to %r, but Laravel sends %r: in Echo, %s. Bind that name, or use reverb.Echo",
+        event,
+        meant,
+        how,
+    )
 
 
 class _Signature:

@@ -205,7 +205,11 @@ class Channels:
 
     def _report(self, subscription: Subscription[ChannelRecord], error: ReverbError, *, is_lasting: bool) -> None:
         """Tell the program of a refusal: of a channel that it has, so that no caller may be waiting."""
-        when = "it is tried again at the next reconnect" if is_lasting else "it is tried again until it works"
+        when = (
+            "the client tries again after the next reconnect"
+            if is_lasting
+            else "the client tries again until it succeeds"
+        )
         fields = {"reverb_address": self._address, "reverb_channel": visible(subscription.name)}
         log.error("%s; %s", error, when, extra=fields)
         if is_lasting:
@@ -250,7 +254,7 @@ class Channels:
         slowest = max([self._client_queue, *(each.item.queue for each in self.subscriptions)], key=len)
         log.warning(
             "handlers are slower than the server: %d events wait, %d of them on %s; "
-            "reading is paused until they have caught up",
+            "the client stops reading until they have caught up",
             self._dispatcher.pending_events,
             len(slowest),
             visible(slowest.name or "the client"),

@@ -22,7 +22,7 @@ def text(value: object) -> str:
         raise ValueError("must not be empty")
     hidden = next((each for each in value if not each.isprintable()), None)
     if hidden is not None:  # copied by mistake; and a line break could add a header
-        raise ValueError(f"must not have the invisible character U+{ord(hidden):04X} in it")
+        raise ValueError(f"must not contain the invisible character U+{ord(hidden):04X}")
     return value
 
 

@@ -326,7 +326,7 @@ class Connection(picows.WSListener):
         elif message.event == "pusher:connection_established":
             socket_id = data.get("socket_id") if isinstance(data, dict) else None
             if not _protocol.is_socket_id(socket_id):
-                reason = "established a connection without a socket id: digits, a dot, digits"
+                reason = "sent pusher:connection_established without a valid socket_id (digits, a dot, digits)"
                 self._finish_opening(ProtocolError(f"{self._config.address} {reason}"))
                 return
             self.socket_id = socket_id
@@ -484,9 +484,13 @@ class Connection(picows.WSListener):
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             return "a frame with reserved bits"
         if frame.msg_type is _CONTINUATION:
-            return "a continuation of nothing" if self._fragments is None and frame.payload_size else None
+            return (
+                "a continuation frame without a message"
+                if self._fragments is None and frame.payload_size
+                else None
+            )
         if frame.msg_type in (_TEXT, _BINARY) and self._fragments is not None:
-            return "a message in the middle of another"
+            return "a new message inside another message"
         return None
 
     def _on_frame_while_closing(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
@@ -831,7 +835,7 @@ def _explain_handshake(config: ReverbConfig, error: picows.WSHandshakeError) -> 
 def _explain_refusal(config: ReverbConfig, error: ServerError) -> str:
     hints = {
         4001: "check REVERB_APP_KEY",
-        4004: "the application's max_connections is used up",
+        4004: "the application has reached its max_connections",
         4009: "set REVERB_ORIGIN to one of the server's allowed_origins",
     }
     hint = hints.get(error.code or 0)

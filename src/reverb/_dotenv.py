@@ -91,7 +91,9 @@ def _read(found: re.Match[str], entry: Entry, above: Mapping[str, Entry], enviro
     else:
         value = _REFERENCE.sub(look_up, found["bare"])
     if has_unknown_escape:
-        return entry._replace(problem="has a backslash in double quotes that begins no escape; use single quotes")
+        return entry._replace(
+            problem="has a backslash in double quotes that is not a valid escape; use single quotes"
+        )
     ends_at_hash = bool(found["bare"]) and found.string.startswith("#", found.end("bare"))
     return entry._replace(value=_as_env_says(value), ends_at_hash=ends_at_hash)
 
@@ -107,4 +109,4 @@ def _as_env_says(value: str) -> str | None:
 def _explain(rest_of_line: str) -> str:
     if re.fullmatch(r"""'[^']*|"(?:[^"\\]|\\.)*""", rest_of_line):
         return "begins with a quote that is not closed"
-    return "goes on behind a space or a quote; put the whole value in quotes"
+    return "has more text after a space or a quote; put the whole value in quotes"

@@ -62,7 +62,7 @@ def _reader(type_: Any) -> Read:
     for each in _parts(type_):
         is_type = isinstance(each, type) or typing.get_origin(each) is not None
         if is_type and isinstance(msgspec.inspect.type_info(each), msgspec.inspect.CustomType):
-            raise TypeError(f"events can't be read into {name_of(each)}")
+            raise TypeError(f"data can't be read into {name_of(each)}")
 
     def read(data: Any) -> Any:
         if type(data) is str:
@@ -155,7 +155,7 @@ def check_handler(handler: Any, *arguments: str) -> list[inspect.Parameter]:
     if not callable(handler):
         raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
     if _is_generator(handler):
-        raise TypeError(f"{handler_name(handler)} has a yield: calling it would run nothing of it")
+        raise TypeError(f"{handler_name(handler)} is a generator function: to call it would run none of its code")
     signature = signature_of(handler)
     if signature is None:
         return []
@@ -169,7 +169,7 @@ def check_handler(handler: Any, *arguments: str) -> list[inspect.Parameter]:
         if own is None or not _is_callable_with(own, *arguments, **user_id):
             what = ", ".join([*arguments, *user_id])
             name = handler_name(handler)
-            raise TypeError(f"a handler is called with ({what}), and {name} can't be: {error}") from None
+            raise TypeError(f"handler {name} can't be called with ({what}): {error}") from None
     return parameters
 
 
@@ -224,7 +224,7 @@ def annotated_type(handler: Callable[..., Any], parameters: list[inspect.Paramet
         reader(type_)
     except Exception as error:  # anything that an annotation, or the library that reads it, raises
         name = handler_name(handler)
-        log.info("the data of handler %s comes as JSON, as its annotation can't be used: %s", name, error)
+        log.info("handler %s gets its data as JSON, because its annotation can't be used: %s", name, error)
         return None
     return type_
 

@@ -137,7 +137,7 @@ def encode_channel_data(channel: str, user_data: Any) -> str:
         raise SubscriptionError(usage)
     unknown = user_data.keys() - {"user_id", "user_info"}
     if unknown:
-        raise SubscriptionError(f"{usage}; unknown: {', '.join(sorted(map(repr, unknown)))}")
+        raise SubscriptionError(f"{usage}; unknown keys: {', '.join(sorted(map(repr, unknown)))}")
     user_id = user_data.get("user_id")
     if isinstance(user_id, bool) or not isinstance(user_id, str | int) or user_id == "":
         raise SubscriptionError(f"{usage}; user_id must be a string or an integer, not {user_id!r}")
@@ -154,7 +154,7 @@ def encode_user_data(user_data: Any) -> str:
     """Return the JSON text that names the user of a connection: ``id`` is a string that is not empty."""
     user_id = user_data.get("id") if isinstance(user_data, dict) else None
     if isinstance(user_id, bool) or not isinstance(user_id, str | int) or user_id == "":
-        raise ProtocolError('user_data must be {"id": "…"}, with user_info and watchlist if you like')
+        raise ProtocolError('user_data must be {"id": "…"}, optionally with user_info and watchlist')
     try:
         return _encode_json({**user_data, "id": str(user_id)}).decode()
     except (TypeError, ValueError, RecursionError) as error:

@@ -220,7 +220,7 @@ class Session:
             self._fail(subscription, attempt, error)
             return
         except (TypeError, ValueError):  # an authorizer may return anything
-            text = f"the authorizer failed for {subscription.name!r}: what it returned cannot be sent"
+            text = f"the authorizer failed for {subscription.name!r}: it returned a value that cannot be sent"
             self._fail(subscription, attempt, AuthenticationError(text))
             return
         self._subscriptions.requested(subscription, request)
@@ -340,20 +340,19 @@ class Session:
             # Laravel itself has no route that signs users in.
             if not self.connection.is_laravel_reverb:
                 raise
-            raise ProtocolError(
-                f"{self._address} does not support signing users in: Laravel Reverb doesn't. Besides, {error}"
-            ) from error
+            text = f"{self._address} does not support the sign-in of users, as it is Laravel Reverb"
+            raise ProtocolError(f"{text}; the error was: {error}") from error
         self._user.authenticate = authenticate
 
     async def _try_to_sign_in(self, authenticate: Authenticate) -> None:
         auth = await self._authorizations.ask_for_user(authenticate, self.connection.socket_id)
         if self.connection.requests.is_open(_protocol.SIGNIN):
-            raise ProtocolError("signing in was never answered on this connection")
+            raise ProtocolError("the server has not answered an earlier sign-in on this connection")
         timeout = self._config.subscribe_timeout
         try:
             request = self.connection.send_signin(auth.auth, auth.user_data)
         except (TypeError, ValueError):
-            text = "the authorizer failed for the user: what it returned cannot be sent"
+            text = "the authorizer failed for the user: it returned a value that cannot be sent"
             raise AuthenticationError(text) from None
         answer = self._wait_for(request)
         try:
@@ -366,8 +365,8 @@ class Session:
             request.is_overdue = True
             self.ping_for_answers()
             raise TimeoutError(
-                f"{self._address} did not answer to signing in within {plural(timeout, 'second')} "
-                "(REVERB_SUBSCRIBE_TIMEOUT): is user authentication enabled for the application?"
+                f"{self._address} did not answer the sign-in within {plural(timeout, 'second')} "
+                "(REVERB_SUBSCRIBE_TIMEOUT): check that user authentication is enabled for the application"
             )
         answer.result()
 
@@ -382,7 +381,7 @@ class Session:
         except ReverbError as error:
             if self.is_open:
                 fields = {"reverb_address": self._address}
-                log.error("%s; it is tried again at the next reconnect", error, extra=fields)
+                log.error("%s; the client tries again after the next reconnect", error, extra=fields)
                 self._queue.report_error(str(error), error)
 
     def _wait_for(self, request: Request) -> asyncio.Future[None]:
@@ -396,7 +395,7 @@ class Session:
             return ProtocolError(f"{self._address} refused a ping: {error}", code=error.code)
         if error.code == _protocol.INVALID_MESSAGE:
             return ProtocolError(
-                f"{self._address} does not support signing users in: {error}; Laravel Reverb doesn't",
+                f"{self._address} does not support the sign-in of users: {error}; Laravel Reverb does not",
                 code=error.code,
             )
         return AuthenticationError(f"{self._address} refused to sign the user in: {error}", code=error.code)
@@ -408,7 +407,9 @@ class Session:
         if message.event.startswith("reverb:"):
             fields = event_fields(message.event, message.channel)
             what = quoted(message.event)
-            log.warning("skipped %s: events with this prefix are the client's own", what, extra=fields)
+            log.warning(
+                "skipped %s from the server: only the client sends events with this prefix", what, extra=fields
+            )
             return
         queue = self._dispatcher.queues.get(message.channel)
         if queue is not None and not message.event.startswith("pusher"):
@@ -458,7 +459,7 @@ class Session:
 
     def _log_error(self, message: Message, error: ServerError) -> None:
         fields = {"reverb_address": self._address, **event_fields(message.event, message.channel)}
-        log.warning("%s says: %s", self._address, error, extra=fields)
+        log.warning("%s sent an error: %s", self._address, error, extra=fields)
 
 
 class _SubscribeAttempt(msgspec.Struct, eq=False):
@@ -479,6 +480,6 @@ class _SubscribeAttempt(msgspec.Struct, eq=False):
 
 def no_answer(name: str, timeout: float) -> str:
     return (
-        f"no answer of the server to the subscription to {name!r} within {plural(timeout, 'second')} "
+        f"the server did not answer the subscribe to {name!r} within {plural(timeout, 'second')} "
         "(REVERB_SUBSCRIBE_TIMEOUT)"
     )

@@ -253,7 +253,9 @@ def look_up(
     return found
 
 
-_HASH_HINT = "ends where its # begins a comment; if the # belongs to it, put the whole value in quotes"
+_HASH_HINT = (
+    "ends before the #, which begins a comment; if the # belongs to the value, put the whole value in quotes"
+)
 
 
 def _read(dotenv: Path) -> str:

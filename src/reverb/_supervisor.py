@@ -253,7 +253,7 @@ class Supervisor:
                 if delay is None:
                     break
                 self._set_state(ConnectionState.CONNECTING)
-                log.warning("%s; connecting again in %.1f seconds", loss, delay, extra=self._log_fields)
+                log.warning("%s; reconnecting in %.1f seconds", loss, delay, extra=self._log_fields)
                 await asyncio.sleep(delay)
         except Exception as error:  # a bug of ours: without this, the task would end and the client look connected
             loss, action = ReverbError(f"internal error: {error!r}"), Action.FAIL
@@ -261,7 +261,7 @@ class Supervisor:
         self.failure = loss
         self._owner.ended(loss, is_failure=True)
         if opened.done():
-            log.error("%s; not connecting again", loss, exc_info=loss.__cause__, extra=self._log_fields)
+            log.error("%s; not reconnecting", loss, exc_info=loss.__cause__, extra=self._log_fields)
             self._set_state(ConnectionState.FAILED)
         else:
             is_final = action is Action.FAIL or loss.code in _FINAL_STATUSES

@@ -187,4 +187,4 @@ def _send(message: str) -> None:
             notify.setblocking(False)
             notify.sendto(message.encode(), address)
     except OSError as error:
-        log.warning("systemd can't be told %r: %s (NOTIFY_SOCKET)", message, error)
+        log.warning("cannot send %r to systemd: %s (NOTIFY_SOCKET)", message, error)

@@ -223,7 +223,7 @@ class Bindable:
             TypeError: See :meth:`bind`.
         """
         if buffer < 1:
-            raise ValueError("the buffer of a stream must have room for an event")
+            raise ValueError("buffer must be 1 or more")
         return EventStream(self._collect(events, type, buffer, include_gaps=include_gaps))
 
     @overload

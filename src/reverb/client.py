@@ -134,7 +134,9 @@ class ReverbClient(Bindable):
             RuntimeError: A handler calls this.
         """
         if self._core.dispatcher.is_handler():
-            raise RuntimeError("listen() waits for disconnect(), which waits for handlers: don't call it in one")
+            raise RuntimeError(
+                "don't call listen() in a handler: it waits for disconnect(), which waits for handlers"
+            )
         from . import _systemd  # not all programs listen
 
         async with _systemd.service(self._core):
@@ -353,7 +355,7 @@ class ReverbClient(Bindable):
         if not core.supervisor.is_running:
             raise ConnectionError(f"cannot subscribe to {channel!r}: not connected; call connect() first")
         if max_pending is not None and max_pending < 1:
-            raise ValueError("max_pending must leave room for an event")
+            raise ValueError("max_pending must be 1 or more")
         make = self._maker_of(channel, user_data, decrypt=decrypt)
         subscription = await core.channels.subscribe(channel, make, max_pending)
         core.discovered.pop(channel, None)
@@ -376,7 +378,7 @@ class ReverbClient(Bindable):
             SubscriptionError: The name is that of another kind of channel. Other errors: see :meth:`subscribe`.
         """
         if not (isinstance(channel, str) and _protocol.is_presence(channel)):
-            raise SubscriptionError(f"{channel!r} is no presence channel: those begin with 'presence-'")
+            raise SubscriptionError(f"{channel!r} is not a presence channel: its name must begin with 'presence-'")
         found = await self.subscribe(channel, user_data, max_pending=max_pending)
         assert isinstance(found, PresenceChannel)
         return found
@@ -506,24 +508,25 @@ class ReverbClient(Bindable):
         core = self._core
         if _protocol.needs_auth(name) and core.authorizer is None:
             raise ConfigurationError(
-                f"REVERB_APP_SECRET is missing: {name!r} needs it, or REVERB_AUTH_ENDPOINT, or an authorizer"
+                f"REVERB_APP_SECRET is missing: {name!r} needs a signature. "
+                "Set it or REVERB_AUTH_ENDPOINT, or pass an authorizer"
             )
         has_secret = isinstance(core.authorizer, SecretAuthorizer)
         if has_secret and _protocol.needs_auth(name) and not _protocol.is_signable(name):
             raise SubscriptionError(
-                f"a channel name must have no colon and no control character to be signed: {name!r}"
+                f"cannot sign {name!r}: the name must not contain a colon or a control character"
             )
         if _protocol.is_presence(name):
             channel_data = self._channel_data(name, user_data)
             return lambda: PresenceRecord(name, core.dispatcher, core.queue, channel_data)
         if user_data is not None:
-            raise SubscriptionError(f"user_data is for presence channels; {name!r} is none")
+            raise SubscriptionError(f"user_data is for presence channels, and {name!r} is not one")
         if _protocol.is_encrypted(name):
             found = core.channels.subscriptions.get(name)
             if found is not None and isinstance(found.item, EncryptedRecord) != decrypt:
                 other = f"decrypt={not decrypt}"
                 raise SubscriptionError(
-                    f"{name!r} is subscribed with {other}: unsubscribe from it first, or pass the same"
+                    f"{name!r} is subscribed with {other}: pass the same, or unsubscribe first"
                 )
             if decrypt:
                 return lambda: EncryptedRecord(name, core.dispatcher, core.queue, core.ask_for_key)
@@ -534,7 +537,7 @@ class ReverbClient(Bindable):
         user."""
         if not isinstance(self._core.authorizer, SecretAuthorizer):
             if user_data is not None:
-                raise SubscriptionError(f"the authorizer says who we are on {name!r}: leave user_data out")
+                raise SubscriptionError(f"the authorizer names the user on {name!r}: don't pass user_data")
             return None
         found = self._core.channels.subscriptions.get(name)
         if found is not None and user_data is None:
@@ -542,7 +545,7 @@ class ReverbClient(Bindable):
         channel_data = _protocol.encode_channel_data(name, user_data)
         if found is not None and channel_data != found.item.channel_data:
             raise SubscriptionError(
-                f"{name!r} is subscribed with other user_data: unsubscribe from it first, or pass the same"
+                f"{name!r} is subscribed with other user_data: pass the same, or unsubscribe first"
             )
         return channel_data
 
@@ -591,7 +594,7 @@ def run(
 
 def _refuse_event_loop() -> None:
     if asyncio._get_running_loop() is not None:
-        raise RuntimeError("run() makes an event loop, and there is one: use 'async with client' and listen()")
+        raise RuntimeError("run() cannot run in an event loop: use 'async with client' and listen()")
 
 
 _KINDS: dict[type[ChannelRecord], type[Channel]] = {

@@ -81,7 +81,7 @@ def _host(value: Any) -> str:
     host = text(value).strip().removeprefix("[").removesuffix("]")
     if not is_host(host):
         raise ValueError(
-            "must be a host name or IP address alone; scheme, port and path have settings of their own"
+            "must be a host name or an IP address only; scheme, port and path have their own settings"
         )
     return host
 

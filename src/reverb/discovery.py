@@ -64,7 +64,7 @@ async def occupied_channels(api: ReverbAPI, prefix: str | None = None) -> dict[s
         except APIError as error:
             if error.status != 400 or info is None:
                 raise
-    raise AssertionError("the last question is one that no server refuses so")
+    raise AssertionError("no server refuses the last request so")
 
 
 def count_of(name: str, info: ChannelInfo) -> int | None:
@@ -106,7 +106,7 @@ class Discovery:
 
     async def __aenter__(self) -> Self:
         if self._has_begun:
-            raise RuntimeError("a discovery begins once: call discover() again")
+            raise RuntimeError("a discovery can be entered only once: call discover() again")
         self._has_begun = True
         self._require_running()
         await self._poll()
@@ -143,12 +143,14 @@ class Discovery:
                 if not self._core.supervisor.is_running:
                     return
                 if not self._backoff.attempts:
-                    log.warning("%s; no channels are found until that works again", error, extra=self._log_fields)
+                    log.warning(
+                        "%s; the client finds no channels until a poll succeeds", error, extra=self._log_fields
+                    )
                     self._core.queue.report_error(str(error), error)
                 delay = self._backoff.delay(Action.BACK_OFF)
             else:
                 if self._backoff.attempts:
-                    log.info("channels are found again", extra=self._log_fields)
+                    log.info("polling succeeded: the client finds channels again", extra=self._log_fields)
                 self._backoff.restart()
                 delay = self._interval
 

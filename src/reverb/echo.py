@@ -327,7 +327,7 @@ class EchoChannel:
 
     def _require_user(self) -> None:
         if self._is_left:
-            raise SubscriptionError(f"{self.name!r} was left")
+            raise SubscriptionError(f"you have left {self.name!r}: ask Echo for the channel again")
 
     # --- handlers ----------------------------------------------------------------------------------------------
 

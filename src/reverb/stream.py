@@ -202,11 +202,11 @@ class Buffer:
             raise error
         home = self._dispatcher.loop
         if home is not None and home is not asyncio.get_running_loop():
-            raise RuntimeError("the client is connected on another event loop: events can be awaited on that only")
+            raise RuntimeError("the client is connected on another event loop: await its events there")
         if self._queue is not None and self._dispatcher.is_handler_of(self._queue):
             raise RuntimeError(
-                f"the next event on {self._queue.name or 'the client'} waits for this very handler to end: "
-                "wait for it in a task of its own"
+                f"the next event on {self._queue.name or 'the client'} comes after this handler has ended: "
+                "wait for it in another task"
             )
 
     async def _wait_changed(self, timeout: float | None) -> None:

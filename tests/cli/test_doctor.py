@@ -681,7 +681,7 @@ BROKEN = [
         "secret-with-a-hash",
         secret_with_a_hash,
         ["private channel", "HTTP API"],
-        "REVERB_APP_SECRET in .env, line 2, ends where its # begins a comment",
+        "REVERB_APP_SECRET in .env, line 2, ends before the #, which begins a comment",
     ),
     row(
         "origin",

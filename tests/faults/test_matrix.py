@@ -372,7 +372,7 @@ async def test_the_first_connect_to_nobody(
         assert monotonic() - start < 4
         assert it.proxy.connections <= 1
         assert it.client.state is ConnectionState.DISCONNECTED
-        assert "connecting again" not in caplog.text
+        assert "reconnecting in" not in caplog.text
 
 
 # --- moments that belong to no fault ---------------------------------------------------------------------------

@@ -70,7 +70,7 @@ async def test_reverb_has_no_users_even_if_the_endpoint_has(has_route: bool) -> 
     async with ReverbServer() as server, laravel:
         authorizer = EndpointAuthorizer(laravel.url, token=laravel.token)
         async with ReverbClient(**server.settings, authorizer=authorizer) as client:
-            with pytest.raises(ProtocolError, match="does not support signing users in") as caught:
+            with pytest.raises(ProtocolError, match="does not support the sign-in of users") as caught:
                 await client.signin()
             assert caught.value.code == (4200 if has_route else None)
             assert (await client.subscribe(unique("private-"))).is_subscribed

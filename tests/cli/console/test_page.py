@@ -191,7 +191,7 @@ async def test_the_reason_of_an_outage(page: Page, embedded: ReverbServer) -> No
     await embedded.stop()
     state = await page.expect(lambda frame: frame.get("type") == "state" and frame["problem"] is not None)
     assert state["state"] in ("connecting", "unavailable")
-    assert "connecting again" in state["problem"]
+    assert "reconnecting in" in state["problem"]
     assert (await page.expect("notice"))["level"] == "warning"
     await embedded.start()
     await settled(page, state="connected", reconnects=1, problem=None)
