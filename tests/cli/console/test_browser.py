@@ -185,7 +185,7 @@ async def test_the_printed_address_opens_the_page(console: Console, server: Reve
 async def test_without_the_token_there_is_nothing(open_page: Open, address: str, token: str) -> None:
     refused = ("403",)
     console = await open_page(address.partition("#")[0] + token, errors=refused)
-    await expect(console.page.locator("main")).to_contain_text("Open the address that reverb console prints")
+    await expect(console.page.locator("main")).to_contain_text("Open the full address that reverb console prints")
     assert await console.page.context.cookies() == []
 
 
@@ -264,7 +264,7 @@ async def test_filter(console: Console, server: ReverbServer) -> None:
         await expect(console.events, query).to_have_count(count)
     await console.only("channel:filter")
     await console.events.filter(has_text="Paid").click()
-    await console.button("Only this event").click()
+    await console.button("Show only this event").click()
     await expect(console.page.locator("#filter")).to_have_value(r"channel:filter event:=App\Events\Paid")
     await expect(console.events).to_have_count(1)
     await console.only("nothing of this kind")
@@ -362,10 +362,10 @@ async def test_a_restart_of_the_server_is_a_gap(open_page: Open, tmp_path: Path)
             await expect(console.events).to_have_count(1)
             await server.restart(downtime=0.3)
             gap = console.page.locator(".row.gap")
-            await expect(gap).to_contain_text("What was sent on 2 channels is not here.")
+            await expect(gap).to_contain_text("Events on 2 channels in that time are missing.")
             await server.publish("two", "after", {})
             await expect(console.rows.locator("css=.event-name, :scope.gap > span")).to_have_text(
-                ["before", re.compile("Gap: no connection for .* What was sent on 2 channels"), "after"]
+                ["before", re.compile("Gap: no connection for .* Events on 2 channels"), "after"]
             )
             await expect(console.page.locator(".outages")).to_have_text("1 reconnect, 1 gap")
             later = await open_page(console.url, errors=GONE)
@@ -425,7 +425,7 @@ async def test_the_doctor(console: Console) -> None:
     await console.page.keyboard.press("d")
     await console.button("Run the doctor").click()
     await expect(console.panel.locator(".doctor li").filter(has_text="TCP")).to_contain_text("connected to")
-    await console.panel.get_by_text("Where each comes from").click()
+    await console.panel.get_by_text("Show the settings, and where each one comes from").click()
     await expect(console.panel.locator(".doctor dl")).to_contain_text("REVERB_APP_KEY")
     assert "app-secret" not in await console.page.content()
     await expect(console.button("Run the doctor")).to_be_enabled()
@@ -462,7 +462,7 @@ async def test_members_are_seen_without_joining_and_joining_is_asked(
         await console.following("presence-room").click()
         await console.button("Join").click()
         await expect(console.following("presence-room")).to_have_attribute("aria-pressed", "true")
-        await console.button("Ask again").click()
+        await console.button("Refresh").click()
         await expect(console.panel.locator(".members li")).to_have_count(2)
         await room.trigger("wave", {"hand": "left"})
         await expect(console.events.filter(has_text="client-wave").locator(".sender")).to_have_text("ann-7")

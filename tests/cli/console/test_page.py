@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from reverb import ReverbAPI, ReverbClient, ReverbConfig, __version__
-from reverb.cli.console.desk import Desk, Everything
-from reverb.cli.console.feed import Feed
+from reverb.cli.console.backend import Backend, ChannelFilter
+from reverb.cli.console.event_log import EventLog
 from reverb.server import App, ReverbServer
 from tests.cli.console.visitors import DEADLINE, Page, Visitor, console
 from tests.scripted_http import ScriptedHTTPServer, answer, bounded_memory
@@ -219,7 +219,7 @@ async def test_a_server_that_is_not_there_yet(embedded: ReverbServer, config: Re
             await settled(page, state="unavailable")
             state = await page.expect(lambda frame: bool(frame.get("problem")))
             assert str(config.port) in state["problem"]
-            assert "there is no connection: " in await page.error("follow", channels=["news"])
+            assert "not connected: " in await page.error("follow", channels=["news"])
             await embedded.start()
             await settled(page, state="connected", problem=None)
 
@@ -229,7 +229,7 @@ async def test_a_server_that_is_not_there_yet(embedded: ReverbServer, config: Re
 
 async def test_presence_channels_are_joined_only_when_it_is_said(page: Page, friend: ReverbClient) -> None:
     room = await friend.subscribe_presence("presence-room.1", {"user_id": "7", "user_info": {}})
-    assert "others see who joins" in await page.error("follow", channels=["news", "presence-room.1"])
+    assert "its members see who joins" in await page.error("follow", channels=["news", "presence-room.1"])
     assert list(room.members) == ["7"]
     await page.result("follow", channels=["presence-room.1"], presence=True)
     assert len((await page.result("members", channel="presence-room.1"))["users"]) == 2
@@ -317,7 +317,7 @@ async def test_what_is_unfollowed_is_not_taken_again(page: Page, friend: ReverbC
 
 
 async def test_a_refused_channel_holds_up_no_other(page: Page) -> None:
-    assert "without a colon" in await page.error("follow", channels=["private-a:b", "news"])
+    assert "no colon" in await page.error("follow", channels=["private-a:b", "news"])
     await page.channel("news", followed=True)
 
 
@@ -446,7 +446,7 @@ async def test_all_channels_are_followed_from_the_start_and_again(
     config: ReverbConfig, embedded: ReverbServer, friend: ReverbClient
 ) -> None:
     await friend.subscribe("orders.1")
-    async with console(config, everything=Everything("orders."), leave_after=0.0) as visitor:
+    async with console(config, channel_filter=ChannelFilter("orders."), leave_after=0.0) as visitor:
         await visitor.come_in()
         for _ in range(2):
             async with visitor.page() as page:
@@ -521,7 +521,7 @@ async def test_without_an_application_id_or_a_secret(embedded: ReverbServer) -> 
             "follow_all": {"on": True},
         }
         for do, fields in asked.items():
-            assert "REVERB_APP_ID and REVERB_APP_SECRET are needed" in await page.error(do, **fields)
+            assert "set REVERB_APP_ID and REVERB_APP_SECRET" in await page.error(do, **fields)
 
 
 async def test_an_http_api_that_fails_is_told_once() -> None:
@@ -531,7 +531,7 @@ async def test_an_http_api_that_fails_is_told_once() -> None:
         await page.channel("news")
         notices = [each["text"] for each in page.frames if each.get("type") == "notice"]
         assert len([each for each in notices if "403" in each]) <= 1
-        assert "channels are found again" in notices
+        assert "the console finds new channels again" in notices
 
 
 # --- the examination -------------------------------------------------------------------------------------------
@@ -608,15 +608,15 @@ async def test_what_is_no_request(page: Page, text: str, number: int | None) -> 
     await page.socket.send_str(text)
     reply = await page.expect(lambda frame: "re" in frame)
     assert (reply["re"], reply["ok"]) == (number, False)
-    assert reply["error"].startswith("this is no request: ")
+    assert reply["error"].startswith("this is not a valid request: ")
     assert await page.result("follow_all", on=False) is None
 
 
 async def test_a_fault_of_ours_is_answered_too(config: ReverbConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(self: Desk, channel: str) -> None:
+    async def fail(self: Backend, channel: str) -> None:
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr(Desk, "members", fail)
+    monkeypatch.setattr(Backend, "members", fail)
     async with page_of(config) as page:
         for _ in range(20):  # more than there may be at a time
             assert await page.error("members", channel="news") == "internal error: ZeroDivisionError('oh')"
@@ -695,8 +695,8 @@ def require_no_secrets(page: Page, *secrets: str) -> None:
 
 async def test_a_page_that_does_not_read_holds_up_nobody(config: ReverbConfig, embedded: ReverbServer) -> None:
     """It costs a bounded memory, the others see everything meanwhile, and it is told what it has missed."""
-    feed = Feed(max_bytes=1_000_000)
-    async with console(config, feed=feed) as visitor:
+    log = EventLog(max_bytes=1_000_000)
+    async with console(config, log=log) as visitor:
         await visitor.come_in()
         async with AsyncExitStack() as stack:
             socket = visitor.session.ws_connect(f"{visitor.url}/ws", headers=visitor.origin)

@@ -13,7 +13,7 @@ from aiohttp import ClientSession, CookieJar, WSServerHandshakeError
 from yarl import URL
 
 from reverb import ReverbConfig
-from reverb.cli.console.desk import Desk
+from reverb.cli.console.backend import Backend
 from reverb.cli.console.server import serving
 from reverb.exceptions import ConfigurationError
 from tests.cli.console.visitors import DEADLINE, Visitor, console
@@ -122,7 +122,7 @@ async def test_the_cookie_has_the_port_in_its_name(config: ReverbConfig) -> None
 async def test_without_the_cookie_nothing_is_answered(stranger: Visitor, method: str, path: str) -> None:
     async with stranger.session.request(method, stranger.url + path, headers=stranger.origin) as response:
         assert response.status == 403
-        assert await response.text() in ("", "Open the address that `reverb console` has printed.\n")
+        assert await response.text() in ("", "Open the address that `reverb console` printed.\n")
 
 
 async def test_without_the_cookie_there_is_no_websocket(stranger: Visitor) -> None:
@@ -154,7 +154,7 @@ async def test_another_name_in_host(visitor: Visitor, path: str, host: str) -> N
     for method in ("GET", "POST"):
         async with visitor.session.request(method, visitor.url + path, headers=headers) as response:
             assert response.status == 403
-            assert await response.text() == "This is not a name of the console.\n"
+            assert await response.text() == "The console is not available under this host name.\n"
     assert await connect(visitor, **headers) == 403
 
 
@@ -177,7 +177,7 @@ async def test_another_origin(visitor: Visitor, origin: str) -> None:
     async with visitor.session.post(f"{visitor.url}/session", json=body, headers={"Origin": origin}) as response:
         assert response.status == 403
         assert "Set-Cookie" not in response.headers
-        assert await response.text() == "This does not come from the console's page.\n"
+        assert await response.text() == "This request does not come from the console's page.\n"
 
 
 async def test_no_origin(visitor: Visitor) -> None:
@@ -219,15 +219,15 @@ async def test_a_port_that_is_taken(visitor: Visitor, config: ReverbConfig) -> N
     port = URL(visitor.url).port
     assert port is not None
     with pytest.raises(ConfigurationError, match=f"the console can't listen on 127.0.0.1, port {port}: "):
-        async with serving(Desk(config, {}), "127.0.0.1", port):
+        async with serving(Backend(config, {}), "127.0.0.1", port):
             pass
 
 
 @pytest.fixture
 async def on_ipv6(config: ReverbConfig) -> AsyncIterator[str]:
     try:
-        async with serving(Desk(config, {}), "::1", 0) as gate:
-            yield gate.url("")
+        async with serving(Backend(config, {}), "::1", 0) as access:
+            yield access.url("")
     except ConfigurationError:
         pytest.skip("this machine has no IPv6")
 

@@ -13,8 +13,8 @@ from aiohttp import ClientSession, ClientWebSocketResponse, CookieJar, WSMsgType
 
 from reverb import ReverbConfig
 from reverb._settings import look_up
-from reverb.cli.console.desk import Desk
-from reverb.cli.console.gate import Gate
+from reverb.cli.console.access import Access
+from reverb.cli.console.backend import Backend
 from reverb.cli.console.server import serving
 
 DEADLINE = 15.0
@@ -99,10 +99,10 @@ class Page:
 class Visitor:
     """A browser."""
 
-    def __init__(self, session: ClientSession, gate: Gate) -> None:
+    def __init__(self, session: ClientSession, access: Access) -> None:
         self.session = session
-        self.gate = gate
-        self.url, _, self.token = gate.url(gate.token).partition("/#")
+        self.access = access
+        self.url, _, self.token = access.url(access.token).partition("/#")
         self.origin = {"Origin": self.url}
 
     async def come_in(self, token: str | None = None) -> int:
@@ -129,11 +129,14 @@ async def console(
     config: ReverbConfig, settings: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[Visitor]:
     """Run a console; give somebody who has the token, and has not come in yet."""
-    desk = Desk(config, look_up(ReverbConfig, settings or {}), **{"poll_interval": 0.1, **options})
-    async with serving(desk, "127.0.0.1", 0) as gate, ClientSession(cookie_jar=CookieJar(unsafe=True)) as session:
-        running = asyncio.create_task(desk.run())
+    backend = Backend(config, look_up(ReverbConfig, settings or {}), **{"poll_interval": 0.1, **options})
+    async with (
+        serving(backend, "127.0.0.1", 0) as access,
+        ClientSession(cookie_jar=CookieJar(unsafe=True)) as session,
+    ):
+        running = asyncio.create_task(backend.run())
         try:
-            yield Visitor(session, gate)
+            yield Visitor(session, access)
         finally:
             running.cancel()
             await asyncio.wait({running})

@@ -22,9 +22,9 @@ from ..options import Exclude, Given, Prefix, configure, takes_server
 from ..output import print_lines
 from ..process import ExitCode, exit_on_error, fail, run
 from ..view import View
-from .demo import demonstrating
-from .desk import Desk, Everything
-from .gate import is_loopback
+from .access import is_loopback
+from .backend import Backend, ChannelFilter
+from .demo import demo_server
 from .server import serving
 
 __all__ = ["console"]
@@ -110,10 +110,14 @@ def console(
             ssl_context.load_cert_chain(tls_cert, tls_key)
         except OSError as error:
             raise fail(f"--tls-cert or --tls-key: {error}", ExitCode.USAGE) from None
-    everything = Everything(prefix or "", tuple(exclude or ())) if follow_all else None
+    channel_filter = ChannelFilter(prefix or "", tuple(exclude or ())) if follow_all else None
     with exit_on_error():
         config, found = (None, {}) if is_demo else _look_up(given)
-        run(_serve(config, found, everything, host, port, ssl_context, opens=not no_open, is_read_only=read_only))
+        run(
+            _serve(
+                config, found, channel_filter, host, port, ssl_context, opens=not no_open, is_read_only=read_only
+            )
+        )
 
 
 def _look_up(given: Given) -> tuple[ReverbConfig, Mapping[str, Found]]:
@@ -127,7 +131,7 @@ def _look_up(given: Given) -> tuple[ReverbConfig, Mapping[str, Found]]:
 async def _serve(
     config: ReverbConfig | None,
     found: Mapping[str, Found],
-    everything: Everything | None,
+    channel_filter: ChannelFilter | None,
     host: str,
     port: int,
     ssl_context: ssl.SSLContext | None,
@@ -139,21 +143,21 @@ async def _serve(
     async with AsyncExitStack() as stack:
         is_demo = config is None
         if config is None:
-            config = await stack.enter_async_context(demonstrating())
-        desk = Desk(config, found, is_read_only=is_read_only, is_demo=is_demo, everything=everything)
-        gate = await stack.enter_async_context(serving(desk, host, port, ssl_context))
+            config = await stack.enter_async_context(demo_server())
+        backend = Backend(config, found, is_read_only=is_read_only, is_demo=is_demo, channel_filter=channel_filter)
+        access = await stack.enter_async_context(serving(backend, host, port, ssl_context))
         if not is_loopback(host) and ssl_context is None:
             status(
                 "warning: without TLS, others on the network can read the page and its token; see --tls-cert",
                 "yellow",
             )
-        print_lines([gate.url(gate.token)])
+        print_lines([access.url(access.token)])
         status("open this address in a browser; press Ctrl-C to stop", "green")
         if opens and _has_display():
-            url = gate.url(gate.token_for_once(), is_here=True)
+            url = access.url(access.token_for_once(), is_here=True)
             # webbrowser waits for some browsers until they end. In a thread that does not delay our own end.
             Thread(target=webbrowser.open, args=(url,), daemon=True).start()
-        await desk.run()
+        await backend.run()
 
 
 def _has_display() -> bool:

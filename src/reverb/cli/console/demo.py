@@ -1,4 +1,4 @@
-"""``reverb console --demo``: a server in this process, with somebody on its channels who does something."""
+"""``reverb console --demo``: a server in this process, with clients that send sample events."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 from ... import ReverbAPI, ReverbClient, ReverbConfig, ReverbError
 from ...server import App, ReverbServer
 
-__all__ = ["demonstrating"]
+__all__ = ["demo_server"]
 
 _INTERVAL = 1.0
 _ORDERS, _STOCK, _ROOM = "orders", "private-stock", "presence-room.1"
 
 
 @asynccontextmanager
-async def demonstrating() -> AsyncIterator[ReverbConfig]:
-    """Run the server; give the settings that lead to it."""
+async def demo_server() -> AsyncIterator[ReverbConfig]:
+    """Run the server, and yield the settings to connect to it."""
     app = App(id="demo", key="demo-key", secret=secrets.token_hex(16))
     async with ReverbServer([app]) as server:
         config = ReverbConfig(**server.settings)
@@ -34,7 +34,7 @@ async def demonstrating() -> AsyncIterator[ReverbConfig]:
 
 
 async def _act(config: ReverbConfig) -> None:
-    """Be two people on the channels, and the application that publishes there."""
+    """Act as two clients on the channels, and as the application that publishes."""
     async with ReverbAPI(config) as api, ReverbClient(config) as ann, ReverbClient(config) as bob:
         await ann.subscribe(_ORDERS)
         stock = await bob.subscribe(_STOCK)
@@ -42,7 +42,7 @@ async def _act(config: ReverbConfig) -> None:
         room = await ann.subscribe(_ROOM, {"user_id": "1", "user_info": {"name": "Ann"}})
         await bob.subscribe(_ROOM, {"user_id": "2", "user_info": {"name": "Bob"}})
         for number in count(1):
-            with suppress(ReverbError):  # a reader of the demonstration may end connections, too
+            with suppress(ReverbError):  # a user of the demo may close these connections
                 match number % 4:
                     case 0:
                         await stock.trigger("counted", {"sku": "LAMP-7", "left": random.randrange(90)})  # noqa: S311

@@ -1,45 +1,49 @@
-"""A page that is open: what it asks for, what it is answered, and what it is told without asking.
+"""The protocol between the console and an open page.
 
-The WebSocket ``/ws`` carries text frames, one JSON object each.
+The WebSocket ``/ws`` carries text frames. Each frame is one JSON object.
 
-The page sends requests, ``{"id": 7, "do": "follow", …}``, and each is answered, not always in order:
-``{"re": 7, "ok": true, "result": …}`` or ``{"re": 7, "ok": false, "error": "…"}``. What is no request at all is
-answered with ``"re": null``. These are the requests:
+The page sends requests such as ``{"id": 7, "do": "follow", …}``. The console answers each request, not always in
+order: ``{"re": 7, "ok": true, "result": …}`` or ``{"re": 7, "ok": false, "error": "…"}``. The answer to a frame
+that
+is not a request has ``"re": null``. The requests, and their results:
 
-- ``follow {channels, presence: false}``: subscribe. Presence channels only with ``presence``. ``{"followed"}``.
-- ``unfollow {channels}``: leave. ``{"followed"}``.
-- ``follow_all {on, prefix: "", exclude: []}``: follow all occupied channels but those of presence, or none of them
-  any more.
-- ``members {channel}``: who is on a presence channel, without joining. ``{"users"}``, a list of ids.
-- ``publish {channels, event, data, to_others: false}``: over the HTTP API. ``data`` is a JSON text, sent as it is.
-  ``to_others`` leaves out this console's own connection.
-- ``trigger {channel, event, data}``: a client event, on a channel that is followed.
-- ``doctor {}``: what ``reverb doctor --json`` says, as frames of the type ``finding``; then ``{"failed"}``, names
-  of steps.
-- ``events {before, count}``: entries of the log before the number ``before``. ``{"events", "first"}``: at most
-  ``count``, and fewer where they are large; gaps among them have ``"type": "gap"``. ``first`` is the number of the
-  oldest entry that there is.
+- ``follow {channels, presence: false}``: subscribe. Presence channels need ``"presence": true``. Result:
+  ``{"followed"}``.
+- ``unfollow {channels}``: unsubscribe. Result: ``{"followed"}``.
+- ``follow_all {on, prefix: "", exclude: []}``: follow all occupied channels except presence channels, or stop
+  that.
+- ``members {channel}``: list the users on a presence channel, without joining it. Result: ``{"users"}``, a list of
+  ids.
+- ``publish {channels, event, data, to_others: false}``: publish over the HTTP API. ``data`` is a JSON text, sent
+  unchanged. ``to_others`` excludes this console's own connection.
+- ``trigger {channel, event, data}``: send a client event on a channel that is followed.
+- ``doctor {}``: send the lines of ``reverb doctor --json`` as frames of the type ``finding``. Result:
+  ``{"failed"}``, the names of the steps that failed.
+- ``events {before, count}``: read entries of the log before the number ``before``. Result: ``{"events", "first"}``
+  with at most ``count`` entries, fewer if they are large. Gaps among them have ``"type": "gap"``. ``first`` is the
+  number of the oldest entry in the log.
 
-The server sends, besides:
+The console also sends these frames:
 
-- ``hello {server, application, version, read_only, is_demo, has_secret, log: {first, last}, followed}``, and what
-  ``state`` has: once. Events with numbers after ``log.last`` follow by themselves,
-  earlier ones are there for the request ``events``. Without ``has_secret`` there is no HTTP API: no channels that
-  are found, no members, nothing to publish.
-- ``state {state, socket_id, round_trip, reconnects, problem, follow_all}``: each time one of them has changed. The
-  round trip is in seconds. ``problem`` is a text, or null while connected. ``follow_all`` is ``{prefix, exclude}``
-  or null.
-- ``channels {channels: […], total}``: each time that has changed, the first time behind ``hello``. A channel is
-  ``{name, kind, is_cache, subscriptions, users, followed, is_subscribed, is_ours_only}``. ``kind`` is public,
-  private, presence or encrypted. Counts are null where the server does not tell, and leave this console out. What
-  is followed and not subscribed is not confirmed yet, or refused, as a notice says; it is tried again at the next
-  reconnect. ``total`` is more than there are in the list where there are very many.
+- ``hello {server, application, version, read_only, is_demo, has_secret, log: {first, last}, followed}``, with the
+  fields of ``state``: once, as the first frame. Events with numbers after ``log.last`` follow by themselves. The
+  request ``events`` reads earlier ones. Without ``has_secret`` there is no HTTP API: the console finds no channels
+  and no members, and can't publish.
+- ``state {state, socket_id, round_trip, reconnects, problem, follow_all}``: each time a field changes. The round
+  trip is in seconds. ``problem`` is a text, or null while connected. ``follow_all`` is ``{prefix, exclude}`` or
+  null.
+  - ``channels {channels: […], total}``: each time the list changes, and once after ``hello``. A channel is
+    ``{name, kind, is_cache, subscriptions, users, followed, is_subscribed, is_ours_only}``. ``kind`` is public,
+    private, presence or encrypted. Counts do not include this console; they are null if the server does not have
+    them. A channel that is followed and not subscribed is not confirmed yet, or was refused; a notice tells that.
+    The client tries it again at the next reconnect. ``total`` counts all channels; the list may have fewer.
 - ``events {events: [{n, time, channel, event, user_id, size, data, sealed}]}`` and
   ``gap {n, time, channel, downtime}``: in the order of their numbers. ``time`` is in milliseconds since 1970,
-  ``size`` in bytes, ``downtime`` in seconds. ``data`` is the text of the JSON as it was received.
-- ``dropped {count}``: so many entries were lost to this page before the next one; the log has them no more.
-- ``finding {step, ok, seconds, detail, causes, settings?}``: of a ``doctor`` that this page has asked for.
-- ``notice {level, text}``: info, warning or error.
+  ``size`` in bytes, ``downtime`` in seconds. ``data`` is the JSON text as received. ``sealed`` tells that it is
+  encrypted.
+- ``dropped {count}``: so many entries before the next one are missing on this page. The log no longer has them.
+- ``finding {step, ok, seconds, detail, causes, settings?}``: a step of the ``doctor`` that this page requested.
+- ``notice {level, text}``: a message for the user. The level is info, warning or error.
 """
 
 from __future__ import annotations
@@ -54,7 +58,7 @@ import msgspec
 from aiohttp import WSMsgType
 
 from ...exceptions import ReverbError
-from .desk import Desk, Everything, RefusedError
+from .backend import Backend, ChannelFilter, RefusedError
 
 if TYPE_CHECKING:
     from aiohttp.web import WebSocketResponse
@@ -67,11 +71,11 @@ _BATCH_INTERVAL = 0.05
 """Seconds between two frames of events."""
 _MAX_ENTRIES = 1_000
 _MAX_BYTES = 512 * 1024
-"""Of entries, in one frame or answer."""
+"""The largest size of the entries in one frame or answer."""
 _MAX_REQUESTS = 8
-"""That are carried out at the same time. Those beyond wait where they are: in the socket."""
+"""The number of requests that a page may have at the same time. Further requests wait in the socket."""
 _MAX_NOTICES = 50
-"""That wait for a page; of more, the oldest are forgotten."""
+"""The number of notices that wait for a page. If there are more, the oldest are dropped."""
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
 _Names = Annotated[list[_Text], msgspec.Meta(min_length=1, max_length=1_000)]
@@ -80,7 +84,7 @@ _Names = Annotated[list[_Text], msgspec.Meta(min_length=1, max_length=1_000)]
 class _Request(msgspec.Struct, tag_field="do", forbid_unknown_fields=True):
     id: int
 
-    async def carry_out(self, desk: Desk, page: Page) -> Any:
+    async def carry_out(self, backend: Backend, page: Page) -> Any:
         raise NotImplementedError
 
 
@@ -88,15 +92,15 @@ class _Follow(_Request, tag="follow"):
     channels: _Names
     presence: bool = False
 
-    async def carry_out(self, desk: Desk, page: Page) -> Any:
-        return await desk.follow(self.channels, with_presence=self.presence)
+    async def carry_out(self, backend: Backend, page: Page) -> Any:
+        return await backend.follow(self.channels, with_presence=self.presence)
 
 
 class _Unfollow(_Request, tag="unfollow"):
     channels: _Names
 
-    async def carry_out(self, desk: Desk, page: Page) -> Any:
-        return await desk.unfollow(self.channels)
+    async def carry_out(self, backend: Backend, page: Page) -> Any:
+        return await backend.unfollow(self.channels)
 
 
 class _FollowAll(_Request, tag="follow_all"):
@@ -104,15 +108,15 @@ class _FollowAll(_Request, tag="follow_all"):
     prefix: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
     exclude: Annotated[Sequence[_Text], msgspec.Meta(max_length=100)] = ()
 
-    async def carry_out(self, desk: Desk, page: Page) -> Any:
-        return await desk.follow_all(Everything(self.prefix, self.exclude) if self.on else None)
+    async def carry_out(self, backend: Backend, page: Page) -> Any:
+        return await backend.follow_all(ChannelFilter(self.prefix, self.exclude) if self.on else None)
 
 
 class _Members(_Request, tag="members"):
     channel: _Text
 
-    async def carry_out(self, desk: Desk, page: Page) -> Any:
-        return await desk.members(self.channel)
+    async def carry_out(self, backend: Backend, page: Page) -> Any:
+        return await backend.members(self.channel)
 
 
 class _Publish(_Request, tag="publish"):
@@ -121,8 +125,8 @@ class _Publish(_Request, tag="publish"):
     data: str
     to_others: bool = False
 
-    async def carry_out(self, desk: Desk, page: Page) -> Any:
-        return await desk.publish(self.channels, self.event, self.data, to_others=self.to_others)
+    async def carry_out(self, backend: Backend, page: Page) -> Any:
+        return await backend.publish(self.channels, self.event, self.data, to_others=self.to_others)
 
 
 class _Trigger(_Request, tag="trigger"):
@@ -130,22 +134,22 @@ class _Trigger(_Request, tag="trigger"):
     event: _Text
     data: str
 
-    async def carry_out(self, desk: Desk, page: Page) -> Any:
-        return await desk.trigger(self.channel, self.event, self.data)
+    async def carry_out(self, backend: Backend, page: Page) -> Any:
+        return await backend.trigger(self.channel, self.event, self.data)
 
 
 class _Doctor(_Request, tag="doctor"):
-    async def carry_out(self, desk: Desk, page: Page) -> Any:
-        return await desk.examine(page.put)
+    async def carry_out(self, backend: Backend, page: Page) -> Any:
+        return await backend.examine(page.put)
 
 
 class _Events(_Request, tag="events"):
     before: int
     count: Annotated[int, msgspec.Meta(ge=1)]
 
-    async def carry_out(self, desk: Desk, page: Page) -> Any:
-        found = desk.feed.before(self.before, min(self.count, _MAX_ENTRIES), _MAX_BYTES)
-        return {"events": [msgspec.Raw(each) for each in found], "first": desk.feed.first}
+    async def carry_out(self, backend: Backend, page: Page) -> Any:
+        found = backend.log.before(self.before, min(self.count, _MAX_ENTRIES), _MAX_BYTES)
+        return {"events": [msgspec.Raw(each) for each in found], "first": backend.log.first}
 
 
 _decode = msgspec.json.Decoder(
@@ -154,49 +158,49 @@ _decode = msgspec.json.Decoder(
 
 
 class _Identified(msgspec.Struct):
-    """What is enough to answer."""
+    """The part of a request that the answer needs."""
 
     id: int
 
 
 class Page:
-    """Talks with a page over its WebSocket, until that is closed.
+    """Serves a page over its WebSocket until the WebSocket closes.
 
-    A page that does not read holds up nothing but itself: what waits for it is bounded; events wait in the log.
+    A page that does not read delays nothing else. Frames that wait for it are bounded, and events wait in the log.
     """
 
-    def __init__(self, socket: WebSocketResponse, desk: Desk) -> None:
+    def __init__(self, socket: WebSocketResponse, backend: Backend) -> None:
         self._socket = socket
-        self._desk = desk
+        self._backend = backend
         self._room = asyncio.Semaphore(_MAX_REQUESTS)
         self._answering: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._frames: deque[tuple[bytes, bool]] = deque()
-        """Answers (True) and findings. Bounded by the requests that there may be at a time."""
+        """Frames to send; True for answers. The number of requests at a time bounds them."""
         self._notices: deque[bytes] = deque(maxlen=_MAX_NOTICES)
         self._shown: list[bytes] = [b"", b""]
-        """Which state and which channels the page has."""
-        self._last = desk.feed.last
-        """The number of the last entry that it has."""
+        """The frames ``state`` and ``channels`` that the page has."""
+        self._last = backend.log.last
+        """The number of the last entry that the page has."""
         self._may_batch = True
 
     async def run(self) -> None:
-        """Talk until the page is closed, or does not take any more."""
-        await self._desk.enter(self)
-        self.put(msgspec.json.encode(self._desk.hello()))
-        self._shown[0] = self._desk.state
+        """Serve the page until it is closed, or can't be written to."""
+        await self._backend.enter(self)
+        self.put(msgspec.json.encode(self._backend.hello()))
+        self._shown[0] = self._backend.state
         self.wake()
         both = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._desk.leave(self)
+            self._backend.leave(self)
             tasks = [*both, *self._answering]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    # --- for the desk ------------------------------------------------------------------------------------------
+    # --- for the backend -----------------------------------------------------------------------------------------
 
     def wake(self) -> None:
         self._changed.set()
@@ -206,7 +210,7 @@ class Page:
         self.wake()
 
     def put(self, frame: bytes) -> None:
-        """Send a frame, behind those that wait."""
+        """Queue a frame to send."""
         self._frames.append((frame, False))
         self.wake()
 
@@ -232,9 +236,9 @@ class Page:
             number = msgspec.json.decode(text, type=_Identified).id
             request = _decode(text)
         except (ValueError, RecursionError) as error:
-            return {"re": number, "ok": False, "error": f"this is no request: {error}"}
+            return {"re": number, "ok": False, "error": f"this is not a valid request: {error}"}
         try:
-            result = await request.carry_out(self._desk, self)
+            result = await request.carry_out(self._backend, self)
         except (RefusedError, ReverbError) as error:
             return {"re": number, "ok": False, "error": str(error)}
         except Exception as error:
@@ -248,7 +252,7 @@ class Page:
             await self._changed.wait()
             self._changed.clear()
             await self._write_frames()
-            if self._may_batch and self._desk.feed.last != self._last:
+            if self._may_batch and self._backend.log.last != self._last:
                 self._may_batch = False
                 loop.call_later(_BATCH_INTERVAL, self._allow_batch)
                 await self._write_batch()
@@ -265,13 +269,13 @@ class Page:
                 self._room.release()
         while self._notices:
             await self._send(self._notices.popleft())
-        for number, frame in enumerate((self._desk.state, self._desk.channels)):
+        for number, frame in enumerate((self._backend.state, self._backend.channels)):
             if self._shown[number] is not frame:
                 self._shown[number] = frame
                 await self._send(frame)
 
     async def _write_batch(self) -> None:
-        dropped, frames, last = self._desk.feed.after(self._last, _MAX_ENTRIES, _MAX_BYTES)
+        dropped, frames, last = self._backend.log.after(self._last, _MAX_ENTRIES, _MAX_BYTES)
         self._last = last
         if dropped:
             await self._send(msgspec.json.encode({"type": "dropped", "count": dropped}))

@@ -1,4 +1,4 @@
-// What the user can do, and what the console tells. Components call these functions; nothing else talks to the console.
+// The user's actions, and the frames from the console. Only these functions communicate with the console.
 
 import { only } from "./filter.js";
 import { asJson } from "./json.js";
@@ -11,19 +11,19 @@ const BACKLOG_STEP = 1000;
 const MOST_CHANNELS = 1000;
 
 const link = new Link(receive, lost);
-/** Rows that arrive while older ones are fetched; null when none are. */
+/** Rows that arrive while older rows are fetched; null at other times. */
 let waiting = null;
 
 export async function start() {
   try {
     await openSession();
   } catch {
-    // The console does not answer; the WebSocket will tell.
+    // The console does not answer. The WebSocket fails, too, and the page shows that.
   }
   link.open();
 }
 
-// --- what the console tells
+// --- frames from the console
 
 function receive(frame) {
   RECEIVERS[frame.type]?.(frame);
@@ -80,7 +80,7 @@ function take(rows) {
   else waiting.push(...rows);
 }
 
-/** Gets what the console has and the page has not, the latest first. */
+/** Fetches the entries that the page lacks, the latest first. */
 async function fetchBacklog(last) {
   waiting = [];
   const steps = [];
@@ -96,7 +96,7 @@ async function fetchBacklog(last) {
     }
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    waiting = null; // the connection is lost: the next one begins where the log ends
+    waiting = null; // the connection is lost; the next one starts after the last row of the log
     return;
   }
   const rows = [...steps.flat(), ...waiting];
@@ -111,7 +111,7 @@ function lost(isRefused) {
   set({ link: isRefused ? "refused" : "lost" });
 }
 
-// --- what the user does
+// --- actions of the user
 
 async function ask(what, fields) {
   try {
@@ -122,7 +122,7 @@ async function ask(what, fields) {
   }
 }
 
-/** Follows a channel. Others see who joins a presence channel, so that is asked first. */
+/** Follows a channel. Asks first for a presence channel, because its members see who joins. */
 export async function follow(name, isAgreed = false) {
   if (kindOf(name) === "presence" && !isAgreed) {
     set({ dialog: { join: name } });
@@ -131,7 +131,7 @@ export async function follow(name, isAgreed = false) {
   await whilePending([name], "follow", { presence: kindOf(name) === "presence" });
 }
 
-/** Follows as many of the channels as go into a request. None of them is a presence channel. */
+/** Follows as many channels as one request can have. None of them may be a presence channel. */
 export async function followSeveral(names) {
   await whilePending(names.slice(0, MOST_CHANNELS), "follow");
 }
@@ -148,7 +148,7 @@ async function whilePending(channels, what, fields = {}) {
   changed();
 }
 
-/** Follows all channels that are found. `exclude` has patterns, with spaces between them. */
+/** Follows all channels that have subscribers, or stops that. `exclude` has patterns, separated by spaces. */
 export async function followAll(on) {
   const { prefix, exclude } = state.followAll;
   set({ followAll: { on, prefix, exclude } });
@@ -204,7 +204,7 @@ export function select(row, isOpened = false) {
   set({ selected: row, tab: "event", page: isOpened ? "panel" : state.page });
 }
 
-/** Puts an event into the form for sending. */
+/** Puts an event into the form. */
 export function edit({ kind, channels, event, data, toOthers = false }) {
   const draft = { kind, channels: channels.join(" "), event, data, toOthers };
   set({ draft, tab: "publish", page: "panel", sent: null });
@@ -239,7 +239,7 @@ export async function runDoctor() {
   set({ doctor: { ...state.doctor, isRunning: false, problem } });
 }
 
-/** Saves the rows that the filter shows, as JSON lines. */
+/** Saves the events that match the filter as JSON lines. */
 export function exportRows() {
   const lines = log.shown.filter((row) => row.type === "event").map(asLine);
   const url = URL.createObjectURL(new Blob(lines, { type: "application/x-ndjson" }));

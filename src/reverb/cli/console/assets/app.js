@@ -1,4 +1,4 @@
-// The page: draws the state, and starts the rest.
+// The page: draws the state, and starts everything else.
 
 import { html, render } from "./vendor.js";
 import { start } from "./actions.js";
@@ -63,7 +63,7 @@ function moveTab(event) {
   document.getElementById(`tab-${name}`).focus();
 }
 
-/** What a narrow screen has instead of three columns. */
+/** The navigation of a narrow screen, which has no three columns. */
 function Navigation() {
   const to = (page, tab, label, icon) => {
     const isHere = state.page === page && (tab === null || state.tab === tab);
@@ -89,7 +89,7 @@ function Closed() {
   return html`<main class="closed">
     <img src="icon.svg" alt="" width="48" height="48" />
     <h1>This address is not complete</h1>
-    <p>Open the address that <code>reverb console</code> prints, with all that is behind the <code>#</code>. It is another one each time the console starts.</p>
+    <p>Open the full address that <code>reverb console</code> prints, with the part after the <code>#</code>. The address changes each time the console starts.</p>
   </main>`;
 }
 

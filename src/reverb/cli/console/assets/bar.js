@@ -1,4 +1,4 @@
-// The bar at the top: which server, and how the connection is.
+// The bar at the top: the server and the state of the connection.
 
 import { html } from "./vendor.js";
 import { Icon } from "./icons.js";
@@ -33,10 +33,10 @@ export function Bar() {
       <div class="ping"><dt>round trip</dt><dd>${connection.roundTrip == null ? "–" : duration(connection.roundTrip)}</dd></div>
     </dl>`}
     <span class="push"></span>
-    ${hello?.is_demo && html`<span class="tag" title="A server of its own, with made-up events">demo</span>`}
+    ${hello?.is_demo && html`<span class="tag" title="A demo server with sample events">demo</span>`}
     ${hello?.read_only && html`<span class="tag" title="Started with --read-only: nothing can be sent">read-only</span>`}
     <button class=${reconnects + gaps > 0 ? "quiet outages some" : "quiet outages"} onClick=${showConnection}
-      title="What happened to the connection">
+      title="Show the history of the connection">
       <${Icon} name="pulse" /><span>${plural(reconnects, "reconnect")}, ${plural(gaps, "gap")}</span>
     </button>
     <button class="quiet square" onClick=${nextTheme} title=${`Theme: ${theme()} (t)`} aria-label=${`Theme: ${theme()}`}>

@@ -1,4 +1,4 @@
-// One channel: what it is, who is there, and what can be done with it.
+// The details of a channel, its members, and its actions.
 
 import { html } from "./vendor.js";
 import { edit, follow, loadMembers, showOnly, unfollow } from "./actions.js";
@@ -8,16 +8,16 @@ import { state } from "./state.js";
 import { plural, visible } from "./text.js";
 
 const KINDS = {
-  public: "Anybody may subscribe.",
-  private: "Who subscribes has to be authorised.",
-  presence: "Its members see who is there.",
+  public: "Everybody can subscribe.",
+  private: "Subscribers need authorisation.",
+  presence: "Its members see each other.",
   encrypted: "The server can't read its events.",
 };
 
 export function ChannelView() {
   const { channel: name, followed, pending } = state;
   if (name === null) {
-    return html`<div class="empty"><h3>No channel is chosen</h3><p>Click one in the list to see who is there.</p></div>`;
+    return html`<div class="empty"><h3>No channel selected</h3><p>Click a channel in the list to see its details and members.</p></div>`;
   }
   const channel = allChannels().find((each) => each.name === name);
   const kind = channel?.kind ?? "public";
@@ -26,8 +26,8 @@ export function ChannelView() {
   return html`<div class="view channel-view" data-kind=${kind}>
     <h3 class="title"><${Icon} name=${kind} />${visible(name)}</h3>
     <dl class="details">
-      <dt>Kind</dt><dd>${kind}. ${KINDS[kind]}${channel?.is_cache && " The server keeps its last event for those who come later."}</dd>
-      ${number != null && html`<dt>Here</dt><dd>${numberTitle({ ...channel, kind: "any" }, number)}</dd>`}
+      <dt>Kind</dt><dd>${kind}. ${KINDS[kind]}${channel?.is_cache && " The server keeps its last event, and sends it to new subscribers."}</dd>
+      ${number != null && html`<dt>Subscribers</dt><dd>${numberTitle({ ...channel, kind: "any" }, number)}</dd>`}
       ${isFollowed && !channel?.is_subscribed && html`<dt>State</dt><dd>not subscribed: the server has not confirmed it</dd>`}
       ${channel?.users != null && html`<dt>Users</dt><dd>${plural(channel.users, "user")}</dd>`}
     </dl>
@@ -35,7 +35,7 @@ export function ChannelView() {
       ${!(kind === "presence" && state.hello?.read_only) && html`<button class=${isFollowed ? "" : "primary"} disabled=${pending.has(name)} onClick=${() => (isFollowed ? unfollow(name) : follow(name))}>
         ${isFollowed ? "Stop following" : kind === "presence" ? "Join and follow …" : "Follow"}
       </button>`}
-      <button onClick=${() => showOnly("channel", name)}>Only its events</button>
+      <button onClick=${() => showOnly("channel", name)}>Show only its events</button>
       ${!state.hello?.read_only &&
       html`<button onClick=${() => edit({ ...state.draft, channels: [name] })}>Publish here</button>`}
     </div>
@@ -48,11 +48,11 @@ function Members({ name }) {
   return html`<section class="members" aria-labelledby="members-title">
     <div class="head">
       <h4 id="members-title">Members ${!isLoading && !error && html`<span class="number">${users.length}</span>`}</h4>
-      <button disabled=${isLoading} onClick=${() => loadMembers(name)}>Ask again</button>
+      <button disabled=${isLoading} onClick=${() => loadMembers(name)}>Refresh</button>
     </div>
-    <p class="hint">Asked over the HTTP API: nobody sees that.</p>
+    <p class="hint">From the HTTP API. The members do not see this request.</p>
     ${error && html`<p class="problem">${visible(error)}</p>`}
-    ${!isLoading && !error && users.length === 0 && html`<p class="hint">Nobody is here.</p>`}
+    ${!isLoading && !error && users.length === 0 && html`<p class="hint">The channel has no members.</p>`}
     <ul>${users.slice(0, 500).map((user) => html`<li><span class="avatar" aria-hidden="true">${[...visible(user)][0]}</span>${visible(user)}</li>`)}</ul>
     ${users.length > 500 && html`<p class="hint">and ${users.length - 500} more</p>`}
   </section>`;

@@ -1,4 +1,4 @@
-// The channels of the application: which there are, and which we follow.
+// The list of channels: those that have subscribers, and those that the console follows.
 
 import { html } from "./vendor.js";
 import { follow, followAll, followSeveral, showChannel, unfollow } from "./actions.js";
@@ -10,7 +10,7 @@ import { VirtualList } from "./virtual_list.js";
 
 const HEIGHT = 36;
 
-/** All that are occupied, and those we follow although nobody else is there, by name. */
+/** All channels that are occupied or followed, sorted by name. */
 export function allChannels() {
   const known = new Set(state.channels.map((each) => each.name));
   const others = [...state.followed].filter((name) => !known.has(name));
@@ -51,12 +51,12 @@ export function Channels() {
       </button>
     </form>
     ${query ? html`<${Several} channels=${shown} />` : html`<details class="which">
-      <summary>Which ones “Follow all” takes</summary>
+      <summary>Channels for “Follow all”</summary>
       <label>Begins with <input type="text" value=${all.prefix} placeholder="private-orders." spellcheck=${false}
         onChange=${(event) => setWhich("prefix", event)} /></label>
-      <label>But not <input type="text" value=${all.exclude} placeholder="*debug*" spellcheck=${false}
+      <label>Except <input type="text" value=${all.exclude} placeholder="*debug*" spellcheck=${false}
         onChange=${(event) => setWhich("exclude", event)} /></label>
-      <p class="hint">Presence channels are never joined by it. An event is missed if it is sent before the channel is found.</p>
+      <p class="hint">It never joins presence channels. The console misses events on a new channel until it finds the channel.</p>
     </details>`}
     <${VirtualList} id="channel-list" label="Channels" count=${shown.length} height=${HEIGHT}
       active=${shown.findIndex(({ name }) => name === state.channel)}
@@ -66,7 +66,7 @@ export function Channels() {
   </section>`;
 }
 
-/** Follows what is found, but for presence channels, which are asked for one by one. */
+/** Follows all channels in the list except presence channels, which the user must join one by one. */
 function Several({ channels }) {
   const names = channels.filter(({ kind }) => kind !== "presence").map(({ name }) => name);
   const others = names.filter((name) => !state.followed.has(name));
@@ -118,18 +118,18 @@ function Row({ channel, id }) {
 
 export function numberTitle({ kind, is_ours_only }, number) {
   if (number == null) return "";
-  if (is_ours_only) return "only this console is here";
+  if (is_ours_only) return "only this console is subscribed";
   return kind === "presence" ? plural(number, "user") : plural(number, "subscription");
 }
 
 function Empty({ query }) {
   if (state.hello?.has_secret === false) {
-    return html`<div class="empty"><p>Channels are found over the HTTP API, which needs REVERB_APP_ID and REVERB_APP_SECRET.</p>
+    return html`<div class="empty"><p>To list channels, the console needs the HTTP API: set REVERB_APP_ID and REVERB_APP_SECRET.</p>
       <p>Follow a channel by its name above.</p></div>`;
   }
-  if (query) return html`<p class="empty">No channel is called so. Press Enter to follow <b>${visible(query)}</b> anyway.</p>`;
+  if (query) return html`<p class="empty">No channel has this name. Press Enter to follow <b>${visible(query)}</b> anyway.</p>`;
   return html`<div class="empty">
-    <p>No channel is known that somebody is subscribed to.</p>
+    <p>No channel has subscribers.</p>
     <p>Open your application in a browser tab, or follow a channel by its name above.</p>
   </div>`;
 }

@@ -1,4 +1,4 @@
-// The connection of the console to the server: what it is, what happened to it, and what the doctor finds.
+// The connection of the console to the server: its details, its history, and the results of the doctor.
 
 import { html } from "./vendor.js";
 import { runDoctor } from "./actions.js";
@@ -31,7 +31,7 @@ function Doctor() {
       <h4 id="doctor-title">Doctor</h4>
       <button id="run-doctor" class="primary" disabled=${isRunning} onClick=${runDoctor}>${isRunning ? "Running …" : "Run the doctor"}</button>
     </div>
-    ${time === null && html`<p class="hint">Tests each part of the way to the server, and says what is wrong.</p>`}
+    ${time === null && html`<p class="hint">Checks the settings, the connection and the server step by step, and says what to change.</p>`}
     <ol aria-live="polite">${findings.map((finding) => html`<${Finding} finding=${finding} />`)}</ol>
     ${problem && html`<p class="problem">${visible(problem)}</p>`}
   </section>`;
@@ -43,7 +43,7 @@ function Finding({ finding: { step, ok, seconds, detail, causes = [], settings =
     <${Icon} name=${icon} /><b><span class="sr">${word}: </span>${visible(step)}</b>
     <span class="seconds">${duration(seconds)}</span>
     <div class="detail">${visible(detail)}</div>
-    ${settings.length > 0 && html`<details><summary>Where each comes from</summary><${Settings} rows=${settings} /></details>`}
+    ${settings.length > 0 && html`<details><summary>Show the settings, and where each one comes from</summary><${Settings} rows=${settings} /></details>`}
     ${causes.length > 0 && html`<ul class="causes">${causes.map((cause) => html`<li>${visible(cause)}</li>`)}</ul>`}
   </li>`;
 }
@@ -56,7 +56,7 @@ function Settings({ rows }) {
 function Changes() {
   const changes = [...state.changes, ...log.gaps].sort((one, other) => other.time - one.time);
   return html`<section class="changes" aria-labelledby="changes-title">
-    <h4 id="changes-title">What happened</h4>
+    <h4 id="changes-title">History</h4>
     <ol>${changes.map((change) => html`<li><time>${clock(change.time)}</time><span>${describe(change)}</span></li>`)}</ol>
   </section>`;
 }

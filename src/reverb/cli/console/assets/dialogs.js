@@ -1,4 +1,4 @@
-// What is asked or told in front of everything else.
+// The dialogs: help, and the question before joining a presence channel.
 
 import { html, useLayoutEffect, useRef } from "./vendor.js";
 import { follow } from "./actions.js";
@@ -7,13 +7,13 @@ import { visible } from "./text.js";
 
 const KEYS = [
   ["/", "Filter the events"],
-  ["space", "Pause, or go on"],
-  ["↑ ↓", "Choose an event; Home and End go to the first and the last"],
-  ["Enter", "Show the chosen event"],
+  ["space", "Pause or resume the list"],
+  ["↑ ↓", "Select an event; Home and End select the first and the last"],
+  ["Enter", "Show the selected event"],
   ["p", "Publish an event"],
   ["c", "Find a channel"],
   ["d", "Show the connection and the doctor"],
-  ["t", "Light, dark, or as the system"],
+  ["t", "Change the theme: light, dark, or that of the system"],
   ["Esc", "Remove the filter, or go back"],
   ["?", "This help"],
 ];
@@ -43,7 +43,7 @@ function Join({ name }) {
   };
   return html`<h2>Join ${visible(name)}?</h2>
     <p>This is a presence channel. <b>Its members will see that you are there</b>, until you stop following it.</p>
-    <p class="hint">To see who is there without joining, close this and click the channel.</p>
+    <p class="hint">To see its members without joining, close this dialog and click the channel.</p>
     <div class="actions">
       <button class="primary" onClick=${join}>Join</button>
       <button onClick=${close}>Don't join</button>
@@ -54,9 +54,9 @@ function Help() {
   return html`<h2>Keys and help</h2>
     <dl class="keys">${KEYS.map(([key, what]) => html`<dt>${key.split(" ").map((each) => html`<kbd>${each}</kbd>`)}</dt><dd>${what}</dd>`)}</dl>
     <h3>The filter</h3>
-    <p>All words have to be in the channel, the event or the payload. <code>channel:orders</code> and <code>event:Shipped</code> look at
-      the names only, <code>channel:=news</code> takes the whole name, <code>-word</code> excludes, and quotes keep spaces.</p>
-    <h3>What is here, and what is not</h3>
-    <p>Only channels that you follow are shown, from when the server confirmed it. The page keeps the latest 10,000 rows, and so does the console for pages that are opened later.</p>
+    <p>The list shows an event if its channel, name or payload has each word. <code>channel:orders</code> and <code>event:Shipped</code>
+      search the names only. <code>channel:=news</code> means the whole name. <code>-word</code> excludes. Write quotes around words with spaces.</p>
+    <h3>Which events the page shows</h3>
+    <p>The page shows events of the channels that you follow, after the server has confirmed the subscription. The page keeps the latest 10,000 rows. The console keeps as many for pages that you open later.</p>
     <div class="actions"><button class="primary" onClick=${close}>Close</button></div>`;
 }

@@ -1,4 +1,4 @@
-// One event in full.
+// The details of an event.
 
 import { html, useMemo, useState } from "./vendor.js";
 import { edit, showChannel, showOnly } from "./actions.js";
@@ -17,8 +17,8 @@ const COPIES = [
 export function EventView() {
   const row = state.selected;
   if (row === null || row.type !== "event") {
-    return html`<div class="empty"><h3>No event is chosen</h3>
-      <p>Click an event, or press <kbd>↑</kbd> and <kbd>↓</kbd>, to see all of it.</p></div>`;
+    return html`<div class="empty"><h3>No event selected</h3>
+      <p>Click an event, or press <kbd>↑</kbd> or <kbd>↓</kbd>, to see its details.</p></div>`;
   }
   const { channel, event, data, size, user_id, time } = row;
   return html`<div class="view event-view">
@@ -31,8 +31,8 @@ export function EventView() {
       ${user_id != null && html`<dt>Sender</dt><dd>${visible(user_id)}</dd>`}
     </dl>
     <div class="actions">
-      <button onClick=${() => showOnly("event", event)}>Only this event</button>
-      <button onClick=${() => showOnly("channel", channel)}>Only this channel</button>
+      <button onClick=${() => showOnly("event", event)}>Show only this event</button>
+      <button onClick=${() => showOnly("channel", channel)}>Show only this channel</button>
       ${!state.hello.read_only && html`<button onClick=${() => edit(asDraft(row))}>Edit and send</button>`}
     </div>
     <${Payload} data=${data} sealed=${row.sealed} key=${row.n} />
@@ -47,7 +47,7 @@ function Payload({ data, sealed }) {
       <input id="payload-query" type="text" placeholder="Search" aria-label="Search in the payload" spellcheck=${false} autocomplete="off"
         value=${state.payloadQuery} onInput=${(event) => set({ payloadQuery: event.target.value })} />
     </div>
-    ${sealed && html`<p class="hint">This channel is encrypted, and the console has no master key: it is started with REVERB_ENCRYPTION_MASTER_KEY.</p>`}
+    ${sealed && html`<p class="hint">This channel is encrypted, and the console has no master key. Set REVERB_ENCRYPTION_MASTER_KEY, and start it again.</p>`}
     <${JsonTree} text=${data} query=${state.payloadQuery} />
   </section>`;
 }

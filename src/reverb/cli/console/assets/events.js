@@ -50,7 +50,7 @@ export class Events extends Component {
     if (this.move(event.key)) event.preventDefault();
   }
 
-  /** Moves the choice by a key; returns whether it was one for that. */
+  /** Moves the selection by a key. Returns whether the key does that. */
   move(key) {
     const last = log.shown.length - 1;
     const at = state.selected === null ? last + 1 : activeIndex();
@@ -85,7 +85,7 @@ function Toolbar() {
     <span class="tally">${
       log.query ? `${count(log.shown.length)} of ${count(log.size)}` : plural(log.size, "row")
     }</span>
-    <button id="pause" class=${isPaused ? "pause on" : "pause"} aria-pressed=${String(isPaused)} onClick=${togglePause} title="Hold new events back (space)">
+    <button id="pause" class=${isPaused ? "pause on" : "pause"} aria-pressed=${String(isPaused)} onClick=${togglePause} title="Pause the list (space)">
       <${Icon} name=${isPaused ? "play" : "pause"} /><span class="word">${isPaused ? "Resume: " : "Pause"}</span>${isPaused && html`<span>${held}</span>`}
     </button>
     <button class="square" onClick=${exportRows} disabled=${log.shown.length === 0} aria-label="Export as JSON lines" title="Export what is shown as JSON lines"><${Icon} name="download" /></button>
@@ -97,7 +97,7 @@ function Row({ row, id, isActive }) {
   if (row.type === "gap") return html`<${Gap} row=${row} id=${id} isActive=${isActive} />`;
   if (row.type === "dropped") {
     return html`<div class="row mark dropped" id=${id} role="option" aria-selected="false">
-      <span>${plural(row.count, "event")} dropped here: more came than are kept</span>
+      <span>${plural(row.count, "event")} dropped here: the list was full</span>
     </div>`;
   }
   const { channel, event, data } = row;
@@ -108,7 +108,7 @@ function Row({ row, id, isActive }) {
     <time title=${clockExact(row.time)}>${clock(row.time)}</time>
     <span class="name channel-name" data-kind=${kindOf(channel)} title=${beginning(channel, 200)}>${visible(channel)}</span>
     <span class="name event-name" title=${beginning(event, 200)}>${shortEvent(event)}</span>
-    <span class="payload">${row.user_id != null && html`<b class="sender" title="Sender">${beginning(String(row.user_id), 40)}</b>`}${row.sealed ? html`<em>sealed: the master key is not set</em>` : row.preview}</span>
+    <span class="payload">${row.user_id != null && html`<b class="sender" title="Sender">${beginning(String(row.user_id), 40)}</b>`}${row.sealed ? html`<em>encrypted: the master key is not set</em>` : row.preview}</span>
     <span class="size">${sizeOf(row.size)}</span>
   </div>`;
 }
@@ -117,13 +117,13 @@ function Gap({ row, id, isActive }) {
   const where = row.channels.length === 1 ? visible(row.channels[0]) : plural(row.channels.length, "channel");
   const long = row.downtime == null ? "" : ` for ${duration(row.downtime)}`;
   return html`<div class="row mark gap" id=${id} role="option" aria-selected=${String(isActive)} title=${row.channels.map(visible).join("\n")}>
-    <span>${clock(row.time)} Gap: no connection${long}. What was sent on ${where} is not here.</span>
+    <span>${clock(row.time)} Gap: no connection${long}. Events on ${where} in that time are missing.</span>
   </div>`;
 }
 
 function Empty() {
   if (log.query && log.size > 0) {
-    return html`<div class="empty"><h3>No event passes the filter</h3>
+    return html`<div class="empty"><h3>No event matches the filter</h3>
       <p>${plural(log.size, "row is", "rows are")} hidden.</p>
       <button onClick=${() => setFilter("")}>Remove the filter</button></div>`;
   }
@@ -138,11 +138,11 @@ function Empty() {
       <button onClick=${examine}>Run the doctor</button></div>`;
   }
   if (state.followed.size === 0) {
-    return html`<div class="empty"><h3>No channel is followed</h3>
-      <p>Choose a channel with <b>+</b>, or turn on <b>Follow all</b>. Its events appear here as they are sent.</p>
+    return html`<div class="empty"><h3>You follow no channel</h3>
+      <p>Click <b>+</b> at a channel, or turn on <b>Follow all</b>. New events appear here.</p>
       <button class="wide-hidden" onClick=${() => set({ page: "channels" })}>Show the channels</button></div>`;
   }
   return html`<div class="empty"><h3>Waiting for events</h3>
-    <p>${plural(state.followed.size, "channel is", "channels are")} followed. Send an event from your application, or from here:</p>
+    <p>${plural(state.followed.size, "channel is", "channels are")} followed. Send an event from your application, or from this page:</p>
     <button onClick=${() => set({ tab: "publish", page: "panel" })}>Publish an event</button></div>`;
 }

@@ -1,11 +1,11 @@
-// What is typed into the filter: words that all have to be there. `channel:` and `event:` look at the names only, a
-// minus excludes, quotes keep spaces, and `channel:=name` means the whole name.
+// The filter: an event matches if it has all words. `channel:` and `event:` search the names only, a minus excludes,
+// quotes keep spaces, and `channel:=name` means the whole name.
 
 const WORD = /(-?)(channel:|event:)?(=?)(?:"([^"]*)"?|(\S+))/g;
 
 const literal = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 
-/** A pattern that finds a character as it is, and as JSON may have it: PHP escapes slashes and all but ASCII. */
+/** A pattern for a character, escaped in JSON or not: PHP escapes slashes and all characters but ASCII. */
 function inJson(character) {
   if (character === "/" || character === '"') return `\\\\?${character}`;
   if (character === "\\") return "\\\\{1,2}";
@@ -28,7 +28,7 @@ function test(field, isWhole, text) {
     pattern.test(row.channel) || pattern.test(row.event) || written.test(row.data) || row.user_id === text;
 }
 
-/** A function that tells whether a row is to be shown. What is no event, such as a gap, always is. */
+/** A function that tells whether the filter shows a row. Rows that are not events, such as gaps, always show. */
 export function compile(query) {
   const tests = [];
   for (const [, minus, field, whole, inQuotes, bare] of query.matchAll(WORD)) {
@@ -40,7 +40,7 @@ export function compile(query) {
   return (row) => row.type !== "event" || tests.every((each) => each(row));
 }
 
-/** The query with a name as its only condition on the field `channel` or `event`. */
+/** The query with a name as the only condition on the field `channel` or `event`. */
 export function only(query, field, name) {
   const rest = query.replaceAll(WORD, (word, minus, its) => (its === `${field}:` ? "" : word)).trim();
   const text = /["\s]/.test(name) ? `"${name.replaceAll('"', "")}"` : name;

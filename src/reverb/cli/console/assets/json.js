@@ -1,5 +1,5 @@
-// A parser of JSON that keeps what JSON.parse() loses: the digits of numbers, keys that occur twice, and the place of
-// a mistake.
+// A JSON parser that keeps what JSON.parse() loses: all digits of numbers, duplicate keys, and the position of a
+// mistake.
 //
 // Nodes: {type: "object", entries: [[key, node]]}, {type: "array", entries: [[index, node]]}, {type: "string", value},
 // and {type: "number" | "literal", text}.
@@ -87,7 +87,7 @@ export function parse(text) {
   return node;
 }
 
-/** The node of a text, or null where it is no JSON. */
+/** The node of a JSON text, or null if the text is not JSON. */
 export function parseOrNull(text) {
   try {
     return parse(text);
@@ -99,7 +99,7 @@ export function parseOrNull(text) {
 
 const units = (text) => Array.from({ length: text.length }, (_, index) => text.charCodeAt(index));
 
-/** JSON in which what can't be seen is escaped. */
+/** JSON with invisible characters escaped. */
 export function escapeInvisible(json) {
   return json.replace(/(?![ \n\u200c\u200d])[\p{C}\p{Z}]/gu, (character) =>
     units(character).map((unit) => `\\u${unit.toString(16).padStart(4, "0")}`).join(""),
@@ -121,7 +121,7 @@ export function format(node, indent = "") {
   return `${open}\n${lines.join(",\n")}\n${indent}${close}`;
 }
 
-/** A payload as JSON on one line: as it is, or as a text in quotes where it is no JSON. */
+/** A payload as JSON on one line. A payload that is not JSON becomes a JSON string. */
 export function asJson(data) {
   return parseOrNull(data) === null ? JSON.stringify(data) : data.replace(/[\r\n]+\s*/g, " ");
 }

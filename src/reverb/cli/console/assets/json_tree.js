@@ -1,4 +1,4 @@
-// A payload as a tree that folds, with search.
+// A payload as a tree that folds, with a search.
 
 import { html, useMemo, useState } from "./vendor.js";
 import { parseOrNull } from "./json.js";
@@ -9,7 +9,7 @@ const MOST_TEXT = 2000;
 const OPEN_DEPTH = 2;
 const OPEN_ENTRIES = 50;
 
-/** Properties: `text` and what is searched for, `query`. */
+/** Properties: `text`, and `query`, the text to search for. */
 export function JsonTree({ text, query }) {
   const node = useMemo(() => parseOrNull(text), [text]);
   if (node === null) return html`<${PlainText} text=${text} query=${query} />`;
@@ -39,7 +39,7 @@ function Tree({ node, query }) {
     <p class="sr" role="status">${found && `${found.matches} found`}</p>`;
 }
 
-/** Which nodes match, or hold one that does. */
+/** The nodes that match, or have a node inside that matches. */
 function search(node, query) {
   const inside = new Set();
   let matches = 0;
@@ -109,12 +109,12 @@ function Line({ line, query, onFold }) {
 function Value({ node, query }) {
   if (node.entries) return node.type === "object" ? "{}" : "[]";
   if (node.type !== "string") return html`<span class=${node.type}><${Marked} text=${node.text} query=${query} /></span>`;
-  // The quotes are those of JSON; what JSON does not escape but can't be seen is made visible.
+  // With the quotes of JSON. Invisible characters that JSON does not escape are escaped, too.
   const text = JSON.stringify(node.value);
   return html`<span class="string"><${Marked} text=${beginning(text, MOST_TEXT)} query=${query} /></span>`;
 }
 
-/** Text with what is searched for marked. */
+/** A text with the matches of the search marked. */
 function Marked({ text, query }) {
   if (!query) return text;
   const lower = text.toLowerCase();

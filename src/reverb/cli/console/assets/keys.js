@@ -1,4 +1,4 @@
-// Keys that work everywhere but where text is typed.
+// Keys that work everywhere except in text fields.
 
 import { setFilter, togglePause } from "./actions.js";
 import { log, set, state } from "./state.js";
@@ -33,7 +33,7 @@ const ACTIONS = {
   },
 };
 
-/** `move` is called with keys that choose an event. */
+/** Calls `move` for keys that select an event. */
 export function listenToKeys(move) {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;

@@ -1,4 +1,4 @@
-// What the beginning of a channel's name tells.
+// The kind of a channel, from the prefix of its name.
 
 export function kindOf(name) {
   if (name.startsWith("private-encrypted-")) return "encrypted";

@@ -1,9 +1,9 @@
-// The connection to the console on this machine: a session, and one WebSocket that is opened again when it is lost.
+// The connection to the console on this machine: a session, and one WebSocket that reconnects.
 
 const FIRST_DELAY = 500;
 const LONGEST_DELAY = 5000;
 
-/** Takes the token out of the address, and has the console turn it into a cookie. */
+/** Removes the token from the address, and gets a cookie for it from the console. */
 export async function openSession() {
   const token = location.hash.slice(1);
   if (!token) return;
@@ -15,12 +15,12 @@ export async function openSession() {
   });
 }
 
-/** What the console answered to a request: that it can't be done, and why. */
+/** The console refused a request, or did not answer. The message says why. */
 export class Refused extends Error {}
 
 export class Link {
   #socket = null;
-  /** Frames that wait for the connection that is being opened; null when the last one was lost and none is. */
+  /** Frames that wait until the WebSocket is open; null while the connection is lost. */
   #unsent = [];
   #requests = new Map();
   #lastRequest = 0;
@@ -28,7 +28,7 @@ export class Link {
   #onFrame;
   #onLost;
 
-  /** `onLost` is called with whether the console refused us. It does, when it does not know our cookie. */
+  /** Calls `onLost` with true if the console refused the connection because it does not know the cookie. */
   constructor(onFrame, onLost) {
     this.#onFrame = onFrame;
     this.#onLost = onLost;
@@ -50,7 +50,7 @@ export class Link {
     socket.onclose = () => this.#close(wasOpen);
   }
 
-  /** Asks the console for something; resolves with the result, or rejects with Refused. */
+  /** Sends a request to the console. Resolves with the result, or rejects with Refused. */
   request(what, fields = {}) {
     return new Promise((resolve, reject) => {
       if (this.#unsent === null) {
@@ -88,7 +88,7 @@ export class Link {
     this.#delay = Math.min(2 * this.#delay, LONGEST_DELAY);
   }
 
-  /** A WebSocket does not tell why it was not opened; a plain request does. */
+  /** A WebSocket does not say why it could not open. A plain request does. */
   async #isRefused() {
     try {
       return (await fetch("ws")).status === 403;

@@ -1,4 +1,4 @@
-// The rows of the list: events, gaps, and marks where rows were dropped. Bounded in number and in size.
+// The rows of the list: events, gaps, and marks for dropped rows. Bounded in number and in size.
 
 import { compile } from "./filter.js";
 
@@ -6,7 +6,7 @@ const MOST_ROWS = 10_000;
 const MOST_GAPS = 100;
 const MOST_CHARACTERS = 24_000_000;
 
-/** Rows, oldest first, and their bound. */
+/** Rows with a bound, the oldest first. */
 class Rows {
   items = [];
   characters = 0;
@@ -16,7 +16,7 @@ class Rows {
     this.characters += row.data?.length ?? 0;
   }
 
-  /** Drops what is over the bound; returns how many rows that were. */
+  /** Drops the oldest rows over the bound. Returns how many. */
   trim() {
     let surplus = Math.max(0, this.items.length - MOST_ROWS);
     for (let i = 0; i < surplus; i++) this.characters -= this.items[i].data?.length ?? 0;
@@ -30,18 +30,18 @@ class Rows {
 }
 
 export class Log {
-  /** The rows that pass the filter. */
+  /** The rows that match the filter. */
   shown = [];
-  /** How many rows have left `shown` at its beginning. */
+  /** How many rows were removed from the beginning of `shown`. */
   removed = 0;
   query = "";
   isPaused = false;
   /** The number of the last row that was received. */
   last = 0;
-  /** The latest gaps, one for all channels of an outage, and how many there were. */
+  /** The latest gaps, one for all channels of an outage, and the number of all gaps. */
   gaps = [];
   gapCount = 0;
-  /** While paused: how many rows came and had to go again. */
+  /** While paused: how many new rows were dropped. */
   heldDropped = 0;
   #rows = new Rows();
   #held = new Rows();
@@ -55,7 +55,7 @@ export class Log {
     return this.#held.items.length;
   }
 
-  /** Takes rows in the order of their numbers. What is known is passed over: a new connection may repeat it. */
+  /** Adds rows in the order of their numbers. Skips known rows, which a new connection may repeat. */
   add(rows) {
     for (const row of rows) {
       if (row.type !== "dropped") {
@@ -99,7 +99,7 @@ export class Log {
     this.removed = 0;
   }
 
-  /** The place in `shown` of the row with the number, or of the next one. */
+  /** The index in `shown` of the row with the number, or of the next row. */
   indexOf(n) {
     let low = 0;
     let high = this.shown.length;
@@ -114,7 +114,7 @@ export class Log {
   #append(row) {
     const target = this.isPaused ? this.#held : this.#rows;
     const before = target.items[target.items.length - 1];
-    // An outage is a gap on each channel that was followed: one row tells of all.
+    // An outage is a gap on each followed channel. One row shows all of them.
     if (row.type === "gap" && before?.type === "gap" && row.time - before.time < 1000) {
       before.channels = [...new Set([...before.channels, ...(row.channels ?? [row.channel])])];
       before.downtime = Math.max(before.downtime, row.downtime);

@@ -1,4 +1,4 @@
-// The form that sends an event, over the HTTP API or as a client event, and what was sent.
+// The form that publishes an event or triggers a client event, and the list of sent events.
 
 import { html } from "./vendor.js";
 import { edit, send } from "./actions.js";
@@ -16,7 +16,7 @@ export function PublishView() {
     return html`<div class="empty"><h3>This console is read-only</h3><p>Start it without <code>--read-only</code> to send events.</p></div>`;
   }
   const isTrigger = draft.kind === "trigger";
-  // What is typed may be newer than what is drawn.
+  // The typed text may be newer than the drawn one.
   const change = (values) => set({ draft: { ...state.draft, ...values } });
   const problem = problemOf(draft);
   const submit = (submitted) => {
@@ -31,8 +31,8 @@ export function PublishView() {
       <button type="button" aria-pressed=${String(isTrigger)} onClick=${() => change({ kind: "trigger" })}>Trigger a client event</button>
     </div>
     <p class="hint">${isTrigger
-      ? "From client to client, on a private or presence channel that you follow. The console itself does not get it back."
-      : "Over the HTTP API, as your application does."}</p>
+      ? "Sends from client to client, on a private or presence channel that you follow. The console does not receive its own event."
+      : "Sends over the HTTP API, as your application does."}</p>
     <label>${isTrigger ? "Channel" : "Channels"}
       <input id="send-channels" type="text" list="channel-names" required spellcheck=${false} autocomplete="off"
         placeholder=${isTrigger ? "private-orders.7" : "news private-orders.7"} value=${draft.channels}
@@ -48,7 +48,7 @@ export function PublishView() {
     <${DataField} data=${draft.data} onChange=${(data) => change({ data })} />
     ${!isTrigger &&
     html`<label class="check"><input type="checkbox" checked=${draft.toOthers} onChange=${({ target }) => change({ toOthers: target.checked })} />
-      <span>To others only, as <code>toOthers()</code>: this console does not get it</span></label>`}
+      <span>To others only, like <code>toOthers()</code>: this console does not receive it</span></label>`}
     ${!isTrigger && hello?.has_secret === false && html`<p class="problem">Publishing needs the application's secret: set REVERB_APP_SECRET.</p>`}
     <div class="actions">
       <button id="send" type="submit" class="primary" disabled=${problem !== null || state.sending}>${state.sending ? "Sending …" : isTrigger ? "Trigger" : "Publish"}</button>
@@ -79,7 +79,7 @@ function problemOf(draft) {
 
 let checked = { text: null, problem: null };
 
-/** What is wrong with a text as JSON, or null. It is asked for at each drawing. */
+/** The mistake in a JSON text, or null. Called each time the page is drawn. */
 function jsonProblem(text) {
   if (text !== checked.text) checked = { text, problem: check(text) };
   return checked.problem;
@@ -120,8 +120,8 @@ function Outcome({ problem }) {
 function History() {
   const { history } = state;
   return html`<section class="history" aria-labelledby="history-title">
-    <h4 id="history-title">Sent before</h4>
-    ${history.length === 0 && html`<p class="hint">What you send is kept here for this tab.</p>`}
+    <h4 id="history-title">Sent events</h4>
+    ${history.length === 0 && html`<p class="hint">This browser tab keeps the events that you send.</p>`}
     <ol>${history.map((entry) => html`<li key=${entry.time}>
       <div class="what">
         <b>${visible(entry.event)}</b> <span>on ${beginning(entry.channels.join(", "), 80)}</span>

@@ -1,10 +1,10 @@
-// An event as text to be used elsewhere.
+// An event as text to copy: JSON, shell commands, Python.
 
 import { asJson, format, parse, parseOrNull } from "./json.js";
 
 const isClientEvent = (event) => event.startsWith("client-");
 
-/** For a POSIX shell. What has control characters is written as $'…', which bash and zsh know. */
+/** Quotes a text for a POSIX shell. A text with control characters becomes $'…', which bash and zsh know. */
 function quoted(text) {
   if (/^[\w@%+=:,./-]+$/.test(text)) return text;
   if (!/(?! )[\p{C}\p{Z}]/u.test(text)) return `'${text.replaceAll("'", "'\\''")}'`;
@@ -15,7 +15,7 @@ function quoted(text) {
   return `$'${escaped}'`;
 }
 
-/** A literal of Python. */
+/** A Python literal. */
 function python(text) {
   const escaped = JSON.stringify(text).replace(/(?! )[\p{C}\p{Z}]/gu, (character) => {
     const code = character.codePointAt(0).toString(16);
@@ -37,7 +37,7 @@ export function command({ channel, event, data }) {
   return `reverb publish${text} ${[channel, event, data].map(quoted).join(" ")}`;
 }
 
-/** A request to the HTTP API, which is signed where it runs: the page does not know the secret. */
+/** A request to the HTTP API. The copied code signs it, because the page does not know the secret. */
 export function curl({ channel, event, data }, server) {
   const url = server.replace(/^ws/, "http").replace(/\/$/, "");
   const body = JSON.stringify({ name: event, channels: [channel], data });
@@ -72,7 +72,7 @@ async def main():
 asyncio.run(main())`;
 }
 
-/** Copies a text. Without TLS, browsers have no clipboard for pages of other machines. */
+/** Copies a text. Without TLS, browsers give pages of other machines no clipboard. */
 export async function copy(text) {
   if (navigator.clipboard) {
     await navigator.clipboard.writeText(text);

@@ -1,4 +1,4 @@
-// What the page knows. Whoever changes it calls changed(), and the page is drawn once in the next frame.
+// The state of the page. Code that changes it calls changed(), and the page is drawn once in the next frame.
 
 import { Log } from "./log.js";
 
@@ -8,38 +8,38 @@ const MOST_SENT = 50;
 export const log = new Log();
 
 export const state = {
-  /** "starting", "open", "lost" or "refused": the connection to the console, not the console's to the server. */
+  /** The connection of the page to the console: "starting", "open", "lost" or "refused". */
   link: "starting",
-  /** The first frame of the console: server, application, what is allowed. */
+  /** The first frame from the console: the server, the application, and what the page may do. */
   hello: null,
   connection: { state: "connecting", reconnects: 0, problem: null },
-  /** What happened to the connection, oldest first: {time, state, problem}. The log has the gaps. */
+  /** The history of the connection to the server, the oldest first: {time, state, problem}. The log has the gaps. */
   changes: [],
   channels: [],
-  /** How many there are; the console does not list very many. */
+  /** The number of all channels. The list has at most 2,000. */
   channelTotal: 0,
   followed: new Set(),
-  /** Channels that a request is on its way for. */
+  /** Channels with a request that is not answered yet. */
   pending: new Set(),
   followAll: { on: false, prefix: "", exclude: "" },
   channelQuery: "",
-  /** The name of the channel that is shown, and its members: {loading, users, error}. */
+  /** The name of the selected channel, and its members: {isLoading, users, error}. */
   channel: null,
   members: null,
-  /** The row that is shown. */
+  /** The selected row. */
   selected: null,
   payloadQuery: "",
   draft: { kind: "publish", channels: "", event: "", data: "{}", toOthers: false },
   sending: false,
-  /** How the last sending ended: {ok, text}. */
+  /** The last event that was sent, with the problem if there was one. */
   sent: null,
   history: [],
   doctor: { isRunning: false, findings: [], problem: null, time: null },
-  /** Of the panel at the side: "event", "channel", "publish", "connection". */
+  /** The tab of the panel: "event", "channel", "publish" or "connection". */
   tab: "event",
-  /** What a narrow screen shows: "events", "channels" or "panel". */
+  /** The page of a narrow screen: "events", "channels" or "panel". */
   page: "events",
-  /** "help", or {join: name} for the question before a presence channel is joined. */
+  /** The open dialog: "help", or {join: name} for joining a presence channel. */
   dialog: null,
   notices: [],
 };
@@ -70,7 +70,7 @@ export function addChange(change) {
   changed();
 }
 
-/** Shows a message at the edge. Errors stay until they are closed. */
+/** Shows a notice. Errors stay until the user closes them. */
 export function notify(text, level = "info") {
   const notice = { text, level };
   state.notices = [...state.notices.filter((each) => each.text !== text).slice(-3), notice];
@@ -82,7 +82,7 @@ export function dismiss(notice) {
   set({ notices: state.notices.filter((each) => each !== notice) });
 }
 
-// What was sent is kept for this tab, so that it is there after a reload.
+// The sent events survive a reload of this tab.
 try {
   state.history = JSON.parse(sessionStorage.getItem("sent") ?? "[]");
 } catch {
@@ -94,7 +94,7 @@ export function remember(sent) {
   try {
     sessionStorage.setItem("sent", JSON.stringify(state.history));
   } catch {
-    // The storage is full: what was sent is there until the page is closed.
+    // The storage is full. The sent events stay until the page is closed.
   }
   changed();
 }

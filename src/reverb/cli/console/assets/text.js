@@ -1,6 +1,6 @@
-// How text and numbers are shown. Text of others is shown with escapes where it would not be visible.
+// Formats text and numbers. Invisible characters in text of others become escapes.
 
-// The same characters that Python's str.isprintable() refuses, but for the joiners, which are parts of words and emoji.
+// The characters that Python's str.isprintable() refuses, except the joiners, which are parts of words and emoji.
 const INVISIBLE = /(?![ \u200c\u200d])[\p{C}\p{Z}]/gu;
 const SHORT = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
 
@@ -10,17 +10,17 @@ function escape(character) {
   return SHORT[character] ?? `\\${letter}${code.toString(16).padStart(width, "0")}`;
 }
 
-/** Writes control characters, and those that change the direction of writing, as escapes. */
+/** Escapes control characters, and characters that change the writing direction. */
 export function visible(text) {
   return String(text).replace(INVISIBLE, escape);
 }
 
-/** The same for text that is longer than a place has room for. */
+/** The same for a text that is cut off at a length. */
 export function beginning(text, most) {
   return text.length > most ? `${visible(text.slice(0, most))}…` : visible(text);
 }
 
-/** JSON on one line, as it is read: PHP escapes slashes and what is not ASCII. */
+/** JSON on one line, easy to read: without PHP's escapes of slashes and of characters that are not ASCII. */
 export function previewOf(data, most = 240) {
   const text = data.slice(0, most * 2).replace(/\\(u[0-9a-fA-F]{4}|.)/gs, (escaped, what) => {
     if (what === "/") return "/";

@@ -1,4 +1,4 @@
-// A classic script in the head: it sets the theme before anything is drawn.
+// A classic script in the head, which sets the theme before the page is drawn.
 (() => {
   const theme = localStorage.getItem("theme");
   if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;

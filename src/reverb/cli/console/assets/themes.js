@@ -1,4 +1,4 @@
-// Light, dark, or as the system has it. What was chosen is set by theme.js before the page is drawn.
+// The themes: light, dark, or that of the system. theme.js sets the chosen theme before the page is drawn.
 
 import { changed } from "./state.js";
 

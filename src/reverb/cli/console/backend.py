@@ -1,4 +1,4 @@
-"""What the pages share: one client that listens, the channels that there are, and what can be asked for."""
+"""The part of the console that all pages share: the client, the channels, and the requests of pages."""
 
 from __future__ import annotations
 
@@ -31,60 +31,60 @@ from ...client import subscribe_later
 from ...discovery import count_of, occupied_channels
 from ..doctor import describe, rows_of
 from ..examination import Examination, Step
-from .feed import Feed
+from .event_log import EventLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ... import ChannelInfo
 
-__all__ = ["Desk", "Everything", "RefusedError", "Watcher"]
+__all__ = ["Backend", "ChannelFilter", "RefusedError", "Watcher"]
 
 _POLL_INTERVAL = 2.0
-"""Seconds between two questions for channels, while a page is open."""
+"""Seconds between two polls for channels, while a page is open."""
 _PING_INTERVAL = 10.0
 """Seconds between two measurements of the round trip, while a page is open."""
 _LEAVE_AFTER = 30.0
-"""Seconds without a page after which the channels are left. A page that is loaded again is back before that."""
-_ASK = 'ask for it with "presence": true'
+"""Seconds without a page after which the client unsubscribes. A page that is reloaded comes back earlier."""
+_ASK = 'send "presence": true to join it'
 _MAX_NAMED = 3
-"""Failures that a message names."""
-_NO_API = "REVERB_APP_ID and REVERB_APP_SECRET are needed for this: it goes over the HTTP API"
+"""The number of failures that a message names."""
+_NO_API = "this needs the HTTP API: set REVERB_APP_ID and REVERB_APP_SECRET"
 _MAX_LISTED = 2_000
-"""Channels that pages are told of."""
+"""The number of channels that pages list."""
 _PREFIXES = {"encrypted": "private-encrypted-", "presence": "presence-", "private": "private-", "public": ""}
-"""How channels of a kind begin; the longer one first."""
+"""The prefix of each kind of channel. A longer prefix comes first."""
 _OPTIONS = {"host": "server-host", "port": "server-port", "app_key": "key"}
-"""Of ``reverb console``, for settings that they are not called like."""
+"""The options of ``reverb console`` whose names differ from the names of their settings."""
 _NEVER_CONNECTED = (ConnectionState.INITIALIZED, ConnectionState.DISCONNECTED, ConnectionState.FAILED)
 
 
 class RefusedError(Exception):
-    """A request that is not carried out; says why."""
+    """The console refuses a request of a page. The message says why."""
 
 
-class Everything(msgspec.Struct, frozen=True):
-    """All channels that somebody is on, and whose names are so."""
+class ChannelFilter(msgspec.Struct, frozen=True):
+    """Selects channels by their names: those that begin with ``prefix``, without those that match ``exclude``."""
 
     prefix: str = ""
     exclude: Sequence[str] = ()
 
 
 class Watcher(Protocol):
-    """A page."""
+    """A page, as the backend sees it."""
 
     def wake(self) -> None:
-        """There are new entries in the feed, or another frame to show."""
+        """Send new entries of the log, and frames that have changed."""
 
     def notice(self, frame: bytes) -> None:
-        """Something to tell once."""
+        """Send a frame once."""
 
 
-class Desk:
-    """Listens for the pages, as long as :meth:`run` runs.
+class Backend:
+    """Listens for all pages while :meth:`run` runs.
 
-    ``everything`` is followed whenever a page is opened after there was none, ``is_read_only`` refuses all that
-    others would notice.
+    The client follows the channels that match ``channel_filter`` as soon as the first page is open.
+    ``is_read_only`` refuses requests that other clients would notice.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class Desk:
         *,
         is_read_only: bool = False,
         is_demo: bool = False,
-        everything: Everything | None = None,
-        feed: Feed | None = None,
+        channel_filter: ChannelFilter | None = None,
+        log: EventLog | None = None,
         poll_interval: float = _POLL_INTERVAL,
         leave_after: float = _LEAVE_AFTER,
     ) -> None:
-        self.feed = Feed() if feed is None else feed
+        self.log = EventLog() if log is None else log
         self.state = self.channels = b""
-        """The latest frames of these types, for pages that have shown another."""
+        """The latest frames of these types."""
         self._config = config
         self._found = found
         self._is_read_only = is_read_only
@@ -119,32 +119,32 @@ class Desk:
         self._client = ReverbClient(config)
         self._api = ReverbAPI(config) if self._has_secret else None
         self._problem: str | None = None
-        """Why there is no connection, or was none."""
+        """Why the client is not connected; None while it is."""
 
         self._watchers: set[Watcher] = set()
         self._is_watched = asyncio.Event()
-        self._is_deserted = True
-        """Whether nothing is followed because nobody has looked for a while."""
+        self._is_unwatched = True
+        """Whether the client follows no channel because no page was open for a while."""
         self._leaving: asyncio.Task[None] | None = None
         self._is_over = False
         self._poll_soon = asyncio.Event()
         self._ping_soon = asyncio.Event()
         self._is_examining = False
 
-        self._initial = everything
-        self._everything: Everything | None = None
+        self._initial = channel_filter
+        self._channel_filter: ChannelFilter | None = None
         self._chooser: Chooser | None = None
         self._followed: set[str] = set()
-        """Channels that pages have asked for by name."""
+        """Channels that pages follow by name."""
         self._taken: set[str] = set()
-        """Channels that are followed because all are."""
-        self._declined: set[str] = set()
-        """Channels that are not to be taken, for as long as they are occupied."""
+        """Channels that are followed because they match the filter."""
+        self._excluded: set[str] = set()
+        """Channels that the filter must not follow again while they are occupied."""
         self._occupied: dict[str, ChannelInfo] = {}
         self._ours: set[str] = set()
-        """On which of these we were ourselves."""
+        """The occupied channels that the console itself was subscribed to at the last poll."""
 
-        # "*" with this type: the payloads are not parsed here.
+        # The type Raw: payloads are not parsed here.
         self._client.bind("*", self._on_event, type=msgspec.Raw)
         self._client.bind(Events.RESUBSCRIBED, self._on_resubscribed)
         self._client.bind(Events.STATE_CHANGE, self._on_state_change)
@@ -154,7 +154,7 @@ class Desk:
     # --- the client's life -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Listen until cancelled. A server that is not there is tried again."""
+        """Listen until cancelled. Keep trying if the server can't be reached."""
         tasks = [
             asyncio.create_task(each, name=f"reverb console {name}")
             for name, each in (("client", self._listen()), ("poll", self._poll()), ("ping", self._ping()))
@@ -187,12 +187,12 @@ class Desk:
             await asyncio.sleep(backoff.delay(Action.BACK_OFF))
 
     async def _ping(self) -> None:
-        """Measure the round trip, while a page is open."""
+        """Measure the round-trip time while a page is open."""
         while True:
             await self._is_watched.wait()
             self._ping_soon.clear()
             if self._client.is_connected:
-                with suppress(ReverbError):  # the client sees to its connection by itself
+                with suppress(ReverbError):  # the client handles a lost connection itself
                     await self._client.ping()
                 self._show_state()
             await _wait(self._ping_soon, _PING_INTERVAL)
@@ -207,11 +207,11 @@ class Desk:
         if channel is None or event == Events.SUBSCRIPTION_SUCCEEDED or event.startswith("reverb:"):
             return
         sealed = is_encrypted(channel) and not self._has_key
-        self.feed.add_event(_now(), channel, event, bytes(data), user_id, sealed=sealed)
+        self.log.add_event(_now(), channel, event, bytes(data), user_id, sealed=sealed)
         self._wake()
 
     def _on_resubscribed(self, event: str, data: Any, channel: str | None) -> None:
-        self.feed.add_gap(_now(), channel or "", round(data["downtime"], 3))
+        self.log.add_gap(_now(), channel or "", round(data["downtime"], 3))
         self._wake()
 
     def _on_log(self, record: logging.LogRecord) -> None:
@@ -224,27 +224,27 @@ class Desk:
     # --- the pages ---------------------------------------------------------------------------------------------
 
     async def enter(self, watcher: Watcher) -> None:
-        """A page is opened."""
+        """Add a page that was opened."""
         self._watchers.add(watcher)
         if self._leaving is not None:
             self._leaving.cancel()
             self._leaving = None
-        if self._is_deserted:
-            self._is_deserted = False
-            await self._choose(self._initial)
+        if self._is_unwatched:
+            self._is_unwatched = False
+            await self._follow_matching(self._initial)
         self._is_watched.set()
         self._poll_soon.set()
         self._ping_soon.set()
 
     def leave(self, watcher: Watcher) -> None:
-        """A page is closed."""
+        """Remove a page that was closed."""
         self._watchers.discard(watcher)
         if not (self._watchers or self._is_over):
             self._is_watched.clear()
             self._leaving = asyncio.create_task(self._leave_all(), name="reverb console leaving")
 
     def hello(self) -> dict[str, Any]:
-        """Return what a page is told first."""
+        """Return the first frame for a page."""
         config = self._config
         return {
             "type": "hello",
@@ -255,12 +255,12 @@ class Desk:
             "is_demo": self._is_demo,
             "has_secret": self._has_secret,
             **self._describe_state(),
-            "log": {"first": self.feed.first, "last": self.feed.last},
+            "log": {"first": self.log.first, "last": self.log.last},
             "followed": sorted(self._followed | self._taken),
         }
 
     def notice(self, level: str, text: str) -> None:
-        """Tell all pages something once."""
+        """Show a message on all open pages."""
         frame = msgspec.json.encode({"type": "notice", "level": level, "text": text})
         for watcher in self._watchers:
             watcher.notice(frame)
@@ -270,7 +270,7 @@ class Desk:
             watcher.wake()
 
     def _show_state(self) -> None:
-        """Have pages show the connection as it is now, if that is new."""
+        """Update the state of the connection on all pages if it has changed."""
         state = msgspec.json.encode({"type": "state", **self._describe_state()})
         if state != self.state:
             self.state = state
@@ -285,7 +285,7 @@ class Desk:
     def _describe_state(self) -> dict[str, Any]:
         client = self._client
         round_trip = client.stats.round_trip
-        # Between two attempts the client is "disconnected"; but another attempt will come.
+        # Between two attempts the client is "disconnected", but the next attempt comes soon.
         state = ConnectionState.UNAVAILABLE if client.state in _NEVER_CONNECTED else client.state
         return {
             "state": state.value,
@@ -293,13 +293,13 @@ class Desk:
             "round_trip": None if round_trip is None else round(round_trip, 4),
             "reconnects": client.stats.reconnects,
             "problem": self._problem,
-            "follow_all": self._everything,
+            "follow_all": self._channel_filter,
         }
 
     def _describe_channels(self) -> bytes:
         followed = self._followed | self._taken
         names = sorted(followed) + sorted(self._occupied.keys() - followed)
-        # Those that are followed are told first where there are too many.
+        # If there are too many channels, list the followed ones first.
         subscribed = self._subscribed()
         channels = [
             {**self._describe_channel(name), "is_subscribed": name in subscribed} for name in names[:_MAX_LISTED]
@@ -329,7 +329,7 @@ class Desk:
     # --- channels ----------------------------------------------------------------------------------------------
 
     async def _poll(self) -> None:
-        """Look which channels there are, while a page is open."""
+        """Ask the HTTP API for the occupied channels while a page is open."""
         if self._api is None:
             return
         interval = self._poll_interval
@@ -343,49 +343,49 @@ class Desk:
                 self._occupied = await occupied_channels(self._api)
             except ReverbError as error:
                 if not backoff.attempts:
-                    self.notice("warning", f"{error}; no channels are found until that works again")
+                    self.notice("warning", f"{error}; the console finds no new channels until this works again")
                 delay = backoff.delay(Action.BACK_OFF)
             else:
                 if backoff.attempts:
-                    self.notice("info", "channels are found again")
+                    self.notice("info", "the console finds new channels again")
                 backoff.restart()
                 self._ours = ours & self._subscribed()
-                await self._take_and_leave()
+                await self._follow_and_leave()
             self._show_channels()
             await _wait(self._poll_soon, delay)
 
     def _subscribed(self) -> set[str]:
         return {name for name, each in self._client.channels.items() if each.is_subscribed}
 
-    async def _take_and_leave(self) -> None:
-        """Follow the channels that have appeared, and leave those that are empty."""
-        self._declined &= self._occupied.keys()
+    async def _follow_and_leave(self) -> None:
+        """Follow channels that have appeared, and leave those that nobody else is subscribed to."""
+        self._excluded &= self._occupied.keys()
         if self._chooser is None:
             return
         counts = {name: count_of(name, info) for name, info in self._occupied.items()}
         ours = {name: int(name in self._ours) for name in self._taken}
-        choice = self._chooser.choose(counts, ours, self._followed | self._declined)
+        choice = self._chooser.choose(counts, ours, self._followed | self._excluded)
         for name in choice.leave:
             await self._unsubscribe(name)
         for name in choice.take:
             try:
                 subscribe_later(self._client, name, decrypt=self._has_key)
             except ReverbError as error:
-                self._declined.add(name)
+                self._excluded.add(name)
                 self.notice("warning", str(error))
             else:
                 self._taken.add(name)
 
-    async def _choose(self, everything: Everything | None) -> None:
-        """Follow all channels so named from now on; None: none but those that were asked for by name."""
-        self._everything = everything
-        self._chooser = None if everything is None else Chooser(everything.prefix, everything.exclude)
+    async def _follow_matching(self, channel_filter: ChannelFilter | None) -> None:
+        """Follow all channels that match from now on. None: only those that pages follow by name."""
+        self._channel_filter = channel_filter
+        self._chooser = None if channel_filter is None else Chooser(channel_filter.prefix, channel_filter.exclude)
         kept: list[str] = []
         if self._chooser is not None:
             kept = self._chooser.choose(dict.fromkeys(self._taken), {}).take
         for name in self._taken.difference(kept):
             await self._unsubscribe(name)
-        self._declined.clear()
+        self._excluded.clear()
         self._poll_soon.set()
         self._show_state()
         self._show_channels()
@@ -396,26 +396,28 @@ class Desk:
         await self._client.unsubscribe(name)
 
     async def _leave_all(self) -> None:
-        """Follow nothing more when nobody has looked for a while."""
+        """Leave all channels when no page was open for a while."""
         await asyncio.sleep(self._leave_after)
         self._leaving = None
-        self._is_deserted = True
+        self._is_unwatched = True
         for name in list(self._followed):
             await self._unsubscribe(name)
-        await self._choose(None)
+        await self._follow_matching(None)
 
-    # --- what pages ask for ------------------------------------------------------------------------------------
+    # --- requests of pages -------------------------------------------------------------------------------------
 
     async def follow(self, channels: Sequence[str], *, with_presence: bool) -> Any:
-        """Subscribe to channels. Those that fail are named, and hold up no other."""
+        """Subscribe to channels. The error names channels that fail; the others are subscribed."""
         for name in channels:
             if is_presence(name):
                 if self._is_read_only:
-                    raise RefusedError(f"{name} is not joined: --read-only")
+                    raise RefusedError(
+                        f"can't join {name}: the console is read-only; start it without --read-only"
+                    )
                 if not with_presence:
-                    raise RefusedError(f"{name} is a presence channel, and others see who joins it: {_ASK}")
+                    raise RefusedError(f"{name} is a presence channel; its members see who joins; {_ASK}")
         if self._client.state in _NEVER_CONNECTED:
-            raise RefusedError(f"there is no connection: {self._problem}")
+            raise RefusedError(f"not connected: {self._problem}")
         outcomes = await asyncio.gather(*map(self._subscribe, channels), return_exceptions=True)
         failures = [each for each in outcomes if isinstance(each, BaseException)]
         for failure in failures:
@@ -431,25 +433,25 @@ class Desk:
         user = self._user if is_presence(name) else None
         await self._client.subscribe(name, user_data=user, decrypt=self._has_key)
         self._taken.discard(name)
-        self._declined.discard(name)
+        self._excluded.discard(name)
         self._followed.add(name)
 
     async def unfollow(self, channels: Sequence[str]) -> Any:
         for name in channels:
             await self._unsubscribe(name)
-            self._declined.add(name)
+            self._excluded.add(name)
         self._poll_soon.set()
         self._show_channels()
         return {"followed": sorted(self._followed | self._taken)}
 
-    async def follow_all(self, everything: Everything | None) -> Any:
-        if everything is not None and self._api is None:
+    async def follow_all(self, channel_filter: ChannelFilter | None) -> Any:
+        if channel_filter is not None and self._api is None:
             raise RefusedError(_NO_API)
-        await self._choose(everything)
+        await self._follow_matching(channel_filter)
         return None
 
     async def members(self, channel: str) -> Any:
-        """Return who is on a presence channel, without joining it."""
+        """Return the users on a presence channel, without joining it."""
         return {"users": await self._require_api().users(channel)}
 
     async def publish(self, channels: Sequence[str], event: str, data: str, *, to_others: bool) -> Any:
@@ -458,12 +460,12 @@ class Desk:
         _parse(data)
         socket_id = self._client.socket_id if to_others else None
         if to_others and socket_id is None:
-            raise RefusedError("there is no connection, whose socket id could be left out")
+            raise RefusedError("not connected, so there is no socket id to exclude; send to all instead")
         await api.trigger(list(channels), event, data, socket_id=socket_id)
         return None
 
     async def trigger(self, channel: str, event: str, data: str) -> Any:
-        """Send a client event. What the server has against it comes as a notice."""
+        """Send a client event. If the server refuses it, the error comes as a notice."""
         self._require_writing()
         value = _parse(data)
         found = self._client.channels.get(channel)
@@ -473,9 +475,9 @@ class Desk:
         return None
 
     async def examine(self, report: Callable[[bytes], None]) -> Any:
-        """Do what ``reverb doctor`` does; report each finding."""
+        """Run the steps of ``reverb doctor``, and report the result of each step."""
         if self._is_examining:
-            raise RefusedError("the examination is already running")
+            raise RefusedError("the doctor is already running")
         failed: list[str] = []
 
         def tell(step: Step, **more: Any) -> None:
@@ -499,11 +501,11 @@ class Desk:
 
     def _require_writing(self) -> None:
         if self._is_read_only:
-            raise RefusedError("nothing is sent: --read-only")
+            raise RefusedError("this console is read-only; start it without --read-only to send events")
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, for so long at most."""
+    """Wait for an event, at most ``seconds``."""
     timer = asyncio.get_running_loop().call_later(seconds, event.set)
     try:
         await event.wait()
@@ -527,7 +529,7 @@ def _now() -> int:
 
 
 class _Log(logging.Handler):
-    """Tells, on the loop's thread, what the library warns of."""
+    """Passes warnings of the library on, in the loop's thread."""
 
     def __init__(self, tell: Callable[[logging.LogRecord], None]) -> None:
         super().__init__(logging.WARNING)
@@ -535,7 +537,7 @@ class _Log(logging.Handler):
         self._tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not record.name.startswith("reverb.server"):  # that of --demo
+        if not record.name.startswith("reverb.server"):  # the server of --demo
             self._loop.call_soon_threadsafe(self._tell, record)
 
 

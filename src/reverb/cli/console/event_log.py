@@ -1,4 +1,4 @@
-"""What has happened: events and gaps in one numbered order, bounded in count and in bytes. Without I/O."""
+"""The latest events and gaps, numbered in their order, bounded in count and in bytes. Without I/O."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-__all__ = ["Batch", "Feed"]
+__all__ = ["Batch", "EventLog"]
 
 MAX_ENTRIES = 10_000
 MAX_BYTES = 32 * 1024 * 1024
@@ -34,53 +34,53 @@ class _Gap(msgspec.Struct, frozen=True, gc=False, tag="gap"):
 
 
 class _Entry(NamedTuple):
-    """An entry as JSON, which is encoded once however many pages there are."""
+    """An entry as JSON. It is encoded once for all pages."""
 
     is_gap: bool
     json: bytes
 
 
 class Batch(NamedTuple):
-    """What a page gets next."""
+    """The next entries for a page."""
 
     dropped: int
-    """Entries before these that the page has not got, and does not get any more."""
+    """The number of entries before these that the page never gets, because the log no longer has them."""
     frames: list[bytes]
-    """Messages for the page: runs of events in one, each gap in one of its own."""
+    """Messages for the page: one for each run of events, and one for each gap."""
     last: int
-    """The number of the last entry that it has then."""
+    """The number of the last entry in the batch."""
 
 
-class Feed:
-    """The latest entries, at most ``max_entries`` and ``max_bytes`` of them; numbered from 1."""
+class EventLog:
+    """Keeps the latest entries, at most ``max_entries`` and ``max_bytes``. The first number is 1."""
 
     def __init__(self, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
         self.last = 0
-        """The number of the latest entry; 0 before the first."""
+        """The number of the latest entry; 0 before the first entry."""
         self.bytes = 0
-        """What the entries take as JSON."""
+        """The size of the entries as JSON, in bytes."""
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._entries: deque[_Entry] = deque()
 
     @property
     def first(self) -> int:
-        """The number of the oldest entry that is still there; ``last + 1`` where there is none."""
+        """The number of the oldest entry in the log; ``last + 1`` if the log is empty."""
         return self.last - len(self._entries) + 1
 
     def add_event(
         self, time: int, channel: str, event: str, data: bytes, user_id: str | None, *, sealed: bool
     ) -> None:
-        """Add an event that came at ``time``, in milliseconds since 1970."""
+        """Add an event that arrived at ``time``, in milliseconds since 1970."""
         text = data.decode()
         self._add(_Event(self.last + 1, time, channel, event, user_id, len(data), text, sealed), is_gap=False)
 
     def add_gap(self, time: int, channel: str, downtime: float) -> None:
-        """Say that events of a channel are missing here."""
+        """Add a gap: events of a channel may be missing here."""
         self._add(_Gap(self.last + 1, time, channel, downtime), is_gap=True)
 
     def after(self, n: int, max_entries: int, max_bytes: int) -> Batch:
-        """Return what comes after entry ``n``: one entry, or as many as keep within the bounds."""
+        """Return the entries after entry ``n``: at least one, and as many as the bounds allow."""
         start = max(n + 1, self.first)
         taken: list[_Entry] = []
         size = 0
@@ -92,7 +92,7 @@ class Feed:
         return Batch(start - n - 1, list(_frames(taken)), start + len(taken) - 1)
 
     def before(self, n: int, max_entries: int, max_bytes: int) -> list[bytes]:
-        """Return, in their order, the entries right before entry ``n``, as JSON, within the same bounds."""
+        """Return the entries right before entry ``n``, as JSON, in their order, within the same bounds."""
         end = min(max(n - self.first, 0), len(self._entries))
         taken: list[bytes] = []
         size = 0

@@ -1,4 +1,4 @@
-"""Who may talk to the console: decided from names, headers and tokens, without I/O."""
+"""Decide who may use the console, from host names, headers and tokens. Without I/O."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ import secrets
 import socket
 from hmac import compare_digest
 
-__all__ = ["Gate", "is_loopback"]
+__all__ = ["Access", "is_loopback"]
 
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not listened on
-"""What stands for all addresses of this machine, and which of them it has for itself."""
+"""Addresses that mean all addresses of this machine, and the loopback address for each."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect to what listens on ``host``."""
+    """Return whether only this machine can connect to a server on ``host``."""
     address = _address(host)
     return host.lower() == "localhost" if address is None else address.is_loopback
 
 
-class Gate:
-    """Knows the names under which the console is reached, and the tokens that open it.
+class Access:
+    """Knows the host names of the console, and the tokens that open it.
 
-    A page of another site can have a browser send requests here, under a name of its own that leads to 127.0.0.1
-    (DNS rebinding), or from its own origin. Neither has our name in ``Host`` and ``Origin``.
+    A page of another site can make a browser send requests to the console: from its own origin, or under a host
+    name that it points to 127.0.0.1 (DNS rebinding). Such a request does not have our host name in ``Origin`` or
+    ``Host``.
     """
 
     def __init__(self, host: str, port: int, *, is_tls: bool) -> None:
         self.token = secrets.token_urlsafe(32)
-        """Opens the console, any number of times."""
+        """Opens the console any number of times."""
         self.cookie = secrets.token_urlsafe(32)
-        """What the token is exchanged for."""
+        """The value of the cookie that a page gets for the token."""
         self.cookie_name = f"reverb-console-{port}"  # browsers send cookies to all ports of a host
         self.is_tls = is_tls
         self._once: str | None = None
@@ -42,33 +43,35 @@ class Gate:
         self._names = {name.lower() for name in names}
 
     def url(self, token: str, *, is_here: bool = False) -> str:
-        """Return what to open, ``is_here`` on this machine. A fragment is not sent with requests."""
+        """Return the address to open. ``is_here``: from this machine.
+
+        The token is in the fragment, which browsers do not send with requests."""
         host = self._host
         if host in _ANY:
             host = _ANY[host] if is_here else socket.gethostname()
         return f"{self._scheme}://{_bracketed(host)}:{self._port}/#{token}"
 
     def token_for_once(self) -> str:
-        """Make a token that opens the console once. The command line of a browser can be read by others."""
+        """Make a token that opens the console once, because other users can read a browser's command line."""
         self._once = secrets.token_urlsafe(32)
         return self._once
 
     def knows_host(self, header: str) -> bool:
-        """Whether a ``Host`` is ours."""
+        """Return whether a ``Host`` header names the console."""
         host, separator, port = header.rpartition(":")
         if not separator or not port.isdecimal():
             host, port = header, "443" if self.is_tls else "80"
         if port != str(self._port):
             return False
-        # Nobody can lead an address of ours elsewhere.
+        # An IP address is safe: DNS rebinding needs a host name.
         return host.lower() in self._names or (self._is_any and _address(host.strip("[]")) is not None)
 
     def knows_origin(self, header: str | None, host: str) -> bool:
-        """Whether an ``Origin`` is that of our own page, which was loaded from ``host``."""
+        """Return whether an ``Origin`` header is that of our own page, which was loaded from ``host``."""
         return header is not None and header.lower() == f"{self._scheme}://{host}".lower()
 
-    def takes(self, token: str) -> bool:
-        """Whether a token opens the console."""
+    def accepts(self, token: str) -> bool:
+        """Return whether a token opens the console."""
         if self._once is not None and _same(token, self._once):
             self._once = None
             return True
