@@ -1,6 +1,6 @@
-"""Uses the package where nothing is installed but what it needs itself: ``make bare``. A program, as pytest is not there.
+"""Uses the package where nothing is installed but what it needs itself: ``make bare``.
 
-The client listens, ``SyncReverbAPI`` publishes, and what needs an extra says which.
+This is a program, because pytest is not installed there. The client listens, ``SyncReverbAPI`` publishes, and what needs an extra says which.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import reverb
 from reverb import EncryptedChannel, ReverbAPI, ReverbClient, ReverbError, SyncReverbAPI
 from reverb.server import ReverbServer
 
-EXTRAS = {"aiohttp", "PyNaCl", "typer", "rich", "prometheus-client", "opentelemetry-api", "redis", "nats-py", "pytest"}
+EXTRAS = {"aiohttp", "PyNaCl", "typer", "rich", "prometheus-client", "opentelemetry-api", "redis", "nats-py"}
 
 
 async def listen_and_publish() -> None:
