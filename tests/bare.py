@@ -1,6 +1,7 @@
 """Uses the package where nothing is installed but what it needs itself: ``make bare``.
 
-This is a program, because pytest is not installed there. The client listens, ``SyncReverbAPI`` publishes, and what needs an extra says which.
+This is a program, because pytest is not installed there. The client listens, ``SyncReverbAPI`` publishes, and what
+needs an extra says which.
 """
 
 from __future__ import annotations
