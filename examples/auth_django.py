@@ -1,12 +1,12 @@
-"""Lets browsers with pusher-js or Laravel Echo, and other clients, into channels: a backend in Django.
+"""A Django backend that authorises browsers (pusher-js, Laravel Echo) and other clients for channels.
 
     pip install python-reverb django
     export REVERB_APP_KEY=… REVERB_APP_SECRET=…
     ANN_TOKEN=… PORT=8000 python auth_django.py
 
-In pusher-js: ``channelAuthorization: {endpoint: "https://example.com/broadcasting/auth"}`` and
-``userAuthentication: {endpoint: "https://example.com/broadcasting/user-auth"}``. Into your project take the views
-and the ``urlpatterns``; there, ``request.user`` is in place of the bearer token.
+In pusher-js, set ``channelAuthorization: {endpoint: "https://example.com/broadcasting/auth"}`` and
+``userAuthentication: {endpoint: "https://example.com/broadcasting/user-auth"}``. Copy the views and the
+``urlpatterns`` to your project, and use ``request.user`` instead of the bearer token.
 """
 
 import os
@@ -23,19 +23,19 @@ from django.views.decorators.http import require_POST
 from reverb import Credentials, ProtocolError
 from reverb.auth import authenticate_user, authorize_channel
 
-CREDENTIALS = Credentials.from_env()  # read once, not with every request
+CREDENTIALS = Credentials.from_env()  # read once, not for every request
 USERS = {f"Bearer {os.environ['ANN_TOKEN']}": {"user_id": "1", "user_info": {"name": "Ann"}}}
 
 
 def may_listen(user: dict, channel: str) -> bool:
-    """Whether the user may listen to a channel: to rooms, to what is encrypted, and to a channel of their own."""
+    """Whether the user may listen to a channel: rooms, encrypted channels, and the user's own channel."""
     return (
         channel.startswith(("presence-room.", "private-encrypted-"))
         or channel == f"private-user.{user['user_id']}"
     )
 
 
-@csrf_exempt  # because of the bearer token; with session cookies leave it out, and send X-CSRFToken
+@csrf_exempt  # for the bearer token; with session cookies, leave it out and send X-CSRFToken
 @require_POST
 def authorize(request: HttpRequest) -> HttpResponse:
     user, channel = USERS.get(request.headers.get("Authorization", "")), request.POST.get("channel_name", "")

@@ -1,12 +1,12 @@
-"""Lets browsers with pusher-js or Laravel Echo, and other clients, into channels: a backend in FastAPI.
+"""A FastAPI backend that authorises browsers (pusher-js, Laravel Echo) and other clients for channels.
 
     pip install python-reverb fastapi python-multipart uvicorn
     export REVERB_APP_KEY=… REVERB_APP_SECRET=…
     ANN_TOKEN=… PORT=8000 python auth_fastapi.py
 
-In pusher-js: ``channelAuthorization: {endpoint: "https://example.com/broadcasting/auth"}`` and
-``userAuthentication: {endpoint: "https://example.com/broadcasting/user-auth"}``. Users log in with a bearer token;
-put your own login in place of ``current_user``.
+In pusher-js, set ``channelAuthorization: {endpoint: "https://example.com/broadcasting/auth"}`` and
+``userAuthentication: {endpoint: "https://example.com/broadcasting/user-auth"}``. Users log in with a bearer token:
+replace ``current_user`` by your own login.
 """
 
 import os
@@ -18,7 +18,7 @@ from fastapi import Depends, FastAPI, Form, Header, HTTPException
 from reverb import Credentials, ProtocolError
 from reverb.auth import authenticate_user, authorize_channel
 
-CREDENTIALS = Credentials.from_env()  # read once, not with every request
+CREDENTIALS = Credentials.from_env()  # read once, not for every request
 USERS = {f"Bearer {os.environ['ANN_TOKEN']}": {"user_id": "1", "user_info": {"name": "Ann"}}}
 
 app = FastAPI()
@@ -31,7 +31,7 @@ def current_user(authorization: Annotated[str, Header()] = "") -> dict:
 
 
 def may_listen(user: dict, channel: str) -> bool:
-    """Whether the user may listen to a channel: to rooms, to what is encrypted, and to a channel of their own."""
+    """Whether the user may listen to a channel: rooms, encrypted channels, and the user's own channel."""
     return (
         channel.startswith(("presence-room.", "private-encrypted-"))
         or channel == f"private-user.{user['user_id']}"

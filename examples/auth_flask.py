@@ -1,12 +1,12 @@
-"""Lets browsers with pusher-js or Laravel Echo, and other clients, into channels: a backend in Flask.
+"""A Flask backend that authorises browsers (pusher-js, Laravel Echo) and other clients for channels.
 
     pip install python-reverb flask
     export REVERB_APP_KEY=… REVERB_APP_SECRET=…
     ANN_TOKEN=… PORT=8000 python auth_flask.py
 
-In pusher-js: ``channelAuthorization: {endpoint: "https://example.com/broadcasting/auth"}`` and
-``userAuthentication: {endpoint: "https://example.com/broadcasting/user-auth"}``. Users log in with a bearer token;
-put your own login in place of ``current_user``.
+In pusher-js, set ``channelAuthorization: {endpoint: "https://example.com/broadcasting/auth"}`` and
+``userAuthentication: {endpoint: "https://example.com/broadcasting/user-auth"}``. Users log in with a bearer token:
+replace ``current_user`` by your own login.
 """
 
 import os
@@ -16,7 +16,7 @@ from flask import Flask, abort, request
 from reverb import Credentials, ProtocolError
 from reverb.auth import authenticate_user, authorize_channel
 
-CREDENTIALS = Credentials.from_env()  # read once, not with every request
+CREDENTIALS = Credentials.from_env()  # read once, not for every request
 USERS = {f"Bearer {os.environ['ANN_TOKEN']}": {"user_id": "1", "user_info": {"name": "Ann"}}}
 
 app = Flask(__name__)
@@ -27,7 +27,7 @@ def current_user() -> dict:
 
 
 def may_listen(user: dict, channel: str) -> bool:
-    """Whether the user may listen to a channel: to rooms, to what is encrypted, and to a channel of their own."""
+    """Whether the user may listen to a channel: rooms, encrypted channels, and the user's own channel."""
     return (
         channel.startswith(("presence-room.", "private-encrypted-"))
         or channel == f"private-user.{user['user_id']}"

@@ -1,18 +1,19 @@
-"""A service that keeps its own copy of data, here an inventory in SQLite, up to date with a Laravel application.
+"""A service that keeps a copy of a Laravel application's data, here an inventory, in SQLite.
 
     pip install "python-reverb[http]"
     export REVERB_APP_KEY=… REVERB_APP_SECRET=… REVERB_HOST=…
     INVENTORY_URL=https://shop.example.com/api/inventory INVENTORY_TOKEN=… python data_sync.py
 
-Laravel numbers the changes of the inventory, and broadcasts each on ``private-sync.inventory`` with its number:
-``item.updated`` with ``{"id": 7, "quantity": 3, "version": 12}``, and ``item.deleted`` with ``{"id": 7,
-"version": 13}``. ``INVENTORY_URL`` answers with all items, and with the number of the last change that is in them:
-``{"version": 13, "items": [{"id": 8, "quantity": 1, "version": 9}]}``. Keep the last number in a row of its own
-and increment it in the transaction of the change; then numbers grow in the order of the commits.
+Laravel numbers the changes of the inventory and broadcasts each change on ``private-sync.inventory`` with its
+number: ``item.updated`` with ``{"id": 7, "quantity": 3, "version": 12}``, and ``item.deleted`` with ``{"id": 7,
+"version": 13}``. ``INVENTORY_URL`` answers with all items and the number of the last change in them:
+``{"version": 13, "items": [{"id": 8, "quantity": 1, "version": 9}]}``. Keep the last number in a row of its own,
+and increment it in the transaction of the change. Then the numbers grow in the order of the commits.
 
-Events and answers may come late, twice, or in another order: what is older changes nothing. All items are fetched
-at the start, after each gap, after an event that could not be stored, and every hour, with retries until it works.
-The copy is ``inventory.db``, or ``DATABASE``; read its view ``inventory``. Ends on Ctrl-C and SIGTERM.
+Events and answers may come late, twice, or in another order: older data changes nothing. The program fetches all
+items at the start, after each gap, after an event that it could not store, and every hour. It retries until that
+works. The copy is the file ``inventory.db`` (or ``DATABASE``): read its view ``inventory``. The program ends on
+Ctrl-C and SIGTERM.
 """
 
 from __future__ import annotations
@@ -80,18 +81,18 @@ ON CONFLICT (id) DO UPDATE SET quantity = :quantity, version = :version WHERE :v
 
 
 class Copy:
-    """The copy. Its thread does all that waits for the disk, one thing after another."""
+    """The copy. Its thread does all work that waits for the disk, one task after another."""
 
     def __init__(self, database: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
         self._database = database
         self._thread = thread
 
     async def apply(self, item: Item | Deletion) -> bool:
-        """Store what an event says. Returns whether that was new."""
+        """Store the change of an event. Return whether it was new."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._apply, item)
 
     async def replace(self, snapshot: Snapshot) -> None:
-        """Make the copy equal to the snapshot, and keep what events have said of later changes."""
+        """Make the copy equal to the snapshot, and keep later changes from events."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._replace, snapshot)
 
     def _apply(self, item: Item | Deletion) -> bool:
@@ -100,7 +101,7 @@ class Copy:
             return self._database.execute(APPLY, row).rowcount > 0
 
     def _replace(self, snapshot: Snapshot) -> None:
-        with self._database:  # one transaction: all of it, or nothing
+        with self._database:  # one transaction: all or nothing
             ((version,),) = self._database.execute("SELECT version FROM snapshot")
             if snapshot.version < version:
                 hint = "if numbers have begun anew, delete the copy"
@@ -117,24 +118,24 @@ async def fetch(http: aiohttp.ClientSession) -> Snapshot:
 
 
 async def synchronise(copy: Copy, due: asyncio.Event) -> None:
-    """Fetch everything when it is due, and until that works. Events are stored meanwhile, too."""
+    """Fetch all items when it is due, and retry until it works. Meanwhile, events are stored, too."""
     failures = 0
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
         while True:
-            due.clear()  # before the answer is made: a gap from now on may not be in it
+            due.clear()  # before the request: a gap from now on needs another one
             try:
                 snapshot = await fetch(http)
                 await copy.replace(snapshot)
-            except Exception as error:  # whatever it was: without this task the copy would stay as it is
+            except Exception as error:  # any error: without this task, the copy would not change any more
                 failures += 1
                 delay = random.uniform(0.5, 1) * min(LONGEST_DELAY, 2**failures)  # noqa: S311
-                what = f"{type(error).__name__}: {error}"  # not its repr(), which may have the token in it
+                what = f"{type(error).__name__}: {error}"  # not repr(error), which may contain the token
                 log.warning("the inventory can't be fetched: %s; again in %.1f seconds", what, delay)
                 await asyncio.sleep(delay)
             else:
                 failures = 0
                 print(f"{DATABASE} has all {len(snapshot.items)} items of version {snapshot.version}", flush=True)
-                await asyncio.sleep(1)  # however often it is due
+                await asyncio.sleep(1)  # at most once a second
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(due.wait(), EVERY)
 
@@ -145,12 +146,12 @@ def main() -> int:
         return 2
     with (
         closing(sqlite3.connect(DATABASE, check_same_thread=False)) as database,
-        ThreadPoolExecutor(max_workers=1) as thread,  # waits for what is being written
+        ThreadPoolExecutor(max_workers=1) as thread,  # waits until everything is written
     ):
         database.executescript(SCHEMA)
         copy, tasks = Copy(database, thread), []
 
-        # The annotations make it an Item or a Deletion. Data that is none is logged, and does not get here.
+        # The annotations make the data an Item or a Deletion. Other data is logged, and no handler gets it.
         async def on_updated(event: str, data: Item, channel: str | None) -> None:
             if await copy.apply(data):
                 print(f"item {data.id}: {data.quantity} in stock", flush=True)
@@ -168,8 +169,8 @@ def main() -> int:
             inventory = await client.subscribe("private-sync.inventory")
             inventory.bind("item.updated", on_updated)
             inventory.bind("item.deleted", on_deleted)
-            inventory.bind(Events.RESUBSCRIBED, on_gap)  # what was broadcast meanwhile is not sent again
-            inventory.bind("error", on_gap)  # nor is an event that is malformed, or was not stored
+            inventory.bind(Events.RESUBSCRIBED, on_gap)  # the server does not send missed events again
+            inventory.bind("error", on_gap)  # nor events that are malformed, or that were not stored
             tasks.append(asyncio.create_task(synchronise(copy, due)))  # run() cancels it
 
         return reverb.run(setup)

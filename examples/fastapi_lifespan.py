@@ -1,11 +1,11 @@
-"""A web application in FastAPI that listens to Reverb while it runs, and shows the last events.
+"""A FastAPI application that listens to Reverb while it runs, and shows the last events.
 
     pip install "python-reverb[prometheus]" fastapi uvicorn
     export REVERB_APP_KEY=… REVERB_APP_SECRET=… REVERB_HOST=…
     PORT=8000 python fastapi_lifespan.py
 
-GET /events has the events that came last, /health says how the client is (with status 503 while it is not
-connected, for whatever restarts programs that are ill), and /metrics is for Prometheus.
+GET /events returns the last events. GET /health returns the state of the client, with status 503 while it is not
+connected, so that a supervisor can restart the program. GET /metrics is for Prometheus.
 """
 
 import logging
@@ -41,8 +41,8 @@ REGISTRY.register(ReverbCollector({"orders": client}))
 
 
 @app.get("/events")
-async def events() -> Response:  # async: what belongs to the event loop is read there, not in a thread
-    # Not FastAPI's own JSON, which refuses some numbers that other senders' JSON may have.
+async def events() -> Response:  # async: read the list in the event loop, not in a thread
+    # Not FastAPI's JSON, which refuses some numbers that other senders' JSON may contain.
     return Response(msgspec.json.encode(list(last)), media_type="application/json")
 
 

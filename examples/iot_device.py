@@ -1,20 +1,23 @@
-"""A device that takes commands, on a Raspberry Pi for instance, and reports back what it did.
+"""A device, for example a Raspberry Pi, that takes commands and reports the results.
 
     pip install "python-reverb[http]"
     export REVERB_APP_KEY=… REVERB_HOST=… REVERB_AUTH_ENDPOINT=https://example.com/api/broadcasting/auth
     REVERB_AUTH_TOKEN=… DEVICE_ID=rpi-001 python iot_device.py
 
-A device must not have the application's secret: whoever opens it could read it, and listen and publish anywhere.
-It has a token of its own, and Laravel lets it into its own channel, ``private-device.rpi-001``, and no other.
+Security: a device must not have the application's secret. Whoever opens the device can read the secret, and then
+listen and publish on all channels. Instead, the device has a token. Laravel authorises it for its own channel,
+``private-device.rpi-001``, and for no other.
 
-Laravel broadcasts ``command`` there with ``{"action": "status", "request_id": 1}``; the actions are ``status``,
-``capture`` and ``reboot``. The answer is a client event, ``client-done`` or ``client-failed``, so the application
-has to accept client events. What has no answer may be sent again with the same ``request_id``, at each
-``client-status`` for instance, which comes every minute and after each reconnect: a command is carried out once,
-and a repetition gets the same answer. ``iot_device.db`` has the last 1000.
+Laravel broadcasts ``command`` on this channel with ``{"action": "status", "request_id": 1}``. The actions are
+``status``, ``capture`` and ``reboot``. The device answers with the client event ``client-done`` or
+``client-failed``, so the application must accept client events. If a command gets no answer, Laravel may send it
+again with the same ``request_id``, for example at each ``client-status``, which comes every minute and after each
+reconnect. The device carries out a command once, and gives the same answer again. ``iot_device.db`` keeps the last
+1000 commands.
 
-It ends on Ctrl-C and SIGTERM, and when there is no network, or the clock is not set and certificates are not valid
-yet, as when a device boots. Have systemd start it again: docs/guides/systemd.md has the unit.
+The program ends on Ctrl-C and SIGTERM. It also ends when there is no network, or when the clock is not set and
+certificates are not valid yet, which happens at boot. Let systemd start it again: docs/guides/systemd.md has the
+unit.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ class Command:
 
 
 class Journal:
-    """The last commands and their answers, on disk: a device may be switched off at any moment."""
+    """The last commands and their answers, on disk, because a device may be switched off at any moment."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
@@ -61,7 +64,7 @@ class Journal:
         self._database.execute(f"CREATE TABLE IF NOT EXISTS command ({columns})")
 
     def begin(self, request_id: int | str) -> int | None:
-        """Note a command before it is carried out. Returns its number, or None if it is there already."""
+        """Store a command before the device carries it out. Return its number, or None if it is stored already."""
         with self._database:
             insert = "INSERT OR IGNORE INTO command (request_id) VALUES (?)"
             cursor = self._database.execute(insert, [request_id])
@@ -82,14 +85,14 @@ class Journal:
 
 
 async def run(command: str, *arguments: str) -> None:
-    stdin = asyncio.subprocess.DEVNULL  # nobody is there to type a password
+    stdin = asyncio.subprocess.DEVNULL  # nobody can type a password
     process = await asyncio.create_subprocess_exec(*shlex.split(command), *arguments, stdin=stdin)
     try:
         await asyncio.wait_for(process.wait(), TIMEOUT)
     except asyncio.TimeoutError:
         raise RuntimeError(f"{command!r} took longer than {TIMEOUT:g} seconds") from None
     finally:
-        if process.returncode is None:  # too slow, or the device's program ends
+        if process.returncode is None:  # too slow, or this program ends
             process.kill()
             await process.wait()
     if process.returncode != 0:
@@ -101,7 +104,7 @@ async def perform(client: ReverbClient, action: str, number: int) -> dict[str, A
         return status(client)
     if action == "capture":
         await asyncio.to_thread(remove_old_pictures)
-        picture = f"capture-{number:08}.jpg"  # named without the clock, which may not be set
+        picture = f"capture-{number:08}.jpg"  # without a time, because the clock may not be set
         await run(CAPTURE, picture)
         return {"picture": picture}
     if action == "reboot":
@@ -117,7 +120,7 @@ def remove_old_pictures() -> None:
 
 def status(client: ReverbClient) -> dict[str, Any]:
     return {
-        "up_for": round(time.monotonic()),  # since it was switched on, whatever the clock says
+        "up_for": round(time.monotonic()),  # seconds since boot; does not depend on the clock
         "load": os.getloadavg()[0],
         "disk_free": shutil.disk_usage(".").free,
         "reconnects": client.stats.reconnects,
@@ -127,7 +130,7 @@ def status(client: ReverbClient) -> dict[str, Any]:
 async def tell(device: Channel, event: str, data: dict[str, Any]) -> None:
     try:
         await device.trigger(event, data)
-    except ReverbError as error:  # the connection is lost, for instance
+    except ReverbError as error:  # for example, the connection is lost
         log.warning("%s is not sent: %s", event, error)
 
 
@@ -136,7 +139,7 @@ async def report(client: ReverbClient, device: Channel) -> None:
         try:
             if device.is_subscribed:
                 await tell(device, "status", status(client))
-        except Exception:  # nobody awaits this task, so it must not end
+        except Exception:  # nobody awaits this task, so it must continue
             log.exception("no status")
         await asyncio.sleep(REPORT_EVERY)
 
@@ -148,8 +151,8 @@ def main() -> int:
         async def setup(client: ReverbClient) -> None:
             device = await client.subscribe(f"private-device.{DEVICE_ID}")
 
-            # Commands are carried out one after another. One that takes long delays the next, but not the
-            # connection. Data that is no Command, such as [], which is PHP's {}, is logged, and does not get here.
+            # The device carries out one command after another. A slow command delays the next one, but not the
+            # connection. Data that is no Command, such as [] (PHP's {}), is logged, and no handler gets it.
             @device.on("command")
             async def on_command(event: str, data: Command, channel: str | None) -> None:
                 number = await asyncio.to_thread(journal.begin, data.request_id)
@@ -158,7 +161,7 @@ def main() -> int:
                 else:
                     try:
                         answer, result = "done", await perform(client, data.action, number)
-                    except Exception as error:  # whatever it was: who has sent the command wants to know
+                    except Exception as error:  # any error: the sender of the command must know it
                         log.error("%r failed: %s", data.action, error)
                         answer, result = "failed", {"error": str(error)[:500]}
                     await asyncio.to_thread(journal.end, number, answer, result)

@@ -1,4 +1,4 @@
-"""A program without async of its own that listens: the client lives in the event loop of another thread.
+"""A program without asyncio that listens. The client runs in the event loop of another thread.
 
     pip install python-reverb
     export REVERB_APP_KEY=… REVERB_APP_SECRET=… REVERB_HOST=…
@@ -6,16 +6,18 @@
 
     reverb publish private-labels print '{"id": 7, "text": "Fragile"}'
 
-The main thread works off each event ``print`` on ``private-labels``, for which it may block as long as it likes,
-and answers with a client event ``printed``. Into your program take ``EventLoop``, and the rest as a model:
+The main thread prints a label for each event ``print`` on ``private-labels``. It may block for as long as
+it wants. It answers with the client event ``printed``. Copy ``EventLoop`` to your program, and use the rest as a
+model:
 
-- What belongs to the client is done in its thread. ``call()`` runs a coroutine there and returns its result, or
-  raises what it has raised; ``start()`` does not wait for it.
-- What goes together is one coroutine, such as ``connect()`` below: no event gets lost between its steps.
-- Events wait in a stream until the main thread takes them. It is bounded, ends with ``disconnect()``, and raises
-  when the connection is lost for good.
+- Use the client in its thread only. ``call()`` runs a coroutine there and returns its result, or raises its
+  exception. ``start()`` does not wait for the coroutine.
+- Put steps that belong together into one coroutine, such as ``connect()`` below. Then no event is lost
+  between them.
+- Events wait in a stream until the main thread takes them. The stream has a bound, ends with ``disconnect()``, and
+  raises when the connection is lost for good.
 
-Ends on Ctrl-C and SIGTERM, behind the event that it is at.
+The program ends on Ctrl-C and SIGTERM, after the current event.
 """
 
 import asyncio
@@ -42,7 +44,7 @@ class Label:
 
 
 class EventLoop:
-    """An event loop in a thread, which runs while the block does."""
+    """An event loop in a thread. It runs until the end of the block."""
 
     def __enter__(self) -> "EventLoop":
         started: Future[None] = Future()
@@ -82,14 +84,14 @@ async def answer(client: ReverbClient, label: Label) -> None:
 
 
 def print_label(label: Label) -> None:
-    """Stand for what takes its time, and blocks."""
+    """Stand for work that takes time and blocks."""
     time.sleep(0.1)
     print(f"label {label.id}: {label.text!r}", flush=True)
 
 
 def main() -> None:
     client, is_over = ReverbClient(), threading.Event()
-    with EventLoop() as loop, suppress(StopAsyncIteration):  # which is how the stream ends
+    with EventLoop() as loop, suppress(StopAsyncIteration):  # raised at the end of the stream
 
         def stop(*_: object) -> None:
             is_over.set()

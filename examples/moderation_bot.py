@@ -1,11 +1,11 @@
-"""A bot that sits in a chat room with the people, and flags what looks like spam.
+"""A bot that joins a chat room and flags spam.
 
     pip install python-reverb
     export REVERB_APP_KEY=… REVERB_APP_SECRET=… REVERB_HOST=…
     python moderation_bot.py general
 
-Browsers in ``presence-chat.general`` whisper ``client-message`` with ``{"message_id": 7, "text": "…"}``; the bot
-answers spam with ``client-flagged``, which names the message and who sent it. Ends on Ctrl-C and SIGTERM.
+Browsers in ``presence-chat.general`` whisper ``client-message`` with ``{"message_id": 7, "text": "…"}``. The bot
+answers spam with ``client-flagged``, which names the message and its sender. It ends on Ctrl-C and SIGTERM.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ async def setup(client: ReverbClient) -> None:
         user_data={"user_id": "bot-moderator", "user_info": {"name": "ModBot"}},
     )
 
-    # With a parameter named user_id, a handler is told who sent the event. The server vouches for it; what stands
-    # in the data is only what the sender says.
+    # A handler with a parameter named user_id gets the sender of the event. The server guarantees this id; a
+    # name in the data is only a claim of the sender.
     @room.on("client-message")
     async def moderate(event: str, data: Any, channel: str | None, *, user_id: str | None) -> None:
         if isinstance(data, dict) and SPAM.search(str(data.get("text"))):  # members can send anything
-            print(f"spam from {user_id!r}: {data['text']!r}", flush=True)  # !r: nor does a terminal obey them
+            print(f"spam from {user_id!r}: {data['text']!r}", flush=True)  # !r escapes control characters
             try:
                 await room.trigger("flagged", {"message_id": data.get("message_id"), "user_id": user_id})
-            except ReverbError as error:  # the connection is lost, or what was sent is too large to send back
+            except ReverbError as error:  # the connection is lost, or the data is too large to send back
                 log.warning("it is not flagged: %s", error)
 
     @room.on(Events.MEMBER_ADDED)

@@ -1,4 +1,4 @@
-"""Publishes what was saved, once the transaction is committed: a shop in Django.
+"""A Django shop that publishes each order after the commit of its transaction.
 
     pip install python-reverb django
     export REVERB_APP_ID=… REVERB_APP_KEY=… REVERB_APP_SECRET=… REVERB_HOST=…
@@ -6,9 +6,9 @@
 
     curl http://127.0.0.1:8000/orders --data item=lamp
 
-Each order becomes the event ``order.created`` on ``private-orders``, for all but the page that has sent it:
-Laravel Echo names its connection in the header ``X-Socket-ID``. Into your project take ``api``, ``sender`` and
-``publish``, and what ``create_order`` does with them.
+Each order becomes the event ``order.created`` on ``private-orders``. All connections get it, except the one of the
+page that sent the request: Laravel Echo names it in the header ``X-Socket-ID``. Copy ``api``, ``sender`` and
+``publish`` to your project, and use them as ``create_order`` does.
 """
 
 import logging
@@ -54,20 +54,20 @@ class Order(models.Model):
 
 
 def sender(request: HttpRequest) -> str | None:
-    """The connection that is not to get the event. A page that is not connected yet may send "undefined"."""
+    """The connection that must not get the event. A page that is not connected yet may send "undefined"."""
     socket_id = request.headers.get("X-Socket-ID", "")
     return socket_id if re.fullmatch(r"[0-9]{1,20}\.[0-9]{1,20}", socket_id) else None
 
 
 def publish(channel: str, event: str, data: object, socket_id: str | None) -> None:
-    """Publish an event about something that is done, and stays done if nobody can be told."""
+    """Publish an event about a finished change. The change stays, even if publishing fails."""
     try:
         api.trigger(channel, event, data, socket_id=socket_id)
     except ReverbError as error:
         logging.error("%s is not published: %s", event, error)
 
 
-@csrf_exempt  # so that curl will do; in your project leave it out
+@csrf_exempt  # for curl; leave it out in your project
 @require_POST
 def create_order(request: HttpRequest) -> HttpResponse:
     item = request.POST.get("item", "")
@@ -76,7 +76,7 @@ def create_order(request: HttpRequest) -> HttpResponse:
     with transaction.atomic():
         order = Order.objects.create(item=item)
         data = {"id": order.pk, "item": order.item}
-        # Not before the commit: who hears of the order then would not find it, and never after a rollback.
+        # After the commit only: before it, receivers would not find the order; after a rollback, there is none.
         transaction.on_commit(partial(publish, "private-orders", "order.created", data, sender(request)))
     return JsonResponse(data, status=201)
 

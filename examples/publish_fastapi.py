@@ -1,4 +1,4 @@
-"""Publishes from a web application in FastAPI, which is asynchronous, and so is its API.
+"""A FastAPI application that publishes without blocking the event loop.
 
     pip install "python-reverb[http]" fastapi uvicorn
     export REVERB_APP_ID=… REVERB_APP_KEY=… REVERB_APP_SECRET=… REVERB_HOST=…
@@ -6,8 +6,9 @@
 
     curl http://127.0.0.1:8000/messages --json '{"text": "Hello!"}'
 
-``POST /messages`` becomes the event ``message.sent`` on ``private-chat``, for all but the page that has sent it:
-Laravel Echo names its connection in the header ``X-Socket-ID``. 204 says that the message server has accepted it.
+``POST /messages`` becomes the event ``message.sent`` on ``private-chat``. All connections get it, except the one
+of the page that sent the request: Laravel Echo names it in the header ``X-Socket-ID``. Status 204 means that the
+server has accepted the event.
 """
 
 import logging
@@ -28,7 +29,7 @@ api = ReverbAPI()
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Have one API for all requests, which share its connections; close them at the end."""
+    """Make one API for all requests, which share its connections. Close them at the end."""
     async with api:
         yield
 
@@ -42,11 +43,11 @@ class Message(BaseModel):
 
 @app.post("/messages", status_code=204)
 async def send_message(message: Message, x_socket_id: Annotated[str, Header()] = "") -> None:
-    # The connection that is not to get the event. A page that is not connected yet may send "undefined".
+    # The connection that must not get the event. A page that is not connected yet may send "undefined".
     sender = x_socket_id if re.fullmatch(r"[0-9]{1,20}\.[0-9]{1,20}", x_socket_id) else None
     try:
         await api.trigger("private-chat", "message.sent", {"text": message.text}, socket_id=sender)
-    except ProtocolError as error:  # larger than the message server takes
+    except ProtocolError as error:  # larger than the server accepts
         raise HTTPException(413, str(error)) from None
     except ReverbError as error:
         logging.error("a message is not published: %s", error)

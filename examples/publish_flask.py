@@ -1,4 +1,4 @@
-"""Publishes from a web application in Flask, with one process or many.
+"""A Flask application that publishes, with one process or several.
 
     pip install python-reverb flask gunicorn
     export REVERB_APP_ID=… REVERB_APP_KEY=… REVERB_APP_SECRET=… REVERB_HOST=…
@@ -6,12 +6,13 @@
 
     curl http://127.0.0.1:8000/messages --json '{"text": "Hello!"}'
 
-To serve it for real, with four processes of eight threads each:
+In production, with four processes of eight threads each:
 
     gunicorn --preload --workers 4 --threads 8 --bind 127.0.0.1:8000 publish_flask:app
 
-``POST /messages`` becomes the event ``message.sent`` on ``private-chat``, for all but the page that has sent it:
-Laravel Echo names its connection in the header ``X-Socket-ID``. 204 says that the message server has accepted it.
+``POST /messages`` becomes the event ``message.sent`` on ``private-chat``. All connections get it, except the one
+of the page that sent the request: Laravel Echo names it in the header ``X-Socket-ID``. Status 204 means that the
+server has accepted the event.
 """
 
 import os
@@ -22,11 +23,11 @@ from flask import Flask, abort, request
 from reverb import ProtocolError, ReverbError, SyncReverbAPI
 
 app = Flask(__name__)
-api = SyncReverbAPI()  # for all threads, and for the processes that a pre-forking server makes of this one
+api = SyncReverbAPI()  # for all threads, and for the processes that a pre-forking server starts
 
 
 def sender() -> str | None:
-    """The connection that is not to get the event. A page that is not connected yet may send "undefined"."""
+    """The connection that must not get the event. A page that is not connected yet may send "undefined"."""
     socket_id = request.headers.get("X-Socket-ID", "")
     return socket_id if re.fullmatch(r"[0-9]{1,20}\.[0-9]{1,20}", socket_id) else None
 
@@ -42,7 +43,7 @@ def send_message() -> tuple[str, int]:
 
 @app.errorhandler(ProtocolError)
 def refuse(error: ProtocolError) -> tuple[dict[str, str], int]:
-    return {"message": str(error)}, 413  # larger than the message server takes
+    return {"message": str(error)}, 413  # larger than the server accepts
 
 
 @app.errorhandler(ReverbError)

@@ -1,4 +1,4 @@
-"""Takes webhooks over HTTP, and publishes them to whoever is subscribed.
+"""A web server that receives webhooks over HTTP and publishes them.
 
     pip install "python-reverb[http]"
     export REVERB_APP_ID=… REVERB_APP_KEY=… REVERB_APP_SECRET=… REVERB_HOST=…
@@ -6,9 +6,11 @@
 
     curl http://127.0.0.1:8000/webhooks/github --json '{"ref": "main"}'
 
-``POST /webhooks/github`` with a JSON body becomes the event ``received`` on ``private-webhooks.github``.
-204 tells the sender that the message server has accepted it; otherwise it can send again. Before you open it to
-the world, put TLS in front of it, and check the sender's signature. Ends on Ctrl-C and SIGTERM.
+``POST /webhooks/github`` with a JSON body becomes the event ``received`` on ``private-webhooks.github``. Status
+204 tells the sender that the server has accepted the event. After any other status, the sender can try again. It
+ends on Ctrl-C and SIGTERM.
+
+Security: before you open the program to the internet, put TLS in front of it and check the sender's signature.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ API = web.AppKey("API", ReverbAPI)
 
 
 async def open_api(app: web.Application) -> AsyncIterator[None]:
-    """One API for all requests: it shares its connections among them."""
+    """Make one API for all requests, which share its connections."""
     async with ReverbAPI() as app[API]:
         yield
 
@@ -38,9 +40,9 @@ async def relay(request: web.Request) -> web.Response:
         json.loads(payload)
     except (ValueError, RecursionError):
         return web.Response(status=400, text="The body is not JSON.\n")
-    try:  # a text is passed on as it is
+    try:  # a string is published unchanged
         await request.app[API].trigger(f"private-webhooks.{source}", "received", payload)
-    except ProtocolError as error:  # larger than the server takes
+    except ProtocolError as error:  # larger than the server accepts
         return web.Response(status=413, text=f"{error}\n")
     except ReverbError as error:
         logging.error("a webhook of %s is not published: %s", source, error)

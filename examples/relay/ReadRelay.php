@@ -1,15 +1,15 @@
 <?php
 
-// app/Console/Commands/ReadRelay.php: a Laravel application reads the relay's log in Redis or Valkey (7 or later).
+// app/Console/Commands/ReadRelay.php: a Laravel application reads the relay's stream in Redis or Valkey (7 or later).
 //
 //     php artisan relay:read 1
 //
-// It needs phpredis 6 and, in config/database.php, a connection without a prefix, as the relay's keys have none:
+// It needs phpredis 6 and, in config/database.php, a connection without a prefix, because the relay's keys have none:
 //
 //     'redis' => [
 //         'relay' => ['url' => env('RELAY_URL'), 'database' => '0', 'options' => ['prefix' => '']],
 //
-// Each process has a number of its own. SIGTERM lets the entries at hand be finished, ten at most.
+// Each process needs its own number. After SIGTERM, a process finishes its entries (at most ten) and ends.
 
 namespace App\Console\Commands;
 
@@ -33,11 +33,11 @@ class ReadRelay extends Command
         });
         [$stream, $group, $consumer] = [$this->option('stream'), $this->option('group'), $this->argument('consumer')];
         $redis = Redis::connection('relay')->client();
-        $redis->xGroup('CREATE', $stream, $group, '0', true); // false when it is there
-        $start = '0'; // what this consumer was given and has not finished; '>' is what nobody was given yet
+        $redis->xGroup('CREATE', $stream, $group, '0', true); // false if it exists
+        $start = '0'; // '0': entries that this consumer got and did not finish; '>': entries that nobody got yet
         $nextLook = 0;
         while (! $isEnding) {
-            if (microtime(true) >= $nextLook) { // what others were given, and have not finished for a minute
+            if (microtime(true) >= $nextLook) { // entries that others got and did not finish for a minute
                 [, $claimed, $trimmed] = $redis->xAutoClaim($stream, $group, $consumer, self::STUCK, '0-0', 100);
                 if ($trimmed) {
                     $this->readAll('entries were trimmed before they were done');
@@ -53,7 +53,7 @@ class ReadRelay extends Command
                     $this->take($entry);
                 } catch (Throwable $error) {
                     report($error);
-                    $start = '0'; // this one again, before those behind it
+                    $start = '0'; // this entry again, before the next ones
                     sleep(1);
                     break;
                 }
@@ -74,13 +74,13 @@ class ReadRelay extends Command
         };
     }
 
-    /** Change the order if $order['version'] is newer than what is there. */
+    /** Change the order if $order['version'] is newer than the stored version. */
     private function change(array $order): void
     {
         $this->info("order {$order['id']}: {$order['status']}");
     }
 
-    /** Entries may be missing: read what they would have said from where the truth is. */
+    /** Entries may be missing: read all orders from the database that has them. */
     private function readAll(string $gap): void
     {
         $this->warn("entries may be missing ($gap), reading all orders");

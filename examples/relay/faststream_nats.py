@@ -1,4 +1,4 @@
-"""FastStream reads the relay's log in NATS JetStream, with types.
+"""Reads the relay's stream in NATS JetStream with FastStream, with types.
 
 pip install "faststream[nats]"
 RELAY_URL=nats://127.0.0.1:4222 python faststream_nats.py
@@ -29,7 +29,7 @@ log = broker.subscriber(
     durable=NAME,
     pull_sub=PullSub(batch_size=1, timeout=1),
     config=ConsumerConfig(ack_wait=STUCK),
-    ack_policy=AckPolicy.NACK_ON_ERROR,  # what a handler raised on comes again
+    ack_policy=AckPolicy.NACK_ON_ERROR,  # an entry whose handler raised comes again
 )
 
 
@@ -59,7 +59,7 @@ def catch_up(gap: Gap) -> None:
 
 @log
 def ignore() -> None:
-    """All other events; without this, each of them is an error."""
+    """Ignore all other events. Without this, each of them is an error."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""FastStream reads the relay's log in Redis or Valkey, with types.
+"""Reads the relay's stream in Redis or Valkey with FastStream, with types.
 
 pip install "faststream[redis]"
 RELAY_URL=redis://127.0.0.1:6379/0 python faststream_redis.py
@@ -48,21 +48,21 @@ app = FastStream(broker)
 
 @app.on_startup
 async def create_group() -> None:
-    """From the log's beginning on; FastStream would begin at its end."""
+    """Create the group at the beginning of the stream. FastStream would create it at the end."""
     client = await broker.connect()
     try:
         await client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
     except ResponseError as error:
-        if not str(error).startswith("BUSYGROUP"):  # it is there
+        if not str(error).startswith("BUSYGROUP"):  # the group exists already
             raise
 
 
-retry = AckPolicy.NACK_ON_ERROR  # what a handler raised on stays pending, and is taken up again
+retry = AckPolicy.NACK_ON_ERROR  # an entry whose handler raised stays pending, and is read again
 new = broker.subscriber(
     stream=StreamSub(STREAM, group=GROUP, consumer=CONSUMER, max_records=1),
     ack_policy=retry,
 )
-# What was given to a reader that did not finish it, this one before its last start included.
+# Entries that a reader got and did not finish, also this reader before its last start.
 stuck = broker.subscriber(
     stream=StreamSub(
         STREAM, group=GROUP, consumer=CONSUMER, min_idle_time=int(1000 * STUCK), polling_interval=1000
@@ -100,7 +100,7 @@ def catch_up(gap: Gap) -> None:
 @new
 @stuck
 def ignore() -> None:
-    """All other events; without this, each of them is an error."""
+    """Ignore all other events. Without this, each of them is an error."""
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""Reads the relay's log in NATS JetStream with a durable pull consumer.
+"""Reads the relay's stream in NATS JetStream with a durable pull consumer.
 
     pip install nats-py
     RELAY_URL=nats://127.0.0.1:4222 python nats_durable.py
 
-Several of these share the entries. To keep the order, too, let the relay write partitions, and start readers
-for each. Only one of a partition's readers is given an entry at a time, so a second one is a spare:
+Several readers share the entries. To keep the order, let the relay write partitions, and start readers for each
+partition. Only one reader of a partition gets an entry at a time, so a second reader is a spare:
 
     reverb relay … --partitions 2
     python nats_durable.py 0
     python nats_durable.py 1
 
-An entry is acknowledged when it is done. Whoever dies before that leaves it to the others, after a minute.
-SIGTERM lets the entries at hand be finished, ten at most.
+A reader acknowledges an entry when it is done. If it dies before, another reader gets the entry after a minute.
+After SIGTERM, it finishes its entries (at most ten) and ends.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ async def finish(message: Msg, handle: Callable[[dict[str, str]], None]) -> None
         traceback.print_exc()
         if message.metadata.num_delivered < TRIES:
             await message.nak(delay=1)
-        else:  # it stays in the stream, to be looked at: nats stream get STREAM SEQUENCE
+        else:  # the entry stays in the stream; to see it: nats stream get STREAM SEQUENCE
             print(f"giving up on entry {message.metadata.sequence.stream} of {STREAM}", file=sys.stderr)
             await message.term()
     else:

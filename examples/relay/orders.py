@@ -1,8 +1,8 @@
-"""What the readers beside this file do with the log: they keep a copy of an application's orders.
+"""The work of the readers in this directory: they keep a copy of an application's orders.
 
-It stands for your work. An entry may come twice: marked as ``again``, or because a reader died before it could
-say that it was done. Here that changes nothing, because each order carries a version, and what is not newer is
-left out. A gap says that entries may be missing: then all orders are read from the application's database.
+Replace it by your work. An entry may come twice: marked as ``again``, or because a reader died before it
+acknowledged the entry. Here, this changes nothing: each order has a version, and older versions are ignored. A gap
+says that entries may be missing: then ``read_all`` reads all orders from the application's database.
 """
 
 import json
@@ -26,7 +26,7 @@ UPDATE = """
 
 
 def take(entry: Mapping[str, str]) -> None:
-    """Do what an entry of the log asks for; ``entry`` has its fields."""
+    """Handle an entry of the stream. ``entry`` has its fields."""
     if entry["event"] == "reverb:gap":
         read_all(entry["data"])
     elif entry["event"] == "order.changed":
@@ -34,16 +34,16 @@ def take(entry: Mapping[str, str]) -> None:
 
 
 def change(order: Mapping[str, Any]) -> None:
-    """Write an order into the copy, if it is newer than what is there."""
+    """Write an order into the copy if it is newer than the copy's version."""
     with closing(sqlite3.connect(COPY, timeout=30)) as copy, copy:
         copy.execute(SCHEMA)
         is_newer = copy.execute(UPDATE, order).rowcount == 1
-    if is_newer:  # what else has to happen once for each change, such as a mail
+    if is_newer:  # other work that must happen once for each change, such as a mail
         print(f"order {order['id']}: {order['status']}", flush=True)
 
 
 def read_all(gap: str) -> None:
-    """Catch up: what the missing entries would have said stands in the application's database."""
+    """Read all orders from the application's database, which has the changes of the missing entries."""
     print(f"entries may be missing ({json.loads(gap)['reason']}), reading all orders", flush=True)
     with closing(sqlite3.connect(SHOP, timeout=30)) as shop:
         orders = shop.execute("SELECT id, status, version FROM orders").fetchall()

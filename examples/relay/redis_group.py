@@ -1,18 +1,18 @@
-"""Reads the relay's log in Redis or Valkey (7 or later) with a consumer group.
+"""Reads the relay's stream in Redis or Valkey (7 or later) with a consumer group.
 
     pip install redis
     RELAY_URL=redis://127.0.0.1:6379/0 python redis_group.py reverb
 
-Several of these share the entries, each under a name of its own (CONSUMER). To keep the order, too, let the
-relay write partitions, and start exactly one reader for each:
+Several readers share the entries. Each needs its own name (CONSUMER). To keep the order, let the relay write
+partitions, and start exactly one reader for each partition:
 
     reverb relay … --partitions 2
     CONSUMER=0 python redis_group.py '{reverb}:0'
     CONSUMER=1 python redis_group.py '{reverb}:1'
 
-An entry is acknowledged when it is done. Whoever dies before that leaves it pending: the same CONSUMER takes it
-up when it is started again, any other one after a minute. SIGTERM lets the entries at hand be finished, ten at
-most.
+A reader acknowledges an entry when it is done. If it dies before, the entry stays pending: the same CONSUMER gets
+it at its next start, another one after a minute. After SIGTERM, a reader finishes its entries (at most ten) and
+ends.
 """
 
 import json
@@ -60,12 +60,12 @@ class Reader:
         self.stream = stream
         self.handle = handle
         self.is_new = True
-        self.has_pending = True  # entries that were given to this consumer, and are not acknowledged
+        self.has_pending = True  # entries that this consumer got and did not acknowledge
         self.next_look = 0.0
         self.gap: str | None = None
 
     def step(self) -> bool:
-        """Handle what is there, or wait a second for it. False: try again later."""
+        """Handle the next entries, or wait a second for them. Return False to try again later."""
         if self.is_new:
             self.create_group()
         if time.monotonic() >= self.next_look:
@@ -74,9 +74,9 @@ class Reader:
             if self.attempt(gap(self.gap)) is not None:
                 return False
             self.gap = None
-        # "0" is what is pending, in order and one by one; ">" is what nobody was given yet.
+        # "0" means pending entries, in order and one by one; ">" means entries that nobody got yet.
         start, count = ("0", 1) if self.has_pending else (">", 10)
-        self.has_pending = True  # until it is known that all went well
+        self.has_pending = True  # until all of it has worked
         answer = self.client.xreadgroup(GROUP, CONSUMER, {self.stream: start}, count=count, block=1000)
         entries = answer[0][1] if answer else []
         for id_, fields in entries:
@@ -87,14 +87,14 @@ class Reader:
 
     def create_group(self) -> None:
         try:
-            self.client.xgroup_create(self.stream, GROUP, id="0", mkstream=True)  # "0": from the log's beginning
+            self.client.xgroup_create(self.stream, GROUP, id="0", mkstream=True)  # "0": from the beginning
         except redis.ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):  # it is there
+            if not str(error).startswith("BUSYGROUP"):  # the group exists already
                 raise
         self.is_new = False
 
     def look_around(self) -> None:
-        """Take over what others were given and have not finished for so long that they must be dead. See what was
+        """Take over entries that other readers got and did not finish for a long time. Find entries that were
         trimmed too early."""
         _, claimed, trimmed = self.client.xautoclaim(
             self.stream, GROUP, CONSUMER, int(1000 * STUCK), start_id="0-0", count=100
@@ -125,7 +125,7 @@ class Reader:
 
 
 def gap(reason: str) -> Fields:
-    """An entry as the relay writes it where events may be missing."""
+    """Return an entry as the relay writes it where events may be missing."""
     data = {"from": None, "to": time.time_ns() // 1_000_000, "reason": reason}
     return {"channel": "", "event": "reverb:gap", "data": json.dumps(data)}
 

@@ -1,12 +1,13 @@
-"""Makes a task of Celery from each entry of the relay's log in Redis or Valkey.
+"""Makes a Celery task of each entry of the relay's stream in Redis or Valkey.
 
     pip install celery redis
     export RELAY_URL=redis://127.0.0.1:6379/0 BROKER_URL=redis://127.0.0.1:6379/1
     celery --app to_celery worker --concurrency 4
     python to_celery.py reverb
 
-An entry is acknowledged when Celery's broker has its task. A reader that dies between the two makes the task
-again, and Celery itself may run a task twice, and not in order: ``orders.take`` can bear all that.
+The reader acknowledges an entry when Celery's broker has the task. If it dies between the two, it makes the task
+again. Celery itself may run a task twice, and not in order. ``orders.take`` gives the right result in all these
+cases.
 """
 
 import os
@@ -20,7 +21,7 @@ app = celery.Celery("to_celery", broker=os.environ.get("BROKER_URL", "redis://12
 
 
 @app.task(
-    acks_late=True,  # a worker that dies leaves its tasks to others
+    acks_late=True,  # the broker gives the tasks of a dead worker to others
     reject_on_worker_lost=True,
     autoretry_for=(Exception,),
     retry_backoff=1,
@@ -32,7 +33,7 @@ def handle(entry: dict[str, str]) -> None:
 
 
 def hand_over(entry: dict[str, str]) -> None:
-    # The id is the entry's own, so what Celery logs of a task can be found in the log of the relay.
+    # The task has the entry's id, so you can find the entry of a task that Celery logs.
     handle.apply_async([entry], task_id=entry.get("writer"))
 
 

@@ -1,12 +1,13 @@
-"""Makes a task of Taskiq from each entry of the relay's log in Redis or Valkey.
+"""Makes a Taskiq task of each entry of the relay's stream in Redis or Valkey.
 
     pip install taskiq taskiq-redis
     export RELAY_URL=redis://127.0.0.1:6379/0 BROKER_URL=redis://127.0.0.1:6379/1
     taskiq worker to_taskiq:broker
     python to_taskiq.py reverb
 
-An entry is acknowledged when Taskiq's broker has its task. A reader that dies between the two makes the task
-again, and Taskiq itself may run a task twice, and not in order: ``orders.take`` can bear all that.
+The reader acknowledges an entry when Taskiq's broker has the task. If it dies between the two, it makes the task
+again. Taskiq itself may run a task twice, and not in order. ``orders.take`` gives the right result in all these
+cases.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ broker = RedisStreamBroker(os.environ.get("BROKER_URL", "redis://127.0.0.1:6379/
 )
 
 
-@broker.task("handle", retry_on_error=True)  # its name, so that worker and reader mean the same
+@broker.task("handle", retry_on_error=True)  # named, so that worker and reader use the same task
 def handle(entry: dict[str, str]) -> None:
     orders.take(entry)
 
@@ -39,7 +40,7 @@ def main(stream: str) -> None:
 
 
 async def hand_over(entry: dict[str, str]) -> None:
-    # The id is the entry's own, so what Taskiq logs of a task can be found in the log of the relay.
+    # The task has the entry's id, so you can find the entry of a task that Taskiq logs.
     task = handle.kicker()
     await (task.with_task_id(entry["writer"]) if "writer" in entry else task).kiq(entry)
 
