@@ -190,27 +190,27 @@ PAGE = "<!doctype html><html><head><title>Welcome</title></head></html>"
             "REVERB_SCHEME=wss (or https) and REVERB_PORT=443",
         ),
         (302, "", {"Location": "http://www.example.com/"}, "REVERB_HOST=www.example.com"),
-        (302, "", {"Location": "/login"}, "is the website's"),
+        (302, "", {"Location": "/login"}, "belongs to the website"),
         (307, "", {}, "it redirects to nowhere"),
         (400, "", {}, "proxy_set_header Upgrade $http_upgrade"),
-        (400, "<html>The plain HTTP request was sent to HTTPS port</html>", {}, "likely: REVERB_SCHEME=wss"),
-        (400, "Client sent an HTTP request to an HTTPS server.", {}, "likely: REVERB_SCHEME=wss"),
+        (400, "<html>The plain HTTP request was sent to HTTPS port</html>", {}, "needs REVERB_SCHEME=wss"),
+        (400, "Client sent an HTTP request to an HTTPS server.", {}, "needs REVERB_SCHEME=wss"),
         (
             400,
             "Reason: You're speaking plain HTTP to an SSL-enabled server port.",
             {},
-            "likely: REVERB_SCHEME=wss",
+            "needs REVERB_SCHEME=wss",
         ),
-        (401, "", {}, "a proxy that wants a login"),
-        (403, "", {}, "A firewall"),
+        (401, "", {}, "a proxy that requires a login"),
+        (403, "", {}, "a firewall"),
         (404, "Not found.", {}, "REVERB_PATH must be the server's REVERB_SERVER_PATH"),
         (405, "", {}, "REVERB_PATH"),
         (426, "", {}, 'proxy_set_header Connection "Upgrade"'),
         (429, "slow down", {}, "“slow down”; likely: A proxy in front of the server limits"),
         (500, "Internal server error.", {}, "The proxy does not pass the upgrade on"),
         (500, "oops", {}, "see its log"),
-        (502, "", {}, "Reverb does not run behind the proxy: php artisan reverb:start"),
-        (503, "", {}, "Reverb does not run behind the proxy"),
+        (502, "", {}, "Reverb is not running behind the proxy: php artisan reverb:start"),
+        (503, "", {}, "Reverb is not running behind the proxy"),
         (504, "", {}, "proxy_pass must have the server's REVERB_SERVER_PORT"),
     ],
 )
@@ -232,9 +232,9 @@ async def test_http_refusals_say_what_to_check(
     [
         (
             {"Connection": "keep-alive, Upgrade"},
-            "with “Connection: keep-alive, Upgrade”; only “Connection: Upgrade” is",
+            "with “Connection: keep-alive, Upgrade”; the client accepts only “Connection: Upgrade”",
         ),
-        ({"Connection": "upgrade,close"}, "A proxy in front of the server has added to the header"),
+        ({"Connection": "upgrade,close"}, "A proxy in front of the server has changed the header"),
         ({"Connection": "close"}, "with “Connection: close”, which is wrong for a WebSocket"),
         ({"Upgrade": "h2c"}, "with “Upgrade: h2c”, which is wrong for a WebSocket"),
         ({"Sec-WebSocket-Accept": "of-another"}, "with “Sec-WebSocket-Accept: of-another”"),
@@ -302,8 +302,8 @@ async def test_a_connection_that_ends_too_early(inbox: Inbox, stage: Callable[[P
 async def test_an_end_in_place_of_the_greeting(inbox: Inbox) -> None:
     async with ScriptedServer(after_the_upgrade) as server:
         error = await refusal(server, inbox)
-        assert "the WebSocket opened, but the server did not greet: lost the connection" in str(error)
-        assert "no Pusher-protocol server" in str(error)
+        assert "did not send pusher:connection_established: lost the connection" in str(error)
+        assert "does not speak the Pusher protocol" in str(error)
 
 
 async def test_garbage_instead_of_http(inbox: Inbox) -> None:
@@ -313,7 +313,7 @@ async def test_garbage_instead_of_http(inbox: Inbox) -> None:
 
     async with ScriptedServer(script) as server:
         error = await refusal(server, inbox)
-        assert "does not speak HTTP; it says 'SSH-2.0-OpenSSH_'" in str(error)
+        assert "does not speak HTTP; it sends 'SSH-2.0-OpenSSH_'" in str(error)
         assert "REVERB_PORT" in str(error)
 
 
@@ -386,7 +386,7 @@ async def silent_after_the_upgrade(peer: Peer) -> None:
     ("script", "seen"),
     [
         (silent_after_the_request, "no answer to the HTTP request within"),
-        (silent_after_the_upgrade, "the WebSocket opened, but the server did not greet within"),
+        (silent_after_the_upgrade, "the server did not send pusher:connection_established within"),
     ],
 )
 async def test_silence_in_the_handshake_times_out_and_the_socket_is_closed(
@@ -409,7 +409,7 @@ async def test_silence_where_tls_should_be_times_out_and_names_the_scheme(inbox:
         error = await refusal(server, inbox, scheme="wss", connect_timeout=0.2)
         assert isinstance(error, TimeoutError)
         assert "no answer to TLS within 0.2 seconds" in str(error)
-        assert f"likely: REVERB_SCHEME=ws (or http) for port {server.port}" in str(error)
+        assert f"likely: Port {server.port} needs REVERB_SCHEME=ws" in str(error)
         done.set()
 
 
@@ -498,7 +498,7 @@ async def test_a_certificate_nobody_vouches_for_is_refused(
 @pytest.mark.parametrize(
     ("names", "days", "hint"),
     [
-        ((), (-30, -4), "the certificate expired; likely: The server's certificate must be renewed"),
+        ((), (-30, -4), "the certificate expired; likely: The certificate was not renewed"),
         ((), (-30, -4), "This machine's clock is wrong: it says 20"),
         ((), (3, 30), "the certificate is not valid yet; likely: This machine's clock is wrong: it says 20"),
         (("other.example",), (-1, 30), "the certificate is not for 127.0.0.1; likely: REVERB_HOST"),
@@ -546,7 +546,7 @@ async def test_plain_spoken_to_a_tls_port(inbox: Inbox, tmp_path: Path) -> None:
     async with ScriptedServer(at_once, ssl_context=certificates.server) as server:
         error = await refusal(server, inbox)
         assert isinstance(error, ConnectionError)
-        assert f"likely: REVERB_SCHEME=wss (or https) for port {server.port}" in str(error)
+        assert f"Port {server.port} needs REVERB_SCHEME=wss (or https)" in str(error)
 
 
 @asynccontextmanager
@@ -617,9 +617,9 @@ async def socks_error(peer: Peer) -> None:
 @pytest.mark.parametrize(
     ("kind", "script", "hint"),
     [
-        ("http", refusing(407), "the proxy wants a login: "),
-        ("http", refusing(407), "likely: REVERB_PROXY must have the user and password"),
-        ("http", refusing(403), "status 403; likely: REVERB_PROXY is wrong, or that proxy lets nobody through to"),
+        ("http", refusing(407), "the proxy requires a login: "),
+        ("http", refusing(407), "likely: REVERB_PROXY must contain the user and the password"),
+        ("http", refusing(403), "status 403; likely: REVERB_PROXY is wrong, or the proxy does not allow"),
         ("http", refusing(502), "REVERB_PROXY"),
         ("http", at_once, "REVERB_PROXY"),
         ("http", banner, "REVERB_PROXY"),

@@ -47,7 +47,7 @@ def test_a_line_has_the_two_likeliest_causes() -> None:
 @pytest.mark.parametrize(
     ("message", "seen", "cause"),
     [
-        ("certificate has expired", "the certificate expired", "must be renewed"),
+        ("certificate has expired", "the certificate expired", "was not renewed"),
         (
             "certificate is not yet valid",
             "the certificate is not valid yet",
@@ -100,7 +100,7 @@ def test_names_and_addresses() -> None:
     assert "misspelt" in no_name("a..b", "REVERB_HOST", UnicodeError("label empty")).causes[0]
     assert "offline" in no_name(HOST, "REVERB_HOST", socket.gaierror(socket.EAI_AGAIN, "later")).causes[0]
     assert "REVERB_PORT=8080 is wrong" in no_connection(CONFIG, OSError(errno.ECONNREFUSED, "refused")).causes[0]
-    assert "VPN, or IPv6" in no_connection(CONFIG, OSError(errno.ENETUNREACH, "unreachable")).causes[0]
+    assert "VPN and IPv6" in no_connection(CONFIG, OSError(errno.ENETUNREACH, "unreachable")).causes[0]
     assert (
         no_connection(CONFIG, OSError("odd")).line
         == f"odd; likely: REVERB_HOST={HOST} or REVERB_PORT=8080 is wrong"
@@ -113,7 +113,7 @@ def test_names_and_addresses() -> None:
         ("HTTP proxy rejected connection with status 407", "user:password"),
         ("Username and password authentication failure", "user:password"),
         ("No acceptable authentication methods were offered", "user:password"),
-        ("HTTP proxy rejected connection with status 403", "lets nobody through to reverb.example.com:8080"),
+        ("HTTP proxy rejected connection with status 403", "does not allow connections to reverb.example.com"),
     ],
 )
 def test_proxies(why: str, cause: str) -> None:
@@ -173,14 +173,14 @@ def test_a_101_that_is_none() -> None:
 
 def test_what_is_no_http() -> None:
     assert "REVERB_SCHEME=wss" in not_http(CONFIG, b"\x15\x03\x03\x00\x02").causes[0]
-    assert r"it says 'SSH-2.0\x1b'" in not_http(CONFIG, b"SSH-2.0\x1b").seen
+    assert r"it sends 'SSH-2.0\x1b'" in not_http(CONFIG, b"SSH-2.0\x1b").seen
 
 
 def test_the_key_is_not_told() -> None:
     headers = {"location": "https://reverb.example.com/app/app-key?token=1"}
     assert upgrade_refused(CONFIG, 301, headers, "").line == (
         "HTTP status 301: it redirects to https://reverb.example.com/app/…; "
-        "likely: REVERB_SCHEME=wss (or https) and REVERB_PORT=443"
+        "likely: It needs REVERB_SCHEME=wss (or https) and REVERB_PORT=443"
     )
 
 

@@ -218,7 +218,7 @@ async def test_tls(api_for: Shell, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "days", "hint"),
     [
-        ((), (-30, -4), "the certificate expired; likely: The server's certificate must be renewed"),
+        ((), (-30, -4), "the certificate expired; likely: The certificate was not renewed"),
         ((), (3, 30), "the certificate is not valid yet; likely: This machine's clock is wrong"),
         (("other.example",), (-1, 30), "the certificate is not for 127.0.0.1"),
     ],
@@ -253,7 +253,7 @@ async def test_a_proxy_that_refuses_or_is_not_there(shell: Shell) -> None:
         settings: Any = {"host": "h.invalid", "app_id": "42", "app_key": "k", "app_secret": SECRET}
         url = f"http://u:P4SS@127.0.0.1:{proxy.port}"
         async with shell(**settings, proxy=url) as api:
-            with pytest.raises(ConnectionError, match="the proxy wants a login: it answered with 407") as refused:
+            with pytest.raises(ConnectionError, match="requires a login: it answered with 407") as refused:
                 await api.health()
     async with shell(**settings, proxy=url, request_timeout=1) as api:
         with pytest.raises(ConnectionError, match=f"REVERB_PROXY=http://127.0.0.1:{proxy.port} is wrong") as dead:
@@ -311,7 +311,7 @@ async def test_what_is_tried_again(api_for: Shell, fault: Answer, call: str, att
 
 async def test_there_is_an_end_to_it(api_for: Shell) -> None:
     async with ScriptedHTTPServer(answer(503, "<html>")) as server, api_for(server) as api:
-        with pytest.raises(APIError, match="with 503: a page of HTML; the server is starting") as caught:
+        with pytest.raises(APIError, match="with 503: an HTML page; the server is starting") as caught:
             await api.trigger("news", "e", 1)
         assert caught.value.status == 503
         assert len(server.requests) == 4

@@ -286,7 +286,7 @@ class Connection(picows.WSListener):
     def _timeout(self) -> TimeoutError:
         config, seconds = self._config, self._config.connect_timeout
         if self._stage is _Stage.ESTABLISHING:
-            failure = _failures.not_greeted_in_time(seconds)
+            failure = _failures.not_established_in_time(seconds)
         elif self._stage is _Stage.UPGRADE:
             failure = _failures.upgrade_unanswered(config, seconds)
         elif self._stage is _Stage.TLS:
@@ -315,7 +315,7 @@ class Connection(picows.WSListener):
         lost = self._lost()
         if lost.code is not None or self._last_error is not None:
             return lost  # the server has said the reason
-        self.failure = _failures.not_greeted(str(lost))
+        self.failure = _failures.not_established(str(lost))
         return ConnectionError(f"cannot connect to {self._config.address}: {self.failure.line}")
 
     def _on_handshake_message(self, message: Message) -> None:

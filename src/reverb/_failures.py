@@ -1,9 +1,9 @@
-"""Why there is no connection: what was seen, and the likely causes. Pure: looks at errors and answers, and does
-nothing.
+"""Explains why there is no connection: what was observed, and the likely causes. Pure: looks at errors and answers
+only.
 
-The client says it in one line, ``reverb doctor`` in full. Causes stand in the order of their likelihood. Each
-names the setting to change: ours, ``REVERB_…``; the server's, in Laravel's ``config/reverb.php`` and its ``.env``;
-or that of the proxy in between, for which nginx stands.
+The client says it in one line, ``reverb doctor`` in full. The likeliest cause comes first. Each cause names the
+setting to change: ours, ``REVERB_…``; the server's, in Laravel's ``config/reverb.php`` and its ``.env``; or that
+of the proxy, with nginx as the example.
 """
 
 from __future__ import annotations
@@ -25,57 +25,61 @@ UPGRADE_HEADERS = (
     'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "Upgrade";'
 )
 NOT_FOUND = "Not found."
-"""What Reverb says to a path that it does not have. Proxies and websites say other things."""
+"""Reverb's answer to a path that it does not have. Proxies and websites answer with other texts."""
 STRIPS = "nginx's proxy_pass must end behind the port: a path there, or a slash alone,"
 _TLS_PORT_BODIES = (
     "plain HTTP request was sent to HTTPS port",
     "HTTP request to an HTTPS server",
     "speaking plain HTTP",
 )
-"""How nginx, programs in Go, and Apache answer plain HTTP where they speak TLS."""
+"""The answers of nginx, of programs in Go, and of Apache to plain HTTP on a TLS port."""
 _NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE")
-"""What OpenSSL calls an answer that is no TLS."""
+"""OpenSSL's names for an answer that is not TLS."""
 _SHOWN_CAUSES = 2
-"""Causes that go into one line."""
+"""Number of causes in one line."""
 
 
 class Failure(NamedTuple):
+    """What was observed, and the likely causes."""
+
     seen: str
     causes: tuple[str, ...]
-    """Sentences, the likeliest first."""
+    """Sentences. The likeliest cause comes first."""
 
     @property
     def line(self) -> str:
-        """What was seen, and the likeliest causes."""
+        """The observation and the likeliest causes in one line."""
         causes = [cause.rstrip(".;") for cause in self.causes[:_SHOWN_CAUSES]]
         return f"{self.seen}; likely: {'; or: '.join(causes)}" if causes else self.seen
 
 
 class Certificate(NamedTuple):
-    """What is in a server's certificate."""
+    """The fields of a server's certificate."""
 
     names: tuple[str, ...]
-    """Host names and addresses that it is for."""
+    """Host names and addresses that it is valid for."""
     issuer: str
     not_before: datetime
     not_after: datetime
 
     @classmethod
     def of(cls, tls: ssl.SSLObject) -> Certificate:
-        """The server's, once it was verified."""
+        """Return the server's certificate after it was verified."""
         fields: Mapping[str, Any] = tls.getpeercert() or {}
         issuer = {name: value for group in fields["issuer"] for name, value in group}
         return cls(
             tuple(value for _, value in fields.get("subjectAltName", ())),
-            issuer.get("organizationName") or issuer.get("commonName") or "an issuer without a name",
+            issuer.get("organizationName") or issuer.get("commonName") or "an unnamed issuer",
             _time(fields["notBefore"]),
             _time(fields["notAfter"]),
         )
 
 
 def parse_head(head: bytes) -> tuple[int, dict[str, str]] | None:
-    """Return the status and the headers, by names in lower case, of an HTTP answer; None if it is none. A header
-    that is there twice is a list (RFC 9110, 5.3)."""
+    """Return the status and the headers of an HTTP answer, with names in lower case; None if it is not one.
+
+    A header that occurs twice becomes a list (RFC 9110, 5.3).
+    """
     first, *lines = head.decode("latin-1").split("\r\n")
     match = re.match(r"HTTP/\d(?:\.\d)? (\d{3})(?: |$)", first)
     if match is None:
@@ -89,7 +93,7 @@ def parse_head(head: bytes) -> tuple[int, dict[str, str]] | None:
 
 
 def join_chunks(body: bytes) -> bytes:
-    """Return what is in the chunks of a body (RFC 9112, 7.1), as far as it goes."""
+    """Return the content of a chunked body (RFC 9112, 7.1), as far as it is complete."""
     content = b""
     while (match := re.match(rb"([0-9a-fA-F]{1,8})[^\r\n]*\r\n", body)) is not None and (
         size := int(match[1], 16)
@@ -109,15 +113,15 @@ def no_name(host: str, variable: str, error: OSError | UnicodeError) -> Failure:
             f"the name {host} can't be looked up at the moment",
             (
                 "This machine is offline, or its DNS server does not answer: see /etc/resolv.conf.",
-                f"{variable}={host} is a name that only another network knows, such as a container's.",
+                f"{variable}={host} is a name that only works in another network, such as a container's name.",
             ),
         )
     return Failure(
         f"there is no address for {host}",
         (
-            f"{variable} is misspelt, or the name is not in the DNS (yet).",
-            "Names of containers and services are known inside their own network only; from outside use the "
-            "host's.",
+            f"{variable} is misspelt, or the name is not (yet) in the DNS.",
+            "The names of containers and services work only inside their own network. From outside, use the "
+            "name of the host.",
         ),
     )
 
@@ -133,9 +137,9 @@ def black_hole(config: ReverbConfig, seconds: float) -> Failure:
     return Failure(
         f"no answer {within(seconds)}",
         (
-            f"A firewall drops what is for port {config.port} of {config.host}: on the server, or a cloud's "
+            f"A firewall drops packets to port {config.port} of {config.host}: on the server, or in the cloud's "
             "security group.",
-            "REVERB_HOST or REVERB_PORT is another machine's.",
+            "REVERB_HOST or REVERB_PORT belongs to another machine.",
         ),
     )
 
@@ -148,15 +152,16 @@ def no_connection(config: ReverbConfig, error: OSError) -> Failure:
             (
                 f"REVERB_PORT={port} is wrong: without a proxy it is the server's REVERB_SERVER_PORT, usually "
                 "8080.",
-                "The server does not run: php artisan reverb:start.",
-                "It listens elsewhere: REVERB_SERVER_HOST on the server, 0.0.0.0 for all networks.",
+                "The server is not running: php artisan reverb:start.",
+                "The server listens on another address: set REVERB_SERVER_HOST on the server; 0.0.0.0 means all "
+                "networks.",
             ),
         )
     if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL):
         return Failure(
-            f"there is no way to {host}: {error.strerror or error}",
+            f"there is no route to {host}: {error.strerror or error}",
             (
-                "This machine is offline, or has no route there: a VPN, or IPv6.",
+                "This machine is offline, or has no route there: check the VPN and IPv6.",
                 f"REVERB_HOST={host} is not the server's address.",
             ),
         )
@@ -167,24 +172,24 @@ def no_connection(config: ReverbConfig, error: OSError) -> Failure:
 
 
 def no_proxy(proxy: str, why: str) -> Failure:
-    """``proxy`` is its URL, without a password."""
+    """There is no connection to the proxy. ``proxy`` is its URL, without a password."""
     return Failure(
         f"no connection to the proxy: {why}", (f"REVERB_PROXY={proxy} is wrong, or the proxy is down.",)
     )
 
 
 def not_through_proxy(config: ReverbConfig, why: str) -> Failure:
-    """The proxy was there, and did not connect us."""
+    """The proxy answered, but did not connect us."""
     if re.search("407|authenticat", why.lower()):
         return Failure(
-            f"the proxy wants a login: {why}",
-            ("REVERB_PROXY must have the user and password that it wants: http://user:password@host:port.",),
+            f"the proxy requires a login: {why}",
+            ("REVERB_PROXY must contain the user and the password: http://user:password@host:port.",),
         )
     return Failure(
         f"no connection through the proxy: {why}",
         (
-            "REVERB_PROXY is wrong, or that proxy lets nobody through to "
-            f"{config.address}: see its log, and what it allows for CONNECT.",
+            "REVERB_PROXY is wrong, or the proxy does not allow connections to "
+            f"{config.address}: see its log and its rules for CONNECT.",
             "REVERB_HOST, REVERB_PORT or REVERB_SCHEME is wrong.",
         ),
     )
@@ -194,22 +199,22 @@ def not_through_proxy(config: ReverbConfig, why: str) -> Failure:
 
 
 def plain_on_tls(config: ReverbConfig) -> Failure:
-    """The port answers in plain HTTP."""
-    return Failure(f"port {config.port} answers in plain HTTP, not in TLS", _use_plain(config))
+    """The port answers with plain HTTP."""
+    return Failure(f"port {config.port} answers with plain HTTP, not with TLS", _use_plain(config))
 
 
 def silent_on_tls(config: ReverbConfig, seconds: float, *, may_be_plain: bool) -> Failure:
-    """Nothing came in answer to TLS. ``may_be_plain`` is whether the port may speak plain HTTP: Reverb says
-    nothing to TLS, and waits for more."""
+    """The port does not answer to TLS. ``may_be_plain``: it may speak plain HTTP. Reverb does not answer to
+    TLS, and waits."""
     causes = _use_plain(config) if may_be_plain else _check_tls(config)
     return Failure(f"no answer to TLS {within(seconds)}", causes)
 
 
 def no_tls(config: ReverbConfig, error: Exception) -> Failure:
-    """A TLS handshake failed, and not for its certificate."""
+    """A TLS handshake failed, but not because of the certificate."""
     reason = getattr(error, "reason", None)
     if reason in _NO_TLS:
-        return Failure(f"port {config.port} answers, but not in TLS", _use_plain(config))
+        return Failure(f"port {config.port} answers, but not with TLS", _use_plain(config))
     why = reason or reason_of(error)
     port, server = _check_tls(config)
     return Failure(f"no TLS: {why}", (server, port) if "ALERT" in why else (port, server))
@@ -217,34 +222,34 @@ def no_tls(config: ReverbConfig, error: Exception) -> Failure:
 
 def _use_plain(config: ReverbConfig) -> tuple[str, ...]:
     return (
-        f"REVERB_SCHEME=ws (or http) for port {config.port}.",
-        "REVERB_PORT must be that of the proxy that speaks TLS: 443, usually.",
-        "Reverb must speak TLS itself: 'tls' below 'options' in config/reverb.php.",
+        f"Port {config.port} needs REVERB_SCHEME=ws (or http).",
+        "REVERB_PORT must be the port of the proxy that speaks TLS, usually 443.",
+        "Reverb itself must speak TLS: set 'tls' in 'options' in config/reverb.php.",
     )
 
 
 def _check_tls(config: ReverbConfig) -> tuple[str, str]:
     return (
-        f"What listens on port {config.port} does not speak TLS: check REVERB_PORT and REVERB_SCHEME.",
-        "The server has no certificate for this name, wants one from its clients, or speaks old TLS only.",
+        f"The service on port {config.port} does not speak TLS: check REVERB_PORT and REVERB_SCHEME.",
+        "The server has no certificate for this name, requires one from its clients, or speaks only old TLS.",
     )
 
 
 def tls_on_plain(config: ReverbConfig) -> Failure:
-    return Failure(f"port {config.port} speaks TLS, and was spoken to in plain", _use_tls(config))
+    return Failure(f"port {config.port} speaks TLS, but the client does not use TLS", _use_tls(config))
 
 
 def _use_tls(config: ReverbConfig) -> tuple[str, ...]:
     return (
-        f"REVERB_SCHEME=wss (or https) for port {config.port}.",
-        "REVERB_PORT must be that at which Reverb itself listens, in plain: 8080, usually.",
+        f"Port {config.port} needs REVERB_SCHEME=wss (or https).",
+        "REVERB_PORT must be the port on which Reverb itself listens without TLS, usually 8080.",
     )
 
 
 def bad_certificate(host: str, error: ssl.SSLCertVerificationError, found: Certificate | None = None) -> Failure:
-    """``found`` is what is in the certificate, if that could be looked at."""
+    """The certificate was refused. ``found`` has its fields, if they could be read."""
     now = datetime.now(timezone.utc)
-    clock = f"This machine's clock is wrong: it says {now:%Y-%m-%d %H:%M} UTC. Have it set by NTP (timedatectl)."
+    clock = f"This machine's clock is wrong: it says {now:%Y-%m-%d %H:%M} UTC. Set it with NTP (timedatectl)."
     issuer = "" if found is None else f" (issued by {found.issuer})"
     reason = error.verify_message.lower()
     if "expired" in reason:
@@ -252,7 +257,7 @@ def bad_certificate(host: str, error: ssl.SSLCertVerificationError, found: Certi
         return Failure(
             f"the certificate expired{when}{issuer}",
             (
-                "The server's certificate must be renewed, and what serves it reloaded: certbot renew, systemctl "
+                "The certificate was not renewed, or the web server not reloaded: certbot renew, systemctl "
                 "reload nginx.",
                 clock,
             ),
@@ -268,7 +273,7 @@ def bad_certificate(host: str, error: ssl.SSLCertVerificationError, found: Certi
         return Failure(
             f"the certificate is not for {host}{names}",
             (
-                "REVERB_HOST must be a name that is in the certificate."
+                "REVERB_HOST must be a name in the certificate."
                 + (f" Is it {found.names[0]}?" if found is not None and found.names else ""),
                 f"The server must have a certificate for {host}: nginx's server_name and ssl_certificate.",
             ),
@@ -277,23 +282,23 @@ def bad_certificate(host: str, error: ssl.SSLCertVerificationError, found: Certi
         return Failure(
             f"the certificate is not trusted{issuer}: {error.verify_message}",
             (
-                "Since 3.13 Python checks that certificates follow RFC 5280. Make those of your own authority "
-                "anew, with mkcert or step-ca for instance.",
+                "Since 3.13 Python checks that certificates follow RFC 5280. Issue the certificates of your own "
+                "authority again, for instance with mkcert or step-ca.",
             ),
         )
     own_ca = (
-        "If the authority is your own, have this machine trust it: SSL_CERT_FILE=/path/to/ca.pem in the "
+        "If the authority is your own, make this machine trust it: SSL_CERT_FILE=/path/to/ca.pem in the "
         "environment (or ssl_context=… in the program)."
     )
     chain = (
-        "The server leaves out the intermediate certificate: nginx's ssl_certificate must be the fullchain.pem."
+        "The server does not send the intermediate certificate: nginx's ssl_certificate must be the fullchain.pem."
     )
     is_self_signed = "self-signed" in reason or "self signed" in reason
     return Failure(
         f"the certificate is not trusted{issuer}: {error.verify_message}",
         (
             *((own_ca,) if is_self_signed else (chain, own_ca)),
-            "This machine's list of authorities is missing or old: the package ca-certificates.",
+            "This machine's list of authorities is missing or old: update the package ca-certificates.",
         ),
     )
 
@@ -310,7 +315,7 @@ def _time(text: str) -> datetime:
 
 
 def upgrade_refused(config: ReverbConfig, status: int, headers: Mapping[str, str], body: str) -> Failure:
-    """An HTTP answer that is not 101. Of the body the beginning is enough."""
+    """An HTTP answer other than 101. The beginning of the body is enough."""
     if any(text in body for text in _TLS_PORT_BODIES):
         return tls_on_plain(config)
     server = visible(headers.get("server", ""), 60)
@@ -318,13 +323,16 @@ def upgrade_refused(config: ReverbConfig, status: int, headers: Mapping[str, str
     excerpt = _excerpt(body)
     if excerpt:
         seen += f": {excerpt}"
-    host_and_port = f"REVERB_HOST or REVERB_PORT={config.port} is the website's, not Reverb's (usually 8080)."
+    host_and_port = (
+        f"REVERB_HOST or REVERB_PORT={config.port} belongs to the website, not to Reverb (usually 8080)."
+    )
     if 300 <= status < 400:
         return _redirected(config, status, headers.get("location", ""))
     # Reverb answers 500 to a request for /app/KEY that is no upgrade; ratchet's older handshake answers 426.
     if status in (400, 426) or (status == 500 and "Internal server error" in body):
         return Failure(
-            seen, (UPGRADE_HEADERS, "Something else than Reverb listens there: REVERB_HOST, REVERB_PORT.")
+            seen,
+            (UPGRADE_HEADERS, "Another service than Reverb listens there: check REVERB_HOST and REVERB_PORT."),
         )
     if status == 429:
         return Failure(seen, ("A proxy in front of the server limits connections or requests: see its settings.",))
@@ -332,9 +340,8 @@ def upgrade_refused(config: ReverbConfig, status: int, headers: Mapping[str, str
         return Failure(
             seen,
             (
-                "Reverb does not run behind the proxy: php artisan reverb:start, and Supervisor to start it "
-                "again.",
-                "The proxy looks in the wrong place: nginx's proxy_pass must have the server's "
+                "Reverb is not running behind the proxy: php artisan reverb:start. Let Supervisor start it again.",
+                "The proxy has a wrong address: nginx's proxy_pass must have the server's "
                 "REVERB_SERVER_PORT, such as http://127.0.0.1:8080.",
             ),
         )
@@ -342,7 +349,7 @@ def upgrade_refused(config: ReverbConfig, status: int, headers: Mapping[str, str
         return Failure(
             seen,
             (
-                "Something in front of the server refuses: a firewall, a proxy that wants a login, Cloudflare. "
+                "Something in front of the server refuses: a firewall, a proxy that requires a login, Cloudflare. "
                 f"Make an exception for {config.path}/app/ there.",
             ),
         )
@@ -352,7 +359,7 @@ def upgrade_refused(config: ReverbConfig, status: int, headers: Mapping[str, str
             seen += ", which is Reverb's own answer"
             return Failure(seen, (path, *((strips_path(config),) if "server" in headers else ())))
         location = (
-            "The proxy has no location for it, so the website answers: in nginx, location "
+            "The proxy has no location for this path, so the website answers: in nginx, add location "
             f"{config.path}/app with proxy_pass to Reverb."
         )
         causes = (path, location, host_and_port) if status >= 400 else (location, host_and_port, path)
@@ -361,7 +368,7 @@ def upgrade_refused(config: ReverbConfig, status: int, headers: Mapping[str, str
 
 
 def is_not_found(status: int, body: str) -> bool:
-    """Whether it is Reverb itself that does not have the path."""
+    """Return whether Reverb itself says that it does not have the path."""
     return status == 404 and body.strip() == NOT_FOUND
 
 
@@ -374,20 +381,21 @@ def _redirected(config: ReverbConfig, status: int, location: str) -> Failure:
     seen = f"HTTP status {status}: it redirects to {visible(target) or 'nowhere'}"
     match = re.match(r"(https?)://([^/:]+)(?::(\d+))?", target)
     if match is not None and match[1] == "https" and config.scheme == "ws":
-        return Failure(seen, (f"REVERB_SCHEME=wss (or https) and REVERB_PORT={match[3] or 443}.",))
+        return Failure(seen, (f"It needs REVERB_SCHEME=wss (or https) and REVERB_PORT={match[3] or 443}.",))
     if match is not None and match[2] != config.host:
         return Failure(seen, (f"REVERB_HOST={visible(match[2])}, if that is the server.",))
     return Failure(
         seen,
         (
-            "REVERB_HOST, REVERB_PORT or REVERB_SCHEME is the website's, not Reverb's.",
-            "The proxy redirects what it should pass on: it needs a location for /app.",
+            "REVERB_HOST, REVERB_PORT or REVERB_SCHEME belongs to the website, not to Reverb.",
+            "The proxy redirects requests that it should pass on: it needs a location for /app.",
         ),
     )
 
 
 def wrong_header(headers: Mapping[str, str]) -> str | None:
-    """Name the header of a 101 for which we can't take it, if there is one; ``Sec-WebSocket-Accept`` aside."""
+    """Return the header of a 101 that is wrong for us, if there is one; ``Sec-WebSocket-Accept`` is not
+    checked."""
     for name, value in (("Upgrade", "websocket"), ("Connection", "upgrade")):
         if headers.get(name.lower(), "").lower() != value:
             return name
@@ -395,20 +403,20 @@ def wrong_header(headers: Mapping[str, str]) -> str | None:
 
 
 def not_websocket(name: str, headers: Mapping[str, str]) -> Failure:
-    """A 101 in which the header ``name`` is not as it should be."""
+    """A 101 with a wrong header ``name``."""
     value = headers.get(name.lower())
     shown = f"without {name}" if value is None else f"with “{name}: {visible(value)}”"
     if name == "Connection" and value is not None and "upgrade" in re.split(r"\s*,\s*", value.lower()):
         return Failure(
-            f"HTTP status 101 {shown}; only “Connection: Upgrade” is understood here",
-            ("A proxy in front of the server has added to the header: have it pass that on as it is.",),
+            f"HTTP status 101 {shown}; the client accepts only “Connection: Upgrade”",
+            ("A proxy in front of the server has changed the header: let it pass the header on unchanged.",),
         )
     return Failure(
         f"HTTP status 101, but {shown}, which is wrong for a WebSocket",
         (
-            "A proxy between here and the server changes or caches answers: Upgrade, Connection and "
-            "Sec-WebSocket-Accept must come through as the server sends them.",
-            "What listens there is no WebSocket server: "
+            "A proxy in front of the server changes or caches answers: Upgrade, Connection and "
+            "Sec-WebSocket-Accept must arrive as the server sends them.",
+            "The service there is not a WebSocket server: "
             f"{visible(headers.get('server', 'REVERB_HOST, REVERB_PORT'), 60)}.",
         ),
     )
@@ -419,18 +427,19 @@ def not_http(config: ReverbConfig, start: bytes) -> Failure:
         return tls_on_plain(config)
     shown = ascii(start[:16].decode(errors="replace"))
     return Failure(
-        f"what listens there does not speak HTTP; it says {shown}",
-        (f"REVERB_PORT={config.port} is another service's.",),
+        f"the service there does not speak HTTP; it sends {shown}",
+        (f"REVERB_PORT={config.port} belongs to another service.",),
     )
 
 
 def hung_up(config: ReverbConfig, *, may_be_tls: bool) -> Failure:
-    """``may_be_tls`` is whether the port may speak TLS, and was spoken to in plain."""
+    """The connection was closed without an answer. ``may_be_tls``: the port may speak TLS, and we did not use
+    it."""
     return Failure(
         "the connection was closed without an answer",
         (
             *(_use_tls(config)[:1] if may_be_tls else ()),
-            f"What listens on port {config.port} is no web server: REVERB_PORT.",
+            f"The service on port {config.port} is not a web server: check REVERB_PORT.",
             "The server, or the proxy in front of it, has failed or refuses this machine: see its log.",
         ),
     )
@@ -440,24 +449,25 @@ def upgrade_unanswered(config: ReverbConfig, seconds: float) -> Failure:
     return Failure(
         f"no answer to the HTTP request {within(seconds)}",
         (
-            "The server hangs: see whether it is busy, and restart it (php artisan reverb:restart).",
-            f"What listens on port {config.port} is no web server: REVERB_PORT.",
+            "The server hangs: check its load, and restart it (php artisan reverb:restart).",
+            f"The service on port {config.port} is not a web server: check REVERB_PORT.",
         ),
     )
 
 
-def not_greeted(why: str) -> Failure:
-    return Failure(f"the WebSocket opened, but the server did not greet: {why}", _NOT_GREETED)
+def not_established(why: str) -> Failure:
+    return Failure(f"{_OPENED_ONLY}: {why}", _NOT_ESTABLISHED)
 
 
-def not_greeted_in_time(seconds: float) -> Failure:
-    return Failure(f"the WebSocket opened, but the server did not greet {within(seconds)}", _NOT_GREETED)
+def not_established_in_time(seconds: float) -> Failure:
+    return Failure(f"{_OPENED_ONLY} {within(seconds)}", _NOT_ESTABLISHED)
 
 
-_NOT_GREETED = (
-    "What answers is no Pusher-protocol server, or hangs: REVERB_HOST, REVERB_PORT, REVERB_PATH.",
-    "A proxy opens WebSockets by itself, and does not pass on what is in them.",
-    "The server uses scaling, and does not reach Redis: REVERB_SCALING_ENABLED, REDIS_URL.",
+_OPENED_ONLY = "the WebSocket opened, but the server did not send pusher:connection_established"
+_NOT_ESTABLISHED = (
+    "The server does not speak the Pusher protocol, or hangs: check REVERB_HOST, REVERB_PORT and REVERB_PATH.",
+    "A proxy opens the WebSocket itself, and does not pass on the messages.",
+    "The server uses scaling, and can't reach Redis: check REVERB_SCALING_ENABLED and REDIS_URL.",
 )
 
 
@@ -465,7 +475,7 @@ _NOT_GREETED = (
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says, in the words that are usual."""
+    """Return the usual words for an error."""
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, ConnectionResetError | EOFError) and not str(error):
@@ -477,7 +487,7 @@ def _excerpt(body: str) -> str:
     text = " ".join(body.split())
     if text.startswith("<"):
         title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE)
-        return f"a page, “{visible(title[1].strip()[:60])}”" if title else "a page of HTML"
+        return f"a page, “{visible(title[1].strip()[:60])}”" if title else "an HTML page"
     return f"“{visible(text[:60])}”" if text else ""
 
 

@@ -480,7 +480,7 @@ def _excerpt(body: bytes) -> str:
     text = body.decode(errors="replace").strip()
     if not text:
         return "an empty body"
-    return "a page of HTML" if text.startswith("<") else _shorten(text)
+    return "an HTML page" if text.startswith("<") else _shorten(text)
 
 
 def _shorten(text: str) -> str:

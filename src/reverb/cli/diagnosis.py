@@ -211,7 +211,7 @@ def no_first_message(error: ReverbError, failure: Failure | None) -> Problem:
     """``failure`` is what the client found out about ``error``."""
     if error.code is not None and 4000 <= error.code < 4100:
         return Problem(str(error), "See the server's log.")
-    return Problem.of(failure or _failures.not_greeted(str(error)))
+    return Problem.of(failure or _failures.not_established(str(error)))
 
 
 def lost(error: ReverbError) -> Problem:
