@@ -12,6 +12,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import reverb
 from reverb import EncryptedChannel, ReverbAPI, ReverbClient, ReverbError, SyncReverbAPI
@@ -22,8 +23,8 @@ EXTRAS = {"aiohttp", "PyNaCl", "typer", "rich", "prometheus-client", "openteleme
 
 async def listen_and_publish() -> None:
     async with ReverbServer() as server:
-        settings = {"host": server.host, "port": server.port, "scheme": "ws"}
-        app = {"app_id": "app-id", "app_key": "app-key", "app_secret": "app-secret"}
+        settings: dict[str, Any] = {"host": server.host, "port": server.port, "scheme": "ws"}
+        app: dict[str, Any] = {"app_id": "app-id", "app_key": "app-key", "app_secret": "app-secret"}
         async with ReverbClient(**settings, **app) as client:
             orders = await client.subscribe("private-orders")
             async with orders.events("shipped") as events:
