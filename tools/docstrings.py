@@ -29,7 +29,9 @@ class Docstrings(griffe.Extension):
             if each.docstring:
                 text = _LITERAL.sub("", each.docstring.value)
                 each.docstring.value = ROLE.sub(partial(link, each), text)
-        for each in objects_of(pkg):
+        for each in list(objects_of(pkg)):
+            if isinstance(each, griffe.Class) and not is_made_by_programs(each):
+                each.members.pop("__init__", None)
             if not each.docstring and each.parent is not None and each.parent.is_class:
                 each.docstring = inherited_docstring(each)
 
@@ -40,6 +42,11 @@ def objects_of(parent: griffe.Object) -> Iterator[griffe.Object]:
     for member in parent.members.values():
         if isinstance(member, griffe.Object):
             yield from objects_of(member)
+
+
+def is_made_by_programs(class_: griffe.Class) -> bool:
+    """Whether programs call a class: then its docstring describes the arguments, or it is a dataclass."""
+    return "dataclass" in class_.labels or (class_.docstring is not None and "\nArgs:\n" in class_.docstring.value)
 
 
 def inherited_docstring(member: griffe.Object) -> griffe.Docstring | None:

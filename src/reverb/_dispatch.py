@@ -113,7 +113,7 @@ class Dispatcher:
         self.pending_bytes = 0
         """The size of the messages that wait."""
         self.taken = 0
-        """Number of events that queues took, without those that :meth:`Connection._receiver` delivers itself."""
+        """Number of events that queues took, without those that ``Connection._receiver`` delivers itself."""
         self.unbound = 0
         """Number of events that had no handler."""
         self.discarded = 0
@@ -500,7 +500,7 @@ class EventQueue:
     def take(self, route: Route, message: Message, size: int) -> None:
         """Deliver an event: at once if the order and the handlers allow it, else by a worker.
 
-        While the queue is idle, events with one plain handler don't come here: see :meth:`Connection._receiver`.
+        While the queue is idle, events with one plain handler don't come here: see ``Connection._receiver``.
         """
         if not self.is_busy:
             if route.immediate:

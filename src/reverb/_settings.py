@@ -28,7 +28,11 @@ _NOT_TEXT = object()
 
 
 class SecretStr:
-    """A text that no ``repr``, ``str`` or log shows. :meth:`get_secret_value` returns it."""
+    """A text that no ``repr``, ``str`` or log shows. :meth:`get_secret_value` returns it.
+
+    Args:
+        value: The text.
+    """
 
     __slots__ = ("_value",)
 

@@ -68,7 +68,7 @@ async def occupied_channels(api: ReverbAPI, prefix: str | None = None) -> dict[s
 
 
 def count_of(name: str, info: ChannelInfo) -> int | None:
-    """Return how many subscribers a channel has, as :func:`occupied` counts them."""
+    """Return how many subscribers the channel ``name`` has by ``info``, as :func:`occupied` counts them."""
     return info.user_count if is_presence(name) and info.user_count is not None else info.subscription_count
 
 

@@ -144,7 +144,7 @@ class Echo:
         return self.channel(channel).listen(event, handler)
 
     async def leave(self, name: str) -> None:
-        """Leave a channel and its private, encrypted and presence forms, with all their users.
+        """Leave the channel ``name`` and its private, encrypted and presence forms, with all their users.
 
         For one user use :meth:`EchoChannel.leave`.
         """
@@ -152,7 +152,7 @@ class Echo:
             await self.leave_channel(prefix + name)
 
     async def leave_channel(self, name: str) -> None:
-        """Leave the channel with this full name, with all its users."""
+        """Leave the channel with the full name ``name``, with all its users."""
         for user in list(self._users.get(name, ())):
             await user.leave()
 
@@ -268,7 +268,7 @@ class EchoChannel:
         return self._unbind("*", handler)
 
     def listen_for_whisper(self, event: str, handler: Callable[..., Any]) -> Self:
-        """Call ``handler(data)`` for each client event that another client sends with
+        """Call ``handler(data)`` for each client event ``event`` that another client sends with
         :meth:`~EchoPrivateChannel.whisper`."""
         return self.listen(f".client-{event}", handler)
 
