@@ -26,7 +26,7 @@ UPGRADE_HEADERS = (
 )
 NOT_FOUND = "Not found."
 """Reverb's answer to a path that it does not have. Proxies and websites answer with other texts."""
-STRIPS = "nginx's proxy_pass must end behind the port: a path there, or a slash alone,"
+STRIPS = "nginx's proxy_pass must end with the port. A path after it, or only a slash,"
 _TLS_PORT_BODIES = (
     "plain HTTP request was sent to HTTPS port",
     "HTTP request to an HTTPS server",

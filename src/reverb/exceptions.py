@@ -165,7 +165,7 @@ def again(error: ReverbError) -> ReverbError:
     same.args = error.args
     same.__dict__.update(error.__dict__)
     if "__notes__" in same.__dict__:
-        same.__dict__["__notes__"] = list(same.__dict__["__notes__"])  # what is added to it is for one of them
+        same.__dict__["__notes__"] = list(same.__dict__["__notes__"])  # a note is added to one of them only
     same.__cause__ = error.__cause__
     same.__suppress_context__ = error.__suppress_context__
     return same

@@ -633,7 +633,7 @@ BROKEN = [
         "proxy-that-strips-app",
         strips_app,
         "HTTP upgrade",
-        "The proxy cuts /app off before it passes the request on. nginx's proxy_pass must end behind the port",
+        "The proxy cuts /app off before it passes the request on. nginx's proxy_pass must end with the port",
     ),
     row(
         "other-path-behind-a-proxy",
