@@ -64,8 +64,8 @@ class WritePath:
     async def prepare(self) -> None:
         grant = await self._sink.acquire()
         assert grant is not None
-        self._sight = grant.sight
-        self._now = grant.sight.clock
+        self._lease_status = grant.lease_status
+        self._now = grant.lease_status.clock
         self._replica = Replica(lease=5000, most_bytes=1 << 30)
         self._replica.connecting(self._now)
         for channel in CHANNELS:
@@ -81,9 +81,9 @@ class WritePath:
             for number, data in enumerate(payloads[first : first + size]):
                 replica.received(CHANNELS[number % len(CHANNELS)], EVENT, data, None, self._now)
             await self._write()
-            replica.answered(self._now)
+            replica.ping_answered(self._now)
             replica.progress()
-            replica.renewed(self._sight)
+            replica.renewed(self._lease_status)
 
     async def _write(self) -> None:
         replica = self._replica

@@ -68,7 +68,7 @@ async def test_for_programs(
     assert sum(each.get("published", 0) for each in found) == 12
     (dead,) = (each for each in found if "dead_letter" in each)
     assert (dead["dead_letter"], dead["channel"], dead["event"]) == (bad, "news", "bad")
-    assert dead["reason"].startswith("its data is no JSON")
+    assert dead["reason"].startswith("its data is not JSON")
     assert (found[-1]["total"], found[-1]["dead"]) == (12, 1)
     assert numbers_of(embedded) == list(range(12))
     assert await stream.left() == 0
@@ -104,10 +104,10 @@ async def test_for_people(
     async with reverb("publish", *arguments, env=settings, cwd=tmp_path) as command:
         route = rf"{redis_stream.server.url} to 127.0.0.1:\d+"
         await command.err.expect(f"publishing from {route}; press Ctrl-C to stop")
-        await command.err.expect(r"dead letter \S+, \\x1b\[31mbad on news: its data is no JSON")
+        await command.err.expect(r"dead letter \S+, \\x1b\[31mbad on news: its data is not JSON")
         await until(redis_stream.is_done, DEADLINE)
         redis_stream.server.kill()
-        away = await command.err.expect(r"can't be reached: .*; the next try is in [0-9.]+ second")
+        away = await command.err.expect(r"can't reach .*; the next try is in [0-9.]+ second")
         redis_stream.server.start()
         await fill(redis_stream, 1)
         await command.err.expect("publishing again", after=away)

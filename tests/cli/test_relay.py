@@ -137,7 +137,7 @@ async def test_fits_a_narrow_terminal(
     async with reverb(*relay, env=settings, cwd=tmp_path, terminal=True, width=40) as command:
         await command.out.expect("leader")
         valkey.kill()
-        await command.out.expect("trying again")
+        await command.out.expect("keeps trying")
         command.press_ctrl_c()
         assert await command.exit_code() == 0
         await command.out.expect("ended: 0 written, 0 left")
@@ -229,7 +229,7 @@ async def test_answers_those_who_watch_over_it(
         await until(lambda: json.loads(file.read_bytes())["is_healthy"])
         assert (await asyncio.to_thread(invoke, *asking)).exit_code == 0
         valkey.kill()
-        await command.err.expect("trying again")
+        await command.err.expect("keeps trying")
         assert (await asyncio.to_thread(get, "/health"))[0] == 503
         assert (await asyncio.to_thread(get, "/live"))[0] == 200
         await until(lambda: not json.loads(file.read_bytes())["is_healthy"])

@@ -123,7 +123,7 @@ async def test_the_entries_in_redis(tmp_path: Path) -> None:
             await write_all(sink)
         follower = RedisSink(valkey.url, relay="b")
         await follower.open()
-        await follower.look(is_ready=True)
+        await follower.check_lease(is_ready=True)
         redis: Any = Redis.from_url(valkey.url, decode_responses=True)
         ((_, entry),) = await redis.xrange("reverb")
         keys = set(await redis.keys())

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from reverb.relay import EngineError, _relay
-from reverb.relay._log import DeposedError, Entry, Grant, Sight
+from reverb.relay._log import Entry, Grant, LeaseLostError, LeaseStatus
 
 
 class MemoryEngine:
@@ -52,8 +52,8 @@ class MemoryEngine:
         if self.is_away:
             raise EngineError("the engine is away")
 
-    def sight(self) -> Sight:
-        return Sight(time.time_ns() // 1_000_000, self.holder, self.watermark, self.state)
+    def lease_status(self) -> LeaseStatus:
+        return LeaseStatus(time.time_ns() // 1_000_000, self.holder, self.watermark, self.state)
 
 
 class MemorySink:
@@ -74,9 +74,9 @@ class MemorySink:
             self._is_open = False
             self._engine.open_sinks -= 1
 
-    async def look(self, *, is_ready: bool) -> Sight:
+    async def check_lease(self, *, is_ready: bool) -> LeaseStatus:
         await self._engine.answer()
-        return self._engine.sight()
+        return self._engine.lease_status()
 
     async def acquire(self) -> Grant | None:
         engine = self._engine
@@ -85,14 +85,14 @@ class MemorySink:
             return None
         engine.holder = self._relay
         engine.epoch += 1
-        return Grant(engine.epoch, engine.sight())
+        return Grant(engine.epoch, engine.lease_status())
 
-    async def renew(self, epoch: int, watermark: int | None, state: bytes) -> Sight:
+    async def renew(self, epoch: int, watermark: int | None, state: bytes) -> LeaseStatus:
         engine = self._engine
         await engine.answer()
         self._check(epoch)
         engine.watermark, engine.state = watermark, state
-        return engine.sight()
+        return engine.lease_status()
 
     async def release(self, epoch: int, watermark: int | None, state: bytes) -> None:
         await self.renew(epoch, watermark, state)
@@ -110,4 +110,4 @@ class MemorySink:
 
     def _check(self, epoch: int) -> None:
         if epoch != self._engine.epoch or self._engine.holder != self._relay:
-            raise DeposedError("another relay leads")
+            raise LeaseLostError("another relay leads")

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from reverb.relay._alignment import SLACK, Hole, Received, Segment, align
+from reverb.relay._alignment import SLACK, Gap, Received, Segment, align
 from reverb.relay._log import GAP, Entry
 
 LATER = 10**9
@@ -41,8 +41,8 @@ def gap(since: int, until: int, number: int = 1) -> Entry:
     return Entry("news", GAP, data, None, until, since, 1, number)
 
 
-def hole(since: int, until: int, reason: Any = "disconnect") -> Hole:
-    return Hole("news", since, until, reason)
+def hole(since: int, until: int, reason: Any = "disconnect") -> Gap:
+    return Gap("news", since, until, reason)
 
 
 def record(events: list[Received], since: int = 0, until: int = 0) -> list[Segment]:
@@ -55,7 +55,7 @@ def lacking(
     """The letters that are missing, in upper case those that are marked as again; ``|`` is a gap."""
     missing, _ = align(segments, tail, covered, asked_at)
     return "".join(
-        "|" if isinstance(item, Hole) else item.data.decode().upper() if item.again else item.data.decode()
+        "|" if isinstance(item, Gap) else item.data.decode().upper() if item.again else item.data.decode()
         for item in missing
     )
 

@@ -85,7 +85,7 @@ async def test_what_can_not_be_written_in_the_end_is_counted(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_relay, "_PARTING", 0.5)
+    monkeypatch.setattr(_relay, "_END_TIMEOUT", 0.5)
     relay, task = await leading(client)
     engine.is_away = True
     await publish(5)
@@ -103,7 +103,7 @@ async def test_an_engine_that_hangs_holds_up_the_end_for_a_stated_time_only(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_relay, "_PARTING", 0.5)
+    monkeypatch.setattr(_relay, "_END_TIMEOUT", 0.5)
     relay, task = await leading(client, lease=60)
     engine.pause()
     await publish(5)

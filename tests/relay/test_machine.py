@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from reverb.relay._alignment import SLACK
-from reverb.relay._log import DeposedError, EngineError, Entry, Grant, Sight
+from reverb.relay._log import EngineError, Entry, Grant, LeaseLostError, LeaseStatus
 from reverb.relay._replica import Replica, State
 
 EXAMPLES = int(os.environ.get("REVERB_EXAMPLES", "120"))
@@ -77,33 +77,35 @@ class Engine:
         self.begun: dict[str, int] = {}
         """From when on the log is to have everything of a channel. For the judge only."""
 
-    def sight(self, now: int, relay: str) -> Sight:
+    def lease_status(self, now: int, relay: str) -> LeaseStatus:
         holder = self.holder if now < self.expires else None
         others = sum(until > now for name, until in self.ready.items() if name != relay)
-        return Sight(now, holder, self.watermark, self.state, others)
+        return LeaseStatus(now, holder, self.watermark, self.state, others)
 
-    def look(self, now: int, relay: str, is_ready: bool) -> Sight:
+    def check_lease(self, now: int, relay: str, is_ready: bool) -> LeaseStatus:
         self.ready[relay] = now + LEASE if is_ready else 0
-        return self.sight(now, relay)
+        return self.lease_status(now, relay)
 
     def acquire(self, now: int, relay: str) -> Grant | None:
-        if self.sight(now, relay).holder not in (None, relay):
+        if self.lease_status(now, relay).holder not in (None, relay):
             return None
         self.epoch += 1
         self.holder, self.writer, self.number, self.expires = relay, relay, 0, now + LEASE
-        return Grant(self.epoch, self.sight(now, relay))
+        return Grant(self.epoch, self.lease_status(now, relay))
 
     def check(self, relay: str, epoch: int, number: int) -> None:
         if (self.writer, self.epoch) != (relay, epoch):
-            raise DeposedError("deposed")
+            raise LeaseLostError("deposed")
         if number > self.number:
-            raise DeposedError("the engine has lost entries")
+            raise LeaseLostError("the engine has lost entries")
 
-    def renew(self, now: int, relay: str, epoch: int, number: int, watermark: int | None, state: bytes) -> Sight:
+    def renew(
+        self, now: int, relay: str, epoch: int, number: int, watermark: int | None, state: bytes
+    ) -> LeaseStatus:
         self.check(relay, epoch, number)
         self.holder, self.expires = relay, now + LEASE
         self.watermark, self.state = watermark, state
-        return self.sight(now, relay)
+        return self.lease_status(now, relay)
 
     def release(self, relay: str, epoch: int, number: int, watermark: int | None, state: bytes) -> None:
         self.check(relay, epoch, number)
@@ -215,7 +217,7 @@ class Relay:
 
     def was_answered(self, asked_at: int) -> None:
         self.is_asking = False
-        self.replica.answered(asked_at)
+        self.replica.ping_answered(asked_at)
 
     def read(self) -> None:
         if self.connection is not None and not self.is_paused:
@@ -248,7 +250,7 @@ class Relay:
             raise EngineError("no answer")
 
     def late(self, what: Callable[[], object]) -> None:
-        with suppress(DeposedError):
+        with suppress(LeaseLostError):
             what()
 
     def step(self, fates: Iterator[str]) -> None:
@@ -263,15 +265,17 @@ class Relay:
                 self.renew(next(fates, "ok"))
         except EngineError:
             pass
-        except DeposedError:
-            self.replica.deposed()
+        except LeaseLostError:
+            self.replica.lease_lost()
 
     def try_to_lead(self, fates: Iterator[str]) -> None:
         engine, replica = self.world.engine, self.replica
-        sights: list[Sight] = []
+        sights: list[LeaseStatus] = []
         is_ready = replica.is_ready
-        self.call(lambda: sights.append(engine().look(self.world.time, self.name, is_ready)), next(fates, "ok"))
-        replica.sighted(sights[0])
+        self.call(
+            lambda: sights.append(engine().check_lease(self.world.time, self.name, is_ready)), next(fates, "ok")
+        )
+        replica.observed(sights[0])
         self.follow_what_is_found()
         if not replica.may_take_over(self.now):
             return
@@ -327,7 +331,7 @@ class Relay:
         assert epoch is not None
         watermark, state = replica.progress()
         number = self.acknowledged
-        sights: list[Sight] = []
+        sights: list[LeaseStatus] = []
         covered = self.covered(watermark, state)
 
         def renew() -> None:
@@ -356,13 +360,13 @@ class Relay:
             try:
                 engine().release(self.name, epoch, number, watermark, state)
                 self.world.says(covered)
-            except DeposedError:  # and nothing is done
+            except LeaseLostError:  # and nothing is done
                 pass
 
         try:
             self.call(release, "ok")
         finally:
-            replica.deposed()
+            replica.lease_lost()
 
     def write(self, most: int, fates: Iterator[str]) -> None:
         try:
@@ -370,8 +374,8 @@ class Relay:
                 self.append(most, next(fates, "ok"))
         except EngineError:
             pass
-        except DeposedError:
-            self.replica.deposed()
+        except LeaseLostError:
+            self.replica.lease_lost()
 
     def append(self, most: int, fate: str) -> None:
         engine, epoch = self.world.engine, self.replica.epoch
@@ -512,8 +516,8 @@ class World(RuleBasedStateMachine):
                 relay.hand_over()
             except EngineError:
                 pass
-            except DeposedError:
-                relay.replica.deposed()
+            except LeaseLostError:
+                relay.replica.lease_lost()
 
     def keep_moment(self) -> None:
         moment = copy.copy(self._engine)
@@ -632,7 +636,7 @@ class Trouble(World):
         try:
             if entries:
                 relay.call(lambda: self._engine.append(self.time, relay.name, epoch, entries), "ok")
-        except (EngineError, DeposedError):
+        except (EngineError, LeaseLostError):
             pass
         self.end(relay)
 
@@ -729,7 +733,7 @@ class Calm(World):
             if count and relay.replica.has_pending:
                 epoch = relay.replica.epoch
                 assert epoch is not None
-                with suppress(DeposedError):
+                with suppress(LeaseLostError):
                     entries = relay.replica.next_batch(100)[:count]
                     self._engine.append(self.time, relay.name, epoch, entries)
             self.end(relay)

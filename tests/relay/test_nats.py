@@ -25,7 +25,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
 from reverb.exceptions import ConfigurationError
-from reverb.relay._log import GAP, DeposedError, EngineError, Entry, Sight
+from reverb.relay._log import GAP, EngineError, Entry, LeaseLostError, LeaseStatus
 from reverb.relay._nats import NatsSink
 from tests.certificates import make_certificates
 from tests.faults.proxy import FaultProxy, Link
@@ -106,22 +106,27 @@ async def acquired(sink: NatsSink) -> int:
     return grant.epoch
 
 
-async def lapse(sink: NatsSink) -> Sight:
+async def lapse(sink: NatsSink) -> LeaseStatus:
     """Wait until nobody holds the lease."""
     end = time.monotonic() + 10
-    while (sight := await sink.look(is_ready=False)).holder is not None:
+    while (lease_status := await sink.check_lease(is_ready=False)).holder is not None:
         assert time.monotonic() < end, "the lease does not end"
         await asyncio.sleep(0.01)
-    return sight
+    return lease_status
 
 
 class TestTheLease:
     async def test_nobody_has_it_at_first(self, make: Make) -> None:
         sink = make()
         before = time.time() * 1000
-        sight = await sink.look(is_ready=False)
-        assert (sight.holder, sight.watermark, sight.state, sight.others) == (None, None, b"", 0)
-        assert before - 2 <= sight.clock <= time.time() * 1000 + 2
+        lease_status = await sink.check_lease(is_ready=False)
+        assert (lease_status.holder, lease_status.watermark, lease_status.state, lease_status.others) == (
+            None,
+            None,
+            b"",
+            0,
+        )
+        assert before - 2 <= lease_status.clock <= time.time() * 1000 + 2
 
     async def test_one_of_many_that_want_it_at_once_gets_it(self, make: Make) -> None:
         sinks = [make(f"relay {number}") for number in range(8)]
@@ -133,7 +138,7 @@ class TestTheLease:
     async def test_its_length_is_that_of_its_holder(self, make: Make) -> None:
         patient, hasty = make("a", lease=20), make("b", lease=0.2)
         await acquired(patient)
-        assert (await hasty.look(is_ready=False)).holder == "a"
+        assert (await hasty.check_lease(is_ready=False)).holder == "a"
         await asyncio.sleep(0.25)
         assert await hasty.acquire() is None
 
@@ -141,20 +146,24 @@ class TestTheLease:
         sink = make()
         epoch = await acquired(sink)
         await sink.release(epoch, 1, b"")
-        with pytest.raises(DeposedError, match="nobody has it"):
+        with pytest.raises(LeaseLostError, match="no relay has it"):
             await sink.renew(epoch, 2, b"")
 
     async def test_others_are_those_that_are_ready(self, make: Make) -> None:
         one, two, three = (make(name, lease=1.0) for name in ("a.1", "b 2", "c>*"))
-        await one.look(is_ready=True)
-        await two.look(is_ready=True)
-        await three.look(is_ready=False)
-        assert [(await each.look(is_ready=each is not three)).others for each in (one, two, three)] == [1, 1, 2]
+        await one.check_lease(is_ready=True)
+        await two.check_lease(is_ready=True)
+        await three.check_lease(is_ready=False)
+        assert [(await each.check_lease(is_ready=each is not three)).others for each in (one, two, three)] == [
+            1,
+            1,
+            2,
+        ]
         assert (await one.renew(await acquired(one), None, b"")).others == 1
-        await two.look(is_ready=False)
-        assert (await one.look(is_ready=True)).others == 0
+        await two.check_lease(is_ready=False)
+        assert (await one.check_lease(is_ready=True)).others == 0
         end = time.monotonic() + 10
-        while (await three.look(is_ready=False)).others:
+        while (await three.check_lease(is_ready=False)).others:
             assert time.monotonic() < end, "one that says nothing stays ready"
             await asyncio.sleep(0.02)
 
@@ -275,10 +284,10 @@ class TestWriting:
         await lapse(other)
         new = await acquired(other)
         for first, count in ((11, 1), (11, 100), (11, 2000), (5, 20), (1, 10)):
-            with pytest.raises(DeposedError, match="has another writer"):
+            with pytest.raises(LeaseLostError, match="has another writer"):
                 await one.append(old, entries(old, count, first))
         await other.append(new, entries(new, 5))
-        with pytest.raises(DeposedError):
+        with pytest.raises(LeaseLostError):
             await one.append(old, entries(old, 100, 11))
         expected = [f"{old}-{number}" for number in range(1, 11)] + [f"{new}-{number}" for number in range(1, 6)]
         assert await ids(client) == expected
@@ -299,7 +308,7 @@ class TestWriting:
         await one.release(old, None, b"")
         new = await acquired(other)
         tail = [each.number for each in await other.tail(0)]
-        with pytest.raises(DeposedError):
+        with pytest.raises(LeaseLostError):
             await writing
         await other.append(new, entries(new, 3))
         assert tail[:count] == list(range(1, count + 1))
@@ -336,7 +345,7 @@ class TestWriting:
                     await one.append(grant.epoch, entries(grant.epoch, 2))
                     kept.extend(entries(grant.epoch, 2))
                     await one.release(grant.epoch, None, b"")
-            except (EngineError, DeposedError):
+            except (EngineError, LeaseLostError):
                 pass
             await one.close()
         log = await make("reader").tail(0)
@@ -347,9 +356,9 @@ class TestWriting:
         sink = make()
         epoch = await acquired(sink)
         await sink.append(epoch, entries(epoch, 3))
-        with pytest.raises(DeposedError, match="has lost entries"):
+        with pytest.raises(LeaseLostError, match="has lost entries"):
             await sink.append(epoch, entries(epoch, 3, 5))
-        with pytest.raises(DeposedError):
+        with pytest.raises(LeaseLostError):
             await sink.append(epoch + 1, entries(epoch + 1, 3))
         assert await ids(client) == [f"{epoch}-{number}" for number in (1, 2, 3)]
 
@@ -362,9 +371,9 @@ class TestWriting:
         for stream in ("reverb", "KV_reverb_relay", "KV_reverb_ready"):
             await client.jetstream().delete_stream(stream)
         server.restart()
-        with pytest.raises(DeposedError):
+        with pytest.raises(LeaseLostError):
             await repeated(lambda: sink.append(epoch, entries(epoch, 10, 11)))
-        with pytest.raises(DeposedError):
+        with pytest.raises(LeaseLostError):
             await sink.renew(epoch, 1, b"")
         epoch = await acquired(sink)
         await sink.append(epoch, entries(epoch, 1))
@@ -376,14 +385,14 @@ class TestWriting:
         await sink.renew(epoch, 5, b"kept")
         await client.jetstream().delete_stream("reverb")
         await make("b").open()  # makes it anew
-        with pytest.raises(DeposedError, match="has lost entries"):
+        with pytest.raises(LeaseLostError, match="has lost entries"):
             await sink.renew(epoch, 6, b"")
         await sink.release(epoch, 7, b"")
-        seen = await sink.look(is_ready=False)
+        seen = await sink.check_lease(is_ready=False)
         assert (seen.holder, seen.watermark, seen.state) == ("a", 5, b"kept")
         for _ in range(11):  # as many as there were
             await client.jetstream().publish("reverb.orders", b"foreign")
-        with pytest.raises(DeposedError, match="has lost entries"):
+        with pytest.raises(LeaseLostError, match="has lost entries"):
             await sink.renew(epoch, 8, b"")
 
     async def test_entries_that_limits_removed_are_not_lost(self, make: Make, client: Client) -> None:
@@ -402,19 +411,19 @@ class TestWriting:
             if stream == "reverb":
                 with pytest.raises(EngineError):
                     await sink.append(epoch, entries(epoch, 1, 2))
-                with pytest.raises(DeposedError):
+                with pytest.raises(LeaseLostError):
                     await sink.append(epoch, entries(epoch, 1, 2))
             else:
                 with pytest.raises(EngineError):
-                    await sink.look(is_ready=False)
-                await sink.look(is_ready=False)
+                    await sink.check_lease(is_ready=False)
+                await sink.check_lease(is_ready=False)
 
     async def test_what_others_write_into_the_stream_deposes(self, make: Make, client: Client) -> None:
         sink = make()
         epoch = await acquired(sink)
         await sink.append(epoch, entries(epoch, 3))
         await client.jetstream().publish("reverb.orders", b"foreign")
-        with pytest.raises(DeposedError):
+        with pytest.raises(LeaseLostError):
             await sink.append(epoch, entries(epoch, 3, 4))
         new = await acquired(sink)
         await sink.append(new, entries(new, 2))
@@ -437,7 +446,7 @@ class TestWriting:
         await sink.append(epoch, entries(epoch, 3))
         await client.jetstream().purge_stream("reverb")
         server.restart()
-        with pytest.raises(DeposedError):
+        with pytest.raises(LeaseLostError):
             await repeated(lambda: sink.append(epoch, entries(epoch, 3, 4)))
         assert await acquired(sink) > epoch
 
@@ -458,7 +467,7 @@ class TestWriting:
         assert [each.is_gap for each in found] == [False, True, False, False, True]
         gap = json.loads(found[1].data)
         assert gap == {"from": found[1].sent_after, "to": found[1].received_at, "reason": "size"}
-        assert "'orders' is too large for nats://" in caplog.text
+        assert "an event of 'orders' is lost, because it is too large for nats://" in caplog.text
 
 
 async def change(client: Client, **settings: Any) -> None:
@@ -498,7 +507,7 @@ async def test_a_stream_with_replicas_outlives_deposed_writers_and_its_leader(tm
             await repeated(lambda: one.append(old, entries(old, 700)))
             await repeated(lambda: one.release(old, None, b""))
             new = (await repeated(other.acquire, 30)).epoch
-            with pytest.raises(DeposedError):
+            with pytest.raises(LeaseLostError):
                 await repeated(lambda: one.append(old, entries(old, 100, 701)))
             await repeated(lambda: other.append(new, entries(new, 100)))
             cluster = (await context.stream_info("reverb")).cluster
@@ -570,10 +579,10 @@ class TestAnEngineThatIsAway:
             partial(sink.renew, epoch, 1, b""),
             partial(sink.append, epoch, entries(epoch, 1000, 2)),
             partial(sink.tail, 0),
-            partial(sink.look, is_ready=True),
+            partial(sink.check_lease, is_ready=True),
             partial(sink.acquire),
             partial(sink.release, epoch, 1, b""),
-            partial(other.look, is_ready=False),
+            partial(other.check_lease, is_ready=False),
             make("c", lease=1).open,
         ]
         server.pause()
@@ -610,8 +619,8 @@ class TestAnEngineThatIsAway:
                 await sink.renew(epoch, 1, b"1")
         finally:
             server.resume()
-        sight = await repeated(lambda: sink.renew(epoch, 2, b"2"))
-        assert (sight.holder, sight.watermark, sight.state) == ("a", 2, b"2")
+        lease_status = await repeated(lambda: sink.renew(epoch, 2, b"2"))
+        assert (lease_status.holder, lease_status.watermark, lease_status.state) == ("a", 2, b"2")
         server.pause()
         try:
             with pytest.raises(EngineError):
@@ -619,7 +628,7 @@ class TestAnEngineThatIsAway:
         finally:
             server.resume()
         await repeated(lambda: sink.release(epoch, 4, b"4"))
-        seen = await sink.look(is_ready=False)
+        seen = await sink.check_lease(is_ready=False)
         assert (seen.holder, seen.watermark, seen.state) == (None, 4, b"4")
 
     async def test_the_same_epoch_goes_on_after_a_crash(self, server: Nats, make: Make, client: Client) -> None:
@@ -659,14 +668,14 @@ class TestAnEngineThatIsAway:
         sink = make(lease=20)
         await sink.open()
         server.pause()
-        looking = asyncio.create_task(sink.look(is_ready=False))
+        looking = asyncio.create_task(sink.check_lease(is_ready=False))
         await wait_turns(10)
         server.kill()
         started = time.monotonic()
         with pytest.raises(EngineError, match="the connection is lost"):
             await looking
         with pytest.raises(EngineError):
-            await sink.look(is_ready=False)
+            await sink.check_lease(is_ready=False)
         assert time.monotonic() - started < 5
 
     async def test_another_server_of_several_is_taken(self, server: Nats, make: Make) -> None:
@@ -691,7 +700,7 @@ class TestAnEngineThatIsAway:
         server.kill()
         for _ in range(3):
             with pytest.raises(EngineError):
-                await sink.look(is_ready=True)
+                await sink.check_lease(is_ready=True)
         await sink.close()
         assert caplog.records == []
         assert capfd.readouterr() == ("", "")
@@ -834,7 +843,7 @@ class TestSettings:
 
     @pytest.mark.parametrize("name", ["", "a.b", "a b", "a*", "ä"])
     def test_names_that_streams_can_not_have(self, name: str) -> None:
-        with pytest.raises(ConfigurationError, match="name of a stream"):
+        with pytest.raises(ConfigurationError, match="not a valid stream name"):
             NatsSink("nats://h", relay="a", stream=name)
 
     @pytest.mark.parametrize(
@@ -897,7 +906,7 @@ class TestCredentials:
                 await sink.close()
             for login in (f"u:{SECRET}x@", f"{SECRET}@", ""):
                 sink = NatsSink(f"nats://{login}{host}", relay="a")
-                for call in (sink.open, partial(sink.look, is_ready=True)):
+                for call in (sink.open, partial(sink.check_lease, is_ready=True)):
                     error = await raised(ConfigurationError, call)
                     assert "refuses the user, password or token" in str(error)
                 await sink.close()
@@ -908,8 +917,8 @@ class TestCredentials:
             sink = NatsSink(f"nats://{SECRET}@127.0.0.1:{server.port}", relay="a")
             await sink.open()
             server.kill()
-            await raised(EngineError, partial(sink.look, is_ready=True))
-            await raised(EngineError, partial(sink.look, is_ready=True))
+            await raised(EngineError, partial(sink.check_lease, is_ready=True))
+            await raised(EngineError, partial(sink.check_lease, is_ready=True))
             await sink.close()
 
     async def test_a_url_that_is_none(self) -> None:
@@ -924,7 +933,7 @@ class TestCredentials:
             sink = NatsSink(f"nats://u:p@127.0.0.1:{server.port}", relay="a")
             await sink.open()
             with pytest.raises(ConfigurationError, match="too few rights"):
-                await sink.look(is_ready=True)
+                await sink.check_lease(is_ready=True)
             await sink.close()
 
     async def test_tls(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -938,7 +947,7 @@ class TestCredentials:
                 sink = NatsSink(f"{scheme}://u:{SECRET}@127.0.0.1:{server.port}", relay="a")
                 with monkeypatch.context() as environment:
                     error = await raised(ConfigurationError, sink.open)
-                    assert "certificate is not trusted" in str(error)
+                    assert "does not trust the server" in str(error)
                     environment.setenv("SSL_CERT_FILE", str(made.ca_file))
                     await sink.open()
                     await acquired(sink)

@@ -15,7 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from reverb.exceptions import ConfigurationError
-from reverb.relay._log import DeposedError, EngineError
+from reverb.relay._log import EngineError, LeaseLostError
 from reverb.relay._redis import RedisSink
 from tests.certificates import make_certificates
 from tests.relay.engines import Line, Valkey
@@ -74,7 +74,7 @@ async def test_the_keys_are_of_one_slot_and_leave_with_the_relay(valkey: Valkey,
         assert await server.get("{shop}:lease") == "one"
         assert 0 < await server.pttl("{shop}:lease") <= 2000
         await sink.release(grant.epoch, 1, b"")
-        await sink.look(is_ready=True)
+        await sink.check_lease(is_ready=True)
     assert sorted(await server.keys()) == ["shop", "{shop}:ready", "{shop}:state"]
     assert 0 < await server.pttl("{shop}:ready") <= 2000
 
@@ -130,7 +130,7 @@ async def test_max_age_bounds_each_stream(valkey: Valkey, server: Any) -> None:
         await sink.append(grant.epoch, entries(grant, 1, 500))
         await sink.append(grant.epoch, entries(grant, 501, 510))
         assert await server.xlen("reverb") == 510
-        await wait_for_clock(sink, (await sink.look(is_ready=False)).clock + 350)
+        await wait_for_clock(sink, (await sink.check_lease(is_ready=False)).clock + 350)
         await sink.append(grant.epoch, entries(grant, 511, 520))
         assert 10 <= await server.xlen("reverb") <= 120
         assert (await sink.tail(0))[-10:] == entries(grant, 511, 520)
@@ -153,14 +153,14 @@ async def test_a_state_that_stays_the_same_is_not_sent_again(valkey: Valkey, ser
     async with opened(valkey.url) as first, opened(valkey.url, "two") as second:
         grant = await granted(first)
         await first.renew(grant.epoch, 0, state)
-        await second.look(is_ready=True)
+        await second.check_lease(is_ready=True)
         before = await traffic()
         for watermark in range(1, 20):
             assert (await first.renew(grant.epoch, watermark, bytes(state))).state == state
-            assert (await second.look(is_ready=True)).state == state
+            assert (await second.check_lease(is_ready=True)).state == state
         assert await traffic() - before < 50_000
         await first.release(grant.epoch, 20, state)
-        assert (await granted(second)).sight.state == state
+        assert (await granted(second)).lease_status.state == state
         assert await traffic() - before < 50_000
 
 
@@ -174,14 +174,14 @@ async def test_a_server_that_lost_its_memory_takes_nothing_of_an_old_epoch(tmp_p
             await first.append(old.epoch, entries(old, 1, 5))
             valkey.restart()
             await wait_until_back(second)
-            with pytest.raises(DeposedError):
+            with pytest.raises(LeaseLostError):
                 await first.append(old.epoch, entries(old, 6, 6))
-            with pytest.raises(DeposedError):
+            with pytest.raises(LeaseLostError):
                 await first.renew(old.epoch, 1, b"")
             new = await granted(second)
             assert new.epoch > old.epoch
-            assert (new.sight.watermark, new.sight.state) == (None, b"")
-            with pytest.raises(DeposedError):
+            assert (new.lease_status.watermark, new.lease_status.state) == (None, b"")
+            with pytest.raises(LeaseLostError):
                 await first.append(old.epoch, entries(old, 6, 6))
             assert await numbers(second) == []
 
@@ -190,7 +190,7 @@ async def wait_until_back(sink: RedisSink) -> None:
     end = time.monotonic() + 10
     while True:
         try:
-            await sink.look(is_ready=False)
+            await sink.check_lease(is_ready=False)
         except EngineError:
             assert time.monotonic() < end, "the server did not come back"
             await asyncio.sleep(0.02)
@@ -208,14 +208,14 @@ async def test_a_server_that_lost_the_latest_entries_is_found_out(valkey: Valkey
         await sink.append(grant.epoch, entries(grant, 6, 9))
         for key, copy in copies.items():
             await server.rename(copy, key)
-        with pytest.raises(DeposedError):
+        with pytest.raises(LeaseLostError):
             await sink.renew(grant.epoch, 9, b"lost")
-        with pytest.raises(DeposedError, match="has lost entries"):
+        with pytest.raises(LeaseLostError, match="has lost entries"):
             await sink.append(grant.epoch, entries(grant, 10, 11))
         assert [number for _, number in await numbers(sink)] == [1, 2, 3, 4, 5]
         await sink.release(grant.epoch, 9, b"lost")
-        sight = await sink.look(is_ready=True)
-        assert (sight.holder, sight.watermark, sight.state) == ("one", None, b"")
+        lease_status = await sink.check_lease(is_ready=True)
+        assert (lease_status.holder, lease_status.watermark, lease_status.state) == ("one", None, b"")
         again = await granted(sink)
         await sink.append(again.epoch, entries(again, 1, 6))
 
@@ -227,10 +227,10 @@ async def test_a_state_that_the_server_forgot_is_sent_again(valkey: Valkey, serv
         await server.copy("{reverb}:state", "copy")
         await sink.renew(grant.epoch, 2, b"new")
         await server.rename("copy", "{reverb}:state")
-        assert (await other.look(is_ready=True)).state == b"old"
+        assert (await other.check_lease(is_ready=True)).state == b"old"
         await sink.renew(grant.epoch, 3, b"new")
-        sight = await other.look(is_ready=True)
-        assert (sight.watermark, sight.state) == (3, b"new")
+        lease_status = await other.check_lease(is_ready=True)
+        assert (lease_status.watermark, lease_status.state) == (3, b"new")
 
 
 async def test_a_server_that_forgot_a_take_over_does_not_mix_the_two_up(valkey: Valkey, server: Any) -> None:
@@ -242,7 +242,7 @@ async def test_a_server_that_forgot_a_take_over_does_not_mix_the_two_up(valkey: 
         await server.rename("copy", "{reverb}:state")
         await server.delete("{reverb}:lease")
         new = await granted(second)
-        with pytest.raises(DeposedError):
+        with pytest.raises(LeaseLostError):
             await first.append(lost.epoch, entries(lost, 1, 1))
         await second.append(new.epoch, entries(new, 1, 1))
 
@@ -269,8 +269,8 @@ async def test_what_was_renewed_late_does_not_replace_what_is_newer(valkey: Valk
         line.release()
         await asyncio.wait_for(line.passed(), 5)
     async with opened(valkey.url, "two") as other:
-        sight = await other.look(is_ready=True)
-        assert (sight.watermark, sight.state) == (3, b"third")
+        lease_status = await other.check_lease(is_ready=True)
+        assert (lease_status.watermark, lease_status.state) == (3, b"third")
 
 
 async def test_a_lease_that_was_given_back_is_not_taken_by_what_was_renewed_late(valkey: Valkey) -> None:
@@ -286,16 +286,16 @@ async def test_a_lease_that_was_given_back_is_not_taken_by_what_was_renewed_late
         line.release()
         await asyncio.wait_for(line.passed(), 5)
     async with opened(valkey.url, "two") as other:
-        assert (await other.look(is_ready=True)).holder is None
+        assert (await other.check_lease(is_ready=True)).holder is None
 
 
 async def test_nothing_of_an_epoch_is_written_after_its_lease_was_given_back(valkey: Valkey) -> None:
     async with opened(valkey.url) as sink:
         grant = await granted(sink)
         await sink.release(grant.epoch, None, b"")
-        with pytest.raises(DeposedError):
+        with pytest.raises(LeaseLostError):
             await sink.append(grant.epoch, entries(grant, 1, 1))
-        with pytest.raises(DeposedError):
+        with pytest.raises(LeaseLostError):
             await sink.renew(grant.epoch, None, b"")
 
 
@@ -336,7 +336,7 @@ async def test_a_call_is_tried_once(valkey: Valkey) -> None:
     async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as other:
         sink = RedisSink(f"redis://127.0.0.1:{other.sockets[0].getsockname()[1]}", relay="one", lease=2.0)
         with pytest.raises(EngineError):
-            await sink.look(is_ready=True)
+            await sink.check_lease(is_ready=True)
         await sink.close()
     assert attempts == 1
 
@@ -399,7 +399,7 @@ async def test_a_user_without_the_rights_is_a_mistake_in_the_settings(
 
     async def work() -> None:
         await sink.open()
-        await sink.look(is_ready=True)
+        await sink.check_lease(is_ready=True)
 
     assert "allow" in str(await raised(ConfigurationError, work))
     await sink.close()
@@ -508,7 +508,7 @@ async def test_a_server_that_is_too_old() -> None:
 async def test_what_may_pass_is_told_from_what_will_not(answer: str, kind: type[Exception]) -> None:
     async with pretending({b"EVALSHA": b"-" + answer.encode()}) as sink:
         with pytest.raises(kind, match=sink.address):
-            await sink.look(is_ready=True)
+            await sink.check_lease(is_ready=True)
 
 
 async def test_what_may_lose_the_log_is_said_once(
@@ -524,7 +524,7 @@ async def test_what_may_lose_the_log_is_said_once(
             await granted(sink)
         texts = [record.getMessage() for record in caplog.records]
         assert len(texts) == 2
-        assert "allkeys-lru; set noeviction" in texts[0]
+        assert "allkeys-lru; set it to noeviction" in texts[0]
         assert "appendonly yes" in texts[1]
 
 

@@ -233,7 +233,7 @@ async def test_while_the_engine_is_away_it_keeps_what_it_receives(
     assert [json.loads(each["data"])["n"] for each in entries] == list(range(50))
     assert await log.gaps() == []
     told = [each for each in caplog.records if each.name == "reverb.relay" and each.levelno == logging.WARNING]
-    assert len([each for each in told if "trying again" in each.getMessage()]) == 1
+    assert len([each for each in told if "keeps trying" in each.getMessage()]) == 1
 
 
 async def test_a_problem_with_the_engine_ends_when_another_relay_leads(
@@ -306,7 +306,7 @@ async def test_a_channel_that_is_refused_does_not_hold_up_the_others(
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-    assert "events of 'private-orders' are not relayed, until it can be subscribed: not yet" in caplog.text
+    assert "can't subscribe to 'private-orders'; its events are not relayed; trying again: not yet" in caplog.text
 
 
 async def test_a_channel_that_is_refused_after_a_reconnect_makes_nobody_wait(
@@ -462,7 +462,7 @@ async def test_a_found_channel_that_is_refused_is_not_left_and_taken_again(
         before = asked
         await until(lambda: asked > before + 40, deadline=20)
         assert relay.status.channels == 2
-    assert caplog.text.count("events of 'private-encrypted-a'") == 1
+    assert caplog.text.count("can't subscribe to 'private-encrypted-a'") == 1
     assert await log.gaps() == []
 
 
@@ -533,7 +533,7 @@ async def test_refuses_urls(url: str, message: str) -> None:
         ({"maxlen": 0}, "maxlen of a relay must be 1 or more"),
         ({"max_age": -1}, "max_age of a relay must be more than 0"),
         ({"buffer": 0}, "buffer of a relay must be 1 or more"),
-        ({"find": Find(interval=0)}, "interval between two looks of a relay must be more than 0"),
+        ({"find": Find(interval=0)}, "interval between two polls of a relay must be more than 0"),
         ({"channels": []}, "no channels"),
     ],
 )
@@ -558,7 +558,7 @@ async def test_one_channel_and_one_pattern_may_be_texts(
 
 async def test_runs_once(reverb_server: ReverbServer, valkey: Valkey, log: Log) -> None:
     async with running(ReverbClient(), ["orders"], valkey.url) as relay:
-        with pytest.raises(RuntimeError, match="a relay runs once"):
+        with pytest.raises(RuntimeError, match="can be called once"):
             await relay.run()
         await reverb_server.publish("orders", "e", {})
         await log.wait_for(1)
@@ -605,8 +605,8 @@ async def test_a_channel_that_is_refused_again_and_again_is_told_of_once(
         pass
     told = [each.getMessage() for each in caplog.records if "private-orders" in each.getMessage()]
     assert told == [
-        "events of 'private-orders' are not relayed, until it can be subscribed: not yet",
-        "events of 'private-orders' are relayed now",
+        "can't subscribe to 'private-orders'; its events are not relayed; trying again: not yet",
+        "subscribed to 'private-orders'; its events are relayed now",
     ]
 
 

@@ -11,14 +11,14 @@ import msgspec
 import pytest
 
 from reverb.relay._alignment import SLACK
-from reverb.relay._log import Entry, Grant, Sight
+from reverb.relay._log import Entry, Grant, LeaseStatus
 from reverb.relay._replica import Replica, State
 
 LEASE = 5000
-NOBODY = Sight(10_000, None, None, b"")
+NOBODY = LeaseStatus(10_000, None, None, b"")
 
 
-def sight(
+def lease_status(
     clock: int = 20_000,
     holder: str | None = "another",
     watermark: int | None = None,
@@ -26,9 +26,9 @@ def sight(
     others: int = 0,
     found: list[str] | None = None,
     found_at: int | None = None,
-) -> Sight:
+) -> LeaseStatus:
     state = msgspec.json.encode(State(uncovered or {}, found, found_at))
-    return Sight(clock, holder, watermark, state, others)
+    return LeaseStatus(clock, holder, watermark, state, others)
 
 
 def follower(*channels: str, at: int = 10_000, most_bytes: int = 10**6) -> Replica:
@@ -99,7 +99,7 @@ class TestWriting:
 
     def test_an_entry_tells_what_is_known_of_the_event(self) -> None:
         replica = leader()
-        replica.answered(10_500)
+        replica.ping_answered(10_500)
         replica.received("a", "client-x", b"{}", "7", 11_000)
         assert replica.next_batch(10) == [Entry("a", "client-x", b"{}", "7", 11_000, 10_500, 1, 1)]
 
@@ -119,16 +119,16 @@ class TestWriting:
         replica = leader()
         receive(replica, "a")
         written(replica)
-        replica.deposed()
+        replica.lease_lost()
         receive(replica, "b", 12_000)
-        replica.take_over(Grant(5, sight(watermark=11_001 + SLACK)), [])
+        replica.take_over(Grant(5, lease_status(watermark=11_001 + SLACK)), [])
         assert [(entry.epoch, entry.number) for entry in replica.next_batch(10)] == [(5, 1)]
 
     def test_who_is_deposed_writes_nothing_and_keeps_it_for_later(self) -> None:
         replica = leader()
         receive(replica, "abc")
         replica.next_batch(2)
-        replica.deposed()
+        replica.lease_lost()
         assert not replica.has_pending
         assert replica.pending == 0
         replica.take_over(Grant(2, NOBODY), [])
@@ -156,13 +156,13 @@ class TestTheWatermark:
     def test_it_is_the_time_of_a_question_whose_answer_is_here(self) -> None:
         replica = leader()
         assert replica.watermark == 10_000  # when it connected
-        replica.answered(12_000)
+        replica.ping_answered(12_000)
         assert replica.progress()[0] == 12_000
 
     def test_it_waits_for_what_was_received_before_the_answer(self) -> None:
         replica = leader()
         receive(replica, "abc")
-        replica.answered(12_000)
+        replica.ping_answered(12_000)
         receive(replica, "d", 12_500)
         replica.next_batch(2)
         replica.stored()
@@ -176,32 +176,32 @@ class TestTheWatermark:
         replica = leader()
         receive(replica, "a")
         replica.next_batch(1)
-        replica.answered(12_000)
+        replica.ping_answered(12_000)
         assert replica.watermark == 10_000
 
     def test_what_came_behind_the_answer_does_not_hold_it(self) -> None:
         replica = leader()
-        replica.answered(12_000)
+        replica.ping_answered(12_000)
         receive(replica, "a", 12_500)
         assert replica.watermark == 12_000
 
     def test_it_never_goes_back(self) -> None:
         replica = follower()
-        replica.take_over(Grant(2, sight(watermark=15_000)), [])
-        replica.answered(12_000)
+        replica.take_over(Grant(2, lease_status(watermark=15_000)), [])
+        replica.ping_answered(12_000)
         assert replica.watermark == 15_000
 
     def test_a_follower_has_that_of_the_engine(self) -> None:
         replica = follower()
-        replica.answered(12_000)
-        replica.sighted(sight(watermark=11_000))
+        replica.ping_answered(12_000)
+        replica.observed(lease_status(watermark=11_000))
         assert replica.watermark == 11_000
 
     def test_who_takes_over_holds_it_until_the_rest_is_written(self) -> None:
         replica = follower()
         receive(replica, "a")
-        replica.answered(12_000)
-        replica.take_over(Grant(2, sight(watermark=10_900)), [])
+        replica.ping_answered(12_000)
+        replica.take_over(Grant(2, lease_status(watermark=10_900)), [])
         assert replica.watermark == 10_900
         assert written(replica)
         assert replica.watermark == 12_000
@@ -210,26 +210,26 @@ class TestTheWatermark:
         replica = leader()
         receive(replica, "abc")
         written(replica)
-        replica.deposed()
+        replica.lease_lost()
         receive(replica, "d", 12_000)
-        replica.take_over(Grant(2, sight(watermark=11_900)), [])
-        replica.answered(13_000)
+        replica.take_over(Grant(2, lease_status(watermark=11_900)), [])
+        replica.ping_answered(13_000)
         assert replica.watermark == 11_900
 
     def test_nor_do_questions_of_an_earlier_reign(self) -> None:
         replica = follower()
         receive(replica, "abc")
-        replica.take_over(Grant(2, sight(watermark=11_011 + SLACK)), [])
-        replica.answered(12_000)  # "c" was before that
-        replica.deposed()
-        replica.take_over(Grant(3, sight(watermark=10_900)), [])
+        replica.take_over(Grant(2, lease_status(watermark=11_011 + SLACK)), [])
+        replica.ping_answered(12_000)  # "c" was before that
+        replica.lease_lost()
+        replica.take_over(Grant(3, lease_status(watermark=10_900)), [])
         replica.next_batch(1)
         replica.stored()
         assert replica.watermark == 10_900
 
     def test_what_the_server_sent_until_a_question_is_received(self) -> None:
         replica = follower()
-        replica.answered(12_000)
+        replica.ping_answered(12_000)
         assert replica.has_all_until(12_000 - SLACK)
         assert not replica.has_all_until(12_001 - SLACK)
 
@@ -237,7 +237,7 @@ class TestTheWatermark:
 class TestHoles:
     def test_a_loss_of_the_server_is_a_gap_since_the_last_question(self) -> None:
         replica = leader()
-        replica.answered(12_000)
+        replica.ping_answered(12_000)
         receive(replica, "a", 12_500)
         replica.lost()
         replica.connecting(14_000)
@@ -257,7 +257,7 @@ class TestHoles:
 
     def test_a_channel_that_is_confirmed_twice_was_interrupted(self) -> None:
         replica = leader()
-        replica.answered(12_000)
+        replica.ping_answered(12_000)
         replica.subscribed("a", 13_000)
         assert written(replica) == [("a", 12_000, 13_000, "disconnect")]
 
@@ -279,7 +279,7 @@ class TestHoles:
 
     def test_a_channel_that_is_new_in_an_old_log_has_a_gap(self) -> None:
         replica = follower()
-        replica.take_over(Grant(2, sight(watermark=12_000)), [])
+        replica.take_over(Grant(2, lease_status(watermark=12_000)), [])
         replica.follow("b", 12_000)
         replica.subscribed("b", 12_100)
         assert written(replica) == [("b", 12_000, 12_100, "start")]
@@ -314,7 +314,7 @@ class TestHoles:
         replica.leave("f", 12_000)
         replica.follow("f", 14_000, is_found_by_leader=True)
         replica.subscribed("f", 14_100)
-        replica.take_over(Grant(2, sight(watermark=14_000 + SLACK)), [])
+        replica.take_over(Grant(2, lease_status(watermark=14_000 + SLACK)), [])
         assert written(replica) == [("f", 14_000, 14_100, "discovery")]
 
     def test_a_channel_that_was_left_was_not_there_when_the_leader_looked(self) -> None:
@@ -343,7 +343,7 @@ class TestHoles:
         replica.connecting(10_000)
         receive(replica, "x", 10_500)
         replica.subscribed("a", 10_600)
-        replica.take_over(Grant(2, sight(watermark=10_000)), [])
+        replica.take_over(Grant(2, lease_status(watermark=10_000)), [])
         assert written(replica) == [
             ("a", 10_000 - SLACK, 10_500, "start"),
             "x",
@@ -355,13 +355,13 @@ class TestLeaving:
     def test_one_that_is_empty_ends_when_all_of_it_is_here(self) -> None:
         replica = leader()
         receive(replica, "x")
-        replica.answered(12_000)
+        replica.ping_answered(12_000)
         replica.leave("a", 13_000, empty_at=12_000 - SLACK)
         assert written(replica) == ["x"]
 
     def test_before_that_something_may_be_on_its_way(self) -> None:
         replica = leader()
-        replica.answered(12_000)
+        replica.ping_answered(12_000)
         replica.leave("a", 13_000, empty_at=12_001 - SLACK)
         assert written(replica) == [("a", 12_000, 13_000, "disconnect")]
 
@@ -373,29 +373,29 @@ class TestLeaving:
 
     def test_a_follower_that_leads_soon_says_so(self) -> None:
         replica = follower()
-        replica.answered(12_000)
+        replica.ping_answered(12_000)
         replica.leave("a", 13_000)
-        replica.take_over(Grant(2, sight(watermark=12_500)), [])
+        replica.take_over(Grant(2, lease_status(watermark=12_500)), [])
         assert written(replica) == [("a", 12_500 - SLACK, 13_000, "disconnect")]
 
 
 class TestWhoIsReady:
     def test_who_has_been_subscribed_for_longer_than_the_log_lacks(self) -> None:
         replica = follower(at=10_000)
-        replica.sighted(sight(watermark=10_000 + SLACK - 1))
+        replica.observed(lease_status(watermark=10_000 + SLACK - 1))
         assert not replica.is_ready
-        replica.sighted(sight(watermark=10_000 + SLACK))
+        replica.observed(lease_status(watermark=10_000 + SLACK))
         assert replica.is_ready
 
     def test_nobody_before_the_watermark_is_known(self) -> None:
         replica = follower()
         assert not replica.is_ready
-        replica.sighted(sight(watermark=None))
+        replica.observed(lease_status(watermark=None))
         assert not replica.is_ready
 
     def test_nobody_who_waits_for_a_channel(self) -> None:
         replica = follower("a", "b")
-        replica.sighted(sight(watermark=20_000))
+        replica.observed(lease_status(watermark=20_000))
         replica.follow("c", 20_000)
         assert not replica.is_complete
         assert replica.missing == 1
@@ -406,15 +406,15 @@ class TestWhoIsReady:
         replica.follow("b", 10_000)
         replica.refused("b")
         assert replica.is_complete
-        replica.sighted(sight(watermark=20_000))
+        replica.observed(lease_status(watermark=20_000))
         assert not replica.is_ready
-        replica.sighted(sight(watermark=20_000, uncovered={"b": 10_000}))
+        replica.observed(lease_status(watermark=20_000, uncovered={"b": 10_000}))
         assert replica.is_ready
 
     def test_nobody_without_the_server_though_the_leader_has_not_got_it_either(self) -> None:
         replica = follower()
         replica.lost()
-        replica.sighted(sight(watermark=20_000, uncovered={"a": 10_000}))
+        replica.observed(lease_status(watermark=20_000, uncovered={"a": 10_000}))
         assert not replica.is_ready
 
     def test_a_channel_that_was_refused_and_then_confirmed_is_waited_for_when_it_is_lost(self) -> None:
@@ -428,19 +428,21 @@ class TestWhoIsReady:
 
     def test_a_channel_that_the_watermark_does_not_count_for(self) -> None:
         replica = follower()
-        replica.sighted(sight(watermark=20_000, uncovered={"a": 10_000 + SLACK - 1}))
+        replica.observed(lease_status(watermark=20_000, uncovered={"a": 10_000 + SLACK - 1}))
         assert not replica.is_ready
-        replica.sighted(sight(watermark=20_000, uncovered={"a": 10_000 + SLACK}))
+        replica.observed(lease_status(watermark=20_000, uncovered={"a": 10_000 + SLACK}))
         assert replica.is_ready
-        replica.sighted(sight(watermark=10_000, uncovered={"a": 20_000}))  # nor for more than the watermark says
+        replica.observed(
+            lease_status(watermark=10_000, uncovered={"a": 20_000})
+        )  # nor for more than the watermark says
         assert not replica.is_ready
 
     def test_nobody_who_had_to_forget(self) -> None:
         replica = follower(most_bytes=1000)
         receive(replica, "abcdef", step=1000)
-        replica.sighted(sight(watermark=12_000))
+        replica.observed(lease_status(watermark=12_000))
         assert not replica.is_ready
-        replica.sighted(sight(watermark=20_000))
+        replica.observed(lease_status(watermark=20_000))
         assert replica.is_ready
 
 
@@ -448,8 +450,8 @@ class TestTurns:
     def turns(self, replica: Replica, others: int) -> int:
         """For how many leases it waits."""
         for clock in range(20_000 - LEASE, 20_000, LEASE // 2):
-            replica.sighted(sight(clock, "another", 15_000, others=others))
-        replica.sighted(sight(20_000, None, 15_000, others=others))
+            replica.observed(lease_status(clock, "another", 15_000, others=others))
+        replica.observed(lease_status(20_000, None, 15_000, others=others))
         return next(turn for turn in range(5) if replica.may_take_over(20_000 + turn * LEASE))
 
     def test_one_that_is_ready_waits_for_nobody(self) -> None:
@@ -468,7 +470,7 @@ class TestTurns:
 
     def test_the_first_relay_of_a_log_waits_for_nobody(self) -> None:
         replica = follower()
-        replica.sighted(sight(20_000, None))
+        replica.observed(lease_status(20_000, None))
         assert replica.may_take_over(20_000)
 
     @pytest.mark.parametrize("seen", [[], [5_000, 7_500, 10_000], [15_001, 17_501], [15_000, 17_400]])
@@ -476,34 +478,34 @@ class TestTurns:
         # The engine was away, and others that are ready have not said so yet.
         replica = follower(at=16_000)
         for clock in seen:
-            replica.sighted(sight(clock, "another", 15_000))
-        replica.sighted(sight(20_000, None, 15_000))
+            replica.observed(lease_status(clock, "another", 15_000))
+        replica.observed(lease_status(20_000, None, 15_000))
         assert not replica.may_take_over(20_000 + LEASE - 1)
         assert replica.may_take_over(20_000 + LEASE)
 
     def test_nor_who_has_seen_another_one_lately(self) -> None:
         replica = follower(at=16_000)
         for clock, others in ((15_000, 0), (17_500, 1)):
-            replica.sighted(sight(clock, "another", 15_000, others=others))
-        replica.sighted(sight(20_000, None, 15_000))
+            replica.observed(lease_status(clock, "another", 15_000, others=others))
+        replica.observed(lease_status(20_000, None, 15_000))
         assert not replica.may_take_over(20_000)
 
     def test_a_turn_is_a_whole_lease(self) -> None:
         replica = follower(at=16_000)
-        replica.sighted(sight(20_000, None, 15_000, others=1))
-        replica.sighted(sight(21_000, None, 15_000, others=1))
+        replica.observed(lease_status(20_000, None, 15_000, others=1))
+        replica.observed(lease_status(21_000, None, 15_000, others=1))
         assert not replica.may_take_over(20_000 + LEASE - 1)
         assert replica.may_take_over(20_000 + LEASE)
 
     def test_nobody_takes_what_is_held(self) -> None:
         replica = follower()
         assert not replica.may_take_over(10**9)
-        replica.sighted(sight(20_000, None, 15_000))
-        replica.sighted(sight(21_000, "another", 15_000))
+        replica.observed(lease_status(20_000, None, 15_000))
+        replica.observed(lease_status(21_000, "another", 15_000))
         assert not replica.may_take_over(10**9)
-        replica.sighted(sight(30_000, None, 15_000))
-        replica.take_over(Grant(2, sight()), [])
-        replica.deposed()
+        replica.observed(lease_status(30_000, None, 15_000))
+        replica.take_over(Grant(2, lease_status()), [])
+        replica.lease_lost()
         assert not replica.may_take_over(10**9)
 
 
@@ -513,7 +515,7 @@ class TestHandingOver:
         assert not replica.should_hand_over
         replica.lost()
         assert not replica.should_hand_over
-        replica.renewed(sight(others=1))
+        replica.renewed(lease_status(others=1))
         assert replica.should_hand_over
         replica.connecting(12_000)
         replica.subscribed("a", 12_000)
@@ -522,12 +524,12 @@ class TestHandingOver:
     def test_a_follower_has_nothing_to_hand_over(self) -> None:
         replica = follower()
         replica.lost()
-        replica.sighted(sight(others=1))
+        replica.observed(lease_status(others=1))
         assert not replica.should_hand_over
 
     def test_not_for_a_channel_that_was_just_found(self) -> None:
         replica = leader()
-        replica.renewed(sight(others=1))
+        replica.renewed(lease_status(others=1))
         replica.follow("b", 12_000, found_after=11_000)
         assert not replica.should_hand_over
         replica.subscribed("b", 12_100)
@@ -537,12 +539,12 @@ class TestHandingOver:
     def test_not_for_a_channel_that_the_last_leader_had_just_found(self) -> None:
         replica = follower()
         replica.follow("b", 12_000, is_found_by_leader=True)
-        replica.take_over(Grant(2, sight(watermark=12_000, others=1)), [])
+        replica.take_over(Grant(2, lease_status(watermark=12_000, others=1)), [])
         assert not replica.should_hand_over
 
     def test_not_for_a_channel_that_is_refused(self) -> None:
         replica = leader("a", "b")
-        replica.renewed(sight(others=1))
+        replica.renewed(lease_status(others=1))
         replica.lost()
         replica.subscribed("a", 12_000)
         replica.refused("b")
@@ -587,42 +589,42 @@ class TestTakingOver:
     def test_what_the_log_has_is_not_written_again(self) -> None:
         replica = follower(at=9000)
         receive(replica, "abc")
-        replica.answered(13_000)
-        replica.take_over(Grant(2, sight(watermark=10_500)), self.tail("ab"))
+        replica.ping_answered(13_000)
+        replica.take_over(Grant(2, lease_status(watermark=10_500)), self.tail("ab"))
         assert written(replica) == ["c"]
 
     def test_what_it_receives_later_may_be_in_the_log_until_it_has_asked(self) -> None:
         """The last writer was faster."""
         replica = follower()
         receive(replica, "a")
-        replica.take_over(Grant(2, sight(watermark=10_000 + SLACK)), self.tail("abc"))  # until 11,020
+        replica.take_over(Grant(2, lease_status(watermark=10_000 + SLACK)), self.tail("abc"))  # until 11,020
         receive(replica, "bc", 11_100)
-        replica.answered(11_020 + SLACK)
+        replica.ping_answered(11_020 + SLACK)
         receive(replica, "d", 11_600)
-        replica.answered(11_021 + SLACK)
+        replica.ping_answered(11_021 + SLACK)
         receive(replica, "e", 11_700)
         assert written(replica) == ["A", "B", "C", "D", "e"]
 
     def test_a_later_reign_is_sure_again(self) -> None:
         replica = follower()
-        replica.take_over(Grant(2, sight(watermark=10_000 + SLACK)), self.tail("abc"))
-        replica.deposed()
+        replica.take_over(Grant(2, lease_status(watermark=10_000 + SLACK)), self.tail("abc"))
+        replica.lease_lost()
         receive(replica, "x", 11_100)
-        replica.take_over(Grant(3, sight(watermark=10_000 + SLACK)), [])
+        replica.take_over(Grant(3, lease_status(watermark=10_000 + SLACK)), [])
         receive(replica, "y", 11_200)
         assert written(replica) == ["x", "y"]
 
     def test_a_hole_since_the_log_ends(self) -> None:
         replica = follower(at=16_000)
         receive(replica, "x", 16_500)
-        replica.take_over(Grant(2, sight(watermark=15_000)), [])
+        replica.take_over(Grant(2, lease_status(watermark=15_000)), [])
         assert written(replica) == [("a", 15_000 - SLACK, 16_000, "start"), "x"]
 
     def test_a_channel_that_it_has_not_got_yet_lacks_what_the_log_does(self) -> None:
         replica = follower()
         replica.follow("b", 16_000)
         replica.lost()
-        replica.take_over(Grant(2, sight(watermark=17_000, uncovered={"b": 12_000})), [])
+        replica.take_over(Grant(2, lease_status(watermark=17_000, uncovered={"b": 12_000})), [])
         assert state_of(replica).uncovered == {"a": 17_000 - SLACK, "b": 12_000 - SLACK}
         replica.connecting(18_000)
         replica.subscribed("a", 18_100)
@@ -634,41 +636,41 @@ class TestTakingOver:
 
     def test_a_hole_of_its_own_that_began_after_the_log_ended(self) -> None:
         replica = follower()
-        replica.answered(16_000)
+        replica.ping_answered(16_000)
         replica.lost()
-        replica.take_over(Grant(2, sight(watermark=14_000)), [])
+        replica.take_over(Grant(2, lease_status(watermark=14_000)), [])
         assert state_of(replica).uncovered == {"a": 16_000}
 
     def test_an_engine_that_went_back_makes_a_hole_longer_again(self) -> None:
         replica = follower()
-        replica.answered(11_000)
+        replica.ping_answered(11_000)
         replica.lost()
-        replica.take_over(Grant(2, sight(watermark=20_000)), [])
+        replica.take_over(Grant(2, lease_status(watermark=20_000)), [])
         assert state_of(replica).uncovered == {"a": 20_000 - SLACK}
-        replica.deposed()
-        replica.take_over(Grant(3, sight(watermark=10_500)), [])
+        replica.lease_lost()
+        replica.take_over(Grant(3, lease_status(watermark=10_500)), [])
         assert state_of(replica).uncovered == {"a": 11_000}
-        replica.deposed()
-        replica.take_over(Grant(4, sight(watermark=20_000)), [])
+        replica.lease_lost()
+        replica.take_over(Grant(4, lease_status(watermark=20_000)), [])
         replica.subscribed("a", 21_000)
         assert written(replica) == [("a", 20_000 - SLACK, 21_000, "disconnect")]
-        replica.deposed()
-        replica.take_over(Grant(5, sight(watermark=10_500)), [])
+        replica.lease_lost()
+        replica.take_over(Grant(5, lease_status(watermark=10_500)), [])
         assert written(replica) == [("a", 11_000, 21_000, "disconnect")]
 
     def test_what_one_log_lacks_is_not_what_another_lacks(self) -> None:
         replica = follower()
-        replica.answered(11_000)
+        replica.ping_answered(11_000)
         replica.lost()
-        replica.take_over(Grant(2, sight(watermark=20_000)), [])
-        replica.deposed()
+        replica.take_over(Grant(2, lease_status(watermark=20_000)), [])
+        replica.lease_lost()
         replica.take_over(Grant(3, NOBODY), [])
         assert state_of(replica).uncovered == {"a": 11_000}
 
     def test_what_it_lacks_after_a_takeover_it_lacks_once(self) -> None:
         replica = follower()
         replica.lost()
-        replica.take_over(Grant(2, sight(watermark=20_000)), [])
+        replica.take_over(Grant(2, lease_status(watermark=20_000)), [])
         for now in (21_000, 23_000):
             replica.connecting(now)
             replica.subscribed("a", now + 100)
@@ -680,20 +682,22 @@ class TestTakingOver:
 
     def test_it_follows_what_the_last_leader_found(self) -> None:
         replica = follower()
-        replica.take_over(Grant(2, sight(20_000, watermark=15_000, found=["f"], found_at=14_000)), [])
+        replica.take_over(Grant(2, lease_status(20_000, watermark=15_000, found=["f"], found_at=14_000)), [])
         assert (replica.found, replica.found_at) == (["f"], 14_000)
         replica.subscribed("f", 20_100)
         assert written(replica) == [("f", 15_000 - SLACK, 20_100, "start")]
 
     def test_how_much_of_the_log_it_needs(self) -> None:
         replica = Replica(lease=LEASE, most_bytes=10**6)
-        granted = Grant(2, sight(20_000, watermark=15_000))
+        granted = Grant(2, lease_status(20_000, watermark=15_000))
         assert replica.tail_since(granted) == 20_000 - SLACK
         assert replica.tail_since(Grant(1, NOBODY)) == 0  # nobody has said what the log has
         replica = follower(at=12_000)
         assert replica.tail_since(granted) == 12_000 - SLACK
         receive(replica, "x", 19_000)
-        replica.sighted(sight(watermark=12_001 + SLACK + 2 * LEASE))  # which makes it forget what was before
+        replica.observed(
+            lease_status(watermark=12_001 + SLACK + 2 * LEASE)
+        )  # which makes it forget what was before
         assert replica.tail_since(granted) == 12_000 - SLACK  # for "x" may have been sent then, and read late
 
     def test_entries_without_a_watermark_are_no_new_log(self) -> None:
@@ -707,12 +711,12 @@ class TestTakingOver:
 class TestTheState:
     def test_it_names_what_the_watermark_does_not_count_for(self) -> None:
         replica = leader("a", "b")
-        replica.answered(12_000)
+        replica.ping_answered(12_000)
         assert state_of(replica) == State()
         replica.lost()
         replica.connecting(15_000)
         replica.subscribed("a", 15_100)
-        replica.answered(15_200)
+        replica.ping_answered(15_200)
         assert state_of(replica).uncovered == {"a": 12_000, "b": 12_000}
         replica.next_batch(10)
         assert state_of(replica).uncovered == {"a": 12_000, "b": 12_000}  # the gap entry is not in the log yet
@@ -723,14 +727,14 @@ class TestTheState:
         replica = leader()
         replica.subscribed("a", 13_000)
         assert state_of(replica).uncovered == {"a": 10_000}
-        replica.deposed()
-        replica.take_over(Grant(3, sight(watermark=20_000)), [])
+        replica.lease_lost()
+        replica.take_over(Grant(3, lease_status(watermark=20_000)), [])
         assert state_of(replica).uncovered == {}
 
     def test_of_two_holes_it_names_the_earlier(self) -> None:
         replica = leader()
         for now in (12_000, 14_000):
-            replica.answered(now)
+            replica.ping_answered(now)
             replica.lost()
             replica.connecting(now + 100)
             replica.subscribed("a", now + 200)
@@ -738,7 +742,7 @@ class TestTheState:
 
     def test_it_names_a_hole_that_was_forgotten_until_its_gap_is_written(self) -> None:
         replica = leader(most_bytes=700)
-        replica.answered(12_000)
+        replica.ping_answered(12_000)
         replica.lost()
         replica.connecting(13_000)
         replica.subscribed("a", 13_000)
@@ -754,7 +758,7 @@ class TestTheState:
         replica.found, replica.found_at = ["f"], 12_000
         progress = replica.progress()
         other = follower()
-        other.sighted(Sight(20_000, "another", *progress))
+        other.observed(LeaseStatus(20_000, "another", *progress))
         assert (other.found, other.found_at) == (["f"], 12_000)
 
 
@@ -769,23 +773,23 @@ class TestForgetting:
     def test_what_the_log_has_is_kept_for_two_leases(self) -> None:
         replica = follower()
         receive(replica, "abc", 11_000, step=1000)
-        replica.sighted(sight(watermark=12_000 + self.KEPT))
+        replica.observed(lease_status(watermark=12_000 + self.KEPT))
         assert self.pending_after(replica) == ["b", "c"]
 
     def test_nothing_without_a_watermark(self) -> None:
         replica = follower()
         receive(replica, "abc", 11_000)
-        replica.sighted(sight(clock=10**9))
+        replica.observed(lease_status(clock=10**9))
         assert self.pending_after(replica) == ["a", "b", "c"]
 
     def test_a_leader_forgets_when_its_word_is_taken(self) -> None:
         replica = leader(most_bytes=10**6)
         receive(replica, "abc", 11_000, step=1000)
         written(replica)
-        replica.answered(12_000 + self.KEPT)
+        replica.ping_answered(12_000 + self.KEPT)
         replica.progress()
-        replica.renewed(sight())
-        replica.deposed()
+        replica.renewed(lease_status())
+        replica.lease_lost()
         assert self.pending_after(replica) == ["b", "c"]
 
     def test_of_a_channel_that_is_not_covered_all_is_kept(self) -> None:
@@ -793,7 +797,7 @@ class TestForgetting:
         for at in (11_000, 12_000, 13_000):
             receive(replica, "a", at, "a")
             receive(replica, "b", at, "b")
-        replica.sighted(sight(watermark=10**6, uncovered={"b": 12_000 + self.KEPT}))
+        replica.observed(lease_status(watermark=10**6, uncovered={"b": 12_000 + self.KEPT}))
         assert self.pending_after(replica) == ["b", "b"]
 
     def test_nor_does_a_leader_forget_of_a_channel_that_it_lacks(self) -> None:
@@ -804,24 +808,24 @@ class TestForgetting:
         replica.connecting(12_000)
         replica.subscribed("a", 12_000)
         written(replica)
-        replica.answered(10**6)
+        replica.ping_answered(10**6)
         replica.progress()
-        replica.renewed(sight())
-        replica.deposed()
+        replica.renewed(lease_status())
+        replica.lease_lost()
         assert self.pending_after(replica) == ["b"]
 
     def test_an_engine_that_went_back_further_has_a_gap(self) -> None:
         replica = follower()
         receive(replica, "abc", 11_000, step=1000)
-        replica.sighted(sight(watermark=13_000 + self.KEPT))
-        replica.take_over(Grant(9, sight(watermark=10_900)), [])
+        replica.observed(lease_status(watermark=13_000 + self.KEPT))
+        replica.take_over(Grant(9, lease_status(watermark=10_900)), [])
         assert written(replica) == [("a", 10_900 - SLACK, 12_000, "buffer"), "c"]
 
     def test_also_where_nothing_is_left(self) -> None:
         replica = follower()
         receive(replica, "abc", 11_000, step=1000)
-        replica.sighted(sight(watermark=10**6))
-        replica.take_over(Grant(9, sight(watermark=10_900)), [])
+        replica.observed(lease_status(watermark=10**6))
+        replica.take_over(Grant(9, lease_status(watermark=10_900)), [])
         assert written(replica) == [("a", 10_900 - SLACK, 13_000, "buffer")]
 
 
@@ -829,19 +833,19 @@ class TestTheBound:
     def test_a_follower_forgets_the_oldest_and_says_so_if_the_log_has_not_got_it(self) -> None:
         replica = follower(most_bytes=1000)
         receive(replica, "abcdef", step=1000)
-        replica.take_over(Grant(2, sight(watermark=11_000)), [])
+        replica.take_over(Grant(2, lease_status(watermark=11_000)), [])
         assert written(replica) == [("a", 11_000 - SLACK, 13_000, "buffer"), "d", "e", "f"]
 
     def test_and_not_if_it_has(self) -> None:
         replica = follower(most_bytes=1000)
         receive(replica, "abcdef", step=1000)
-        replica.take_over(Grant(2, sight(watermark=14_000 + SLACK)), [])
+        replica.take_over(Grant(2, lease_status(watermark=14_000 + SLACK)), [])
         assert written(replica) == ["d", "e", "f"]
 
     def test_a_leader_writes_a_gap_for_what_it_could_not_write(self) -> None:
         replica = leader(most_bytes=1000)
         receive(replica, "abcdef", step=1000)
-        replica.answered(20_000)
+        replica.ping_answered(20_000)
         assert replica.pending == 3
         assert replica.watermark == 10_000
         assert shown(replica.next_batch(2)) == [("a", 10_000, 13_000, "buffer"), "d"]
@@ -853,10 +857,10 @@ class TestTheBound:
     def test_the_watermark_waits_for_that(self) -> None:
         replica = leader(most_bytes=300)
         receive(replica, "x")
-        replica.answered(20_000)
+        replica.ping_answered(20_000)
         assert replica.watermark == 10_000
         replica.next_batch(10)
-        replica.answered(21_000)
+        replica.ping_answered(21_000)
         assert replica.watermark == 10_000
         replica.stored()
         assert replica.watermark == 21_000
@@ -886,16 +890,16 @@ class TestTheBound:
         receive(replica, "abc", step=1000)
         replica.next_batch(10)
         receive(replica, "def", 15_000, step=1000)
-        replica.deposed()
-        replica.take_over(Grant(2, sight(watermark=10_900)), [])
+        replica.lease_lost()
+        replica.take_over(Grant(2, lease_status(watermark=10_900)), [])
         assert written(replica) == [("a", 10_900 - SLACK, 13_000, "buffer"), "d", "e", "f"]
 
     def test_so_is_what_was_given_up_before_it_was_deposed(self) -> None:
         replica = leader(most_bytes=1000)
         receive(replica, "abcdef", step=1000)
-        replica.deposed()
+        replica.lease_lost()
         assert not replica.has_pending
-        replica.take_over(Grant(2, sight(watermark=10_900)), [])
+        replica.take_over(Grant(2, lease_status(watermark=10_900)), [])
         assert written(replica) == [("a", 10_900 - SLACK, 13_000, "buffer"), "d", "e", "f"]
 
     def test_equal_times_are_no_reason_to_keep_more(self) -> None:
@@ -904,7 +908,7 @@ class TestTheBound:
         for _ in range(4):
             receive(replica, "a", 11_000, "a")
             receive(replica, "b", 11_000, "b")
-        replica.take_over(Grant(2, sight(watermark=11_000)), [])
+        replica.take_over(Grant(2, lease_status(watermark=11_000)), [])
         receive(replica, "x" * 20, 12_000)
         assert replica.pending <= 10
 
@@ -922,11 +926,11 @@ class TestAnotherClock:
         replica.follow("b", 0)
         replica.connecting(0)
         replica.subscribed("a", 0)
-        replica.answered(500)
+        replica.ping_answered(500)
         receive(replica, "vwxyz", 1000, step=1000)
         replica.shift(10_000)
         assert replica.has_all_until(10_500 - SLACK)
-        replica.take_over(Grant(2, sight(watermark=11_000)), [])
+        replica.take_over(Grant(2, lease_status(watermark=11_000)), [])
         assert written(replica) == [("a", 11_000 - SLACK, 12_000, "buffer"), "x", "y", "z"]
         replica.subscribed("b", 16_000)
         assert written(replica) == [("b", 11_000 - SLACK, 16_000, "start")]
@@ -934,7 +938,7 @@ class TestAnotherClock:
     def test_a_leaders_too_each_once(self) -> None:
         replica = leader(most_bytes=900)
         receive(replica, "wxyz", 11_000, step=1000)
-        replica.answered(14_500)
+        replica.ping_answered(14_500)
         replica.shift(100)
         assert [(entry.sent_after, entry.received_at) for entry in replica.next_batch(10)] == [
             (10_000 + 100, 12_000 + 100),
@@ -947,7 +951,7 @@ class TestAnotherClock:
     def test_since_when_it_is_subscribed_moves_too(self) -> None:
         replica = follower(at=10_000)
         replica.shift(1000)
-        replica.sighted(sight(watermark=11_000 + SLACK - 1))
+        replica.observed(lease_status(watermark=11_000 + SLACK - 1))
         assert not replica.is_ready
 
     def test_when_a_channel_was_left_moves_too(self) -> None:
@@ -959,10 +963,10 @@ class TestAnotherClock:
 
     def test_since_when_it_is_not_subscribed_moves_too(self) -> None:
         replica = follower()
-        replica.answered(11_000)
+        replica.ping_answered(11_000)
         replica.lost()
         replica.shift(100)
-        replica.take_over(Grant(2, sight(watermark=10_600)), [])
+        replica.take_over(Grant(2, lease_status(watermark=10_600)), [])
         assert state_of(replica).uncovered == {"a": 11_100}
         replica.shift(100)
         assert state_of(replica).uncovered == {"a": 11_200}
@@ -972,7 +976,7 @@ class TestAnotherClock:
 def test_a_question_of_a_follower_tells_only_when_events_were_sent(count: int) -> None:
     replica = follower()
     for number in range(count):
-        replica.answered(11_000 + number)
+        replica.ping_answered(11_000 + number)
     assert replica.watermark is None
     receive(replica, "a", 12_000)
     replica.take_over(Grant(1, NOBODY), [])

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from reverb.exceptions import ConfigurationError
-from reverb.relay._log import DeposedError, EngineError, Entry, Grant, Sink
+from reverb.relay._log import EngineError, Entry, Grant, LeaseLostError, Sink
 from reverb.relay._nats import NatsSink
 from reverb.relay._redis import RedisSink
 from tests.relay.engines import Line, Valkey
@@ -130,19 +130,24 @@ async def numbers(sink: Sink) -> list[tuple[int, int]]:
 
 async def test_a_new_log_has_no_holder_and_nothing_in_it(setting: Setting) -> None:
     sink = await setting.opened_sink()
-    sight = await sink.look(is_ready=True)
-    assert (sight.holder, sight.watermark, sight.state, sight.others) == (None, None, b"", 0)
+    lease_status = await sink.check_lease(is_ready=True)
+    assert (lease_status.holder, lease_status.watermark, lease_status.state, lease_status.others) == (
+        None,
+        None,
+        b"",
+        0,
+    )
     assert await sink.tail(0) == []
 
 
 async def test_the_time_is_the_engines_in_milliseconds(setting: Setting) -> None:
     sink = await setting.opened_sink()
     before = time.time() * 1000
-    sight = await sink.look(is_ready=True)
+    lease_status = await sink.check_lease(is_ready=True)
     grant = await granted(sink)
     renewed = await sink.renew(grant.epoch, None, b"")
     after = time.time() * 1000
-    assert before - 50 <= sight.clock <= grant.sight.clock <= renewed.clock <= after + 50
+    assert before - 50 <= lease_status.clock <= grant.lease_status.clock <= renewed.clock <= after + 50
 
 
 async def test_one_relay_gets_the_lease(setting: Setting) -> None:
@@ -150,8 +155,8 @@ async def test_one_relay_gets_the_lease(setting: Setting) -> None:
     grants = await asyncio.gather(first.acquire(), second.acquire())
     assert sum(grant is not None for grant in grants) == 1
     holder = "one" if grants[0] is not None else "two"
-    assert (await first.look(is_ready=True)).holder == holder
-    assert (await second.look(is_ready=True)).holder == holder
+    assert (await first.check_lease(is_ready=True)).holder == holder
+    assert (await second.check_lease(is_ready=True)).holder == holder
 
 
 async def test_a_holder_may_acquire_again_with_a_higher_epoch(setting: Setting) -> None:
@@ -159,7 +164,7 @@ async def test_a_holder_may_acquire_again_with_a_higher_epoch(setting: Setting) 
     first = await granted(sink)
     second = await granted(sink)
     assert second.epoch > first.epoch
-    with pytest.raises(DeposedError):
+    with pytest.raises(LeaseLostError):
         await sink.append(first.epoch, entries(first, 1, 1))
     await sink.append(second.epoch, entries(second, 1, 1))
     assert await numbers(sink) == [(second.epoch, 1)]
@@ -171,7 +176,7 @@ async def test_a_lease_runs_out_and_each_holder_has_a_higher_epoch(setting: Sett
     assert await second.acquire() is None
     new = await granted_in_time(second)
     assert new.epoch > old.epoch
-    assert (await first.look(is_ready=True)).holder == "two"
+    assert (await first.check_lease(is_ready=True)).holder == "two"
 
 
 async def test_a_lease_that_is_renewed_does_not_run_out(setting: Setting) -> None:
@@ -197,7 +202,7 @@ async def test_a_lease_that_ran_out_and_that_nobody_took_is_renewed(setting: Set
 
 async def no_holder(sink: Sink) -> None:
     end = time.monotonic() + 4 * LEASE
-    while (await sink.look(is_ready=False)).holder is not None:
+    while (await sink.check_lease(is_ready=False)).holder is not None:
         assert time.monotonic() < end, "the lease did not run out"
         await asyncio.sleep(0.02)
 
@@ -206,20 +211,20 @@ async def test_a_lease_that_another_one_took_is_not_renewed(setting: Setting) ->
     first, second = await setting.opened_sink(), await setting.opened_sink("two")
     old = await granted(first)
     new = await granted_in_time(second)
-    with pytest.raises(DeposedError):
+    with pytest.raises(LeaseLostError):
         await first.renew(old.epoch, 1, b"")
-    sight = await second.renew(new.epoch, None, b"")
-    assert (sight.holder, sight.watermark) == ("two", None)
+    lease_status = await second.renew(new.epoch, None, b"")
+    assert (lease_status.holder, lease_status.watermark) == ("two", None)
 
 
 async def test_a_lease_that_is_given_back_is_free_at_once(setting: Setting) -> None:
     first, second = await setting.opened_sink(), await setting.opened_sink()
     old = await granted(first)
     await first.release(old.epoch, 17, b"left")
-    assert (await second.look(is_ready=True)).holder is None
+    assert (await second.check_lease(is_ready=True)).holder is None
     new = await granted(second)
     assert new.epoch > old.epoch
-    assert (new.sight.watermark, new.sight.state) == (17, b"left")
+    assert (new.lease_status.watermark, new.lease_status.state) == (17, b"left")
 
 
 async def test_who_was_deposed_gives_nothing_back(setting: Setting) -> None:
@@ -228,8 +233,8 @@ async def test_who_was_deposed_gives_nothing_back(setting: Setting) -> None:
     new = await granted_in_time(second)
     await second.renew(new.epoch, 20, b"new")
     await first.release(old.epoch, 10, b"old")
-    sight = await first.look(is_ready=True)
-    assert (sight.holder, sight.watermark, sight.state) == ("two", 20, b"new")
+    lease_status = await first.check_lease(is_ready=True)
+    assert (lease_status.holder, lease_status.watermark, lease_status.state) == ("two", 20, b"new")
 
 
 # --- what is left beside it ------------------------------------------------------------------------------------
@@ -241,30 +246,30 @@ async def test_watermark_and_state_are_there_for_all_and_outlive_the_lease(setti
     state = bytes(range(256)) * (size // 256) + b"\x00" * (size % 256)
     grant = await granted(first)
     watermark = 1_764_239_688_123
-    sight = await first.renew(grant.epoch, watermark, state)
-    assert (sight.watermark, sight.state) == (watermark, state)
-    sight = await second.look(is_ready=True)
-    assert (sight.watermark, sight.state) == (watermark, state)
+    lease_status = await first.renew(grant.epoch, watermark, state)
+    assert (lease_status.watermark, lease_status.state) == (watermark, state)
+    lease_status = await second.check_lease(is_ready=True)
+    assert (lease_status.watermark, lease_status.state) == (watermark, state)
     taken = await granted_in_time(second)
-    assert (taken.sight.watermark, taken.sight.state) == (watermark, state)
-    sight = await third.look(is_ready=True)
-    assert (sight.watermark, sight.state) == (watermark, state)
+    assert (taken.lease_status.watermark, taken.lease_status.state) == (watermark, state)
+    lease_status = await third.check_lease(is_ready=True)
+    assert (lease_status.watermark, lease_status.state) == (watermark, state)
 
 
 async def test_a_state_changes_and_comes_back(setting: Setting) -> None:
     first, second = await setting.opened_sink(), await setting.opened_sink()
     grant = await granted(first)
     for watermark, state in enumerate((b"a", b"b", b"b", b"", b"a", b"a"), start=1):
-        sight = await first.renew(grant.epoch, watermark, state)
-        assert (sight.watermark, sight.state) == (watermark, state)
-        sight = await second.look(is_ready=True)
-        assert (sight.watermark, sight.state) == (watermark, state)
+        lease_status = await first.renew(grant.epoch, watermark, state)
+        assert (lease_status.watermark, lease_status.state) == (watermark, state)
+        lease_status = await second.check_lease(is_ready=True)
+        assert (lease_status.watermark, lease_status.state) == (watermark, state)
     await first.release(grant.epoch, 7, b"b")
     grant = await granted(second)
-    assert (grant.sight.watermark, grant.sight.state) == (7, b"b")
+    assert (grant.lease_status.watermark, grant.lease_status.state) == (7, b"b")
     await second.renew(grant.epoch, 8, b"b")
-    sight = await first.look(is_ready=True)
-    assert (sight.watermark, sight.state) == (8, b"b")
+    lease_status = await first.check_lease(is_ready=True)
+    assert (lease_status.watermark, lease_status.state) == (8, b"b")
 
 
 # --- the others ------------------------------------------------------------------------------------------------
@@ -274,19 +279,19 @@ async def test_others_are_those_that_said_lately_that_they_are_ready(setting: Se
     first, second, third = [await setting.opened_sink() for _ in range(3)]
     grant = await granted(first)
     assert (await first.renew(grant.epoch, None, b"")).others == 0
-    await second.look(is_ready=True)
+    await second.check_lease(is_ready=True)
     assert (await first.renew(grant.epoch, None, b"")).others == 1
-    assert (await third.look(is_ready=True)).others == 1
+    assert (await third.check_lease(is_ready=True)).others == 1
     assert (await first.renew(grant.epoch, None, b"")).others == 2
-    assert (await third.look(is_ready=False)).others == 1
+    assert (await third.check_lease(is_ready=False)).others == 1
     assert (await first.renew(grant.epoch, None, b"")).others == 1
     end = time.monotonic() + 4 * LEASE
-    await second.look(is_ready=True)
-    await third.look(is_ready=True)
+    await second.check_lease(is_ready=True)
+    await third.check_lease(is_ready=True)
     assert (await first.renew(grant.epoch, None, b"")).others == 2
     while (await first.renew(grant.epoch, None, b"")).others != 1:  # the third goes on, the second does not
         assert time.monotonic() < end, "who said nothing for long still counts as ready"
-        await third.look(is_ready=True)
+        await third.check_lease(is_ready=True)
         await asyncio.sleep(0.05)
     while (await first.renew(grant.epoch, None, b"")).others:
         assert time.monotonic() < end, "who said nothing for long still counts as ready"
@@ -301,10 +306,10 @@ async def test_a_deposed_writer_gets_nothing_in(setting: Setting) -> None:
     old = await granted(first)
     await first.append(old.epoch, entries(old, 1, 3))
     new = await granted_in_time(second)
-    with pytest.raises(DeposedError):
+    with pytest.raises(LeaseLostError):
         await first.append(old.epoch, entries(old, 4, 6))
     await second.append(new.epoch, entries(new, 1, 1))
-    with pytest.raises(DeposedError):
+    with pytest.raises(LeaseLostError):
         await first.append(old.epoch, entries(old, 1, 3))
     assert await numbers(second) == [*((old.epoch, number) for number in (1, 2, 3)), (new.epoch, 1)]
 
@@ -321,7 +326,7 @@ async def test_entries_under_way_while_another_one_takes_over_are_in_before_it_o
     writing = asyncio.create_task(write())
     new = await granted_in_time(second)
     seen = await numbers(second)
-    with pytest.raises(DeposedError):
+    with pytest.raises(LeaseLostError):
         await writing
     await second.append(new.epoch, entries(new, 1, 1))
     assert await numbers(second) == [*seen, (new.epoch, 1)]
@@ -348,8 +353,8 @@ async def test_what_the_engine_gets_late_is_refused(setting: Setting) -> None:
         await first.close()
         line.release()
         await asyncio.wait_for(line.passed(), 5)
-        sight = await second.renew(new.epoch, 6, b"new")
-        assert (sight.holder, sight.watermark, sight.state) == ("two", 6, b"new")
+        lease_status = await second.renew(new.epoch, 6, b"new")
+        assert (lease_status.holder, lease_status.watermark, lease_status.state) == ("two", 6, b"new")
         await second.append(new.epoch, entries(new, 2, 2))
         assert await numbers(second) == [(old.epoch, 1), (new.epoch, 1), (new.epoch, 2)]
 
@@ -358,9 +363,9 @@ async def test_an_epoch_that_was_never_granted_writes_nothing(setting: Setting) 
     sink = await setting.opened_sink()
     grant = await granted(sink)
     strange = replace_epoch(grant, grant.epoch + 1)
-    with pytest.raises(DeposedError):
+    with pytest.raises(LeaseLostError):
         await sink.append(strange.epoch, entries(strange, 1, 1))
-    with pytest.raises(DeposedError):
+    with pytest.raises(LeaseLostError):
         await sink.renew(strange.epoch, 1, b"")
     assert await numbers(sink) == []
 
@@ -395,18 +400,18 @@ async def test_a_tail_begins_with_what_was_written_then(setting: Setting) -> Non
     sink = await setting.opened_sink()
     grant = await granted(sink)
     await sink.append(grant.epoch, entries(grant, 1, 3))
-    since = (await sink.look(is_ready=False)).clock + 1
+    since = (await sink.check_lease(is_ready=False)).clock + 1
     await wait_for_clock(sink, since)
     await sink.append(grant.epoch, entries(grant, 4, 5))  # received long before, as are all of them
     assert [number for _, number in await numbers(sink)] == [1, 2, 3, 4, 5]
     assert [each.number for each in await sink.tail(since)] == [4, 5]
-    later = (await sink.look(is_ready=False)).clock + 10_000
+    later = (await sink.check_lease(is_ready=False)).clock + 10_000
     assert await sink.tail(later) == []
 
 
 async def wait_for_clock(sink: Sink, then: int) -> None:
     end = time.monotonic() + 5
-    while (await sink.look(is_ready=False)).clock < then:
+    while (await sink.check_lease(is_ready=False)).clock < then:
         assert time.monotonic() < end, "the engine's clock stands still"
         await asyncio.sleep(0.001)
 
@@ -438,11 +443,11 @@ async def test_a_hole_in_the_numbers_is_refused(setting: Setting) -> None:
     sink = await setting.opened_sink()
     grant = await granted(sink)
     await sink.append(grant.epoch, entries(grant, 1, 2))
-    with pytest.raises(DeposedError):
+    with pytest.raises(LeaseLostError):
         await sink.append(grant.epoch, entries(grant, 4, 5))
     assert await numbers(sink) == [(grant.epoch, 1), (grant.epoch, 2)]
     new = await granted(sink)
-    with pytest.raises(DeposedError):
+    with pytest.raises(LeaseLostError):
         await sink.append(new.epoch, entries(new, 2, 2))
     await sink.append(new.epoch, entries(new, 1, 1))
 
@@ -544,8 +549,8 @@ async def test_renew_and_append_side_by_side(setting: Setting) -> None:
 
     async def renew() -> None:
         for watermark in range(50):
-            sight = await sink.renew(grant.epoch, watermark, b"%d" % (watermark // 5))
-            assert (sight.watermark, sight.state) == (watermark, b"%d" % (watermark // 5))
+            lease_status = await sink.renew(grant.epoch, watermark, b"%d" % (watermark // 5))
+            assert (lease_status.watermark, lease_status.state) == (watermark, b"%d" % (watermark // 5))
 
     await asyncio.gather(write(), renew())
     assert await sink.tail(0) == entries(grant, 1, 2000)
@@ -563,13 +568,13 @@ async def test_an_engine_that_is_killed_and_started_again_keeps_all_that_it_took
     with pytest.raises(EngineError):
         await first.append(grant.epoch, entries(grant, 501, 502))
     with pytest.raises(EngineError):
-        await second.look(is_ready=True)
+        await second.check_lease(is_ready=True)
     setting.engine.start()
     await append_in_time(first, grant.epoch, entries(grant, 501, 502))
     assert await first.tail(0) == entries(grant, 1, 502)
-    sight = await first.renew(grant.epoch, 6, b"state")
-    assert (sight.holder, sight.watermark, sight.state) == ("one", 6, b"state")
-    assert (await second.look(is_ready=True)).state == b"state"
+    lease_status = await first.renew(grant.epoch, 6, b"state")
+    assert (lease_status.holder, lease_status.watermark, lease_status.state) == ("one", 6, b"state")
+    assert (await second.check_lease(is_ready=True)).state == b"state"
 
 
 async def append_in_time(sink: Sink, epoch: int, written: list[Entry], deadline: float = 10.0) -> None:
@@ -608,7 +613,7 @@ async def test_an_engine_that_does_not_answer_is_an_error_in_time(setting: Setti
 
 def calls(sink: Sink, grant: Grant) -> list[Callable[[], Any]]:
     return [
-        lambda: sink.look(is_ready=True),
+        lambda: sink.check_lease(is_ready=True),
         sink.acquire,
         lambda: sink.renew(grant.epoch, 1, b""),
         lambda: sink.tail(0),
@@ -652,8 +657,8 @@ async def test_an_engine_is_used_again_when_it_answers_again(setting: Setting) -
     setting.engine.resume()
     grant = await granted_in_time(sink)
     await sink.append(grant.epoch, entries(grant, 1, 1))
-    sight = await sink.renew(grant.epoch, 9, b"after")
-    assert (sight.holder, sight.watermark, sight.state) == ("one", 9, b"after")
+    lease_status = await sink.renew(grant.epoch, 9, b"after")
+    assert (lease_status.holder, lease_status.watermark, lease_status.state) == ("one", 9, b"after")
     assert (await numbers(sink))[-1] == (grant.epoch, 1)
 
 
@@ -672,7 +677,7 @@ async def test_a_cancelled_call_does_not_disturb_later_ones(setting: Setting) ->
         following = entries(grant, len(written) + 1, len(written) + 10)
         for work in (
             lambda: sink.renew(grant.epoch, 5, b"state"),
-            lambda: sink.look(is_ready=True),
+            lambda: sink.check_lease(is_ready=True),
             partial(sink.append, grant.epoch, following),
             lambda: sink.tail(0),
         ):
@@ -684,8 +689,8 @@ async def test_a_cancelled_call_does_not_disturb_later_ones(setting: Setting) ->
         has_ended = not task.cancelled()
         await sink.append(grant.epoch, following)
         written += following
-        sight = await sink.renew(grant.epoch, number, b"%d" % number)
-        assert (sight.holder, sight.watermark, sight.state) == ("one", number, b"%d" % number)
+        lease_status = await sink.renew(grant.epoch, number, b"%d" % number)
+        assert (lease_status.holder, lease_status.watermark, lease_status.state) == ("one", number, b"%d" % number)
         if has_ended or number > 40:
             break
     assert await sink.tail(0) == written

@@ -1,6 +1,7 @@
-"""Several listeners, one log: write what a server sends into the streams of Redis, Valkey, or NATS JetStream.
+"""Connect Reverb to a log in Redis, Valkey or NATS JetStream.
 
-And the other direction: publish what others write into such a stream.
+:class:`Relay` writes the events of channels into a log. Several relays write one log together. :class:`Publisher`
+does the opposite: it publishes the entries of a stream over the HTTP API.
 """
 
 from ._log import EngineError

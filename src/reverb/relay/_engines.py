@@ -1,4 +1,4 @@
-"""The engines, by the scheme of their URLs. Each is imported when it is used; another one is a line here."""
+"""The engines, by the scheme of their URLs. Each engine is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -27,30 +27,33 @@ _ENGINES = {"redis": _REDIS, "rediss": _REDIS, "nats": _NATS, "tls": _NATS}
 
 
 def make_sink(url: SecretStr, **settings: Any) -> Sink:
-    """Make what writes to the engine that a URL names. Raises :class:`ConfigurationError` where there is none, or
-    its client is not installed."""
+    """Make the sink for the engine that a URL names.
+
+    Raises :class:`ConfigurationError` if the URL names no engine, or the engine's library is not installed."""
     engine = _engine_of(url)
     sink: Sink = _load(engine, engine.sink)(url.get_secret_value(), **settings)
     return sink
 
 
 def make_source(url: SecretStr, **settings: Any) -> Source:
-    """Make what reads from the engine that a URL names; see :func:`make_sink`."""
+    """Make the source for the engine that a URL names; see :func:`make_sink`."""
     engine = _engine_of(url)
     if engine is _NATS and settings.pop("consumer", None) is not None:
-        raise ConfigurationError("--consumer is for Redis: JetStream knows the processes of a group without names")
+        raise ConfigurationError(
+            "--consumer is for Redis only: JetStream needs no names for consumers; leave it out"
+        )
     source: Source = _load(engine, engine.source)(url.get_secret_value(), **settings)
     return source
 
 
 def with_password(url: SecretStr, password: SecretStr | None) -> SecretStr:
-    """Put a password into a URL, which may have a user; for NATS without one it is a token."""
+    """Put a password into a URL. For NATS, the password is a token if the URL has no user."""
     if password is None:
         return url
     try:
         parts = urlsplit(url.get_secret_value())
     except ValueError:
-        return url  # who reads it says what is wrong
+        return url  # the code that parses the URL says what is wrong
     login, _, place = parts.netloc.rpartition("@")
     user, _, _ = login.partition(":")
     between = ":" if user or _ENGINES.get(parts.scheme) is _REDIS else ""
@@ -75,5 +78,5 @@ def _load(engine: _Engine, place: tuple[str, str]) -> Any:
         if error.name is None or error.name.partition(".")[0] != engine.library:
             raise
         raise ConfigurationError(
-            f'the engine needs {engine.library}: pip install "python-reverb[{engine.extra}]"'
+            f'the engine needs {engine.library}. Install it: pip install "python-reverb[{engine.extra}]"'
         ) from None

@@ -1,6 +1,6 @@
-"""The log that relays write, and what an engine has to be able to do: the interface between rules and engines.
+"""The entries of the log, and :class:`Sink`, the interface between the rules and the engines.
 
-Times are in milliseconds since the epoch by the engine's clock, so that relays on several machines agree.
+Times are in milliseconds since 1970, by the engine's clock, so that relays on several machines agree.
 """
 
 from __future__ import annotations
@@ -12,120 +12,140 @@ import msgspec
 
 from ..exceptions import ConnectionError, ReverbError
 
-__all__ = ["GAP", "DeposedError", "EngineError", "Entry", "Grant", "Sight", "Sink"]
+__all__ = ["GAP", "EngineError", "Entry", "Grant", "LeaseLostError", "LeaseStatus", "Sink"]
 
 GAP = "reverb:gap"
-"""The event of an entry that says: events of its channel may be missing here. Its data is ``{"from", "to",
-"reason"}``, the times in milliseconds; see :class:`Entry`."""
+"""The event of a gap entry, which says that events of its channel may be missing at this point of the log.
+
+Its data is ``{"from", "to", "reason"}``, with the times in milliseconds."""
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One entry of the log: an event, or a gap."""
+    """An entry of the log: an event, or a gap."""
 
     channel: str
     event: str
     data: bytes
     """The payload's JSON text, as received."""
     user_id: str | None
-    """Who sent a client event on a presence channel; None for all other events."""
+    """The user that sent a client event on a presence channel; None for all other events."""
     received_at: int
-    """When the relay that wrote it received it."""
+    """The time at which the relay that wrote this entry received the event."""
     sent_after: int
-    """The server sent it at this time or later: then the relay asked the server a question, and the answer came
-    before this event. With ``received_at`` it bounds the true time, however long a relay was paused."""
+    """A time before which the server can't have sent the event.
+
+    At this time the relay sent a ping, and the answer to it came before the event. The server sent the event
+    between ``sent_after`` and ``received_at``, however long a relay was paused."""
     epoch: int
-    """Which reign of a writer it was written in. Each writer that takes over has a higher one."""
+    """The number of the writer's term. Each relay that takes over begins a term with a higher number."""
     number: int
-    """Its number within the epoch, from 1, without holes."""
+    """The number of the entry within its epoch: 1, 2, 3 and so on, none left out."""
     again: bool = False
-    """Whether it may be in the log already: the writer that took over could not tell. All other entries are there
-    once."""
+    """Whether the log may already have this event, because the relay that took over could not find out.
+
+    All other events are in the log exactly once."""
 
     @property
     def is_gap(self) -> bool:
         return self.event == GAP
 
     def gap(self) -> Entry:
-        """What says that this event is missing, for an engine that does not take it."""
+        """Return the gap entry that replaces this entry if it is too large for the engine."""
         data = msgspec.json.encode({"from": self.sent_after, "to": self.received_at, "reason": "size"})
         return msgspec.structs.replace(self, event=GAP, data=data, user_id=None)
 
 
-class Sight(msgspec.Struct, frozen=True):
-    """What the engine says about the lease when it is asked, all of one instant."""
+class LeaseStatus(msgspec.Struct, frozen=True):
+    """The state of the lease, as the engine has it at one moment."""
 
     clock: int
     """The engine's time."""
     holder: str | None
-    """The relay that may write; None when nobody holds the lease."""
+    """The name of the relay that may write; None if no relay holds the lease."""
     watermark: int | None
-    """All that a holder received until then is in the log, but for what ``state`` says. None: never written."""
+    """The log has all events until this time, except those that ``state`` names. None: no relay has written
+    yet."""
     state: bytes
-    """What the last holder left beside the watermark, for those that follow; empty when there is nothing."""
+    """The state that the last holder stored with the watermark, for the relays after it; may be empty."""
     others: int = 0
-    """How many other relays said lately that they are ready to take over."""
+    """The number of other relays that are ready to take over, as they said recently."""
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """The right to write, given to one relay. What earlier holders still send is refused from now on."""
+    """The right to write, granted to one relay. The engine refuses entries of earlier holders from now on."""
 
     epoch: int
-    sight: Sight
-    """The watermark and state that the last holder left."""
+    """The new epoch."""
+    lease_status: LeaseStatus
+    """The status with the watermark and the state that the last holder stored."""
 
 
 class EngineError(ConnectionError):
-    """The engine can't be reached, or did not answer in time. Whether it did what was asked is not known."""
+    """Raised when the engine can't be reached or does not answer in time.
+
+    It is not known whether the engine carried the request out."""
 
 
-class DeposedError(ReverbError):
-    """The engine takes nothing of this epoch any more: the lease is another relay's, or gone with the engine's
-    memory. The relay may acquire it anew, and aligns itself then."""
+class LeaseLostError(ReverbError):
+    """The engine accepts no more entries of this epoch: another relay holds the lease, or the engine has lost it.
+
+    The relay may acquire the lease again. It then compares its record with the log again."""
 
 
 class Sink(Protocol):
-    """An engine that keeps the log. All methods raise :class:`EngineError` when the engine can't be reached or
-    doesn't answer within about half a lease; a wrong password, a server that is too old, and the like are a
-    :class:`~reverb.exceptions.ConfigurationError`.
+    """An engine that keeps the log.
 
-    Each is called by one task at a time, but :meth:`renew` and :meth:`append` may be called side by side.
+    All methods raise :class:`EngineError` if the engine can't be reached or does not answer within about half a
+    lease. They raise :class:`~reverb.exceptions.ConfigurationError` for problems that another attempt does not
+    solve, such as a wrong password or a server that is too old.
+
+    One task at a time calls each method. :meth:`renew` and :meth:`append` may run at the same time.
     """
 
     address: str
-    """Where the engine is, for people; without a password."""
+    """The engine's address for messages, without a password."""
 
     async def open(self) -> None:
-        """Connect, and make what is needed."""
+        """Connect, and create what the log needs."""
 
     async def close(self) -> None:
-        """Close the connections; never raises :class:`EngineError`."""
+        """Close the connections. Never raises :class:`EngineError`."""
 
-    async def look(self, *, is_ready: bool) -> Sight:
-        """How the lease is; and tell the others whether this relay is ready, which holds for about a lease."""
+    async def check_lease(self, *, is_ready: bool) -> LeaseStatus:
+        """Return the status of the lease, and tell other relays whether this one is ready, for about one lease."""
 
     async def acquire(self) -> Grant | None:
-        """Become the writer, with a new epoch, if nobody holds the lease or this relay does itself. None: another
-        one holds it. From its return on, no entry of an earlier epoch gets into the log."""
+        """Acquire the lease with a new epoch, if no other relay holds it. Return None if another relay does.
 
-    async def renew(self, epoch: int, watermark: int | None, state: bytes) -> Sight:
-        """Hold the lease for another period, and say what is stored.
+        After that, no entry of an earlier epoch gets into the log."""
 
-        Raises :class:`DeposedError`, and stores nothing, when ``epoch`` is not the latest, or when entries of it
-        that :meth:`append` has returned for are not in the log (an engine that was restarted may have lost them):
-        the watermark would hide that. A lease that has run out, but that nobody else has taken, is renewed."""
+    async def renew(self, epoch: int, watermark: int | None, state: bytes) -> LeaseStatus:
+        """Extend the lease by another period, and store the watermark and the state.
+
+        Also renews a lease that has expired, if no other relay has acquired it.
+
+        Raises:
+            LeaseLostError: ``epoch`` is not the latest one, or the log lacks entries that :meth:`append` has
+            written in it. An engine may lose entries when it restarts, and the watermark would hide that. Nothing
+            is stored.
+        """
 
     async def release(self, epoch: int, watermark: int | None, state: bytes) -> None:
-        """Give the lease back at once, and say what is stored. Does nothing where :meth:`renew` would raise
-        :class:`DeposedError`."""
+        """Give the lease back at once, and store the watermark and the state.
+
+        Does nothing where :meth:`renew` would raise :class:`LeaseLostError`."""
 
     async def tail(self, since: int) -> list[Entry]:
-        """The entries that were written since then, in the order of the log. Called by the holder."""
+        """Return the entries that were written since then, in the order of the log. Only the holder calls it."""
 
     async def append(self, epoch: int, entries: Sequence[Entry]) -> None:
-        """Write entries behind all others, in this order, if ``epoch`` is the latest; raise
-        :class:`DeposedError` otherwise, and when entries of this epoch before ``entries[0].number`` are not in the
-        log (an engine that was restarted may have lost some). In place of an entry that is too large for the
-        engine its :meth:`Entry.gap` is written.
+        """Append entries to the log, in this order.
 
-        May be repeated with the same entries after an :class:`EngineError`: what is in the log already is left
-        out. When it returns, all are in the log and later calls begin with the next number."""
+        If an entry is too large for the engine, its :meth:`Entry.gap` is written instead. After an
+        :class:`EngineError`, you may call this again with the same entries: entries that the log already has are
+        skipped. After it returns, the log has all of them, and later calls begin with the next number.
+
+        Raises:
+            LeaseLostError: ``epoch`` is not the latest one, or the log lacks entries of this epoch before
+                ``entries[0].number``. An engine may lose entries when it restarts.
+        """

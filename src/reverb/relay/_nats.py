@@ -1,26 +1,28 @@
 """The log in NATS JetStream.
 
-What is where, with the default name ``reverb``:
+The parts, with the default name ``reverb``:
 
-- the stream ``reverb`` has the log. Entries have the subjects ``reverb.CHANNEL``, and markers of writers that take
-  over have ``reverb-relay``: consumers of ``reverb.>`` don't see those.
-- the key ``lease`` of the bucket ``reverb_relay`` has the lease, the watermark, and the state.
-- the bucket ``reverb_ready`` has a key for each relay that is ready. Keys end with the lease.
+- The stream ``reverb`` is the log. Entries have the subjects ``reverb.CHANNEL``. A relay that takes over writes a
+  marker with the subject ``reverb-relay``, which consumers of ``reverb.>`` don't see.
+- The key ``lease`` of the bucket ``reverb_relay`` has the lease, the watermark and the state.
+- The bucket ``reverb_ready`` has a key for each relay that is ready. A key expires with the lease.
 
-**The fence.** Entries are published as atomic batches: all messages of a batch get in, or none. A batch names the
-sequence number that has to be the stream's last one (``Nats-Expected-Last-Sequence``). The writer knows it from
-the answer to its batch before; where it doesn't know, it reads the stream's last message, which has to be of its
-own epoch. The marker of another writer has a sequence number, too: nothing of an earlier epoch gets in behind it.
+**The fence.** Entries are published in atomic batches: the stream accepts all messages of a batch, or none. A
+batch names the sequence number that must be the stream's last one (``Nats-Expected-Last-Sequence``). The writer
+knows this number from the answer to its previous batch. If it does not know it, it reads the stream's last
+message, which must be of its own epoch. The marker of another writer has a sequence number, too. So the stream
+refuses entries of an earlier epoch after it.
 
-Not the predecessor's id (``Nats-Expected-Last-Msg-Id``): with that, a message that is refused halts a stream that
-has replicas ("critical write error", nats-server 2.15.1). And not predicted numbers without a batch: after the
-first message is refused, the next ones may fit again.
+We don't use the id of the last message (``Nats-Expected-Last-Msg-Id``): with that, a refused message halts a
+stream that has replicas ("critical write error", nats-server 2.15.1). We don't predict sequence numbers without a
+batch either: after the stream has refused the first message, it may accept the next ones.
 
-**Epochs only grow.** A relay that takes over writes itself into the lease, if the lease is still as it saw it;
-then it publishes its marker; then it writes the lease again, which fails if another relay has taken it meanwhile.
-Only after that it writes entries. So one that was paused before its marker may depose the writer of that time,
-which acquires the lease anew; but it writes nothing itself. An epoch is higher than the stream's last sequence
-number, too, so an id never comes twice even if the lease is deleted.
+**Epochs only grow.** A relay that takes over first writes its name into the lease, if the lease has not changed
+since it was read. Then it publishes its marker. Then it writes the lease again, which fails if another relay has
+acquired it meanwhile. Only after that it writes entries. If a relay was paused before its marker, the marker may
+make the present writer lose the lease, which it then acquires again. The paused relay itself writes nothing. An
+epoch is also higher than the stream's last sequence number, so that no id is used twice, even if the lease is
+deleted.
 """
 
 from __future__ import annotations
@@ -49,12 +51,12 @@ try:
     from nats.errors import Error as NatsError
     from nats.errors import NoServersError
 except ImportError as error:
-    raise ImportError("The relay into NATS needs nats-py: pip install 'python-reverb[relay-nats]'") from error
+    raise ImportError("the relay needs nats-py. Install it: pip install 'python-reverb[relay-nats]'") from error
 
 from .._tasks import spawn
 from .._visible import quoted, visible
 from ..exceptions import ConfigurationError, ReverbError, again, plural
-from ._log import DeposedError, EngineError, Entry, Grant, Sight
+from ._log import EngineError, Entry, Grant, LeaseLostError, LeaseStatus
 
 __all__ = ["NatsSink"]
 
@@ -65,15 +67,15 @@ T = TypeVar("T")
 _OLDEST = (2, 12, 1)
 """The first version of nats-server that has atomic batches of messages with ids."""
 _BATCH = 500
-"""Messages of a batch; servers take up to 1,000."""
+"""The number of messages in a batch. Servers accept up to 1,000."""
 _ROOM = 4096
-"""Bytes that a message may need beside its payload."""
+"""The largest size of a message without its payload, in bytes."""
 _DUPLICATES = 120
-"""Seconds for which the server knows ids, to leave out what comes again."""
+"""Seconds for which the server remembers ids, to skip duplicates."""
 _GOODBYE = 0.5
-"""Seconds that closing may take. It hangs where TLS has failed."""
+"""Seconds that closing may take. It hangs if TLS has failed."""
 _LONGEST_SUBJECT = 1000
-"""Characters of a channel's name in a subject; servers take commands of up to 4,096 bytes."""
+"""The number of characters of a channel's name in a subject. Servers accept commands of up to 4,096 bytes."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 # Error codes of JetStream
@@ -88,11 +90,12 @@ _DUPLICATES_IN_BATCH = 10201
 
 
 class NatsSink:
-    """See :class:`~reverb.relay._log.Sink`.
+    """Keeps the log in NATS JetStream; see :class:`~reverb.relay._log.Sink`.
 
     ``url`` is ``nats://host:4222`` or ``tls://host:4222``, with ``user:password@`` or ``token@`` before the host
-    where the server wants that. It may name several servers, separated by commas. ``relay`` is a name that no
-    other process has. ``max_age`` is in seconds; it and ``maxlen`` are set on a stream that exists, too.
+    if the server needs a login. It may name several servers, separated by commas. ``relay`` is a name that no
+    other process has. ``max_age`` is in seconds. ``max_age`` and ``maxlen`` are also set on a stream that exists
+    already.
     """
 
     def __init__(
@@ -107,12 +110,12 @@ class NatsSink:
         max_age: float | None = None,
     ) -> None:
         servers = _servers(url)
-        url = ""  # errors keep the variables of this frame
+        url = ""  # error reporters send variables of frames
         if isinstance(servers, str):
             raise ConfigurationError(servers)
         if not re.fullmatch(r"[A-Za-z0-9_-]+", stream):
             raise ConfigurationError(
-                f"{quoted(stream)} can't be the name of a stream in NATS: take letters, digits, - and _ only."
+                f"{quoted(stream)} is not a valid stream name in NATS: use letters, digits, - and _ only."
             )
         self._servers = servers
         self.address = ",".join(str(server) for server in servers)
@@ -136,14 +139,14 @@ class NatsSink:
         self._closing: set[asyncio.Task[None]] = set()
         self._said_ready = False
         self._max_msg_size: float = inf
-        """That of the stream, headers included."""
+        """The stream's largest message in bytes, headers included."""
         self._end: _End | None = None
-        """Of the log, as far as this connection has seen it."""
+        """The end of the log, as far as this connection knows."""
         self._written = _End(0, 0, 0)
-        """What this relay wrote last."""
+        """The last message that this relay wrote."""
         self._epoch = 0
         self._revision = 0
-        """Of the lease, when this relay wrote it last."""
+        """The revision of the lease that this relay wrote last."""
 
         @lru_cache(maxsize=4096)
         def subject_of(channel: str) -> str:
@@ -174,10 +177,10 @@ class NatsSink:
                 task.cancel()
             await asyncio.gather(*stuck, return_exceptions=True)
 
-    async def look(self, *, is_ready: bool) -> Sight:
+    async def check_lease(self, *, is_ready: bool) -> LeaseStatus:
         return await self._in_time(self._look(is_ready))
 
-    async def _look(self, is_ready: bool) -> Sight:
+    async def _look(self, is_ready: bool) -> LeaseStatus:
         link = await self._connected()
         if is_ready:
             self._said_ready = True
@@ -193,8 +196,8 @@ class NatsSink:
     async def _acquire(self) -> Grant | None:
         link = await self._connected()
         last = (await link.ask(_Info, f"$JS.API.STREAM.INFO.{self._stream}")).state.last_seq
-        sight, lease, revision = await self._seen(link)
-        if sight.holder not in (None, self._relay):
+        lease_status, lease, revision = await self._seen(link)
+        if lease_status.holder not in (None, self._relay):
             return None
         epoch = max(last, lease.epoch) + 1
         lease = _Lease(self._relay, epoch, self._milliseconds, lease.watermark, lease.state)
@@ -209,29 +212,29 @@ class NatsSink:
             return None
         self._epoch, self._revision = epoch, confirmed
         self._end = self._written = _End(epoch, 0, marker.seq)
-        return Grant(epoch, msgspec.structs.replace(sight, holder=self._relay))
+        return Grant(epoch, msgspec.structs.replace(lease_status, holder=self._relay))
 
-    async def renew(self, epoch: int, watermark: int | None, state: bytes) -> Sight:
+    async def renew(self, epoch: int, watermark: int | None, state: bytes) -> LeaseStatus:
         return await self._in_time(self._renew(epoch, watermark, state))
 
-    async def _renew(self, epoch: int, watermark: int | None, state: bytes) -> Sight:
+    async def _renew(self, epoch: int, watermark: int | None, state: bytes) -> LeaseStatus:
         if epoch != self._epoch:
-            raise DeposedError(f"{self.address}: epoch {epoch} is not that of this relay any more.")
+            raise LeaseLostError(f"{self.address}: this relay no longer has epoch {epoch}.")
         link = await self._connected()
         if not await self._is_there(link):
-            raise DeposedError(f"{self.address}: the log has lost entries of epoch {epoch}.")
+            raise LeaseLostError(f"{self.address}: the log has lost entries of epoch {epoch}.")
         lease = _Lease(self._relay, epoch, self._milliseconds, watermark, state)
         written = await self._write_lease(link, lease, self._revision)
-        sight, found, revision = await self._seen(link)
+        lease_status, found, revision = await self._seen(link)
         if written is None and found.holder == self._relay and found.epoch == epoch:
-            # An earlier call has written it, and its answer was lost.
+            # An earlier call has written the lease, and its answer was lost.
             written = await self._write_lease(link, lease, revision)
-            sight, found, revision = await self._seen(link)
+            lease_status, found, revision = await self._seen(link)
         if written is None or revision != written:
-            holder = "nobody" if sight.holder is None else quoted(sight.holder)
-            raise DeposedError(f"{self.address}: the lease is not that of this relay any more; {holder} has it.")
+            holder = "no relay" if lease_status.holder is None else quoted(lease_status.holder)
+            raise LeaseLostError(f"{self.address}: this relay has lost the lease; {holder} has it now.")
         self._revision = revision
-        return sight
+        return lease_status
 
     async def release(self, epoch: int, watermark: int | None, state: bytes) -> None:
         await self._in_time(self._release(epoch, watermark, state))
@@ -264,7 +267,7 @@ class NatsSink:
             end = await self._find_end(link, epoch)
         while True:
             if end.number + 1 < entries[0].number:
-                raise DeposedError(f"{self.address}: the log has lost entries of epoch {epoch}.")
+                raise LeaseLostError(f"{self.address}: the log has lost entries of epoch {epoch}.")
             entries = entries[end.number + 1 - entries[0].number :]
             if not entries:
                 break
@@ -274,7 +277,7 @@ class NatsSink:
                 before, end = end, await self._find_end(link, epoch)
                 if end == before:
                     raise EngineError(
-                        f"{self.address}: the log refuses entries, and nobody else writes."
+                        f"{self.address}: the log refuses entries, although no other relay writes."
                     ) from None
             else:
                 end = _End(epoch, entries[-1].number, ack.seq)
@@ -283,8 +286,8 @@ class NatsSink:
 
     def _without_payload(self, entry: Entry, most: int) -> Entry:
         log.error(
-            "an event of %s is too large for %s, with %d bytes where %d fit: a gap entry takes its place; raise "
-            "max_payload in the server, and max_msg_size of the stream if it has one",
+            "an event of %s is lost, because it is too large for %s: it has %d bytes, and %d are allowed; the log "
+            "gets a gap entry instead; raise max_payload of the server, and max_msg_size of the stream, if set",
             quoted(entry.channel),
             self.address,
             len(entry.data),
@@ -293,7 +296,7 @@ class NatsSink:
         return entry.gap()
 
     async def _is_there(self, link: _Link) -> bool:
-        """Whether the log still has what this relay wrote last, or has dropped it because of its limits."""
+        """Return whether the log has this relay's last message, or has dropped it because of its limits."""
         written = self._written
         message = await self._message(link, self._stream, {"seq": written.sequence})
         if message is not None:
@@ -305,7 +308,7 @@ class NatsSink:
         batch = uuid4().hex
         for position, entry in enumerate(entries, start=1):
             headers = _headers(epoch, entry)
-            if len(entries) > 1:  # else it needs no batch, which takes a server without replicas 15 ms to store
+            if len(entries) > 1:  # a batch takes 15 ms on a server without replicas, and one message needs none
                 headers["Nats-Batch-Id"] = batch
                 headers["Nats-Batch-Sequence"] = str(position)
             if position == 1:
@@ -317,12 +320,12 @@ class NatsSink:
         return await link.ask(_Ack, self._subject_of(entry.channel), entry.data, headers)
 
     async def _find_end(self, link: _Link, epoch: int) -> _End:
-        """Return what is last in the log, if it is of this epoch."""
+        """Return the end of the log. Raise if it is not of this epoch."""
         sequence = (await link.ask(_Info, f"$JS.API.STREAM.INFO.{self._stream}")).state.last_seq
         message = await self._message(link, self._stream, {"seq": sequence})
         found = _id(message) if message is not None else None
         if found is None or found[0] != epoch:
-            raise DeposedError(f"{self.address}: the log has another writer than epoch {epoch}.")
+            raise LeaseLostError(f"{self.address}: the log has another writer than epoch {epoch}.")
         return _End(*found, sequence)
 
     async def tail(self, since: int) -> list[Entry]:
@@ -351,7 +354,7 @@ class NatsSink:
         request = _json({"stream_name": self._stream, "config": consumer})
         await self._in_time(link.ask(_Info, f"$JS.API.CONSUMER.CREATE.{self._stream}", request))
         entries = []
-        # The replica that sends may lag behind the one that said what is last: read until it comes.
+        # The replica that sends may lag behind the one that named the last message: read until that comes.
         while True:
             message = await self._in_time(messages.get())
             entry = _entry(message)
@@ -360,25 +363,25 @@ class NatsSink:
             if message.metadata.sequence.stream >= info.state.last_seq:
                 return entries
 
-    async def _seen(self, link: _Link) -> tuple[Sight, _Lease, int]:
-        """Return how the lease is, what its record says, and the record's revision."""
+    async def _seen(self, link: _Link) -> tuple[LeaseStatus, _Lease, int]:
+        """Return the status of the lease, its record, and the record's revision."""
         found = await self._message(link, self._leases, {"last_by_subj": self._lease_key})
         info = await link.ask(_Info, f"$JS.API.STREAM.INFO.{self._leases}")
         ready = await link.ask(_Info, f"$JS.API.STREAM.INFO.{self._readies}", b'{"subjects_filter": ">"}')
         clock = _milliseconds(info.ts)
         lease = msgspec.json.decode(found.data, type=_Lease) if found else _Lease(None, 0, 0, None, b"")
         ends = _milliseconds(found.time) + lease.milliseconds if found else 0
-        sight = Sight(
+        lease_status = LeaseStatus(
             clock,
             lease.holder if clock < ends else None,
             lease.watermark,
             lease.state,
             len(ready.state.subjects.keys() - {self._ready_key}),
         )
-        return sight, lease, found.seq if found else 0
+        return lease_status, lease, found.seq if found else 0
 
     async def _write_lease(self, link: _Link, lease: _Lease, revision: int) -> int | None:
-        """Write the record of the lease if it has still that revision; return its new one, or None."""
+        """Write the record of the lease if it still has that revision. Return the new revision, or None."""
         try:
             ack = await link.ask(
                 _Ack, self._lease_key, _json(lease), {"Nats-Expected-Last-Subject-Sequence": str(revision)}
@@ -388,7 +391,7 @@ class NatsSink:
         return ack.seq
 
     async def _message(self, link: _Link, stream: str, which: dict[str, Any]) -> _Message | None:
-        if which.get("seq") == 0:  # the last one of a stream that never had any
+        if which.get("seq") == 0:  # the last sequence number of a stream that never had a message
             return None
         try:
             return (await link.ask(_Stored, f"$JS.API.STREAM.MSG.GET.{stream}", _json(which))).message
@@ -396,9 +399,9 @@ class NatsSink:
             return None
 
     async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait no longer than half a lease."""
+        """Wait for ``work``, at most half a lease."""
         task = spawn(work)
-        # wait_for() of Python 3.11 forgets an error that comes together with a cancellation.
+        # wait_for() of Python 3.11 loses an error that comes together with a cancellation.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             return await asyncio.wait_for(task, self._patience)
@@ -409,8 +412,8 @@ class NatsSink:
             self._drop(self._link)
             raise
         except _AbsentError:
-            self._drop(self._link)  # the next connection makes it anew
-            raise EngineError(f"{self.address}: a stream of the relay is gone.") from None
+            self._drop(self._link)  # the next connection creates it again
+            raise EngineError(f"{self.address}: a stream of the relay was deleted.") from None
 
     def _drop(self, link: _Link | None) -> None:
         if link is None or link is not self._link:
@@ -421,7 +424,7 @@ class NatsSink:
         task.add_done_callback(self._closing.discard)
 
     async def _connected(self) -> _Link:
-        """Return the connection, a new one if there is none; then with all that the relay needs in the server."""
+        """Return the connection. If there is none, connect, and create the streams that the relay needs."""
         async with self._connecting:
             if self._link is not None and not self._link.is_lost:
                 return self._link
@@ -440,7 +443,7 @@ class NatsSink:
                     failure = error
                 else:
                     self._link, self._end = link, None
-                    self._servers.remove(server)  # the first to try next time
+                    self._servers.remove(server)  # next time, try this server first
                     self._servers.insert(0, server)
                     return link
             assert failure is not None
@@ -483,7 +486,7 @@ class NatsSink:
     async def _ensure(
         self, link: _Link, config: dict[str, Any], wanted: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Make a stream, or set what is ``wanted`` if there is one of that name. Return its settings."""
+        """Create a stream, or change the settings ``wanted`` of an existing one. Return its settings."""
         name = config["name"]
         try:
             found = (await link.ask(_Info, f"$JS.API.STREAM.INFO.{name}")).config
@@ -500,35 +503,37 @@ class NatsSink:
         return (await link.ask(_Info, f"$JS.API.STREAM.UPDATE.{name}", _json(changed))).config
 
     def _check(self, config: dict[str, Any]) -> None:
-        """Refuse a stream, made by others, that can't be a log."""
+        """Raise if an existing stream has settings that a log can't have."""
         subjects = [f"{self._stream}.>", self._marker]
         what = f"{self.address}: the stream {self._stream}, which exists already,"
         edit = f"nats stream edit {self._stream}"
         if set(config.get("subjects") or ()) != set(subjects):
             raise ConfigurationError(
-                f"{what} has other subjects than {' and '.join(subjects)}. If it is to be the log: {edit} "
+                f"{what} has other subjects than {' and '.join(subjects)}. To use it as the log: {edit} "
                 f"--subjects '{','.join(subjects)}'. Otherwise choose another name for the log."
             )
         if config.get("retention", "limits") != "limits":
             raise ConfigurationError(
-                f"{what} keeps only what consumers still want (retention {config['retention']}). Choose another "
-                "name for the log, or make that stream anew with --retention limits."
+                f"{what} deletes messages after consumers have read them (retention {config['retention']}). "
+                "Choose another name for the log, or create the stream again with --retention limits."
             )
         if config.get("discard", "old") != "old":
-            raise ConfigurationError(f"{what} takes nothing more when it is full: {edit} --discard old.")
+            raise ConfigurationError(
+                f"{what} refuses messages when it is full. To change that: {edit} --discard old."
+            )
         if config.get("no_ack") or config.get("sealed"):
             raise ConfigurationError(
-                f"{what} doesn't say whether it took a message, or takes none (no_ack, sealed). Choose another "
+                f"{what} does not acknowledge messages, or accepts none (no_ack, sealed). Choose another "
                 "name for the log."
             )
 
 
 class _End(NamedTuple):
-    """What is last in the log."""
+    """The last message of the log."""
 
     epoch: int
     number: int
-    """0 for the marker."""
+    """The number of the entry; 0 for a marker."""
     sequence: int
 
 
@@ -539,7 +544,7 @@ class _Server:
     port: int
     user: str | None = field(repr=False)
     secret: str | None = field(repr=False)
-    """The password; or the token, if there is no user."""
+    """The password, or the token if there is no user."""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -553,7 +558,7 @@ class _Server:
 
 
 class _Link:
-    """A connection to one server. It is not made anew when it is lost: nothing that was sent comes later."""
+    """A connection to one server. It does not reconnect, so that nothing is sent later than the caller knows."""
 
     def __init__(self, server: _Server) -> None:
         self._server = server
@@ -582,7 +587,7 @@ class _Link:
         elif server.secret is not None:
             options = {"token": server.get_secret}
         if server.scheme == "tls":
-            # Asked for when the connection is encrypted, or is not going to be.
+            # The library asks for the login when TLS has started, or when it will not start.
             options = {name: secure.guard(get) for name, get in options.items()}
         try:
             await self._client.connect(
@@ -605,8 +610,8 @@ class _Link:
             raise self._failure
         if server.scheme == "tls" and not secure.is_used:
             raise ConfigurationError(
-                f"{server}: the server doesn't offer TLS. Configure a certificate there, or write nats:// if the "
-                "network between here and there is to be trusted."
+                f"{server}: the server doesn't offer TLS. Configure a certificate there, or write nats:// if you "
+                "trust the network between here and there."
             )
         version = self._client.connected_server_version
         numbers = (version.major, version.minor, version.patch)
@@ -631,7 +636,7 @@ class _Link:
             await subscription.unsubscribe()
 
     async def tell(self, subject: str, payload: bytes, headers: dict[str, str], reply: str = "") -> None:
-        """Send a message, and ask for no answer."""
+        """Send a message, without waiting for an answer."""
         try:
             await self._client.publish(subject, payload, reply, headers)
         except (NatsError, OSError) as error:
@@ -652,7 +657,7 @@ class _Link:
         finally:
             del self._answers[name]
         if message.headers and message.headers.get("Status") == "503":
-            raise _SilenceError(f"{self._server}: nobody answers for JetStream, or its stream is gone.")
+            raise _SilenceError(f"{self._server}: JetStream does not answer, or the stream was deleted.")
         answer = msgspec.json.decode(message.data, type=kind)
         if answer.error is not None:
             raise self._error_of(answer.error)
@@ -685,16 +690,16 @@ class _Link:
 
     def _failure_of(self, error: Exception) -> ReverbError:
         if isinstance(error, NoServersError) and self._last_error is not None:
-            error = self._last_error  # why there is none
+            error = self._last_error  # the reason
         if "authorization violation" in str(error).lower():
             return ConfigurationError(
-                f"{self._server}: the server refuses the user, password or token. They stand in the URL before "
+                f"{self._server}: the server refuses the user, password or token. Write them into the URL before "
                 "the host: nats://user:password@host or nats://token@host."
             )
         if isinstance(error, ssl.SSLCertVerificationError):
             return ConfigurationError(
-                f"{self._server}: the server's certificate is not trusted: {error.verify_message}. SSL_CERT_FILE "
-                "may name a file with the authority's certificate."
+                f"{self._server}: this machine does not trust the server's certificate: {error.verify_message}. "
+                "Set SSL_CERT_FILE to a file with the certificate of its authority."
             )
         return EngineError(f"{self._server}: {_words(error)}.")
 
@@ -714,7 +719,7 @@ class _Link:
 
 
 class _TLS(ssl.SSLContext):
-    """Keeps passwords back as long as it has not been used."""
+    """Gives passwords out only after TLS has started."""
 
     is_used = False
 
@@ -735,7 +740,7 @@ class _TLS(ssl.SSLContext):
 
 
 class _RefusedError(Exception):
-    """Something else is there than the message expects."""
+    """The server refused a message because the stream is not in the state that the message expects."""
 
 
 class _AbsentError(Exception):
@@ -743,11 +748,11 @@ class _AbsentError(Exception):
 
 
 class _SilenceError(EngineError):
-    """Nobody listens to the subject."""
+    """No server answers on this subject."""
 
 
 class _PlainTextError(Exception):
-    """The connection is not encrypted, and was to be."""
+    """The connection is not encrypted, although the URL asks for TLS."""
 
 
 class _Error(msgspec.Struct):
@@ -788,7 +793,7 @@ class _Stored(_Answer):
 
 
 class _Lease(msgspec.Struct):
-    """The record of the lease. It begins when the server stores it."""
+    """The record of the lease. The lease begins when the server stores the record."""
 
     holder: str | None
     epoch: int
@@ -803,7 +808,7 @@ _json = msgspec.json.encode
 
 
 def _servers(url: str) -> list[_Server] | str:
-    """Take a URL apart, or say what is wrong with it."""
+    """Return the servers of a URL, or a text that says what is wrong with it."""
     servers: list[_Server] = []
     for each in url.split(","):
         scheme = servers[0].scheme if servers else "nats"
@@ -813,9 +818,7 @@ def _servers(url: str) -> list[_Server] | str:
         except ValueError:
             host, port = None, 0
         if not host or parts.scheme not in ("nats", "tls") or parts.path.strip("/"):
-            return (
-                "The URL of NATS has to be like nats://host:4222 or tls://host:4222; several with commas between."
-            )
+            return "the URL of NATS must be like nats://host:4222 or tls://host:4222; separate several with commas"
         user, secret = (None if part is None else unquote(part) for part in (parts.username, parts.password))
         if user and secret is None:
             user, secret = None, user
@@ -826,7 +829,7 @@ def _servers(url: str) -> list[_Server] | str:
 
 
 def _token(name: str, *, keep_dots: bool = False) -> str:
-    """Write a name as a token of a subject, or as several: what is not allowed there as ``%XX``."""
+    """Write a name as one or more tokens of a subject. Characters that are not allowed there become ``%XX``."""
     token = quote(name, safe="!#$&'()+,:;<=?@^_`{|}~." if keep_dots else "", errors="surrogatepass")
     if keep_dots:
         token = re.sub(r"^\.|\.$|(?<=\.)\.", "%2E", token[:_LONGEST_SUBJECT])
@@ -860,7 +863,7 @@ def _headers(epoch: int, entry: Entry) -> dict[str, str]:
 
 
 def _entry(message: Msg) -> Entry | None:
-    """Return the entry that a message is; None for a marker, and for what others wrote."""
+    """Read an entry from a message; None for a marker, and for messages of other programs."""
     headers = message.headers or {}
     own = re.fullmatch(r"(\d+)-(\d+)", headers.get("Nats-Msg-Id", ""))
     try:
@@ -876,7 +879,7 @@ def _entry(message: Msg) -> Entry | None:
 
 
 def _id(message: _Message) -> tuple[int, int] | None:
-    """Return the epoch and the number that a stored message has."""
+    """Return the epoch and the number of a stored message; None if it has none."""
     found = re.search(rb"^Nats-Msg-Id: *(\d+)-(\d+)\r$", message.hdrs, re.MULTILINE)
     return (int(found[1]), int(found[2])) if found else None
 

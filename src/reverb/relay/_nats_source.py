@@ -1,6 +1,6 @@
-"""A stream of NATS JetStream as the source of what is published.
+"""A stream of NATS JetStream as the source of a publisher.
 
-Needs the extra ``python-reverb[relay-nats]``: nats-py is imported when the stream is opened.
+It needs the extra ``python-reverb[relay-nats]``, and imports nats-py when it opens the stream.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = ["NatsSource"]
 _WAIT = 1.0
 """Seconds that a read waits for an entry."""
 _TIMEOUT = 5.0
-"""Seconds to connect, and for each answer."""
+"""Seconds to wait for the connection, and for each answer."""
 _LOOK_INTERVAL = 0.25
-"""Seconds between two looks at whether others have acknowledged."""
+"""Seconds between two checks whether other consumers have acknowledged their messages."""
 _PING_INTERVAL = 5
-"""Seconds; a connection is given up that does not answer two pings."""
+"""Seconds between two pings. The library closes a connection that does not answer two of them."""
 _HEAD = 100
-"""Bytes, or less, that a message takes beside its data and its headers."""
+"""The largest size of a message without its data and its headers, in bytes."""
 _NOT_ENABLED = frozenset({10039, 10076})
-"""JetStream's codes for: not in this account, not on this server."""
+"""JetStream's error codes for: not enabled for this account, not enabled on this server."""
 
 
 class _Handle(NamedTuple):
@@ -44,16 +44,26 @@ class _Handle(NamedTuple):
 
 
 class NatsSource:
-    """Reads messages of the stream ``stream`` by the durable pull consumer ``group``; makes both if they are
-    missing, a stream with the subjects ``{stream}.>`` that keeps a message until it is acknowledged.
+    """Reads the messages of a JetStream stream with a durable pull consumer.
 
-    The payload of a message is the event's data. The headers ``channel``, ``event`` and, if there is one,
-    ``socket_id`` say the rest; without the header, the channel is what follows ``{stream}.`` in the subject. The
-    stream of dead letters is ``{stream}-dead``, unless ``dead_letter`` names another.
+    The payload of a message is the event's data. The header ``event`` is the name of the event, and ``channel`` is
+    the channel. Without the header ``channel``, the channel is the part of the subject after ``{stream}.``. The
+    header ``socket_id`` is optional.
 
-    ``claim_after`` is the ``ack_wait`` of a consumer that is made: what a process has taken and not acknowledged
-    for so long is delivered again. A process that starts, and finds messages that another one has not
-    acknowledged, waits until these are done or delivered again, so that the next ones come behind them.
+    A process that starts may find messages that another process has not acknowledged yet. It waits until they are
+    acknowledged or delivered again, so that the next messages come after them.
+
+    Args:
+        url: The URL of the engine: ``nats://host:4222``, or ``tls://`` with TLS. group: The name of the durable
+        consumer. Processes of the same group share the messages. The consumer is created if it is missing. stream:
+        The name of the stream. If it is missing, it is created with the subjects ``{stream}.>``, and keeps a
+        message until it is acknowledged. dead_letter: The name of the stream for messages that can't be published.
+        Default: ``{stream}-dead``. claim_after: Seconds after which a message that is not acknowledged is
+        delivered again. This is the ``ack_wait`` of a consumer that is created; an existing consumer keeps its
+        own.
+
+    Raises:
+        ConfigurationError: The URL is not valid.
     """
 
     def __init__(
@@ -65,9 +75,9 @@ class NatsSource:
         dead_letter: str | None = None,
         claim_after: float = 30.0,
     ) -> None:
-        self.address, self._stream = "", stream  # for our repr(), where the next lines raise
+        self.address, self._stream = "", stream  # repr() needs them if the next lines raise
         self._url = SecretStr(url)
-        url = ""  # error reporters send what a frame holds
+        url = ""  # error reporters send variables of frames
         self.address = address_of(self._url, "nats", "tls")
         self.claim_after = claim_after
         self._group = group
@@ -75,7 +85,7 @@ class NatsSource:
         self._client: Client | None = None
         self._messages: Any = None
         self._waits_until = 0.0
-        """Until then, what was not acknowledged when we came goes first."""
+        """Until this time, messages that were not acknowledged at the start come first."""
 
     def __repr__(self) -> str:
         return f"<NatsSource {self.address} {self._stream}>"
@@ -102,7 +112,7 @@ class NatsSource:
     async def close(self) -> None:
         if self._client is not None:
             client, self._client = self._client, None
-            with suppress(Exception):  # the connection is gone
+            with suppress(Exception):  # the connection is already lost
                 await client.close()
 
     async def read(self, most: int) -> list[Item]:
@@ -133,7 +143,7 @@ class NatsSource:
     async def bury(self, item: Item, reason: str) -> None:
         handle: _Handle = item.handle
         headers = {
-            # Those of NATS say how the server has to treat a message: this is another one.
+            # Headers of NATS tell the server how to treat a message. They are not for the dead letter.
             **{name: value for name, value in handle.headers.items() if not name.startswith("Nats-")},
             "reason": visible(reason, None),
             "original_id": item.id,
@@ -190,8 +200,8 @@ class NatsSource:
             info = await manager.add_consumer(self._stream, config)
         if info.config.deliver_subject is not None or info.config.ack_policy != AckPolicy.EXPLICIT:
             raise ConfigurationError(
-                f"the consumer {self._group!r} of the stream {self._stream!r} at {self.address} can't be used: it "
-                "has to be a pull consumer with the ack policy explicit; name another group"
+                f"can't use the consumer {self._group!r} of the stream {self._stream!r} at {self.address}: it "
+                "must be a pull consumer with the ack policy explicit; name another group"
             )
         self.claim_after = info.config.ack_wait or self.claim_after
         if info.num_ack_pending:
@@ -225,7 +235,7 @@ class NatsSource:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what the library raises into an error of ours."""
+        """Turn exceptions of the library into our own."""
         import nats.errors
         import nats.js.errors
 
@@ -241,13 +251,13 @@ class NatsSource:
                 or "authorization violation" in str(error).lower()
             ):
                 raise ConfigurationError(
-                    f"{self.address} refuses us: check user and password, or the token"
+                    f"{self.address} refuses the client: check user and password, or the token"
                 ) from None
-            raise EngineError(f"{self.address} can't be reached: {error}") from None
-        except ValueError as error:  # what nats-py says of names
+            raise EngineError(f"can't reach {self.address}: {error}") from None
+        except ValueError as error:  # nats-py refuses a name
             raise ConfigurationError(f"{self.address}: {error}; name another stream or group") from None
         except (OSError, asyncio.TimeoutError) as error:
-            raise EngineError(f"{self.address} can't be reached: {error}") from None
+            raise EngineError(f"can't reach {self.address}: {error}") from None
 
 
 def _client(address: str) -> Client:
@@ -255,10 +265,10 @@ def _client(address: str) -> Client:
         from nats.aio.client import Client
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f'{address} needs {error.name}, which is not installed: pip install "python-reverb[relay-nats]"'
+            f'{address} needs {error.name}. Install it: pip install "python-reverb[relay-nats]"'
         ) from None
     return Client()
 
 
 async def _ignore(error: Exception) -> None:
-    """What goes wrong is seen where it is waited for."""
+    """Do nothing: each request raises its own errors."""

@@ -1,6 +1,6 @@
-"""The other direction: what a group reads from a stream is published over the HTTP API, and then acknowledged.
+"""Publish the entries of a stream over the HTTP API, and acknowledge them.
 
-:class:`Source` is what an engine has to be able to do for that; :class:`Publisher` has all the rules.
+:class:`Source` is the interface to the engines. :class:`Publisher` has the rules.
 """
 
 from __future__ import annotations
@@ -42,124 +42,139 @@ log = logging.getLogger("reverb.relay")
 T = TypeVar("T")
 
 _REFUSED = frozenset({400, 413, 422})
-"""What the API answers to an event that it does not take. Any other 4xx is about us, such as a wrong secret."""
+"""HTTP statuses with which the API refuses an event. Any other 4xx is about the client, such as a wrong secret."""
 _AWAY = frozenset({408, 425, 429})
-"""What it answers, beside 5xx, when it may take the same event later."""
+"""HTTP statuses, besides 5xx, after which the API may accept the same event later."""
 _LEAST_WAIT, _MOST_WAIT = 0.5, 30.0
-"""Seconds between two attempts, while the API or the engine is away."""
+"""The shortest and the longest time in seconds between two attempts, while the API or the engine does not
+answer."""
 _MOST_RETRY_AFTER = 300.0
-"""Seconds that we wait at most because the API says so."""
+"""The longest time in seconds that the API's header Retry-After can make us wait."""
 _LAG_INTERVAL = 1.0
-"""Seconds between two questions for the lag."""
+"""Seconds between two requests for the lag."""
 
 
 class Item(msgspec.Struct, frozen=True):
-    """An entry of a stream, as it was read: nothing in it is checked."""
+    """An entry of a stream, as it was read. Its values are not checked."""
 
     id: str
-    """What the engine calls it."""
+    """The engine's id of the entry."""
     channel: str | None = None
+    """The channel to publish on; None if the entry has none."""
     event: str | None = None
+    """The name of the event; None if the entry has none."""
     data: bytes | None = None
-    """JSON text."""
+    """The data of the event as JSON text; None if the entry has none."""
     socket_id: str | None = None
+    """The socket id of a client that must not get the event; None: all get it."""
     flaw: str | None = None
-    """Why it can't be published, if the engine knows."""
+    """Why the entry can't be published, if the source knows that; otherwise None."""
     handle: Any = None
-    """What its source needs to acknowledge or move it."""
+    """A value that the source needs to acknowledge or move the entry."""
 
 
 class Source(Protocol):
-    """A stream of an engine, read by a consumer group: an entry is given to one consumer of the group, which has
-    to acknowledge it.
+    """The interface to a stream that a consumer group reads.
 
-    All methods raise :class:`~reverb.relay.EngineError` when the engine can't be reached or does not answer:
-    :meth:`open` is called then, and the same again. Settings that can't work are a
-    :class:`~reverb.exceptions.ConfigurationError`. Each is called by one task at a time.
+    The engine gives each entry to one consumer of the group, which has to acknowledge it.
+
+    All methods raise :class:`~reverb.relay.EngineError` if the engine can't be reached or does not answer. The
+    publisher then calls :meth:`open`, and the same method again. They raise
+    :class:`~reverb.exceptions.ConfigurationError` for settings that can't work. One task at a time calls the
+    methods.
     """
 
     address: str
-    """Where the engine is, for people; without a password."""
+    """The engine's address for messages, without a password."""
     claim_after: float
-    """Seconds after which the engine, or another consumer, takes an entry away that is neither acknowledged nor
-    held."""
+    """Seconds after which another consumer gets an entry that is neither acknowledged nor held."""
 
     async def open(self) -> None:
-        """Connect, and make what is missing: the stream, and the group, which begins at the first entry."""
+        """Connect, and create the stream and the group if they are missing. The group begins at the first
+        entry."""
 
     async def close(self) -> None:
-        """Close the connections; never raises :class:`~reverb.relay.EngineError`."""
+        """Close the connections. Never raises :class:`~reverb.relay.EngineError`."""
 
     async def read(self, most: int) -> list[Item]:
-        """Return the next entries, in the order of the stream: first those that were given to this consumer
-        before, then those that another one has left, then new ones. Waits about a second for one, and returns
-        none then."""
+        """Return the next entries in the order of the stream, at most ``most``.
+
+        The entries that this consumer got before come first, then those that another consumer has left, then new
+        ones. Waits about a second for an entry, and returns an empty list if none comes."""
 
     async def hold(self, items: Sequence[Item]) -> None:
-        """Tell the engine that they are still being worked on."""
+        """Tell the engine that this consumer still works on these entries."""
 
     async def acknowledge(self, items: Sequence[Item]) -> None:
-        """Tell the engine that they are done. May be repeated."""
+        """Tell the engine that these entries are done. May be repeated."""
 
     async def bury(self, item: Item, reason: str) -> None:
-        """Write it to the stream of dead letters, with the reason and its id, and acknowledge it."""
+        """Write an entry to the dead-letter stream, with the reason and its id, and acknowledge it."""
 
     async def lag(self) -> int | None:
-        """Return how many entries are not acknowledged; None if the engine can't tell."""
+        """Return the number of entries that are not acknowledged; None if the engine can't tell."""
 
 
 class Published(NamedTuple):
-    """The API has accepted events, and they are acknowledged."""
+    """Report: the API has accepted events, and their entries are acknowledged."""
 
     items: Sequence[Item]
+    """The entries."""
 
 
 class DeadLetter(NamedTuple):
-    """An entry can't be published. It is in the stream of dead letters, and acknowledged."""
+    """Report: an entry can't be published. It is in the dead-letter stream, and acknowledged."""
 
     item: Item
+    """The entry."""
     reason: str
+    """Why it can't be published."""
 
 
 class Waiting(NamedTuple):
-    """The API or the engine is away. Nothing is acknowledged, and the same is tried again."""
+    """Report: the API or the engine does not answer. Nothing is acknowledged, and the publisher tries again."""
 
     error: ReverbError
+    """The error of the last attempt."""
     seconds: float
-    """Until then."""
+    """Seconds until the next attempt."""
 
 
 Report: TypeAlias = Published | DeadLetter | Waiting
+"""What a :class:`Publisher` reports."""
 
 
 class _StoppedError(Exception):
-    """:meth:`Publisher.stop` was called while we waited."""
+    """:meth:`Publisher.stop` was called while the publisher waited."""
 
 
 class Publisher:
-    """Publishes the entries of a stream, in order, and acknowledges what the API has accepted.
+    """Publishes the entries of a stream in their order, and acknowledges entries that the API has accepted.
 
     ::
 
         async with ReverbAPI() as api:
             await Publisher(RedisSource("redis://localhost:6379/0", group="web"), api).run()
 
-    An event is published at least once: twice, if the program dies between the API's answer and the
-    acknowledgement, or if an answer is lost. While the API or the engine is away, nothing is acknowledged, and the
-    same is tried again until it is done. What can't be published for what it is goes to the stream of dead
-    letters, and does not delay the others: it has no channel, its data is no JSON, or the API refuses it (400,
-    413, 422).
+    Each event is published at least once. It is published twice if the program ends between the API's answer and
+    the acknowledgement, or if an answer is lost. While the API or the engine does not answer, nothing is
+    acknowledged, and the publisher keeps trying. An entry that can't be published goes to the dead-letter stream,
+    and does not delay other entries: it has no channel, its data is not JSON, or the API refuses it (400, 413,
+    422).
 
-    ``report`` is called with all that happens.
+    Args:
+        source: The stream to read, such as a :class:`RedisSource` or a :class:`NatsSource`. api: The HTTP API to
+        publish over. report: A function that is called with a :class:`Published`, :class:`DeadLetter` or
+        :class:`Waiting` each time one happens.
     """
 
     def __init__(self, source: Source, api: ReverbAPI, *, report: Callable[[Report], None] | None = None) -> None:
         self.published = 0
-        """Events that the API has accepted and that are acknowledged."""
+        """The number of events that the API has accepted and that are acknowledged."""
         self.dead = 0
-        """Entries that went to the stream of dead letters."""
+        """The number of entries that went to the dead-letter stream."""
         self.lag: int | None = None
-        """Entries that were not acknowledged, about a second ago or less; None if that is not known."""
+        """The number of entries that were not acknowledged about a second ago; None if that is not known."""
         self._source = source
         self._api = api
         self._report = report
@@ -167,31 +182,36 @@ class Publisher:
         self._stopping = asyncio.Event()
         self._is_open = False
         self._in_hand: list[Item] = []
-        """What was read, in order, and is not acknowledged."""
+        """The entries that were read and are not acknowledged yet, in their order."""
         self._held_at = 0.0
         self._lag_at = 0.0
 
     async def run(self) -> None:
-        """Publish until :meth:`stop` is called, or forever. To be called once.
+        """Publish until :meth:`stop` is called. You can call this once.
 
-        Raises :class:`ConfigurationError` for settings that can't work, and :class:`APIError` when the API refuses
-        us rather than an event (401, 403, 404, …): nothing is acknowledged then. When cancelled, it ends at once;
-        what is published by then, but not acknowledged, is published again.
+        If it is cancelled, it ends at once. Events that are published by then, but not acknowledged, are published
+        again later.
+
+        Raises:
+            ConfigurationError: Settings can't work.
+            APIError: The API refuses the client and not an event (401, 403, 404 and so on). The entries are not
+                acknowledged.
         """
         try:
             while not self._stopping.is_set():
                 self._in_hand = await self._ask(lambda: self._source.read(MAX_BATCH))
                 self._held_at = monotonic()
                 await self._publish_all()
-                await self._look_at_lag()
+                await self._update_lag()
         except _StoppedError:
             pass
         finally:
             await self._source.close()
 
     def stop(self) -> None:
-        """Have :meth:`run` end when what it has read is published and acknowledged; at once if the API or the
-        engine is away."""
+        """Let :meth:`run` end after it has published and acknowledged the entries that it has read.
+
+        If the API or the engine does not answer, it ends at once."""
         self._stopping.set()
 
     # --- publishing --------------------------------------------------------------------------------------------
@@ -210,7 +230,7 @@ class Publisher:
             size = 1 if refusal and len(batch) > 1 else size
 
     async def _send(self, batch: Sequence[Item]) -> tuple[int, str]:
-        """Publish what the API takes of a batch. Return how many that is, from the first, or why it takes none."""
+        """Publish a batch. Return how many events the API has accepted, from the first on, or why it refuses."""
         events = [_event_of(item) for item in batch]
         while True:
             try:
@@ -242,39 +262,39 @@ class Publisher:
         await self._ask(lambda: self._source.acknowledge(items))
         self._let_go(items)
         self.published += len(items)
-        self._tell(Published(items))
+        self._send_report(Published(items))
 
     async def _bury(self, item: Item, reason: str) -> None:
         await self._ask(lambda: self._source.bury(item, reason))
         self._let_go([item])
         self.dead += 1
         log.warning(
-            "entry %s, %s on %s, can't be published and is a dead letter now: %s",
+            "can't publish entry %s, %s on %s; it goes to the dead-letter stream: %s",
             visible(item.id),
             quoted(item.event or ""),
             quoted(item.channel or ""),
             reason,
             extra=event_fields(item.event or "", item.channel),
         )
-        self._tell(DeadLetter(item, reason))
+        self._send_report(DeadLetter(item, reason))
 
     def _let_go(self, items: Sequence[Item]) -> None:
         gone = {id(item) for item in items}
         self._in_hand = [item for item in self._in_hand if id(item) not in gone]
 
-    async def _look_at_lag(self) -> None:
+    async def _update_lag(self) -> None:
         if monotonic() - self._lag_at >= _LAG_INTERVAL:
             self.lag = await self._ask(self._source.lag)
             self._lag_at = monotonic()
 
-    async def _ask(self, question: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Ask the engine, until it answers."""
+    async def _ask(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Send a request to the engine until it answers."""
         while True:
             try:
                 if not self._is_open:
                     await _apart(self._source.open())
                     self._is_open = True
-                answer = await _apart(question())
+                answer = await _apart(request())
             except EngineError as error:
                 self._is_open = False
                 await self._wait(error)
@@ -289,8 +309,8 @@ class Publisher:
         delay = self._backoff.delay(Action.BACK_OFF)
         if seconds is not None:
             delay = max(delay, min(seconds, _MOST_RETRY_AFTER))
-        log.warning("%s; trying again in %.1f seconds", error, delay)
-        self._tell(Waiting(error, delay))
+        log.warning("%s; the next try is in %.1f seconds", error, delay)
+        self._send_report(Waiting(error, delay))
         try:
             await self._holding(asyncio.wait_for(self._stopping.wait(), delay))
         except asyncio.TimeoutError:
@@ -298,7 +318,7 @@ class Publisher:
         raise _StoppedError
 
     async def _holding(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for ``work``, and hold meanwhile what is in hand."""
+        """Wait for ``work``. Meanwhile, hold the entries that are not acknowledged."""
         task = spawn(work)
         interval = self._source.claim_after / 3
         try:
@@ -315,13 +335,13 @@ class Publisher:
         finally:
             await _end(task)
 
-    def _tell(self, report: Report) -> None:
+    def _send_report(self, report: Report) -> None:
         if self._report is not None:
             self._report(report)
 
 
 async def _apart(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for ``work`` in a task of its own: libraries of engines may lose a cancellation, which must end us."""
+    """Wait for ``work`` in a task of its own, because libraries of engines may swallow a cancellation."""
     task = spawn(work)
     try:
         await asyncio.wait({task})
@@ -337,12 +357,12 @@ async def _end(task: asyncio.Task[Any]) -> None:
 
 
 def address_of(url: SecretStr, *schemes: str) -> str:
-    """Return the URL of an engine as it may be shown. Raises :class:`ConfigurationError` for one that is none."""
+    """Return the URL of an engine without its password. Raises :class:`ConfigurationError` if it is not valid."""
     address = _address_of(url.get_secret_value(), schemes)
     if address is None:
         raise ConfigurationError(
-            f"the URL of the engine must be like {schemes[0]}://host, with a port if it is an unusual one; in a "
-            "password, write what is neither a letter nor a digit as %XX"
+            f"the engine's URL must be like {schemes[0]}://host or {schemes[0]}://host:port; in a password, write "
+            "each character that is not a letter or a digit as %XX"
         )
     return address
 
@@ -359,7 +379,7 @@ def _address_of(url: str, schemes: Sequence[str]) -> str | None:
 
 
 def _flaw_of(item: Item) -> str:
-    """Say why an entry is no event; nothing, if it is one."""
+    """Return why an entry can't be published; an empty text if it can."""
     if item.flaw is not None:
         return item.flaw
     if not item.channel:
@@ -373,9 +393,9 @@ def _flaw_of(item: Item) -> str:
         try:
             msgspec.json.decode(item.data, type=msgspec.Raw)
         except DECODE_ERRORS:
-            decode_lenient(text)  # which takes half a surrogate pair
+            decode_lenient(text)  # it accepts half a surrogate pair
     except DECODE_ERRORS as error:
-        return f"its data is no JSON: {error}"
+        return f"its data is not JSON: {error}"
     return ""
 
 

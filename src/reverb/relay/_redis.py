@@ -1,8 +1,8 @@
 """The log as a stream of Redis or Valkey.
 
-A hash, ``{NAME}:state``, says who may write: each script that writes checks the ``fence`` in it, which the latest
-:meth:`RedisSink.acquire` has set. ``{NAME}:lease`` only says until when nobody else may take over, and
-``{NAME}:ready`` who would.
+The hash ``{NAME}:state`` decides who may write: each script that writes checks the ``fence`` in it, which the
+latest :meth:`RedisSink.acquire` has set. ``{NAME}:lease`` says until when no other relay may take over.
+``{NAME}:ready`` has the relays that are ready to take over.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from redis.backoff import NoBackoff
 
 from .._tasks import spawn
 from ..exceptions import ConfigurationError, plural
-from ._log import DeposedError, EngineError, Entry, Grant, Sight
+from ._log import EngineError, Entry, Grant, LeaseLostError, LeaseStatus
 
 __all__ = ["RedisSink"]
 
 log = logging.getLogger("reverb.relay")
 
 _OLDEST = (6, 2)
-"""The version of Redis that knows ``XADD MINID`` and exclusive ranges."""
+"""The first version of Redis that has ``XADD MINID`` and exclusive ranges."""
 _PAGE = 500
-"""Entries that are read at once."""
+"""The number of entries that are read at once."""
 _NEVER = ("unknown command", "DB index is out of range")
-"""How answers begin that will not change by themselves, of a server that lacks what we need."""
+"""The beginnings of errors that another attempt does not solve, because the server lacks a feature."""
 _UNREADABLE = (
     "must be redis://USER:PASSWORD@HOST:PORT/DATABASE, with / # ? @ in a password written as %2F %23 %3F %40"
 )
@@ -51,8 +51,8 @@ class _Script:
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-# KEYS of all scripts: the lease, the state, who is ready, and the streams.
-# A Lua number that is larger than 2^31 is written by string.format('%.0f'): other ways may round it.
+# KEYS of all scripts: the lease, the state, the relays that are ready, and the streams.
+# string.format('%.0f') writes Lua numbers that are larger than 2^31, because other ways may round them.
 
 _NOW = """
 local function now()
@@ -61,11 +61,11 @@ local function now()
 end
 """
 
-_SIGHT = (
+_LEASE_STATUS = (
     _NOW
     + """
 -- The state itself is left out for those who know it.
-local function sight(clock, relay, known)
+local function lease_status(clock, relay, known)
     redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', clock)
     local others = redis.call('ZCARD', KEYS[3])
     if redis.call('ZSCORE', KEYS[3], relay) then others = others - 1 end
@@ -97,8 +97,8 @@ local function lacks(digest, is_new)
 end
 """
 
-_LOOK = _Script(
-    _SIGHT
+_CHECK_LEASE = _Script(
+    _LEASE_STATUS
     + """
 local relay, lease, is_ready, known = unpack(ARGV)
 local clock = now()
@@ -108,28 +108,28 @@ if is_ready == '1' then
 else
     redis.call('ZREM', KEYS[3], relay)
 end
-return sight(clock, relay, known)
+return lease_status(clock, relay, known)
 """
 )
 
 _ACQUIRE = _Script(
-    _SIGHT
+    _LEASE_STATUS
     + """
 local relay, lease, token, known = unpack(ARGV)
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= relay then return false end
 local clock = now()
--- An epoch is the time of its beginning, so that there is a new one also after the server has lost its memory.
+-- An epoch is the time of its beginning, so that it is new even if the server has lost its data.
 local epoch = math.max(clock, (tonumber(redis.call('HGET', KEYS[2], 'epoch')) or 0) + 1)
 local text = string.format('%.0f', epoch)
 redis.call('SET', KEYS[1], relay, 'PX', lease)
 redis.call('HSET', KEYS[2], 'epoch', text, 'fence', text .. '-' .. token, 'number', 0, 'turn', 0)
-return {epoch, sight(clock, relay, known)}
+return {epoch, lease_status(clock, relay, known)}
 """
 )
 
 _RENEW = _Script(
-    _SIGHT
+    _LEASE_STATUS
     + _STORE
     + """
 local relay, lease, fence, written, turn, watermark, digest, is_new, state = unpack(ARGV)
@@ -137,7 +137,7 @@ if not is_whole(fence, written) then return false end
 if lacks(digest, is_new) then return 0 end
 redis.call('SET', KEYS[1], relay, 'PX', lease)
 store(turn, watermark, digest, is_new, state)
-return sight(now(), relay, digest)
+return lease_status(now(), relay, digest)
 """
 )
 
@@ -208,7 +208,7 @@ return {cmsgpack.pack(lengths), table.concat(texts)}
 
 
 class _Own(NamedTuple):
-    """What was granted to this relay."""
+    """The grant of this relay."""
 
     epoch: int
     fence: str
@@ -217,8 +217,8 @@ class _Own(NamedTuple):
 class RedisSink:
     """Keeps the log in Redis 6.2 or later, or in Valkey; see :class:`~reverb.relay._log.Sink`.
 
-    ``lease`` and ``max_age`` are in seconds. With ``partitions`` there are so many streams, and each channel is in
-    one of them.
+    ``lease`` and ``max_age`` are in seconds. ``partitions`` is the number of streams; each channel is in one of
+    them.
     """
 
     def __init__(
@@ -233,10 +233,10 @@ class RedisSink:
         max_age: float | None = None,
     ) -> None:
         if not stream or "{" in stream or "}" in stream:
-            url = ""  # error reporters send what a frame holds
-            raise ConfigurationError("the stream of a relay needs a name, without { and }")
+            url = ""  # error reporters send variables of frames
+            raise ConfigurationError("the stream of a relay needs a name without { and }")
         parsed = _parse(url)
-        url = ""  # error reporters send what a frame holds
+        url = ""  # error reporters send variables of frames
         if isinstance(parsed, str):
             raise ConfigurationError(f"the URL of the relay's engine {parsed}")
         self.address, options = parsed
@@ -249,17 +249,17 @@ class RedisSink:
         pool = ConnectionPool(
             **options,
             protocol=2,
-            socket_timeout=None,  # _wait() bounds all of a request
+            socket_timeout=None,  # _wait() limits the time of each request
             socket_connect_timeout=self._patience,
             retry=Retry(NoBackoff(), 0),
         )
         self._client: Any = Redis(connection_pool=pool)
         self._own: _Own | None = None
         self._written = 0
-        """The number up to which the engine said that it has the entries of this epoch."""
+        """The number of the last entry of this epoch that the engine has confirmed."""
         self._turns = count(1)
         self._state = b""
-        """What is stored beside the watermark, as far as this relay knows."""
+        """The state that is stored with the watermark, as far as this relay knows."""
         self._digest = _digest(b"")
         self._requests: set[asyncio.Task[Any]] = set()
 
@@ -270,13 +270,14 @@ class RedisSink:
             raise ConfigurationError(f"{self.address} is Redis {found}; a relay needs 6.2 or later")
         if facts.get("maxmemory", 0) and facts.get("maxmemory_policy") != "noeviction":
             log.warning(
-                "%s may delete the log when its memory is full: its maxmemory-policy is %s; set noeviction",
+                "events may get lost: %s may delete the log when its memory is full, because its maxmemory-policy "
+                "is %s; set it to noeviction",
                 self.address,
                 facts.get("maxmemory_policy"),
             )
         if facts.get("aof_enabled") == 0:
             log.warning(
-                "%s forgets the latest entries of the log when it is restarted: "
+                "events may get lost: %s loses the latest entries of the log when it restarts; "
                 "turn its append-only file on (appendonly yes)",
                 self.address,
             )
@@ -290,8 +291,8 @@ class RedisSink:
         await asyncio.wait(self._requests, timeout=self._patience)
         closing.cancel()
 
-    async def look(self, *, is_ready: bool) -> Sight:
-        answer = await self._evaluate(_LOOK, self._relay, self._lease, int(is_ready), self._digest)
+    async def check_lease(self, *, is_ready: bool) -> LeaseStatus:
+        answer = await self._evaluate(_CHECK_LEASE, self._relay, self._lease, int(is_ready), self._digest)
         return self._seen(answer)
 
     async def acquire(self) -> Grant | None:
@@ -299,14 +300,14 @@ class RedisSink:
         answer = await self._evaluate(_ACQUIRE, self._relay, self._lease, token, self._digest)
         if answer is None:
             return None
-        epoch, sight = answer
+        epoch, lease_status = answer
         self._own, self._written = _Own(epoch, f"{epoch}-{token}"), 0
-        return Grant(epoch, self._seen(sight))
+        return Grant(epoch, self._seen(lease_status))
 
-    async def renew(self, epoch: int, watermark: int | None, state: bytes) -> Sight:
+    async def renew(self, epoch: int, watermark: int | None, state: bytes) -> LeaseStatus:
         answer = await self._store(_RENEW, (self._relay, self._lease, self._fence(epoch)), watermark, state)
         if answer is None:
-            raise self._deposed()
+            raise self._lease_lost()
         return self._seen(answer)
 
     async def release(self, epoch: int, watermark: int | None, state: bytes) -> None:
@@ -346,26 +347,26 @@ class RedisSink:
             *self._limits,
         )
         if answer == 0:
-            raise self._deposed()
+            raise self._lease_lost()
         if answer < 0:
-            raise DeposedError(f"{self.address} has lost entries of the log that it had taken")
+            raise LeaseLostError(f"{self.address} has lost entries of the log that it had taken")
         self._written = max(self._written, entries[-1].number)
 
     def _fence(self, epoch: int) -> str:
         if self._own is None or self._own.epoch != epoch:
-            raise self._deposed()
+            raise self._lease_lost()
         return self._own.fence
 
-    def _deposed(self) -> DeposedError:
-        return DeposedError(f"another relay may write to {self.address}, or it has lost what it had taken")
+    def _lease_lost(self) -> LeaseLostError:
+        return LeaseLostError(f"another relay has the lease of {self.address}, or the engine has lost entries")
 
-    def _seen(self, answer: Any) -> Sight:
+    def _seen(self, answer: Any) -> LeaseStatus:
         clock, holder, watermark, digest, state, others = answer
         if digest is None:
             self._remember(b"")
         elif state is not None:
             self._remember(state)
-        return Sight(
+        return LeaseStatus(
             clock=clock,
             holder=None if holder is None else holder.decode(),
             watermark=None if watermark is None else int(watermark),
@@ -378,7 +379,7 @@ class RedisSink:
             self._state, self._digest = state, _digest(state)
 
     async def _store(self, script: _Script, args: tuple[str, ...], watermark: int | None, state: bytes) -> Any:
-        """Run a script that stores a state; send the state only if the engine doesn't have it."""
+        """Run a script that stores a state. Send the state only if the engine doesn't have it."""
         args = (*args, str(self._written), str(next(self._turns)), "" if watermark is None else str(watermark))
         answer: Any = 0
         if state == self._state:
@@ -400,7 +401,7 @@ class RedisSink:
             return await self._client.execute_command("EVAL", script.text, len(keys), *keys, *args)
 
     async def _examine(self) -> dict[str, Any]:
-        """Find what can't work, and return what the server says about itself, if it may."""
+        """Check the types of the keys, and return the server's ``INFO`` if the user may read it."""
         wanted = zip(self._own_keys, (b"string", b"hash", b"zset"), strict=True)
         for key, kind in (*wanted, *((stream, b"stream") for stream in self._streams)):
             if (found := await self._client.execute_command("TYPE", key)) not in (b"none", kind):
@@ -412,8 +413,9 @@ class RedisSink:
         return facts
 
     async def _wait(self, request: Coroutine[Any, Any, T]) -> T:
-        """Make a request in a task, so that neither its end nor that of its caller leaves a half-read connection:
-        the library closes the connection of a task that is cancelled."""
+        """Make a request in a task of its own.
+
+        If it is cancelled, the library closes its connection, so that no half-read connection is left."""
         task = spawn(request)
         self._requests.add(task)
         task.add_done_callback(self._ended)
@@ -424,7 +426,7 @@ class RedisSink:
         if not task.done():
             raise EngineError(f"{self.address} did not answer within {plural(self._patience, 'second')}")
         if task.cancelled():
-            raise EngineError(f"the connection to {self.address} has been closed")
+            raise EngineError(f"the connection to {self.address} was closed")
         if (error := task.exception()) is None:
             return task.result()
         raise self._failed(error)
@@ -432,10 +434,10 @@ class RedisSink:
     def _ended(self, request: asyncio.Task[Any]) -> None:
         self._requests.discard(request)
         if not request.cancelled():
-            request.exception()  # there may be nobody left to see it
+            request.exception()  # marks it as seen, because the caller may have ended
 
     def _failed(self, error: BaseException) -> BaseException:
-        """Say what an error of the library means. The library's own is left out: its frames hold the password."""
+        """Turn an error of the library into our own, without the original: its frames have the password."""
         text = str(error)
         if isinstance(error, exceptions.AuthenticationError | exceptions.AuthenticationWrongNumberOfArgsError):
             return ConfigurationError(
@@ -443,11 +445,11 @@ class RedisSink:
             )
         if isinstance(error, exceptions.NoPermissionError):
             return ConfigurationError(
-                f"{self.address} does not let the relay's user do what a relay needs; "
+                f"the relay's user has too few rights on {self.address}; "
                 f"allow it +@all on the keys of the stream: {text}"
             )
         if isinstance(error.__context__, ssl.SSLCertVerificationError):
-            return ConfigurationError(f"the certificate of {self.address} is not valid for it: {text}")
+            return ConfigurationError(f"the certificate of {self.address} is not valid: {text}")
         if isinstance(error, exceptions.ResponseError) and text.startswith("WRONGTYPE"):
             return ConfigurationError(
                 f"a key of the stream is in use for something else on {self.address}; "
@@ -455,7 +457,7 @@ class RedisSink:
             )
         if isinstance(error, exceptions.MovedError | exceptions.ClusterCrossSlotError):
             return ConfigurationError(
-                f"{self.address} is one server of a cluster, which a relay can't use; name a server that is none"
+                f"{self.address} belongs to a cluster, which a relay can't use; name a server without a cluster"
             )
         if isinstance(error, exceptions.ResponseError) and text.startswith(_NEVER):
             return ConfigurationError(f"{self.address} can't keep the log of a relay: {text}")
@@ -465,7 +467,7 @@ class RedisSink:
 
 
 def _parse(url: str) -> str | tuple[str, dict[str, Any]]:
-    """Return the engine's address and what the library needs to know; or what is wrong."""
+    """Return the engine's address and the options for the library; or a text that says what is wrong."""
     try:
         parts = urlsplit(url)
         port = parts.port or 6379
@@ -474,7 +476,7 @@ def _parse(url: str) -> str | tuple[str, dict[str, Any]]:
     database = parts.path.strip("/") or "0"
     if parts.scheme not in ("redis", "rediss"):
         return "must begin with redis:// or rediss://"
-    # A password with a / or # that is not escaped ends the host early: show nothing of it.
+    # If a password has a / or # that is not escaped, a part of it is here: don't show it.
     if not parts.hostname or not database.isdecimal() or parts.query or parts.fragment:
         return _UNREADABLE
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -492,7 +494,7 @@ def _parse(url: str) -> str | tuple[str, dict[str, Any]]:
 
 
 def _fields(entry: Entry) -> list[str | msgspec.Raw]:
-    """Return names and values of an entry's fields; :func:`_entry` reads them."""
+    """Return the names and values of an entry's fields; :func:`_entry` reads them."""
     fields: list[str | msgspec.Raw] = [
         "channel",
         entry.channel,
@@ -523,7 +525,7 @@ def _version(facts: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _page(answer: list[bytes]) -> list[list[bytes]]:
-    """Take an answer apart: for each entry its id, and names and values of its fields."""
+    """Split an answer: for each entry its id, and the names and values of its fields."""
     lengths, text = answer
     page = []
     end = 0

@@ -1,6 +1,6 @@
-"""A stream of Redis or Valkey as the source of what is published.
+"""A stream of Redis or Valkey as the source of a publisher.
 
-Needs the extra ``python-reverb[relay-redis]``: redis-py is imported when the stream is opened.
+It needs the extra ``python-reverb[relay-redis]``, and imports redis-py when it opens the stream.
 """
 
 from __future__ import annotations
@@ -25,19 +25,27 @@ __all__ = ["RedisSource"]
 _BLOCK = 1000
 """Milliseconds that a read waits for an entry."""
 _TIMEOUT = 5.0
-"""Seconds to connect, and for each answer."""
+"""Seconds to wait for the connection, and for each answer."""
 _GONE = "it was deleted from the stream before it could be published; was the stream trimmed?"
 
 
 class RedisSource:
-    """Reads entries of the stream ``stream`` by the consumer group ``group``.
+    """Reads the entries of a Redis or Valkey stream in a consumer group.
 
-    The fields of an entry are ``channel``, ``event``, ``data`` and, if there is one, ``socket_id``; others are
-    ignored. The stream of dead letters is ``{stream}:dead``, unless ``dead_letter`` names another.
+    An entry has the fields ``channel``, ``event`` and ``data``, and may have ``socket_id``. Other fields are
+    ignored.
 
-    ``consumer`` names this process within the group, and is the name of the machine by default. Two processes need
-    two names. One that comes back under its name first publishes what it had not acknowledged, in order; what it
-    leaves for ``claim_after`` seconds is published by another one of the group.
+    Args:
+        url: The URL of the engine: ``redis://host:6379/0``, or ``rediss://`` with TLS. group: The name of the
+        consumer group. Processes of the same group share the entries. stream: The name of the stream. dead_letter:
+        The name of the stream for entries that can't be published. Default: ``{stream}:dead``. consumer: The name
+        of this process in the group. Each process needs its own name. A process that starts again with the same
+        name first publishes the entries that it had not acknowledged, in their order. Default: the machine's host
+        name. claim_after: Seconds after which another process of the group publishes an entry that is not
+        acknowledged.
+
+    Raises:
+        ConfigurationError: The URL is not valid.
     """
 
     def __init__(
@@ -50,9 +58,9 @@ class RedisSource:
         consumer: str | None = None,
         claim_after: float = 30.0,
     ) -> None:
-        self.address, self._stream = "", stream  # for our repr(), where the next lines raise
+        self.address, self._stream = "", stream  # repr() needs them if the next lines raise
         self._url = SecretStr(url)
-        url = ""  # error reporters send what a frame holds
+        url = ""  # error reporters send variables of frames
         self.address = address_of(self._url, "redis", "rediss")
         self.claim_after = claim_after
         self._group = group
@@ -60,7 +68,7 @@ class RedisSource:
         self._consumer = consumer or socket.gethostname()
         self._redis: Redis | None = None
         self._has_own = True
-        """Whether entries may be there that were given to us before, and that we don't have."""
+        """Whether the engine may have given us entries that we did not receive or no longer have."""
         self._claim_at = 0.0
 
     def __repr__(self) -> str:
@@ -144,11 +152,11 @@ class RedisSource:
         found: Any = await self._open_redis.xreadgroup(
             self._group, self._consumer, {self._stream: begin}, count=most, block=block
         )
-        # A list of pairs or a dict: versions of redis-py differ.
+        # Versions of redis-py differ: it is a list of pairs or a dict.
         return [_item(id_, fields) for _, entries in dict(found).items() for id_, fields in entries]
 
     async def _claim(self, most: int) -> list[Item]:
-        """Take what others have left, or what an answer that did not reach us had given to us."""
+        """Claim entries that other consumers have left, or that a lost answer had given to us."""
         begin: Any = "0-0"
         while True:
             answer: Any = await self._open_redis.xautoclaim(
@@ -162,7 +170,7 @@ class RedisSource:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what the library raises into an error of ours."""
+        """Turn exceptions of the library into our own."""
         from redis import exceptions
 
         try:
@@ -173,7 +181,7 @@ class RedisSource:
             exceptions.NoPermissionError,
         ) as error:
             raise ConfigurationError(
-                f"{self.address} refuses us: {error}; check user and password, and what the user may do"
+                f"{self.address} refuses the client: {error}; check user and password, and the user's rights"
             ) from None
         except exceptions.ResponseError as error:
             advice = _advice(str(error))
@@ -181,7 +189,7 @@ class RedisSource:
                 raise EngineError(f"{self.address} answered: {error}") from None
             raise ConfigurationError(f"{self.address} answered: {error}; {advice}") from None
         except (exceptions.RedisError, OSError) as error:
-            raise EngineError(f"{self.address} can't be reached: {error}") from None
+            raise EngineError(f"can't reach {self.address}: {error}") from None
 
 
 def _connect(url: SecretStr, address: str) -> Redis:
@@ -191,7 +199,7 @@ def _connect(url: SecretStr, address: str) -> Redis:
         from redis.backoff import NoBackoff
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f'{address} needs {error.name}, which is not installed: pip install "python-reverb[relay-redis]"'
+            f'{address} needs {error.name}. Install it: pip install "python-reverb[relay-redis]"'
         ) from None
     try:
         return Redis.from_url(
@@ -199,19 +207,19 @@ def _connect(url: SecretStr, address: str) -> Redis:
             protocol=2,
             socket_timeout=_TIMEOUT,
             socket_connect_timeout=_TIMEOUT,
-            # An answer that is lost may have given us entries: that has to be seen.
+            # No retry in the library: a lost answer may have given us entries, and we have to notice that.
             retry=Retry(NoBackoff(), 0),
         )
     except ValueError:
-        raise ConfigurationError(f"{address} is no URL of Redis; one is redis://localhost:6379/0") from None
+        raise ConfigurationError(f"{address} is not a Redis URL, such as redis://localhost:6379/0") from None
 
 
 def _advice(said: str) -> str | None:
-    """Say what to do about an error that another attempt doesn't change; None for any other."""
+    """Return what to do about an error that another attempt doesn't solve; None for other errors."""
     if said.startswith("unknown command"):
-        return "Redis 6.2 or later is needed, or any Valkey"
+        return "use Redis 6.2 or later, or any Valkey"
     if said.startswith("MOVED"):
-        return "a cluster is not supported: name a server that has all keys"
+        return "a cluster is not supported; use a server that has all keys"
     if said.startswith(("WRONGTYPE", "DB index", "invalid DB index")):
         return "check the name of the stream, and the number of the database in the URL"
     return None

@@ -1,4 +1,4 @@
-"""The running relay: a client that receives, an engine that keeps, and the rules in between."""
+"""The running relay: it connects a client, an engine, and the rules."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ..exceptions import (
 from ._alignment import SLACK
 from ._clock import EngineClock
 from ._engines import make_sink
-from ._log import DeposedError, EngineError, Entry, Sight
+from ._log import EngineError, Entry, LeaseLostError, LeaseStatus
 from ._replica import Replica
 
 __all__ = ["Find", "Relay", "RelayStatus"]
@@ -44,92 +44,115 @@ log = logging.getLogger("reverb.relay")
 T = TypeVar("T")
 
 _BATCH = 500
-"""Entries in one write, at most."""
-_LOOK, _SIGN_OF_LIFE = 1.0, 2.0
-"""Seconds between two looks at the lease, and between two renewals or questions to the server: at most, and less
-where the lease is short."""
+"""The largest number of entries in one write."""
+_CHECK, _RENEW = 1.0, 2.0
+"""Seconds between two checks of the lease, and between two renewals or pings, at most. A short lease has shorter
+ones."""
 _REFUSALS = 401, 403, 404
-"""What the HTTP API answers to a wrong secret, key, or application."""
+"""Answers of the HTTP API to a wrong secret, key, or application."""
 _REFUSED_RETRY = 2.0, 60.0
-"""Seconds between attempts to subscribe to a channel that is refused."""
-_PARTING = 5.0
-"""Seconds that the engine has to take what is left at the end, and to let the lease go."""
+"""The shortest and the longest time in seconds between two attempts to subscribe to a channel that is refused."""
+_END_TIMEOUT = 5.0
+"""Seconds to write the remaining entries and give the lease back at the end."""
 
 
 class RelayStatus(msgspec.Struct, frozen=True):
-    """What a relay does, and has done."""
+    """The state and the counters of a relay."""
 
     name: str
+    """The relay's name: host name, process id, and a random part."""
     role: Literal["leader", "follower"]
+    """``leader`` while the relay writes the log; ``follower`` while it waits to take over."""
     is_connected: bool
-    """To the server."""
+    """Whether the relay is connected to the Reverb server."""
     is_ready: bool
-    """Whether it has all that the log lacks, and could take over without a gap."""
+    """Whether the relay could take over without a gap in the log."""
     problem: str | None
-    """Why the engine can't be reached; None while it can."""
+    """Why the engine can't be reached; None while it answers."""
     finding_problem: str | None
     """Why the leader can't find channels; None while it can."""
     channels: int
+    """The number of channels that the relay follows."""
     missing: int
-    """Channels that are not subscribed."""
+    """The number of these channels that are not subscribed."""
     received: int
-    """Events since the start."""
+    """The number of events received since the start."""
     written: int
-    """Entries since the start, gap entries included."""
+    """The number of entries written since the start, gap entries included."""
     again: int
-    """How many of them may be in the log twice."""
+    """The number of written entries that may be duplicates; their field ``again`` is set."""
     gaps: int
-    """How many of them say that events may be missing."""
+    """The number of written entries which say that events may be missing."""
     pending: int
-    """Entries that wait to be written."""
+    """The number of entries that wait to be written."""
     lag: float
-    """Seconds since the oldest of them was received; 0 when nothing waits."""
+    """Seconds since the oldest pending entry was received; 0 if none is pending."""
     others: int
-    """Other relays that are ready to take over."""
+    """The number of other relays that are ready to take over."""
     takeovers: int
-    """How many times it began to lead."""
+    """How many times the relay began to lead."""
 
     @property
     def is_healthy(self) -> bool:
-        """Whether it is connected to the server, and engine and HTTP API do what they are asked. If not, it goes
-        on trying: don't restart it for that, as it keeps what the log does not have yet."""
+        """Whether the relay is connected to the server, and the engine and the HTTP API answer.
+
+        **Don't restart a relay because it is not healthy: you may lose events.** It keeps trying, and it keeps the
+        events that the log does not have yet."""
         return self.is_connected and self.problem is None and self.finding_problem is None
 
 
 class Find(msgspec.Struct, frozen=True):
-    """Which channels a relay finds by itself: those on which somebody is, by the HTTP API."""
+    """Settings of a relay that finds channels by itself.
+
+    The relay polls the HTTP API, and follows all channels that have subscribers. Pass it as ``find`` to
+    :class:`Relay`."""
 
     prefix: str = ""
-    """How their names begin."""
+    """Find only channels whose names begin with this. Default: all channels."""
     exclude: str | tuple[str, ...] = ()
-    """A pattern, or several, of names to leave out, such as ``*.debug``."""
+    """A pattern of names to skip, or several patterns, such as ``*.debug``. Default: none."""
     interval: float = 2.0
-    """Seconds between two looks. What was published between a channel's first subscriber and the next look is
-    missing, and a gap entry says so."""
+    """Seconds between two polls. Default: 2.
+
+    The log misses events that are published between a channel's first subscriber and the next poll. A gap entry
+    says so."""
 
 
 class Relay:
-    """Writes the events of channels into a log that an engine keeps, together with other relays that do the same.
+    """Writes the events of channels into a log in Redis, Valkey or NATS JetStream.
 
-    ``client`` is a connected client that nobody else uses: what other handlers are slow with reaches the log late,
-    and a connection that is lost may be noticed too late. ``channels`` are subscribed as long as :meth:`run`
-    runs; on presence channels the relay is the member ``presence_user``, unless ``REVERB_AUTH_ENDPOINT`` says who
-    it is. Events of encrypted channels are written as they are, unless ``decrypt``. ``to`` is the engine's URL:
-    ``redis://``, ``rediss://``, ``nats://`` or ``tls://``.
-
-    ``lease`` is the seconds, 0.1 to 60, after which another relay takes over from one that is gone. ``buffer`` is
-    the bytes that are kept while the engine is away. ``find`` adds the channels on which somebody is; presence
-    channels only with a ``presence_user``. ``maxlen`` and ``max_age`` (entries, seconds) bound the log;
-    ``partitions`` splits it by channel. Raises :class:`ConfigurationError` for what can't work.
+    Several relays with the same arguments write one log together: one of them writes, and another one takes over
+    if it fails.
 
     ::
 
         async with ReverbClient() as client:
             await Relay(client, ["orders"], to="redis://localhost:6379/0").run()
 
-    As a program of its own, which ends with SIGTERM and an exit code::
+    As a program of its own, which stops at SIGTERM and returns an exit code::
 
         sys.exit(reverb.run(lambda client: Relay(client, ["orders"], to="redis://localhost:6379/0").run()))
+
+    Args:
+        client: A connected client. Don't use it for anything else: slow handlers delay the log, and the client may
+            notice a lost connection too late.
+        channels: The channels to subscribe to while :meth:`run` runs.
+        to: The engine's URL: ``redis://``, ``rediss://`` (with TLS), ``nats://`` or ``tls://`` (NATS with TLS).
+        stream: The name of the log.
+        lease: Seconds after which another relay takes over from one that has failed; 0.1 to 60.
+        partitions: The number of streams that the log is split into, by channel.
+        maxlen: The number of entries that the log keeps, about. Default: all.
+        max_age: The time in seconds for which the log keeps entries, about. Default: forever.
+        presence_user: The member data of the relay on presence channels. Not needed if ``REVERB_AUTH_ENDPOINT`` is
+            set, because the endpoint decides it.
+        decrypt: Whether to decrypt the events of encrypted channels. By default, they stay encrypted in the log.
+        buffer: Bytes of events that the relay keeps while the engine can't be reached. Default: 64 MiB. **If more
+            arrive, the log loses the oldest**, and a gap entry says so.
+        find: Also follow all channels that have subscribers; presence channels only with a ``presence_user``.
+
+    Raises:
+        ConfigurationError: An argument is not valid, the engine's library is not installed, or a setting is
+        missing.
     """
 
     def __init__(
@@ -148,13 +171,16 @@ class Relay:
         buffer: int = 64 * 1024 * 1024,
         find: Find | None = None,
     ) -> None:
-        url, to = to if isinstance(to, SecretStr) else SecretStr(to), ""  # error reporters send what a frame holds
+        url, to = (
+            to if isinstance(to, SecretStr) else SecretStr(to),
+            "",
+        )  # error reporters send variables of frames
         if not 0.1 <= lease <= 60:
             raise ConfigurationError(f"the lease of a relay must be from 0.1 to 60 seconds, not {lease:g}")
         for name, number in {"partitions": partitions, "buffer": buffer, "maxlen": maxlen}.items():
             if number is not None and number < 1:
                 raise ConfigurationError(f"{name} of a relay must be 1 or more, not {number}")
-        intervals = {"max_age": max_age, "interval between two looks": None if find is None else find.interval}
+        intervals = {"max_age": max_age, "interval between two polls": None if find is None else find.interval}
         for name, seconds in intervals.items():
             if seconds is not None and not 0 < seconds < inf:
                 raise ConfigurationError(f"the {name} of a relay must be more than 0 seconds, not {seconds:g}")
@@ -174,47 +200,47 @@ class Relay:
             max_age=max_age,
         )
         if not self._named and find is None:
-            raise ConfigurationError("no channels: name them, or let the relay find them")
-        if presence_user is None and client.config.auth_endpoint is None:  # which knows who we are
+            raise ConfigurationError("no channels: name them, or let the relay find them (find=Find())")
+        if presence_user is None and client.config.auth_endpoint is None:  # an endpoint decides the member data
             for channel in filter(is_presence, self._named):
                 raise ConfigurationError(
-                    f"{channel!r} needs a presence_user (--presence-user): whoever subscribes is a member"
+                    f"{channel!r} needs a presence_user (--presence-user): each subscriber is a member"
                 )
         self._replica = Replica(lease=round(lease * 1000), most_bytes=buffer)
         self._clock = EngineClock(round((time.time() - time.monotonic()) * 1000))
         self._find = find
         self._chooser: Chooser | None = None
         if find is not None:
-            _ = client.api  # raises where it can't be asked
+            _ = client.api  # raises if a setting for the HTTP API is missing
             exclude = (find.exclude,) if isinstance(find.exclude, str) else find.exclude
             self._chooser = Chooser(find.prefix, exclude, presence=presence_user is not None)
-        self._look_interval = min(lease / 10, _LOOK)
-        self._renew_interval = min(lease / 3, _SIGN_OF_LIFE)
+        self._check_interval = min(lease / 10, _CHECK)
+        self._renew_interval = min(lease / 3, _RENEW)
         self._is_open = False
         self._problems: dict[Literal["lease", "write"], str] = {}
-        """Why the engine did not do what it was asked last."""
+        """Why the last request to the engine failed."""
         self._finding_problem: str | None = None
-        """Why the last look at what is occupied failed."""
+        """Why the last poll for channels failed."""
         self._wake = asyncio.Event()
         self._work = asyncio.Event()
         self._writing = asyncio.Lock()
         self._failed: asyncio.Future[None] | None = None
-        """Has what ended a subscription."""
+        """Gets the error of a subscription that can't work."""
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
         self._empty: dict[str, int] = {}
-        """Channels that were found and have nobody any more, and since when that is known."""
+        """Found channels that have no subscribers any more, and when that was seen first."""
         self._left: int | None = None
-        """How many entries were not written in the end."""
+        """The number of entries that were not written at the end."""
         self._received = self._written = self._again = self._gaps = self._takeovers = 0
 
     @property
     def address(self) -> str:
-        """Where the log is; without a password."""
+        """The engine's address, without a password."""
         return self._sink.address
 
     @property
     def status(self) -> RelayStatus:
-        """May be read in any thread, as Prometheus does."""
+        """The present state and counters. You may read it in any thread."""
         replica = self._replica
         return RelayStatus(
             name=self.name,
@@ -236,25 +262,36 @@ class Relay:
         )
 
     async def run(self) -> None:
-        """Relay until cancelled, or until the client disconnects; then write what is left, and hand over.
+        """Relay until cancelled, or until the client disconnects.
 
-        Raises :class:`ConfigurationError` where the engine can't be used or a channel lacks a setting, and what
-        :meth:`ReverbClient.listen` raises; and :class:`ConnectionError` on a client that is not connected. A relay
-        runs once.
+        At the end, the relay writes the remaining events, gives the lease back, and unsubscribes; at most 5
+        seconds for the engine. You can call this once.
+
+        Raises:
+            ConfigurationError: The engine can't be used, or a channel needs a setting that is missing.
+            ConnectionError: The client is not connected.
+            RuntimeError: The relay has run before.
+
+        It also raises the exceptions of :meth:`~reverb.client.ReverbClient.listen`.
         """
-        with suppress(TimeoutError):  # while it is connecting again
+        with suppress(TimeoutError):  # the client is reconnecting, which is fine
             await self._client.wait_connected(0)
         if self._failed is not None:
-            raise RuntimeError("a relay runs once: make another one")
+            raise RuntimeError("run() can be called once; make another Relay")
         self._failed = asyncio.get_running_loop().create_future()
         bindings = (
-            self._client.binding("*", self._receive, type=msgspec.Raw),
-            self._client.binding("error", self._hear_error),
+            self._client.binding("*", self._on_event, type=msgspec.Raw),
+            self._client.binding("error", self._on_error),
         )
         self._replica.connecting(self._now())
         for channel in self._named:
             self._follow(channel)
-        work: list[Coroutine[Any, Any, None]] = [self._client.listen(), self._attend(), self._write(), self._ask()]
+        work: list[Coroutine[Any, Any, None]] = [
+            self._client.listen(),
+            self._keep_lease(),
+            self._write(),
+            self._ping_regularly(),
+        ]
         if self._find is not None and self._chooser is not None:
             work.append(self._find_channels(self._find, self._chooser))
         tasks: list[asyncio.Future[None]] = [self._failed, *map(spawn, work)]
@@ -269,23 +306,23 @@ class Relay:
             await _finish(self._end(tasks))
 
     def _summary(self) -> str:
-        """Say in a few words what it does, for systemd."""
+        """Return a short status for systemd."""
         problems = (*self._problems.values(), self._finding_problem)
         return "; ".join(["following" if self._replica.epoch is None else "leading", *filter(None, problems)])
 
     # --- the server --------------------------------------------------------------------------------------------
 
-    def _receive(self, event: str, data: msgspec.Raw, channel: str | None, *, user_id: str | None) -> None:
+    def _on_event(self, event: str, data: msgspec.Raw, channel: str | None, *, user_id: str | None) -> None:
         if event.startswith(PROTOCOL_PREFIXES):
-            self._notice(event, data, channel)
+            self._on_protocol_event(event, data, channel)
         elif channel is not None:
             self._received += 1
             self._replica.received(channel, event, bytes(data), user_id, self._now())
             if self._replica.epoch is not None:
                 self._work.set()
 
-    def _notice(self, event: str, data: msgspec.Raw, channel: str | None) -> None:
-        """Take what is about the connection and its channels."""
+    def _on_protocol_event(self, event: str, data: msgspec.Raw, channel: str | None) -> None:
+        """Handle events about the connection and its channels."""
         if event == Events.SUBSCRIPTION_SUCCEEDED and channel is not None:
             self._replica.subscribed(channel, self._now())
             self._work.set()
@@ -296,8 +333,8 @@ class Relay:
                 self._replica.lost()
                 self._wake.set()
 
-    def _hear_error(self, event: str, data: dict[str, Any], channel: str | None) -> None:
-        """A channel that was subscribed before may be refused after a reconnect."""
+    def _on_error(self, event: str, data: dict[str, Any], channel: str | None) -> None:
+        """Note a channel that the server refuses after a reconnect."""
         error = data.get("exception")
         if channel is not None and isinstance(error, AuthenticationError | SubscriptionError):
             self._replica.refused(channel)
@@ -329,11 +366,13 @@ class Relay:
                 if isinstance(error, AuthenticationError | SubscriptionError | ConfigurationError):
                     self._replica.refused(channel)
                 if not backoff.attempts:
-                    log.error("events of %r are not relayed, until it can be subscribed: %s", channel, error)
+                    log.error(
+                        "can't subscribe to %r; its events are not relayed; trying again: %s", channel, error
+                    )
                 await asyncio.sleep(backoff.delay(Action.BACK_OFF))
             else:
                 if backoff.attempts:
-                    log.info("events of %r are relayed now", channel)
+                    log.info("subscribed to %r; its events are relayed now", channel)
                 return
 
     async def _unfollow(self, channel: str, empty_at: int | None = None) -> None:
@@ -343,9 +382,12 @@ class Relay:
         await self._client.unsubscribe(channel)
 
     async def _find_channels(self, find: Find, chooser: Chooser) -> None:
-        """While it leads, look which channels are occupied; the other relays follow what it says. The first
-        look is everybody's, and raises what the server refuses: with a wrong secret, a relay can't lead."""
-        from ..discovery import occupied  # which needs what asks the HTTP API
+        """Poll for occupied channels while this relay leads. Other relays follow the channels that the leader
+        finds.
+
+        Every relay polls once at the start, and raises if the server refuses: with a wrong secret it could not
+        lead."""
+        from ..discovery import occupied  # needs aiohttp
 
         backoff = Backoff(find.interval, max(find.interval, 30.0))
         delay = 0.0
@@ -355,7 +397,7 @@ class Relay:
             replica, epoch, now = self._replica, self._replica.epoch, self._now()
             if epoch is None and not is_first:
                 self._finding_problem = None
-                delay = self._look_interval
+                delay = self._check_interval
                 continue
             try:
                 counts = await occupied(self._client.api, find.prefix or None)
@@ -363,25 +405,25 @@ class Relay:
                 if is_first and isinstance(error, APIError) and error.status in _REFUSALS:
                     raise
                 if self._finding_problem is None:
-                    log.warning("%s; no channels are found until that works again", error)
+                    log.warning("%s; the relay finds no new channels until this works again", error)
                 self._finding_problem = str(error)
                 delay = backoff.delay(Action.BACK_OFF)
             else:
                 if self._finding_problem is not None:
-                    log.info("channels are found again")
+                    log.info("the relay finds new channels again")
                 self._finding_problem = None
                 backoff.restart()
                 delay = find.interval
                 if epoch is not None and replica.epoch == epoch:
-                    await self._choose(chooser, counts, now)
+                    await self._follow_occupied(chooser, counts, now)
                     replica.found_at = now
             is_first = False
 
-    async def _choose(self, chooser: Chooser, counts: Mapping[str, int | None], now: int) -> None:
+    async def _follow_occupied(self, chooser: Chooser, counts: Mapping[str, int | None], now: int) -> None:
         found = self._subscriptions.keys() - self._named.keys()
         relays = 1 + self._replica.others
         subscribed = {name for name, each in self._client.channels.items() if each.is_subscribed}
-        # On presence channels users are counted, and the relays are one.
+        # On presence channels the server counts users, and all relays are one user.
         ours = {
             channel: 0 if channel not in subscribed else 1 if is_presence(channel) else relays for channel in found
         }
@@ -394,12 +436,12 @@ class Relay:
             self._follow(channel, self._replica.found_at)
         if leave or choice.take or self._replica.found is None:
             self._replica.found = sorted(self._subscriptions.keys() - self._named.keys())
-            self._wake.set()  # for the others to know
+            self._wake.set()  # renew now, so that other relays know
 
     async def _follow_found(self) -> None:
         """Subscribe to the channels that the leader has found, and to no others."""
         found = self._replica.found
-        if found is None:  # nobody has looked, or the engine has forgotten it
+        if found is None:  # no leader has polled yet, or the engine has lost the state
             return
         for channel in found:
             if channel not in self._subscriptions:
@@ -407,59 +449,60 @@ class Relay:
         for channel in self._subscriptions.keys() - self._named.keys() - set(found):
             await self._unfollow(channel)
 
-    async def _ask(self) -> None:
-        """Ask the server a question from time to time."""
+    async def _ping_regularly(self) -> None:
+        """Ping the server from time to time."""
         while True:
             await asyncio.sleep(self._renew_interval)
-            await self._question()
+            await self._ping()
 
-    async def _question(self) -> None:
-        """Ask the server a question: what was sent before it is here when its answer is."""
-        connection, asked_at = self._client.socket_id, self._now()
-        with suppress(ReverbError):  # the client itself looks after a connection that is dead
+    async def _ping(self) -> None:
+        """Ping the server. When the answer is here, everything that the server sent before the ping is here,
+        too."""
+        connection, sent_at = self._client.socket_id, self._now()
+        with suppress(ReverbError):  # the client itself handles a lost connection
             await self._client.ping()
-            while self._client.stats.queued:  # noqa: ASYNC110 - what is decrypted is delivered later
+            while self._client.stats.queued:  # noqa: ASYNC110 - decrypted events are delivered later
                 await asyncio.sleep(0.01)
             if connection is not None and connection == self._client.socket_id:
-                self._replica.answered(asked_at)
+                self._replica.ping_answered(sent_at)
 
     # --- the engine --------------------------------------------------------------------------------------------
 
-    async def _attend(self) -> None:
-        """Look after the lease."""
+    async def _keep_lease(self) -> None:
+        """Check the lease, acquire it, and renew it."""
         backoff = Backoff(min(0.1, self._lease / 10), min(2.0, self._lease / 2))
         while True:
             self._wake.clear()
-            delay = self._look_interval
+            delay = self._check_interval
             try:
-                await self._take_turn()
+                await self._check_or_renew()
                 if self._replica.epoch is not None:
                     delay = self._renew_interval
-                self._reached("lease")
+                self._engine_answered("lease")
                 backoff.restart()
-            except DeposedError as error:
-                self._reached("lease")
-                self._deposed(error)
+            except LeaseLostError as error:
+                self._engine_answered("lease")
+                self._lease_lost(error)
                 continue
             except EngineError as error:
-                self._missed("lease", error)
+                self._engine_failed("lease", error)
                 delay = backoff.delay(Action.BACK_OFF)
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), delay)
 
-    async def _take_turn(self) -> None:
+    async def _check_or_renew(self) -> None:
         replica, sink = self._replica, self._sink
         if not self._is_open:
             await sink.open()
             self._is_open = True
         if replica.epoch is None:
-            replica.sighted(await self._timed(sink.look(is_ready=replica.is_ready)))
+            replica.observed(await self._timed(sink.check_lease(is_ready=replica.is_ready)))
             if self._find is not None:
                 await self._follow_found()
             if replica.may_take_over(self._now()):
                 await self._take_over()
         elif replica.should_hand_over:
-            log.warning("another relay takes over from %s, which lost its connection to the server", self.name)
+            log.warning("%s lost its connection to the server; another relay takes over", self.name)
             await self._hand_over()
         else:
             replica.renewed(await self._timed(sink.renew(replica.epoch, *replica.progress())))
@@ -469,7 +512,7 @@ class Relay:
         grant = await self._sink.acquire()
         if grant is None:
             return
-        self._adjust(grant.sight, asked)
+        self._adjust(grant.lease_status, asked)
         tail = await self._sink.tail(self._replica.tail_since(grant))
         await self._catch_up(tail)
         self._replica.take_over(grant, tail)
@@ -477,24 +520,24 @@ class Relay:
         if self._find is not None:
             await self._follow_found()
         self._takeovers += 1
-        self._wake.set()  # to say so
+        self._wake.set()  # renew now, so that other relays know
         self._work.set()
         log.info("%s leads now; entries to write to %s: %d", self.name, self.address, self._replica.pending)
 
     async def _catch_up(self, tail: Sequence[Entry]) -> None:
-        """Receive what the log may have already. What comes later need not be marked as written again."""
+        """Wait for events that the log may already have, so that later events need no mark ``again``."""
         latest = max((entry.received_at for entry in tail), default=0) + SLACK
         wait = max(0, latest + 1 - self._now()) / 1000
         if wait < self._lease / 3 and self._client.is_connected:
             await asyncio.sleep(wait)
-            asking = spawn(self._question())
+            asking = spawn(self._ping())
             try:
                 await asyncio.wait({asking}, timeout=self._lease / 3)
             finally:
                 asking.cancel()
 
     async def _hand_over(self) -> None:
-        """Write what there is, within the time of a lease, and give the lease back."""
+        """Write all pending entries, at most for the time of a lease, and give the lease back."""
         await self._write_within(self._lease)
         await self._release()
 
@@ -502,35 +545,35 @@ class Relay:
         replica = self._replica
         if replica.epoch is not None:
             epoch, (watermark, state) = replica.epoch, replica.progress()
-            replica.deposed()
+            replica.lease_lost()
             await self._sink.release(epoch, watermark, state)
 
-    async def _timed(self, asking: Coroutine[Any, Any, Sight]) -> Sight:
+    async def _timed(self, asking: Coroutine[Any, Any, LeaseStatus]) -> LeaseStatus:
         asked = time.monotonic()
-        sight = await asking
-        self._adjust(sight, asked)
-        return sight
+        lease_status = await asking
+        self._adjust(lease_status, asked)
+        return lease_status
 
-    def _adjust(self, sight: Sight, asked: float) -> None:
-        step = self._clock.adjust(sight.clock, asked, time.monotonic())
+    def _adjust(self, lease_status: LeaseStatus, asked: float) -> None:
+        step = self._clock.adjust(lease_status.clock, asked, time.monotonic())
         if step:
             self._replica.shift(step)
 
     def _now(self) -> int:
         return self._clock.at(time.monotonic())
 
-    def _reached(self, what: Literal["lease", "write"]) -> None:
+    def _engine_answered(self, what: Literal["lease", "write"]) -> None:
         if self._problems.pop(what, None) and not self._problems:
             log.info("%s answers again", self.address)
 
-    def _missed(self, what: Literal["lease", "write"], error: EngineError) -> None:
+    def _engine_failed(self, what: Literal["lease", "write"], error: EngineError) -> None:
         if not self._problems:
-            log.warning("%s; trying again", error)
+            log.warning("%s; the relay keeps trying", error)
         self._problems[what] = str(error)
 
-    def _deposed(self, error: DeposedError) -> None:
+    def _lease_lost(self, error: LeaseLostError) -> None:
         log.warning("%s leads no more: %s", self.name, error)
-        self._replica.deposed()
+        self._replica.lease_lost()
 
     # --- writing -----------------------------------------------------------------------------------------------
 
@@ -541,14 +584,14 @@ class Relay:
             self._work.clear()
             try:
                 await self._write_all()
-                self._reached("write")
+                self._engine_answered("write")
                 backoff.restart()
-            except DeposedError as error:
-                self._reached("write")
-                self._deposed(error)
+            except LeaseLostError as error:
+                self._engine_answered("write")
+                self._lease_lost(error)
                 self._wake.set()
             except EngineError as error:
-                self._missed("write", error)
+                self._engine_failed("write", error)
                 await asyncio.sleep(backoff.delay(Action.BACK_OFF))
                 self._work.set()
 
@@ -560,7 +603,7 @@ class Relay:
                 assert epoch is not None
                 try:
                     await self._sink.append(epoch, batch)
-                except DeposedError:
+                except LeaseLostError:
                     if replica.epoch == epoch:
                         raise
                 if replica.epoch != epoch:
@@ -577,7 +620,7 @@ class Relay:
             await asyncio.wait({writing}, timeout=seconds)
         finally:
             writing.cancel()
-            writing.add_done_callback(lambda task: task.cancelled() or task.exception())  # it may fail late
+            writing.add_done_callback(lambda task: task.cancelled() or task.exception())  # it may fail later
         if writing.done():
             writing.result()
 
@@ -587,10 +630,10 @@ class Relay:
         await _cancel([*tasks, *self._subscriptions.values()])
         for channel in self._subscriptions:
             await self._client.unsubscribe(channel)
-        parting = spawn(self._part())
+        finishing = spawn(self._finish_writing())
         try:
-            await asyncio.wait({parting}, timeout=_PARTING)
-            await _cancel([parting])
+            await asyncio.wait({finishing}, timeout=_END_TIMEOUT)
+            await _cancel([finishing])
         finally:
             await self._sink.close()
         if self._left:
@@ -598,23 +641,23 @@ class Relay:
             log.error(
                 "%s has ended; the log may lack %d events that it has received: %s", self.name, self._left, problem
             )
-        if not parting.cancelled():
-            parting.result()
+        if not finishing.cancelled():
+            finishing.result()
 
-    async def _part(self) -> None:
-        """Write what is left, and give the lease back; try again while the engine fails."""
+    async def _finish_writing(self) -> None:
+        """Write the remaining entries, and give the lease back. Keep trying while the engine fails."""
         replica = self._replica
         self._left = replica.unwritten if self._problems or replica.epoch is not None else 0
         backoff = Backoff(0.1, 1.0)
         while replica.epoch is not None:
             try:
                 try:
-                    await self._write_within(0.8 * _PARTING)
+                    await self._write_within(0.8 * _END_TIMEOUT)
                 finally:
                     self._left = replica.pending
                 await self._release()
-            except DeposedError:
-                if replica.others:  # and one of them has what is left
+            except LeaseLostError:
+                if replica.others:  # another relay is ready, and has the remaining events
                     self._left = 0
                 return
             except ReverbError as error:
@@ -630,15 +673,15 @@ async def _cancel(tasks: list[asyncio.Future[None]]) -> None:
     while pending:
         for task in pending:
             task.cancel()
-        # Again and again, as wait_for() may swallow it until Python 3.11.
+        # Repeatedly, because wait_for() may swallow a cancellation until Python 3.11.
         done, pending = await asyncio.wait(pending, timeout=0.1)
         for task in done:
             if not task.cancelled():
-                task.exception()  # one is raised already
+                task.exception()  # the first one is raised already
 
 
 async def _finish(work: Coroutine[Any, Any, None]) -> None:
-    """Await ``work`` to its end, also when this is cancelled meanwhile."""
+    """Await ``work`` to its end, even if the caller is cancelled meanwhile."""
     task = spawn(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
