@@ -73,10 +73,11 @@ def align(
     """Compare a relay's record of a channel with the log.
 
     Args:
-        segments: The record of the channel. tail: The last entries of the log, of this channel only. covered: The
-        time until which the log has everything, as its last writer said; None if none said that. ping_sent_at:
-        When the last ping was sent that the server has answered. The segments have all events that the server sent
-        before that.
+        segments: The record of the channel.
+        tail: The last entries of the log, of this channel only.
+        covered: The time until which the log has everything, as its last writer said; None if none said that.
+        ping_sent_at: When the last ping was sent that the server has answered. The segments have all events that
+            the server sent before that.
 
     Returns:
         The events and gaps that the log lacks, in their order; and the time until which the log is complete

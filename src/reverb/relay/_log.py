@@ -126,8 +126,8 @@ class Sink(Protocol):
 
         Raises:
             LeaseLostError: ``epoch`` is not the latest one, or the log lacks entries that :meth:`append` has
-            written in it. An engine may lose entries when it restarts, and the watermark would hide that. Nothing
-            is stored.
+                written in it. An engine may lose entries when it restarts, and the watermark would hide that.
+                Nothing is stored.
         """
 
     async def release(self, epoch: int, watermark: int | None, state: bytes) -> None:

@@ -54,13 +54,14 @@ class NatsSource:
     acknowledged or delivered again, so that the next messages come after them.
 
     Args:
-        url: The URL of the engine: ``nats://host:4222``, or ``tls://`` with TLS. group: The name of the durable
-        consumer. Processes of the same group share the messages. The consumer is created if it is missing. stream:
-        The name of the stream. If it is missing, it is created with the subjects ``{stream}.>``, and keeps a
-        message until it is acknowledged. dead_letter: The name of the stream for messages that can't be published.
-        Default: ``{stream}-dead``. claim_after: Seconds after which a message that is not acknowledged is
-        delivered again. This is the ``ack_wait`` of a consumer that is created; an existing consumer keeps its
-        own.
+        url: The URL of the engine: ``nats://host:4222``, or ``tls://`` with TLS.
+        group: The name of the durable consumer. Processes of the same group share the messages. The consumer is
+            created if it is missing.
+        stream: The name of the stream. If it is missing, it is created with the subjects ``{stream}.>``, and keeps
+            a message until it is acknowledged.
+        dead_letter: The name of the stream for messages that can't be published. Default: ``{stream}-dead``.
+        claim_after: Seconds after which a message that is not acknowledged is delivered again. This is the
+            ``ack_wait`` of a consumer that is created; an existing consumer keeps its own.
 
     Raises:
         ConfigurationError: The URL is not valid.

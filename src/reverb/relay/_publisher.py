@@ -163,9 +163,11 @@ class Publisher:
     422).
 
     Args:
-        source: The stream to read, such as a :class:`RedisSource` or a :class:`NatsSource`. api: The HTTP API to
-        publish over. report: A function that is called with a :class:`Published`, :class:`DeadLetter` or
-        :class:`Waiting` each time one happens.
+        source: The stream to read, such as a :class:`~reverb.relay.RedisSource` or a
+            :class:`~reverb.relay.NatsSource`.
+        api: The HTTP API to publish over.
+        report: A function that is called with a :class:`Published`, :class:`DeadLetter` or :class:`Waiting` each
+            time one happens.
     """
 
     def __init__(self, source: Source, api: ReverbAPI, *, report: Callable[[Report], None] | None = None) -> None:

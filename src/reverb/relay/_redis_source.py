@@ -36,13 +36,14 @@ class RedisSource:
     ignored.
 
     Args:
-        url: The URL of the engine: ``redis://host:6379/0``, or ``rediss://`` with TLS. group: The name of the
-        consumer group. Processes of the same group share the entries. stream: The name of the stream. dead_letter:
-        The name of the stream for entries that can't be published. Default: ``{stream}:dead``. consumer: The name
-        of this process in the group. Each process needs its own name. A process that starts again with the same
-        name first publishes the entries that it had not acknowledged, in their order. Default: the machine's host
-        name. claim_after: Seconds after which another process of the group publishes an entry that is not
-        acknowledged.
+        url: The URL of the engine: ``redis://host:6379/0``, or ``rediss://`` with TLS.
+        group: The name of the consumer group. Processes of the same group share the entries.
+        stream: The name of the stream.
+        dead_letter: The name of the stream for entries that can't be published. Default: ``{stream}:dead``.
+        consumer: The name of this process in the group. Each process needs its own name. A process that starts
+            again with the same name first publishes the entries that it had not acknowledged, in their order.
+            Default: the machine's host name.
+        claim_after: Seconds after which another process of the group publishes an entry that is not acknowledged.
 
     Raises:
         ConfigurationError: The URL is not valid.

@@ -152,7 +152,7 @@ class Relay:
 
     Raises:
         ConfigurationError: An argument is not valid, the engine's library is not installed, or a setting is
-        missing.
+            missing.
     """
 
     def __init__(
