@@ -27,9 +27,13 @@ MADE_BY_THE_PACKAGE = {
     "reverb.echo.EchoChannel",
 }
 """Classes that programs get and don't make. Their docstrings and the reference have no arguments."""
-FOR_THE_PACKAGE = ("reverb.Binding.", "reverb.config.Settings.", "reverb.ConfigurationError.args")
-"""Members that are for the package itself, are the fields of :class:`ReverbConfig` again, or are Python's."""
-NOT_YET = ("reverb.relay.",)
+DESCRIBED_ELSEWHERE = {
+    "reverb.Binding.": "for the package itself, but for unbind()",
+    "reverb.config.Settings.": "the fields of ReverbConfig",
+    "reverb.ConfigurationError.args": "Python's",
+    "reverb.relay.NatsSource.": "the members of Source",
+    "reverb.relay.RedisSource.": "the members of Source",
+}
 
 
 @cache
@@ -58,7 +62,7 @@ def public_objects() -> dict[str, griffe.Object]:
 
 def _add(found: dict[int, tuple[str, griffe.Object]], path: str, member: griffe.Object | griffe.Alias) -> None:
     target = member.final_target if isinstance(member, griffe.Alias) else member
-    if id(target) in found or path == "reverb.__version__" or path.startswith((*FOR_THE_PACKAGE, *NOT_YET)):
+    if id(target) in found or path == "reverb.__version__" or path.startswith(tuple(DESCRIBED_ELSEWHERE)):
         return
     found[id(target)] = path, target
     if isinstance(target, griffe.Class):

@@ -103,13 +103,13 @@ class Source(Protocol):
         ones. Waits about a second for an entry, and returns an empty list if none comes."""
 
     async def hold(self, items: Sequence[Item]) -> None:
-        """Tell the engine that this consumer still works on these entries."""
+        """Tell the engine that this consumer still works on the entries ``items``."""
 
     async def acknowledge(self, items: Sequence[Item]) -> None:
-        """Tell the engine that these entries are done. May be repeated."""
+        """Tell the engine that the entries ``items`` are done. May be repeated."""
 
     async def bury(self, item: Item, reason: str) -> None:
-        """Write an entry to the dead-letter stream, with the reason and its id, and acknowledge it."""
+        """Write the entry ``item`` to the dead-letter stream, with ``reason`` and its id, and acknowledge it."""
 
     async def lag(self) -> int | None:
         """Return the number of entries that are not acknowledged; None if the engine can't tell."""

@@ -185,6 +185,7 @@ class Relay:
             if seconds is not None and not 0 < seconds < inf:
                 raise ConfigurationError(f"the {name} of a relay must be more than 0 seconds, not {seconds:g}")
         self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
+        """The name of this relay: the host's name, the process id and a random number. No other relay has it."""
         self._client = client
         self._named = dict.fromkeys((channels,) if isinstance(channels, str) else channels)
         self._presence_user = None if presence_user is None else dict(presence_user)
