@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pkgutil
 import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 import griffe
 
 ROLE = re.compile(r":(?:class|meth|attr|func|exc|mod|data):`(?P<short>~?)(?P<name>[\w.]+)`")
-_LITERAL = re.compile(r"^::\n+|(?<=\S):(?=:\n)", re.M)
+_LITERAL = re.compile(r"(?P<before>^|\S)::\n\n(?P<code>(?: {4}.*\n|\n)* {4}.*)", re.M)
 _OBVIOUS = {"class-attribute", "instance-attribute", "module-attribute"}
 
 
@@ -27,7 +28,7 @@ class Docstrings(griffe.Extension):
         for each in objects_of(pkg):
             each.labels -= _OBVIOUS
             if each.docstring:
-                text = _LITERAL.sub("", each.docstring.value)
+                text = _LITERAL.sub(fence, each.docstring.value)
                 each.docstring.value = ROLE.sub(partial(link, each), text)
         for each in list(objects_of(pkg)):
             if isinstance(each, griffe.Class) and not is_made_by_programs(each):
@@ -47,6 +48,12 @@ def objects_of(parent: griffe.Object) -> Iterator[griffe.Object]:
 def is_made_by_programs(class_: griffe.Class) -> bool:
     """Whether programs call a class: then its docstring describes the arguments, or it is a dataclass."""
     return "dataclass" in class_.labels or (class_.docstring is not None and "\nArgs:\n" in class_.docstring.value)
+
+
+def fence(literal: re.Match[str]) -> str:
+    """Write a literal block, the lines after ``::``, as a block of Python."""
+    before = f"{literal['before']}:" if literal["before"] else ""
+    return f"{before}\n\n```python\n{textwrap.dedent(literal['code'])}\n```"
 
 
 def inherited_docstring(member: griffe.Object) -> griffe.Docstring | None:

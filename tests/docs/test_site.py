@@ -80,6 +80,7 @@ def check_text_for_language_models(site: Path) -> None:
         text = (site / directory / "index.md").read_text(encoding="utf-8")
         assert text.partition("\n")[0] in full, page
     assert "subscribe_presence(" in full  # the reference is in it, too
+    assert re.findall(r"^.*(?<!:)::$", full, re.M) == []  # literal blocks of docstrings are blocks of Python
 
 
 def check_reference(site: Path) -> None:
