@@ -97,7 +97,7 @@ def check_reference(site: Path) -> None:
         for member in vars(class_)
         if not member.startswith("_")
     }
-    assert members - shown == {"reverb.ReverbConfig.ALTERNATIVES"}  # which is for the package itself, too
+    assert members - shown == {"reverb.ReverbConfig.ALTERNATIVES"}  # for the package itself
 
 
 def public_names() -> Iterator[tuple[str, str]]:
