@@ -84,9 +84,11 @@ def _read_raw(data: Any) -> msgspec.Raw:
         try:
             check_json(data)
         except DECODE_ERRORS:
-            from ._lenient_json import is_lenient_json
+            from ._lenient_json import mend_surrogates
 
-            if not is_lenient_json(data):
+            try:
+                check_json(mend_surrogates(data))
+            except DECODE_ERRORS:
                 return msgspec.Raw(msgspec.json.encode(data))
         return msgspec.Raw(data)
     return msgspec.Raw(
