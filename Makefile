@@ -2,7 +2,7 @@
 #
 #   make demo                 see the client at work, no server needed
 #   make test ARGS='-k tls'   run the tests
-#   make check                lint, formatting, types
+#   make check                lint, formatting, types, layers
 #   make docs                 build the documentation into site/; ARGS=serve shows it, and follows changes
 #   make screens              record the pictures of the documentation
 #   make dist                 build what is released into dist/, and inspect it
@@ -53,6 +53,7 @@ check: $(STAMP)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 	$(BIN)/typos
 	$(BIN)/zizmor --offline --quiet --persona=pedantic .github
 	@$(BIN)/python -m tools.workflows
@@ -104,7 +105,7 @@ relay-chaos: $(STAMP)
 	@$(BIN)/python -m tests.relay.chaos $(ARGS)
 
 clean:
-	rm -rf .venv .venv-lowest .venv-bare .coverage .node .cache site .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-lowest .venv-bare .coverage .node .cache site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A python may be on PATH and still not run (version managers leave such shims) or lack what venv needs (Debian
