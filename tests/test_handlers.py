@@ -72,6 +72,35 @@ async def test_a_plain_handler_leaves_its_channel(
     assert client.channels.keys() == {"last"}
 
 
+@pytest.mark.skipif(not hasattr(asyncio.Task, "cancelling"), reason="3.10 can't tell who was cancelled")
+@every_loop
+@pytest.mark.parametrize("shares", [False, True], ids=["alone", "with another"])
+@pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])
+async def test_what_a_plain_handler_returns_may_fail(
+    client: ReverbClient, reverb_server: ReverbServer, error: type[BaseException], shares: bool
+) -> None:
+    """From its second event on, a plain function that is alone gets events without a queue."""
+    stock, calls, errors = await client.subscribe("stock"), Recorder(), Recorder()
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    def handle(event: str, data: Any, channel: str | None) -> Any:
+        calls(event, data, channel)
+        return fail()
+
+    stock.bind("sold", handle)
+    if shares:
+        stock.bind("sold", calls)
+    client.bind("error", errors)
+    for number in range(1, 4):
+        await reverb_server.publish("stock", "sold", number)
+        await errors.wait_for(number)
+        await calls.wait_for(number * (1 + shares))
+    assert [type(data["exception"]) for _, data, _ in errors.calls] == 3 * [error]
+
+
 @every_loop
 async def test_a_plain_handler_subscribes(client: ReverbClient, reverb_server: ReverbServer) -> None:
     stock, calls, tasks = await client.subscribe("stock"), Recorder(), Tasks()

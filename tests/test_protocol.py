@@ -24,6 +24,7 @@ from reverb._protocol import (
     encode_client_event,
     encode_subscribe,
     encode_unsubscribe,
+    encode_user_data,
     is_auth_refusal,
     is_encrypted,
     is_presence,
@@ -262,6 +263,24 @@ def test_user_data_that_is_no_identity_is_refused(user_data: Any) -> None:
         encode_channel_data("presence-x", user_data)
 
 
+@pytest.mark.parametrize(
+    ("user_data", "sent"),
+    [({"id": 7, "watchlist": ["2"]}, {"id": "7", "watchlist": ["2"]}), ({"id": "1"}, {"id": "1"})],
+)
+def test_the_id_of_a_user_is_a_string(user_data: Any, sent: Any) -> None:
+    assert json.loads(encode_user_data(user_data)) == sent
+
+
+@pytest.mark.parametrize(
+    ("user_data", "reason"),
+    [(data, '"id"') for data in (None, "1", {}, {"id": None}, {"id": ""}, {"id": True}, {"id": 1.5})]
+    + [({"id": "1", "user_info": object()}, "cannot be sent as JSON")],
+)
+def test_user_data_that_names_no_user_is_refused(user_data: Any, reason: str) -> None:
+    with pytest.raises(ProtocolError, match=reason):
+        encode_user_data(user_data)
+
+
 # --- channel names ---------------------------------------------------------------------------------------------
 
 
@@ -307,6 +326,7 @@ def test_kinds_of_channels(name: str, auth: bool, presence: bool, encrypted: boo
         ),
         ('{"presence":{"ids":["alice",null],"hash":{"alice":{},"undefined":{}},"count":2}}', {"alice": {}}),
         ('{"presence":{"hash":{"1":{}}}}', {"1": {}}),
+        ('{"presence":{"count":1,"ids":["1"],"hash":"none"}}', {"1": {}}),
         ('{"presence":5}', {}),
         ("{}", {}),
         ("[]", {}),
