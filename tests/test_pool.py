@@ -242,6 +242,17 @@ async def test_tls_through_a_proxy(tmp_path: Path, is_tls: bool) -> None:
     )
 
 
+async def test_a_proxy_that_sends_more_than_its_answer() -> None:
+    """It would come before the server's first byte, and so be read as TLS of the server."""
+    async with ScriptedHTTPServer(b"HTTP/1.1 200 OK\r\n\r\nmore") as proxy:
+        with (
+            api_for(proxy, host="reverb.invalid", scheme="wss", proxy=f"http://127.0.0.1:{proxy.port}") as api,
+            pytest.raises(ConnectionError, match="proxy"),
+        ):
+            await asyncio.to_thread(api.channels)
+        assert proxy.requests[0].raw.startswith(b"CONNECT reverb.invalid:")
+
+
 async def test_a_proxy_passes_plain_requests_on() -> None:
     async with ScriptedHTTPServer(OK) as proxy:
         url = f"http://user:pass%40word@127.0.0.1:{proxy.port}"
