@@ -46,6 +46,10 @@ MESSAGES = 2000
 CHANNELS = 1000
 PACKAGE = str(Path(reverb.__file__).parent)
 
+pytestmark = pytest.mark.skipif(
+    sys.gettrace() is not None, reason="something else traces, such as coverage, and there can be but one"
+)
+
 
 @pytest.fixture(scope="module")
 def sender() -> Iterator[Sender]:

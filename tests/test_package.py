@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -11,6 +12,14 @@ import pytest
 
 import reverb
 from reverb.server import ReverbServer
+
+
+def output_of(code: str, cwd: Path | None = None) -> str:
+    """Run a program that imports what it needs and no more, such as what measures coverage."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return run.stdout
 
 
 def test_everything_exported_is_there() -> None:
@@ -27,8 +36,7 @@ def test_what_is_not_exported_is_not_there() -> None:
 
 def test_importing_it_imports_nothing() -> None:
     code = "import sys, reverb; print(sorted(name for name in sys.modules if name.startswith('reverb')))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert run.stdout == "['reverb']\n"
+    assert output_of(code) == "['reverb']\n"
 
 
 def test_the_client_does_without_what_others_need(reverb_server: ReverbServer) -> None:
@@ -42,8 +50,7 @@ def test_the_client_does_without_what_others_need(reverb_server: ReverbServer) -
         "asyncio.run(main())\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    imported = set(run.stdout.split())
+    imported = set(output_of(code).split())
     assert {"reverb", "picows"} <= imported
     assert imported.isdisjoint({"aiohttp", "dotenv", "email", "json", "pydantic", "pytest", "rich", "typer"})
 
@@ -60,9 +67,6 @@ def test_publishing_without_asyncio_does_without_it(tmp_path: Path) -> None:
         "    pass\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
-    )
-    imported = set(run.stdout.split())
+    imported = set(output_of(code, tmp_path).split())
     assert {"reverb", "msgspec"} <= imported
     assert imported.isdisjoint({"aiohttp", "asyncio", "email", "http", "json", "picows", "urllib3"})

@@ -64,7 +64,7 @@ async def occupied_channels(api: ReverbAPI, prefix: str | None = None) -> dict[s
         except APIError as error:
             if error.status != 400 or info is None:
                 raise
-    raise AssertionError("no server refuses the last request so")
+    raise AssertionError("no server refuses the last request so")  # pragma: no cover
 
 
 def count_of(name: str, info: ChannelInfo) -> int | None:
