@@ -366,6 +366,22 @@ async def test_a_key_that_is_no_stream(tmp_path: Path, key: str) -> None:
         await fails(stream.source(), f"'{key}' at .* is a string and no stream")
 
 
+async def test_entries_of_redis_that_lack_a_field(tmp_path: Path, server: ReverbServer) -> None:
+    """A message of NATS has them all: its subject is the channel, if no header is."""
+    with RedisStream(tmp_path) as stream:
+        await stream.add(event="e", data="{}")
+        await stream.add(channel="news", event="e")
+        async with publishing(stream.source(), server.settings) as running:
+            await running.until_done(0, 2)
+        assert [each["reason"] for each in await stream.dead()] == ["it has no channel", "it has no data"]
+
+
+async def test_a_database_that_redis_has_not(tmp_path: Path) -> None:
+    with RedisStream(tmp_path) as stream:
+        url = stream.server.url.removesuffix("/0") + "/99"
+        await fails(RedisSource(url, group="g"), "check the name of the stream, and the number of the database")
+
+
 async def test_a_redis_that_is_too_old(tmp_path: Path) -> None:
     with RedisStream(tmp_path, "--rename-command", "XAUTOCLAIM", "XCLAIMAUTO") as stream:
         await fails(stream.source(), r"use Redis 6\.2 or later")
