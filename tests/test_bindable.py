@@ -358,7 +358,7 @@ async def test_waiting_ends_with_what_ends_the_connection_also_where_that_is_a_t
         await asyncio.sleep(0)
         await room.trigger("go", {})
         for each in waiting:
-            with pytest.raises(TimeoutError, match="the server did not greet"):
+            with pytest.raises(TimeoutError, match="did not send pusher:connection_established"):
                 await each
 
 
