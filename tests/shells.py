@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from importlib import metadata
 from typing import Any
 
 import pytest
+from packaging.version import Version
 
 from reverb import ReverbAPI, SyncReverbAPI
 
 Shell = Callable[..., Any]
 """Makes an API whose calls are awaited."""
+
+AIOHTTP_CHECKS_ADDRESSES = Version(metadata.version("aiohttp")) >= Version("3.14.1")
+"""Whether aiohttp refuses a wrong IP address at once. Before, it looks it up like a name, which does not exist."""
 
 
 class InThreads:
