@@ -58,6 +58,7 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
 def progress_bar(*, auto_refresh: bool = True) -> Progress:
     """Make a progress bar. It shows on the standard error, in a terminal only, and disappears at the end."""
     console = Console(stderr=True)
+    console.quiet = not console.is_terminal  # rich before 14.3 ends a disabled bar with an empty line
     return Progress(
         *Progress.get_default_columns(),
         MofNCompleteColumn(),
