@@ -23,6 +23,9 @@ NAMES = ("asyncio", "eager", "uvloop") if sys.version_info >= (3, 12) else ("asy
 
 every_loop = pytest.mark.asyncio(loop_factories=NAMES)
 
+only_asyncio = pytest.mark.asyncio(loop_factories=["asyncio"])
+"""Runs a test on asyncio's own loop, whatever ``REVERB_TEST_LOOP`` says: for what is otherwise on other loops."""
+
 
 def make_eager_loop() -> asyncio.AbstractEventLoop:
     """As Home Assistant and Textual have it: tasks start at once, within ``create_task()``."""

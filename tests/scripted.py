@@ -170,6 +170,8 @@ class Peer:
         await self.send_raw(encode_frame(opcode, payload, fin=fin))
 
     async def send_raw(self, data: bytes) -> None:
+        if self._writer.is_closing():  # where uvloop raises a RuntimeError
+            raise HungUpError(f"connection {self.number}: it is closed")
         self._writer.write(data)
         await self._within(self._writer.drain(), "the client to read what was sent")
 

@@ -23,6 +23,7 @@ from contextlib import suppress
 from enum import Flag
 from time import monotonic
 from types import TracebackType
+from typing import cast
 
 _BUFFER = 256 * 1024
 """Bytes under way in one direction at which reading pauses: the proxy passes back-pressure on."""
@@ -251,7 +252,7 @@ class _End(asyncio.Protocol):
         self._on_connected = on_connected
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._outgoing.source = self._incoming.sink = transport
         if self._on_connected is not None:

@@ -16,7 +16,7 @@ import pytest
 from reverb.server import Entry, ReverbServer
 from reverb.server._http import RequestError, RequestReader
 from tests.certificates import make_certificates
-from tests.loops import every_loop
+from tests.loops import every_loop, only_asyncio
 from tests.server.clients import (
     CLOSE,
     CONTINUATION,
@@ -374,6 +374,7 @@ class TestUnread:
 
 
 class TestFloods:
+    @only_asyncio
     async def test_others_have_their_turn(self, server: ReverbServer, clients: Clients) -> None:
         """However many messages a client sends at once. Not on uvloop, which reads on as long as there is more."""
         client = await clients.open(server)
