@@ -59,6 +59,13 @@ def check_wheel(path: Path) -> None:
         sys.exit(f"{path.name} has other metadata than it should, the difference is {sorted(rest ^ METADATA)}")
 
 
+def check_tag(wheel: Path, tag: str) -> None:
+    """Fail if the tag that is released is not the wheel's version."""
+    version = wheel.name.split("-")[1]
+    if tag != f"v{version}":
+        sys.exit(f"the tag is {tag}, and the package's version is {version}")
+
+
 def check_sdist(path: Path) -> None:
     """Fail if the sdist lacks a file of the repository that it should have, or has another."""
     with tarfile.open(path) as archive:
@@ -83,10 +90,8 @@ def main() -> int:
             if hash_of(path) != hash_of(options.folder / path.name):
                 print(f"{path.name} is another one when it is built again", file=sys.stderr)
                 return 1
-    version = wheel.name.split("-")[1]
-    if options.tag not in (None, f"v{version}"):
-        print(f"the tag is {options.tag}, and the package's version is {version}", file=sys.stderr)
-        return 1
+    if options.tag is not None:
+        check_tag(wheel, options.tag)
     check_wheel(wheel)
     check_sdist(sdist)
     scripts = Path(sys.executable).parent

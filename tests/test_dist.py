@@ -1,0 +1,59 @@
+"""``make dist``: what is released is exactly the package and the repository."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from tools import dist
+
+METADATA = [f"python_reverb-1.0.dist-info/{name}" for name in dist.METADATA]
+PACKAGE = [
+    f"reverb/{path.relative_to(dist.PACKAGE).as_posix()}"
+    for path in dist.PACKAGE.rglob("*")
+    if path.is_file() and "__pycache__" not in path.parts
+]
+
+
+def wheel_of(folder: Path, names: list[str]) -> Path:
+    path = folder / "python_reverb-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return path
+
+
+def test_a_wheel_with_the_package_is_right(tmp_path: Path) -> None:
+    assert "reverb/py.typed" in PACKAGE
+    dist.check_wheel(wheel_of(tmp_path, PACKAGE + METADATA))
+
+
+@pytest.mark.parametrize(
+    "name", ["reverb/notes.txt", "tests/test_dist.py", "python_reverb-1.0.dist-info/notes.txt"]
+)
+def test_a_wheel_with_a_file_too_many(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SystemExit, match=name.rpartition("/")[2]):
+        dist.check_wheel(wheel_of(tmp_path, [*PACKAGE, *METADATA, name]))
+
+
+@pytest.mark.parametrize("name", ["reverb/py.typed", "reverb/client.py", "python_reverb-1.0.dist-info/RECORD"])
+def test_a_wheel_with_a_file_too_few(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SystemExit, match=name.rpartition("/")[2]):
+        dist.check_wheel(wheel_of(tmp_path, [each for each in PACKAGE + METADATA if each != name]))
+
+
+def test_the_tag_is_the_version(tmp_path: Path) -> None:
+    wheel = wheel_of(tmp_path, [])
+    dist.check_tag(wheel, "v1.0")
+    for tag in ("v1.1", "1.0", "v1.0.0", ""):
+        with pytest.raises(SystemExit, match=rf"^the tag is {tag}, and the package's version is 1\.0$"):
+            dist.check_tag(wheel, tag)
+
+
+def test_the_build(tmp_path: Path) -> None:
+    """Its size is bounded, so that nothing large gets in unseen."""
+    wheel, sdist = sorted(dist.build(tmp_path), key=lambda path: path.suffix != ".whl")
+    dist.check_wheel(wheel)
+    assert wheel.stat().st_size < 500_000
+    assert sdist.name.endswith(".tar.gz")
