@@ -264,6 +264,8 @@ class Peer:
                 await self._end_stream()
 
     async def _end_stream(self) -> None:
+        if self._writer.is_closing():
+            return
         if self._writer.can_write_eof():
             self._writer.write_eof()
         else:
