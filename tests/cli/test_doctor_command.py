@@ -241,6 +241,6 @@ async def test_an_output_that_nobody_reads(tmp_path: Path) -> None:
 def test_help(doctor: Callable[..., Result]) -> None:
     result = doctor("--help", env={})
     assert result.exit_code == 0
-    for text in ("[CHAN", "Exit codes", "REVERB_APP_SECRET", "--json", "--app-id", "--path"):
+    for text in ("CHAN", "Exit codes", "REVERB_APP_SECRET", "--json", "--app-id", "--path"):
         assert text in result.output
     assert "--secret" not in result.output
