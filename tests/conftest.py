@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from pathlib import Path
@@ -36,6 +37,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if config.getoption("capture") == "no" or "REVERB_TEST_URL" in os.environ:
         return 0
     return min(2 * (os.cpu_count() or 1), 8)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the thousands of collected tests out of garbage collections, which tests cause often."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, loops.LoopFactory]:
