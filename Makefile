@@ -23,6 +23,9 @@
 BIN := .venv/bin
 SOURCES := src tests bench examples tools
 
+# Tests start hundreds of processes. Each would compile the package again if no bytecode were kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Written last, with the checkout's path in it: without the stamp the environment is half made, with another path in
 # it the environment was moved here and its scripts point elsewhere. Both, and a Python that is gone, mean starting over.
 STAMP := .venv/installed-for
