@@ -156,13 +156,22 @@ class GivenUpError(Exception):
     """So many cells have failed that the others are not tried."""
 
 
-async def until(condition: Callable[[], Any], wrong: Callable[[], str] | str, deadline: float = DEADLINE) -> None:
-    """Wait for a condition that nothing announces; ``wrong`` is what to say when it does not come."""
+async def until(
+    condition: Callable[[], Any],
+    wrong: Callable[[], str] | str,
+    deadline: float = DEADLINE,
+    *,
+    pause: float = 0,
+) -> None:
+    """Wait for a condition that nothing announces; ``wrong`` is what to say when it does not come.
+
+    It looks at each turn, or after each ``pause`` in seconds.
+    """
     end = monotonic() + deadline
     while not condition():
         if monotonic() > end:
             raise WrongError(wrong if isinstance(wrong, str) else wrong())
-        await asyncio.sleep(0)
+        await asyncio.sleep(pause)
 
 
 async def in_time(awaitable: Awaitable[T], what: str, deadline: float = DEADLINE) -> T:
@@ -568,7 +577,8 @@ class Cell:
             lacking, surplus = expected - heard(), heard() - expected
             return f"events not heard: {dict(lacking)}; heard, and not expected: {dict(surplus)}"
 
-        await until(lambda: not expected - heard(), wrong)
+        # A channel that was just subscribed may hold its events until it is bound.
+        await until(lambda: all(self.heard[key] for key in expected), wrong, pause=0.001)
         await in_time(self.client.ping(), "ping()")
         await turns(3)
         if heard() != expected:
