@@ -104,10 +104,21 @@ def test_what_is_not_encrypted_is_told(data: Any) -> None:
         decrypt(data, bytes(32))
 
 
-@pytest.mark.parametrize("secret", [None, "", "c2hvcnQ=", "not base64!", 44 * "A"])
-def test_a_secret_that_is_none(secret: str | None) -> None:
-    with pytest.raises(AuthenticationError, match="REVERB_ENCRYPTION_MASTER_KEY"):
+@pytest.mark.parametrize(
+    "secret", ["", "c2hvcnQ=", "not base64!", 44 * "A", 43 * "A" + "=!", 20 * "A" + "\n" + 23 * "A" + "="]
+)
+def test_a_secret_that_is_none(secret: str) -> None:
+    says = (
+        "'private-encrypted-x' .* has a shared_secret that is not 32 bytes in base64.*REVERB_ENCRYPTION_MASTER_KEY"
+    )
+    with pytest.raises(AuthenticationError, match=says):
         parse_shared_secret("private-encrypted-x", secret)
+
+
+def test_an_authorisation_without_a_secret() -> None:
+    says = "'private-encrypted-x' .* has no shared_secret: .*REVERB_ENCRYPTION_MASTER_KEY"
+    with pytest.raises(AuthenticationError, match=says):
+        parse_shared_secret("private-encrypted-x", None)
 
 
 def test_without_pynacl_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,20 +14,25 @@ from hypothesis import strategies as st
 from reverb import ProtocolError, SubscriptionError
 from reverb._protocol import (
     PING,
+    PONG,
     Action,
     Message,
     ServerError,
     action_after,
     decode,
     describe,
+    encode,
     encode_channel_data,
     encode_client_event,
+    encode_signin,
     encode_subscribe,
     encode_unsubscribe,
     encode_user_data,
     is_auth_refusal,
     is_encrypted,
     is_presence,
+    is_signable,
+    is_socket_id,
     needs_auth,
     parse_data,
     parse_error,
@@ -193,6 +198,19 @@ def test_whatever_json_says_comes_as_text_that_can_be_written(escapes: str, text
 # --- encoding --------------------------------------------------------------------------------------------------
 
 
+def test_encodes_messages_with_and_without_data() -> None:
+    assert encode("pusher:ping") == PING == b'{"event":"pusher:ping"}'
+    assert encode("pusher:pong") == PONG == b'{"event":"pusher:pong"}'
+    assert encode("pusher:pong", None) == b'{"event":"pusher:pong","data":null}'
+
+
+def test_encodes_a_sign_in() -> None:
+    assert json.loads(encode_signin("key:sig", '{"id":"1"}')) == {
+        "event": "pusher:signin",
+        "data": {"auth": "key:sig", "user_data": '{"id":"1"}'},
+    }
+
+
 def test_encodes_subscribe_and_unsubscribe() -> None:
     assert json.loads(encode_subscribe("news")) == {"event": "pusher:subscribe", "data": {"channel": "news"}}
     assert json.loads(encode_subscribe("presence-é", "key:sig", '{"user_id":"1"}')) == {
@@ -265,23 +283,75 @@ def test_user_data_that_is_no_identity_is_refused(user_data: Any) -> None:
 
 @pytest.mark.parametrize(
     ("user_data", "sent"),
-    [({"id": 7, "watchlist": ["2"]}, {"id": "7", "watchlist": ["2"]}), ({"id": "1"}, {"id": "1"})],
+    [
+        ({"id": "1"}, {"id": "1"}),
+        ({"id": 7, "user_info": {"name": "é"}}, {"id": "7", "user_info": {"name": "é"}}),
+        ({"id": 0, "watchlist": ["2"]}, {"id": "0", "watchlist": ["2"]}),
+    ],
 )
-def test_the_id_of_a_user_is_a_string(user_data: Any, sent: Any) -> None:
+def test_the_data_of_a_user_has_a_string_id(user_data: Any, sent: Any) -> None:
     assert json.loads(encode_user_data(user_data)) == sent
 
 
 @pytest.mark.parametrize(
-    ("user_data", "reason"),
-    [(data, '"id"') for data in (None, "1", {}, {"id": None}, {"id": ""}, {"id": True}, {"id": 1.5})]
-    + [({"id": "1", "user_info": object()}, "cannot be sent as JSON")],
+    "user_data", [None, "1", {}, {"id": None}, {"id": ""}, {"id": True}, {"id": 1.5}, {"user_id": "1"}]
 )
-def test_user_data_that_names_no_user_is_refused(user_data: Any, reason: str) -> None:
-    with pytest.raises(ProtocolError, match=reason):
+def test_the_data_of_a_user_without_an_id_is_refused(user_data: Any) -> None:
+    with pytest.raises(ProtocolError, match=r'user_data must be \{"id": "…"\}'):
         encode_user_data(user_data)
 
 
-# --- channel names ---------------------------------------------------------------------------------------------
+def test_the_data_of_a_user_that_is_not_json_is_refused() -> None:
+    circular: dict[str, Any] = {}
+    circular["self"] = circular
+    for info in (object(), {1j: 2}, "\ud800", circular):
+        with pytest.raises(ProtocolError, match="the user_data cannot be sent as JSON"):
+            encode_user_data({"id": "1", "user_info": info})
+
+
+# --- names -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("socket_id", "is_valid"),
+    [
+        ("1.2", True),
+        (f"{'9' * 20}.{'9' * 20}", True),
+        (f"{'9' * 21}.1", False),
+        (f"1.{'9' * 21}", False),
+        ("", False),
+        ("1", False),
+        ("1.", False),
+        (".2", False),
+        ("1.2.3", False),
+        ("1.2\n", False),
+        ("1.2:private-a", False),
+        ("a.b", False),
+        ("\u0661.\u0662", False),  # digits, but not of ASCII
+        (1.2, False),
+        (None, False),
+    ],
+)
+def test_ids_of_connections(socket_id: object, is_valid: bool) -> None:
+    assert is_socket_id(socket_id) is is_valid
+
+
+@pytest.mark.parametrize(
+    ("channel", "is_valid"),
+    [
+        ("private-x", True),
+        ("private-é /?", True),
+        ("", False),
+        ("private-a:b", False),
+        ("private-a\n", False),
+        ("private-\x7f", False),
+        ("private-\ud800", False),
+        (None, False),
+        (7, False),
+    ],
+)
+def test_names_that_can_be_signed(channel: object, is_valid: bool) -> None:
+    assert is_signable(channel) is is_valid
 
 
 @pytest.mark.parametrize(
@@ -369,6 +439,11 @@ def test_user_info_is_a_dict(info: Any, parsed: dict[str, Any]) -> None:
 )
 def test_errors_of_both_kinds_of_servers(data: Any, error: ServerError) -> None:
     assert parse_error(parse_data(data)) == error
+
+
+def test_an_error_as_text_is_visible_and_has_its_code() -> None:
+    assert str(ServerError(4001, "Application does not exist")) == "Application does not exist (4001)"
+    assert str(ServerError(None, "no\x1b[2Jreason")) == "no\\x1b[2Jreason"
 
 
 def test_4009_is_about_a_signature_only_by_its_text() -> None:
