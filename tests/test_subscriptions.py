@@ -298,6 +298,7 @@ def test_what_is_given_up_while_it_is_asked_for_is_unsubscribed_when_it_succeeds
     assert life.subscriptions.get("a") is None
     life.subscriptions.succeeded("a", None)
     assert life.commands()[1:] == [Unsubscribe("a")]
+    assert subscription.state is State.GONE
     assert caller.results == []
 
 
@@ -631,6 +632,19 @@ def test_a_refusal_may_name_the_channel() -> None:
     assert a.results == []
     assert isinstance(b.results[0], AuthenticationError)
     assert not life.subscriptions.rejected("private-b", ServerError(403, "no"))
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(ServerError(403, "no"), State.REJECTED), (ServerError(500, "oh"), State.REFUSED)]
+)
+def test_a_refusal_that_names_the_channel_lasts_if_its_reason_does(error: ServerError, state: State) -> None:
+    life = Life()
+    subscription = life.subscriptions.want("private-a", "item")
+    life.attempt("private-a")
+    assert life.subscriptions.rejected("private-a", error)
+    assert subscription.state is state
+    (report,) = [each for each in life.commands() if isinstance(each, Refused)]
+    assert report.is_lasting is (state is State.REJECTED)
 
 
 # --- refused for a lasting reason ------------------------------------------------------------------------------
