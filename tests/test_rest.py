@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reverb import APIError, BatchEvent, ChannelInfo, ProtocolError
-from reverb._rest import MAX_BATCH, Batch, Infos, Request, Server, Users, encode_data, quote_name
+from reverb._rest import (
+    MAX_BATCH,
+    Batch,
+    Body,
+    Infos,
+    Proxy,
+    Request,
+    Server,
+    Users,
+    encode_data,
+    max_answer_size,
+    quote_name,
+)
 from reverb.auth import sign_channel
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors/pusher.json").read_text(encoding="utf-8"))
@@ -74,6 +87,69 @@ def test_what_needs_no_signature_has_none() -> None:
     assert make_server(prefix="/ws").target(Request("GET", "/up", is_signed=False), 1) == "/ws/up"
 
 
+def test_parameters_that_are_none_are_left_out() -> None:
+    request = make_server().get("/channels", info="user_count", filter_by_prefix=None)
+    assert request == Request("GET", "/apps/42/channels", {"info": "user_count"})
+    with pytest.raises(ProtocolError, match="half of a surrogate pair cannot be sent: '\\\\ud800'"):
+        make_server().get("/channels", filter_by_prefix="\ud800")
+
+
+def test_only_requests_that_change_nothing_are_reads() -> None:
+    get, post = make_server().get("/channels"), make_server().post("/events", b"{}")
+    assert (get.is_read, post.is_read) == (True, False)
+    assert (str(get), str(post)) == ("GET /apps/42/channels", "POST /apps/42/events")
+
+
+UP = Request("GET", "/up", is_signed=False)
+
+
+def test_whole_messages() -> None:
+    server = make_server(headers={"Accept": "*/*"})
+    assert server.message(UP, 1) == b"GET /up HTTP/1.1\r\nHost: localhost:8080\r\nAccept: */*\r\n\r\n"
+    post = Request("POST", "/up", body=b"{}", is_signed=False)
+    head = b"POST /up HTTP/1.1\r\nHost: localhost:8080\r\nAccept: */*\r\nContent-Length: 2\r\n\r\n"
+    assert server.message(post, 1) == head + b"{}"
+
+
+def test_a_host_that_is_not_ascii() -> None:
+    server = make_server(address="b\u00fccher.example:80", headers={})
+    assert server.message(UP, 1) == b"GET /up HTTP/1.1\r\nHost: xn--bcher-kva.example:80\r\n\r\n"
+    tunnel = b"CONNECT xn--bcher-kva.example:80 HTTP/1.1\r\nHost: xn--bcher-kva.example:80\r\n\r\n"
+    assert Proxy("http://proxy").tunnel("b\u00fccher.example:80") == tunnel
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("http://proxy.example", (False, "proxy.example", 80)),
+        ("http://proxy.example:3128", (False, "proxy.example", 3128)),
+        ("https://proxy.example", (True, "proxy.example", 443)),
+        ("https://proxy.example:8443/", (True, "proxy.example", 8443)),
+    ],
+)
+def test_where_a_proxy_is(url: str, place: tuple[bool, str, int]) -> None:
+    proxy = Proxy(url)
+    assert (proxy.is_tls, proxy.host, proxy.port) == place
+    assert proxy.lines == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "login"),
+    [
+        ("http://a%40b:p%3Aw@proxy", b"a@b:p:w"),
+        ("http://user@proxy", b"user:"),
+        ("http://u:\u00e9@proxy", b"u:\xc3\xa9"),
+    ],
+)
+def test_only_the_proxy_gets_its_password(url: str, login: bytes) -> None:
+    proxy, server = Proxy(url), make_server(headers={})
+    line = b"Proxy-Authorization: Basic " + b64encode(login) + b"\r\n"
+    through = b"GET http://localhost:8080/up HTTP/1.1\r\nHost: localhost:8080\r\n" + line + b"\r\n"
+    assert server.message(UP, 1, proxy) == through
+    assert proxy.tunnel("a:443") == b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n" + line + b"\r\n"
+    assert b"Proxy" not in server.message(UP, 1)
+
+
 @pytest.mark.parametrize(
     ("name", "quoted"),
     [("presence-room_1.a@b,c;d=e", "presence-room_1.a@b,c;d=e"), ("a/b c?#é", "a%2Fb%20c%3F%23%C3%A9")],
@@ -88,6 +164,11 @@ def test_names_that_are_none(name: Any) -> None:
         quote_name(name)
 
 
+def test_names_that_are_not_unicode() -> None:
+    with pytest.raises(ProtocolError, match="half of a surrogate pair cannot be sent: 'a\\\\ud800'"):
+        quote_name("a\ud800")
+
+
 @pytest.mark.parametrize(
     ("data", "text"),
     [("text", "text"), ('{"a": 1}', '{"a": 1}'), ({"a": [1, None]}, '{"a":[1,null]}'), (1, "1"), (None, "null")],
@@ -97,8 +178,11 @@ def test_data_is_encoded_once(data: Any, text: str) -> None:
 
 
 def test_data_that_is_not_json() -> None:
-    with pytest.raises(ProtocolError, match="'paid' cannot be sent as JSON"):
-        encode_data("paid", object())
+    circular: list[Any] = []
+    circular.append(circular)
+    for data in (object(), {1j: 2}, "\ud800", ["\ud800"], circular):
+        with pytest.raises(ProtocolError, match="'paid' cannot be sent as JSON"):
+            encode_data("paid", data)
 
 
 def test_text_that_is_not_unicode() -> None:
@@ -229,10 +313,66 @@ def test_hints_for_single_calls() -> None:
         server.read(server.get("/channels/news/users"), 400, b"{}")
 
 
+@pytest.mark.parametrize("status", [500, 503])
+def test_an_answer_that_is_not_complete(status: int) -> None:
+    server, flaw = make_server(), "more than 5 bytes"
+    users = server.get("/channels/presence-a/users")
+    with pytest.raises(APIError, match="with 200 and more than 5 bytes: this is not the answer of a Pusher"):
+        server.read(users, 200, b'{"users":', flaw)
+    with pytest.raises(
+        APIError, match=r"with 299 and more than 5 bytes \(ask with a prefix to get fewer channels\)"
+    ):
+        server.read(GET, 299, b"{}", flaw)
+    with pytest.raises(APIError, match=f"with {status}: more than 5 bytes"):
+        server.read(GET, status, b"", flaw)
+    with pytest.raises(APIError, match=f"with {status}: Oh"):
+        server.read(GET, status, b"Oh", flaw)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("120", 120.0),
+        (" 7 ", 7.0),
+        ("0", 0.0),
+        ("9" * 9, 999_999_999.0),
+        ("9" * 10, None),
+        ("-1", None),
+        ("1.5", None),
+        ("", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", None),
+        (None, None),
+    ],
+)
+def test_when_to_try_again(header: str | None, seconds: float | None) -> None:
+    with pytest.raises(APIError) as caught:
+        make_server().read(GET, 503, b"", retry_after=header)
+    assert caught.value.retry_after == seconds
+
+
 def test_a_signature_that_the_server_quotes_is_not_told() -> None:
     said = json.dumps({"error": f'Invalid signature: you sent "{"0123456789abcdef" * 4}"'})
     with pytest.raises(APIError, match=r'you sent "\[signature\]"'):
         make_server().read(GET, 401, said.encode())
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", " Identity "])
+def test_a_body_is_what_has_arrived(encoding: str) -> None:
+    body = Body(5, encoding)
+    body.take(b"abc")
+    body.take(b"de")
+    assert (body.content, body.flaw) == (b"abcde", None)
+    body.take(b"fg")
+    assert (body.content, body.flaw) == (b"abcde", "more than 5 bytes")
+
+
+def test_a_compressed_body_is_not_unpacked() -> None:
+    assert Body(5, "gzip").flaw == "a compressed body, which the request did not ask for"
+
+
+def test_less_is_read_of_an_error_than_of_a_success() -> None:
+    assert max_answer_size(200) == max_answer_size(299) == 16 * 1024 * 1024
+    assert max_answer_size(199) == max_answer_size(300) == max_answer_size(500) == 64 * 1024
 
 
 def test_infos_in_every_shape() -> None:
@@ -256,6 +396,7 @@ def test_infos_of_batches() -> None:
 
     nothing = ChannelInfo()
     assert in_order({"ok": True}, 2) == in_order({"batch": {}}, 2) == [nothing, nothing]
+    assert in_order({"batch": {"a": {"user_count": 1}}}, 1) == [nothing]
     assert in_order({"batch": [{"user_count": 1}, []]}, 2) == [ChannelInfo(user_count=1), nothing]
     assert in_order({"channels": {"a": {"user_count": 1}}}, 1) == [ChannelInfo(user_count=1)]
 
@@ -278,7 +419,8 @@ def test_users_with_half_an_emoji_in_their_names() -> None:
 
 
 def test_json_that_means_something_else() -> None:
-    with pytest.raises(APIError, match=r"other JSON than expected .*REVERB_HOST"):
+    says = r"answered GET /apps/42/channels with 200 and other JSON than expected .*REVERB_HOST"
+    with pytest.raises(APIError, match=says):
         make_server().convert(GET, {"users": {"a": 1}}, Users)
 
 
