@@ -15,9 +15,13 @@ again with the same ``request_id``, for example at each ``client-status``, which
 reconnect. The device carries out a command once, and gives the same answer again. ``iot_device.db`` keeps the last
 1000 commands.
 
-The program ends on Ctrl-C and SIGTERM. It also ends when there is no network, or when the clock is not set and
-certificates are not valid yet, which happens at boot. Let systemd start it again: docs/guides/systemd.md has the
-unit.
+The program ends on Ctrl-C and SIGTERM. It closes the connection first. Then it finishes the present command, for 5
+seconds at most, and stores the answer. It can send this answer only when it runs again and Laravel repeats the
+command.
+
+The program also ends when there is no network. At boot, the clock may not be set, and then certificates are not
+valid yet. That ends it, too. Let systemd start it again:
+https://terje.github.io/python-reverb/guides/raspberry-pi/
 """
 
 from __future__ import annotations

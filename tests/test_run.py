@@ -213,6 +213,26 @@ def test_ctrl_c_where_the_event_loop_has_no_signals(monkeypatch: pytest.MonkeyPa
     assert is_clean
 
 
+async def test_it_cancels_the_tasks_that_setup_has_started(reverb_server: ReverbServer) -> None:
+    ended: list[str] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def report() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(client.state.value)
+
+    async def setup(client: ReverbClient) -> None:
+        tasks.append(asyncio.create_task(report()))
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(client.disconnect()))
+
+    client = ReverbClient(**reverb_server.settings)
+    assert await asyncio.to_thread(client.run, setup) == ExitCode.OK
+    assert ended == ["disconnected"]
+
+
 async def test_disconnecting_ends_it(reverb_server: ReverbServer) -> None:
     async def setup(client: ReverbClient) -> None:
         asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(client.disconnect()))

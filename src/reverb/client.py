@@ -113,12 +113,13 @@ class ReverbClient(Bindable):
         await self._core.supervisor.start(self._ssl_context)
 
     async def disconnect(self) -> None:
-        """Close the connection.
+        """Close the connection, then let handlers finish.
 
         Handlers get ``REVERB_DRAIN_TIMEOUT`` seconds to finish the events that have arrived. After that the client
-        cancels them. If a handler calls this method, the client does not wait for that handler and gives it no
-        more events. When this method returns, no task of the client is running. Bindings and channels stay for
-        another :meth:`connect`.
+        cancels them. Meanwhile :meth:`Channel.trigger` raises :exc:`ConnectionError`; :attr:`api` still works. If
+        a handler calls this method, the client does not wait for that handler and gives it no more events. When
+        this method returns, no task of the client is running. Bindings and channels stay for another
+        :meth:`connect`.
         """
         await self._core.supervisor.stop()
 
@@ -155,6 +156,9 @@ class ReverbClient(Bindable):
 
         Other exceptions of ``setup`` are raised. If a required setting is missing, ``ReverbClient()`` raises;
         :func:`reverb.run` makes the client, too, and so logs that.
+
+        At the end it disconnects as :meth:`disconnect` does. Then it cancels all tasks that still run, such as
+        those that ``setup`` has started.
 
         Args:
             setup: Subscribes and binds handlers. Default: None, do neither.

@@ -204,7 +204,8 @@ class ReverbConfig(Credentials):
     request_timeout: float = setting(seconds(), 10.0)
     """Seconds for a call of the HTTP API, with its retries. Default: 10."""
     drain_timeout: float = setting(seconds(or_none=True), 5.0)
-    """Seconds that handlers have on ``disconnect()`` to finish the events that have arrived. Default: 5."""
+    """Seconds that handlers have to finish the events that have arrived, when ``disconnect()`` has closed the
+    connection. Default: 5."""
     max_message_size: int = setting(whole(1), 10_000)
     """Bytes that the server accepts in one message from a client. Default: 10,000."""
     max_request_size: int = setting(whole(1), 10_000)

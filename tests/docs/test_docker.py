@@ -94,4 +94,4 @@ def test_the_compose_file(block: Block) -> None:
 
 def test_the_times_that_are_named() -> None:
     config = ReverbConfig(app_key="key", host="host")
-    assert f"up to {config.drain_timeout:.0f} seconds\n(`REVERB_DRAIN_TIMEOUT`)" in PAGE.text
+    assert f"up to {config.drain_timeout:.0f} seconds (`REVERB_DRAIN_TIMEOUT`)" in PAGE.text
