@@ -45,7 +45,7 @@ def write_files(path: Path, pyproject: str = "") -> int:
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_every_test_runs(pytester: pytest.Pytester, configuration: str) -> None:
     count = write_files(pytester.path, CONFIGURATIONS[configuration])
-    assert count == 9
+    assert count == 10
     result = pytester.runpytest_subprocess(*STRICTLY)
     result.assert_outcomes(passed=count)
 
@@ -81,7 +81,7 @@ def test_the_program_and_its_test_are_short() -> None:
     assert len(test.splitlines()) <= 10
 
 
-@block_of("Wait and assert")
+@block_of("Wait and assert 2")
 async def test_a_failure(block: Block, reverb_server: ReverbServer, reverb_client: ReverbClient) -> None:
     def normalise(text: str) -> str:
         return re.sub(r"\d\d:\d\d:\d\d\.\d+", "TIME", re.sub(r"\d{5,}\.\d{5,}", "ID", text))

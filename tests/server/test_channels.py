@@ -278,7 +278,7 @@ class TestEvents:
         one, other = Listener("1.1"), Listener("1.2")
         join(channels, one, "x")
         join(channels, other, "x")
-        channels.publish(["x", "nobody"], {"event": "e", "data": "1"}, except_for=one)
+        channels.publish(["x", "nobody"], {"event": "e", "data": "1"}, excluded=one.socket_id)
         assert one.heard() == []
         assert other.heard() == ['{"event":"e","data":"1","channel":"x"}']
 

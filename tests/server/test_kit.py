@@ -72,6 +72,15 @@ class TestKnowing:
         await call(server, "POST", "/events", {"name": "e", "channel": "x", "data": "text"})
         server.assert_published("x", "e", "text")
 
+    async def test_who_is_left_out(self, client: ReverbClient, server: ReverbServer) -> None:
+        """Whether or not that connection exists."""
+        await client.subscribe("x")
+        event = {"name": "e", "channel": "x", "data": "text"}
+        for socket_id in (client.socket_id, "1.2"):
+            await call(server, "POST", "/events", {**event, "socket_id": socket_id})
+        await call(server, "POST", "/batch_events", {"batch": [{**event, "socket_id": "3.4"}, event]})
+        assert [each.excluded for each in server.events] == [client.socket_id, "1.2", "3.4", None]
+
     async def test_connections_and_subscriptions(self, client: ReverbClient, server: ReverbServer) -> None:
         await server.wait_for_connections(1)
         await client.subscribe("news")

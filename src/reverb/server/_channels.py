@@ -239,14 +239,16 @@ class Channels:
         for name in self.of(subscriber):
             self.unsubscribe(subscriber, name)
 
-    def publish(
-        self, names: Iterable[str], message: dict[str, Any], *, except_for: Subscriber | None = None
-    ) -> None:
-        """Send an event to channels. Each channel gets ``message`` with its own name."""
+    def publish(self, names: Iterable[str], message: dict[str, Any], *, excluded: str | None = None) -> None:
+        """Send an event to channels, except to the connection with the socket id ``excluded``.
+
+        Each channel gets ``message`` with its own name.
+        """
         event, text = message["event"], message["data"]
-        data = parsed(text)
+        data, except_for = parsed(text), self.subscriber(excluded)
         for name in names:
-            self.journal.note_event(Event(name, event, data), len(name) + len(event) + len(text))
+            noted = Event(name, event, data, excluded=excluded)
+            self.journal.note_event(noted, len(name) + len(event) + len(text))
             self.broadcast(name, {**message, "channel": name}, except_for=except_for)
 
     def broadcast(self, name: str, message: dict[str, Any], *, except_for: Subscriber | None) -> None:

@@ -322,8 +322,8 @@ def publish(call: Call) -> bytes:
     # Reverb handles one channel after another, and fails at the first that cannot be a name.
     values = list(takewhile(lambda each: each is not None and not isinstance(each, dict | list), channels))
     names = [php_string(value) for value in values]
-    excluded = call.channels.subscriber(fields.get("socket_id"))
-    call.channels.publish(names, {"event": fields["name"], "data": fields["data"]}, except_for=excluded)
+    message = {"event": fields["name"], "data": fields["data"]}
+    call.channels.publish(names, message, excluded=fields.get("socket_id"))
     if len(names) < len(channels):
         raise RequestError(500)
     if "info" not in fields:
@@ -346,12 +346,13 @@ def publish_batch(call: Call) -> bytes:
     if errors.found:
         return _json(errors.found, 422)
     for event in events.values():
-        excluded = call.channels.subscriber(event.get("socket_id"))
+        excluded = event.get("socket_id")
         # Reverb 1.10 fails if the socket_id is that of a subscribed connection.
-        if "channel" not in event or (excluded is not None and not call.channels.strict):
+        is_subscribed = call.channels.subscriber(excluded) is not None
+        if "channel" not in event or (is_subscribed and not call.channels.strict):
             raise RequestError(500)
         message = {"event": event["name"], "channel": event["channel"], "data": event["data"]}
-        call.channels.publish([event["channel"]], message, except_for=excluded)
+        call.channels.publish([event["channel"]], message, excluded=excluded)
     if not any("info" in event for event in events.values()):
         return _json({"batch": {}})
     infos = {

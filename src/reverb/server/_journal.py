@@ -41,6 +41,9 @@ class Event:
     """The connection that triggered the event; None if it was published."""
     user_id: Any = None
     """The id of the user who triggered the event; presence channels only."""
+    excluded: str | None = None
+    """The ``socket_id`` that the publisher passed: the connection that must not get the event. None if all get
+    it."""
 
     @property
     def triggered(self) -> bool:
