@@ -222,8 +222,15 @@ def test_batches_by_count() -> None:
     batches = cut(make_server(), *(BatchEvent("a", str(n), n) for n in range(25)))
     assert [batch.size for batch in batches] == [10, 10, 5]
     assert [name for batch in batches for name in names(batch)] == [str(n) for n in range(25)]
-    assert {batch.request.path for batch in batches} == {"/apps/42/batch_events"}
+    assert {str(batch.request) for batch in batches} == {"POST /apps/42/batch_events"}
     assert json.loads(batches[0].request.body)["batch"][1] == {"name": "1", "channel": "a", "data": "1"}
+
+
+def test_an_event_of_a_batch_may_ask_for_attributes() -> None:
+    (batch,) = cut(make_server(), BatchEvent("a", "e", 1, info="user_count"), BatchEvent("b", "e", 2))
+    first, second = json.loads(batch.request.body)["batch"]
+    assert first == {"name": "e", "channel": "a", "data": "1", "info": "user_count"}
+    assert second == {"name": "e", "channel": "b", "data": "2"}
 
 
 def test_no_events_are_no_batches() -> None:
@@ -234,6 +241,7 @@ def test_an_event_with_a_socket_id_goes_alone() -> None:
     events = [BatchEvent("a", str(n), n, socket_id="1.2" if n == 2 else None, info="user_count") for n in range(5)]
     batches = cut(make_server(), *events)
     assert [names(batch) for batch in batches] == [["0", "1"], ["2"], ["3", "4"]]
+    assert [batch.size for batch in batches] == [2, 1, 2]
     assert batches[1].request.path == "/apps/42/events"
     body = json.loads(batches[1].request.body)
     assert body == {"name": "2", "channels": ["a"], "data": "2", "socket_id": "1.2", "info": "user_count"}
@@ -252,6 +260,16 @@ def test_batches_keep_order_and_stay_within_what_the_server_takes(sizes: list[in
             first = json.loads(following.request.body)["batch"][0]
             added = len(json.dumps(first, separators=(",", ":"))) + 1
             assert server.size(batch.request) + added > limit - 10
+
+
+@pytest.mark.parametrize("length", range(523, 553))
+def test_two_events_share_a_request_that_is_not_too_large(length: int) -> None:
+    server, events = make_server(max_request_size=1_500), [BatchEvent("a", name, "x" * length) for name in "01"]
+    (together,) = cut(make_server(), *events)
+    batches = cut(server, *events)
+    assert all(server.size(batch.request) <= 1_500 for batch in batches)
+    if server.size(together.request) <= 1_490:  # the length may get more digits
+        assert batches == [together]
 
 
 @pytest.mark.parametrize("socket_id", [None, "1.2"])
@@ -279,10 +297,16 @@ GET = Request("GET", "/apps/42/channels")
         (413, b"Payload too large.", 413, "Payload too large.; set REVERB_MAX_REQUEST_SIZE"),
         (422, b'{"name":["The name field is required."],"data":["No."]}', 422, "name: The name .*; data: No."),
         (422, b'{"message":"No."}', 422, "with 422: No."),
-        (500, b"Internal server error.", 500, "with 500: Internal server error."),
+        (500, b"Internal server error.", 500, "with 500: Internal server error.$"),
         (502, b"<html><h1>Bad gateway</h1></html>", 502, "with 502: an HTML page; the server is starting"),
-        (301, b"", 301, "with 301: an empty body; the server redirects; check REVERB_SCHEME"),
+        (300, b"", 300, "with 300: an empty body; the server redirects; check REVERB_SCHEME"),
+        (300, b'{"error":"No.","code":401}', 300, "with 300: No.; the server redirects"),
+        (399, b"", 399, "with 399: an empty body; the server redirects; check REVERB_SCHEME"),
+        (400, b"", 400, "with 400: an empty body$"),
+        (503, b"", 503, "with 503: an empty body; the server is starting"),
+        (504, b"", 504, "with 504: an empty body; the server is starting"),
         (418, b"", 418, "with 418: an empty body$"),
+        (418, b"x" * 200, 418, "with 418: x{200}$"),
         (400, b"\xff\xfe" + b"x" * 300, 400, "with 400: \ufffd\ufffdx{198}…$"),
         (200, b'{"error":"The secret authentication failed","code":401}', 401, "failed; check REVERB_APP_KEY"),
         (200, b'{"error":"Odd"}', 200, "with 200: Odd"),
@@ -309,11 +333,13 @@ def test_hints_for_single_calls() -> None:
     server = make_server()
     with pytest.raises(APIError, match=r"Reverb 1\.10 stops at the first connection without a user"):
         server.read(server.post("/users/7/terminate_connections", b"{}"), 500, b"Internal server error.")
+    with pytest.raises(APIError, match=r"with 501: an empty body$"):
+        server.read(server.post("/users/7/terminate_connections", b"{}"), 501, b"")
     with pytest.raises(APIError, match="only presence channels have users"):
         server.read(server.get("/channels/news/users"), 400, b"{}")
 
 
-@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("status", [300, 500])
 def test_an_answer_that_is_not_complete(status: int) -> None:
     server, flaw = make_server(), "more than 5 bytes"
     users = server.get("/channels/presence-a/users")

@@ -808,6 +808,7 @@ def test_what_is_not_answered_before_a_ping_is_asked_for_again() -> None:
     unanswered, retry, _ = life.commands()
     assert unanswered == Answered(request, NO_ANSWER)
     assert isinstance(retry, Retry)
+    assert str(retry.error) == "a"
     life.subscriptions.retry(subscription)
     life.attempt()
 
