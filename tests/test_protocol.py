@@ -236,6 +236,11 @@ def test_refuses_data_that_servers_refuse_in_client_events(data: Any) -> None:
         encode_client_event("status", "private-x", data)
 
 
+def test_says_which_single_value_servers_refuse() -> None:
+    with pytest.raises(ProtocolError, match="must be an object, a list, or None, not float: servers refuse"):
+        encode_client_event("status", "private-x", 1.5)
+
+
 def test_refuses_a_circular_structure() -> None:
     data: list[Any] = []
     data.append(data)
@@ -278,6 +283,20 @@ def test_channel_data_has_a_string_id_and_always_user_info(user_data: Any, sent:
 )
 def test_user_data_that_is_no_identity_is_refused(user_data: Any) -> None:
     with pytest.raises(SubscriptionError, match="presence-x"):
+        encode_channel_data("presence-x", user_data)
+
+
+@pytest.mark.parametrize(
+    ("user_data", "says"),
+    [
+        ({"user_id": 1.5}, r"; user_id must be a string or an integer, not 1\.5$"),
+        ({"user_id": "1", "user_info": "text"}, "; user_info must be a dict, not str$"),
+        ({"user_id": "1", "name": "a", "age": 7}, "; unknown keys: 'age', 'name'$"),
+        ("1", r'pass user_data=\{"user_id": "…", "user_info": \{…\}\}$'),
+    ],
+)
+def test_says_what_is_wrong_with_user_data(user_data: Any, says: str) -> None:
+    with pytest.raises(SubscriptionError, match=says):
         encode_channel_data("presence-x", user_data)
 
 
@@ -397,6 +416,7 @@ def test_kinds_of_channels(name: str, auth: bool, presence: bool, encrypted: boo
         ('{"presence":{"ids":["alice",null],"hash":{"alice":{},"undefined":{}},"count":2}}', {"alice": {}}),
         ('{"presence":{"hash":{"1":{}}}}', {"1": {}}),
         ('{"presence":{"count":1,"ids":["1"],"hash":"none"}}', {"1": {}}),
+        ('{"presence":{"ids":["1"]}}', {"1": {}}),
         ('{"presence":5}', {}),
         ("{}", {}),
         ("[]", {}),

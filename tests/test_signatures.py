@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 import pytest
 
 from reverb import ConfigurationError
@@ -19,6 +22,19 @@ def test_a_request_with_a_body_is_signed_as_documented() -> None:
         "body_md5": "ec365a775a4cd0599faeb73354201b6f",
         "auth_signature": "da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c",
     }
+
+
+def test_a_body_is_signed_where_md5_is_not_allowed_for_security(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on systems in FIPS mode."""
+    md5 = hashlib.md5
+
+    def as_in_fips_mode(content: bytes, *, usedforsecurity: bool = True) -> Any:
+        if usedforsecurity:
+            raise ValueError("disabled for FIPS")
+        return md5(content, usedforsecurity=False)
+
+    monkeypatch.setattr(hashlib, "md5", as_in_fips_mode)
+    assert "body_md5" in sign_request(KEY, SECRET, "POST", "/apps/3/events", {}, BODY, 1)
 
 
 def test_the_parameters_of_a_request_are_signed_in_order() -> None:
