@@ -91,6 +91,14 @@ def test_an_event_that_was_sent_after_the_record_began_must_be_in_it() -> None:
     assert lacking(record(events("ab"), until=9000), entries("a", at=10_000 + SLACK)) == "b"
 
 
+@pytest.mark.parametrize(("began", "expected"), [(9_995, "Ab"), (9_994, "b")])
+def test_an_event_may_be_sent_before_the_record_began_within_the_error_of_the_times(
+    began: int, expected: str
+) -> None:
+    log = entries("a", at=10_000 + SLACK)  # sent at 9,995 + SLACK or later
+    assert lacking(record(events("ab"), until=began), log) == expected
+
+
 def test_of_several_places_the_first_counts_and_what_may_be_there_is_marked() -> None:
     assert lacking(record(events("aaab", step=10)), entries("a", step=10)) == "AAb"
     assert lacking(record(events("xaaab", step=10)), entries("xaa", step=10)) == "ab"
@@ -128,6 +136,20 @@ def test_no_place_before_the_watermark_counts() -> None:
     assert lacking(record(events("aaaaa", step=10)), log, covered=10_021 + SLACK) == "AA"
     segments = [*record(events("aa", step=10)), Segment(hole(10_020, 10_030), events("aa", at=10_040, step=10))]
     assert lacking(segments, log, covered=10_041 + SLACK) == "A"
+
+
+@pytest.mark.parametrize(
+    ("last", "at", "expected"),
+    [
+        ("c", 12_000, "D|ef"),  # the log's "c" may be one in the hole
+        ("d", 13_000, "|ef"),
+        ("e", 16_000, "f"),
+        ("f", 17_000, ""),
+    ],
+)
+def test_each_place_after_the_watermark_counts(last: str, at: int, expected: str) -> None:
+    segments = [*record(events("abcd")), Segment(hole(14_000, 15_000), events("ef", at=16_000))]
+    assert lacking(segments, entries(last, at), covered=12_000 + SLACK) == expected
 
 
 def test_the_watermark_may_be_behind_a_hole() -> None:
