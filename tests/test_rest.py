@@ -94,6 +94,20 @@ def test_parameters_that_are_none_are_left_out() -> None:
         make_server().get("/channels", filter_by_prefix="\ud800")
 
 
+@pytest.mark.parametrize(
+    ("value", "quoted"),
+    [
+        ("presence", "presence"),
+        ("user_count,subscription_count", "user_count,subscription_count"),
+        ("a&b=c d/#?+%", "a%26b=c+d%2F%23%3F%2B%25"),
+        ("\u00e9\u0661", "%C3%A9%D9%A1"),
+    ],
+)
+def test_values_in_queries(value: str, quoted: str) -> None:
+    target = make_server().target(make_server().get("/channels", info=value), 1)
+    assert f"?info={quoted}&auth_key=" in target
+
+
 def test_only_requests_that_change_nothing_are_reads() -> None:
     get, post = make_server().get("/channels"), make_server().post("/events", b"{}")
     assert (get.is_read, post.is_read) == (True, False)
