@@ -631,6 +631,7 @@ def test_a_refusal_may_name_the_channel() -> None:
     assert life.subscriptions.rejected("private-b", ServerError(403, "no"))
     assert a.results == []
     assert isinstance(b.results[0], AuthenticationError)
+    assert "private-b" in str(b.results[0])
     assert not life.subscriptions.rejected("private-b", ServerError(403, "no"))
 
 
