@@ -43,7 +43,7 @@ from typing import Any
 import reverb
 from reverb import Channel, Events, ReverbClient, ReverbError
 
-DEVICE_ID = os.environ.get("DEVICE_ID", "rpi-001")
+DEVICE_ID = os.environ.get("DEVICE_ID", "")
 CAPTURE = os.environ.get("CAPTURE_COMMAND", "rpicam-still --nopreview --output")
 REBOOT = os.environ.get("REBOOT_COMMAND", "sudo reboot")
 TIMEOUT = float(os.environ.get("COMMAND_TIMEOUT", "60"))
@@ -149,6 +149,9 @@ async def report(client: ReverbClient, device: Channel) -> None:
 
 
 def main() -> int:
+    if not DEVICE_ID:
+        print("DEVICE_ID is missing: the end of the name of this device's channel", file=sys.stderr)
+        return 2
     with closing(sqlite3.connect("iot_device.db", check_same_thread=False)) as database:
         journal, tasks = Journal(database), []
 

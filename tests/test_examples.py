@@ -262,6 +262,34 @@ async def test_iot_device_ends_in_one_line_when_it_can_not_begin(
         await device.laravel.start()
 
 
+async def test_iot_device_takes_no_name_by_itself(device: Device) -> None:
+    async with device.run(DEVICE_ID="") as command:
+        assert await command.exit_code() == 2
+        assert command.err.text == "DEVICE_ID is missing: the end of the name of this device's channel\n"
+
+
+async def test_iot_device_sends_the_answer_of_a_command_that_it_finished_at_the_end(
+    device: Device, server: ReverbServer
+) -> None:
+    capture = {"action": "capture", "request_id": 1}
+    slow = "sh -c 'echo $$ > pid; while [ -e pid ]; do sleep 0.05; done'"
+    async with device.run(CAPTURE_COMMAND=slow) as command:
+        await command.out.expect("^rpi-007 takes commands$")
+        await device.target.publish(device.channel.name, "command", capture)
+        await until(device.has_begun, 15)
+        command.send_signal(signal.SIGTERM)
+        await server.wait_for_connections(1)  # the device has closed its own
+        (device.directory / "pid").unlink()
+        await command.err.expect("WARNING:iot_device:done is not sent: ")
+        assert await command.exit_code() == 0
+        assert device.answers.calls == []
+    async with device.run() as command:
+        await command.out.expect("^rpi-007 takes commands$")
+        event, answer = await device.command(capture)
+        assert (event, answer["picture"]) == ("client-done", "capture-00000001.jpg")
+        await end(command, signal.SIGTERM)
+
+
 def test_iot_device_remembers_the_last_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)
     iot_device = importlib.import_module("iot_device")

@@ -59,6 +59,7 @@ async def test_a_unit_that_systemd_takes(tmp_path: Path) -> None:
     assert service["ExecStart"] == f'"{sys.executable}" listener.py'
     assert unit["Install"]["WantedBy"] == "multi-user.target"
     verify(text, tmp_path)
+    verify(re.sub("^#(?=[A-Z])", "", text, flags=re.M), tmp_path)  # with the lines that the user may add
 
 
 async def test_in_a_terminal_it_is_the_same_text(tmp_path: Path) -> None:

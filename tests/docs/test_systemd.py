@@ -13,6 +13,7 @@ from reverb import ReverbConfig
 from reverb._run import ExitCode
 from reverb._settings import variables_of
 from reverb.server import ReverbServer
+from tests.cli.in_process import answer
 from tests.cli.processes import reverb as run_module
 from tests.docs.pages import ROOT, Block, Page, variables
 from tests.integration.servers import Target
@@ -66,6 +67,13 @@ def test_the_exit_codes() -> None:
     ]
 
 
+@PAGE.block_of("Restarts")
+def test_exit_codes_without_a_restart(block: Block) -> None:
+    """As in the comment of the unit that the command prints."""
+    assert block.text == f"RestartPreventExitStatus={ExitCode.USAGE:d} {ExitCode.REFUSED:d}\n"
+    assert f"\n#{block.text}" in answer("systemd", "--name", UNIT)
+
+
 @PAGE.block_of("A simple unit")
 def test_the_simple_unit(block: Block) -> None:
     unit = configparser.ConfigParser(interpolation=None)
@@ -107,4 +115,5 @@ def test_the_times_that_are_named() -> None:
     config = ReverbConfig(app_key="key", host="host")
     assert f"{config.drain_timeout:.0f} seconds (`REVERB_DRAIN_TIMEOUT`)" in PAGE.text
     longest = config.reconnect_delay_max + config.connect_timeout + 10
+    assert f"{longest:.0f} seconds by\n  default" in PAGE.text
     assert longest < 60, "WatchdogSec=60 suits the default settings"

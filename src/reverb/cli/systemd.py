@@ -40,8 +40,8 @@ NotifyAccess=main
 WatchdogSec=60
 User={user}
 WorkingDirectory={directory}
-# REVERB_APP_KEY, REVERB_APP_SECRET, REVERB_HOST and so on. Only the user may
-# read this file: chmod 600
+# The settings: REVERB_APP_KEY, REVERB_HOST and so on. Only the user may read
+# this file: chmod 600
 EnvironmentFile={directory}/.env
 # The program's output reaches the journal at once.
 Environment=PYTHONUNBUFFERED=1
@@ -50,6 +50,9 @@ ExecStart={command}
 # does not run yet when the machine starts, and if the program hangs.
 Restart=always
 RestartSec=10
+# If a restart does not help because a setting is wrong (2), or the server or
+# the application refuses a channel (4), let the service stop:
+#RestartPreventExitStatus=2 4
 
 # The program can write in its directory, and in a private /tmp.
 ProtectSystem=strict
