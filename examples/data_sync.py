@@ -11,8 +11,8 @@ number: ``item.updated`` with ``{"id": 7, "quantity": 3, "version": 12}``, and `
 and increment it in the transaction of the change. Then the numbers grow in the order of the commits.
 
 Events and answers may come late, twice, or in another order: older data changes nothing. The program fetches all
-items at the start, after each gap, after an event that it could not store, and every hour. It retries until that
-works. The copy is the file ``inventory.db`` (or ``DATABASE``): read its view ``inventory``. The program ends on
+items at the start, after each gap, when a number is missing, after an event that it could not store, and every
+hour. It retries until that works. The copy is the file ``inventory.db`` (or ``DATABASE``): read its view ``inventory``. The program ends on
 Ctrl-C and SIGTERM.
 """
 
@@ -86,6 +86,12 @@ class Copy:
     def __init__(self, database: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
         self._database = database
         self._thread = thread
+        self._newest = 0  # the largest number so far
+
+    def follows(self, version: int) -> bool:
+        """Take the number of an event. Return whether no number before it is missing."""
+        newest, self._newest = self._newest, max(self._newest, version)
+        return version <= newest + 1
 
     async def apply(self, item: Item | Deletion) -> bool:
         """Store the change of an event. Return whether it was new."""
@@ -94,6 +100,7 @@ class Copy:
     async def replace(self, snapshot: Snapshot) -> None:
         """Make the copy equal to the snapshot, and keep later changes from events."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._replace, snapshot)
+        self._newest = max(self._newest, snapshot.version)
 
     def _apply(self, item: Item | Deletion) -> bool:
         row = {"id": item.id, "quantity": getattr(item, "quantity", None), "version": item.version}
@@ -149,20 +156,23 @@ def main() -> int:
         ThreadPoolExecutor(max_workers=1) as thread,  # waits until everything is written
     ):
         database.executescript(SCHEMA)
-        copy, tasks = Copy(database, thread), []
+        copy, tasks, due = Copy(database, thread), [], asyncio.Event()
+
+        async def store(change: Item | Deletion) -> bool:
+            if not copy.follows(change.version):  # for example, the application could not publish an event
+                due.set()
+            return await copy.apply(change)
 
         # The annotations make the data an Item or a Deletion. Other data is logged, and no handler gets it.
         async def on_updated(event: str, data: Item, channel: str | None) -> None:
-            if await copy.apply(data):
+            if await store(data):
                 print(f"item {data.id}: {data.quantity} in stock", flush=True)
 
         async def on_deleted(event: str, data: Deletion, channel: str | None) -> None:
-            if await copy.apply(data):
+            if await store(data):
                 print(f"item {data.id}: deleted", flush=True)
 
         async def setup(client: ReverbClient) -> None:
-            due = asyncio.Event()
-
             def on_gap(event: str, data: Any, channel: str | None) -> None:
                 due.set()
 

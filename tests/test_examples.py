@@ -476,6 +476,20 @@ async def test_data_sync_fetches_what_an_event_should_have_said(sync: Sync) -> N
         assert await command.exit_code() == 0
 
 
+async def test_data_sync_fetches_when_a_number_is_missing(sync: Sync) -> None:
+    sync.shop.set(1, 10)
+    async with sync.run() as command:
+        loaded = await command.out.expect("^copy.db has all 1 items of version 1$")
+        await sync.publish("item.updated", sync.shop.set(1, 9))
+        await command.out.expect("^item 1: 9 in stock$", loaded)
+        sync.shop.set(2, 20)  # the application can't publish this
+        await sync.publish("item.updated", sync.shop.set(1, 8))
+        await command.out.expect("^copy.db has all 2 items of version 4$", loaded)
+        assert sync.copy() == {1: 8, 2: 20}
+        assert len(sync.shop.asked) == 2
+        await end(command, signal.SIGTERM)
+
+
 async def test_data_sync_may_be_killed(sync: Sync) -> None:
     for id_ in (1, 2, 3):
         sync.shop.set(id_, 10 * id_)
