@@ -10,6 +10,7 @@
 #   make lowest               run the tests with the lowest versions of all that the package needs
 #   make bare                 use the package without any extra
 #   make uvloop               run the tests on uvloop
+#   make mutants              find code that no test notices; ARGS='reverb._rest.*' for one module
 #   make bench ARGS=quick     measure, beside other clients and the bare libraries
 #   make fleet                simulate many clients that lose their server and come back; ARGS='--seed 7' for others
 #   make soak                 random faults for ten minutes; ARGS='--minutes 600 --seed 7' for longer
@@ -18,7 +19,7 @@
 #
 # PYTHON=/path/to/python chooses the interpreter; otherwise the first Python >= 3.10 that runs is taken.
 
-.PHONY: demo test check docs dist coverage lowest bare uvloop screens bench fleet soak relay-chaos clean
+.PHONY: demo test check docs dist coverage lowest bare uvloop mutants screens bench fleet soak relay-chaos clean
 
 BIN := .venv/bin
 SOURCES := src tests bench examples tools
@@ -92,6 +93,12 @@ uvloop: $(STAMP)
 	@$(BIN)/python -m tests.integration.install
 	REVERB_TEST_LOOP=uvloop $(BIN)/pytest $(ARGS)
 
+mutants: $(STAMP)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group mutants
+	@rm -rf mutants
+	$(BIN)/mutmut run $(ARGS)
+	@$(BIN)/mutmut results
+
 screens: $(STAMP)
 	@$(BIN)/python -m tools.screens $(ARGS)
 
@@ -109,7 +116,7 @@ relay-chaos: $(STAMP)
 	@$(BIN)/python -m tests.relay.chaos $(ARGS)
 
 clean:
-	rm -rf .venv .venv-lowest .venv-bare .coverage .node .cache site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf .venv .venv-lowest .venv-bare .coverage .node .cache mutants site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A python may be on PATH and still not run (version managers leave such shims) or lack what venv needs (Debian

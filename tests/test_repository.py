@@ -104,6 +104,15 @@ def test_hooks_are_the_tools_of_make_check() -> None:
     assert all((Path(sys.executable).parent / Path(each).name).exists() for each in programs)
 
 
+def test_mutants_are_made_of_files_that_exist() -> None:
+    """mutmut ignores modules that do not exist."""
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = pyproject.partition("\n[tool.mutmut]\n")[2].partition("\n[")[0]
+    paths = re.findall(r'"(.*\.py)"', section)
+    assert len(paths) > 2
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
+
+
 def test_files_end_with_one_newline() -> None:
     """As the hook ``end-of-file`` has it."""
     git = ["git", "ls-files", "--eol", "--", ":!*/vendor/*"]
