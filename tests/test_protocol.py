@@ -99,7 +99,7 @@ def test_decodes_what_servers_send(frame: bytes, message: Message, data: Any) ->
     ],
 )
 def test_refuses_what_is_no_message(frame: bytes) -> None:
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ProtocolError, match="the server sent something that is not a message: "):
         decode(frame)
 
 
