@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -37,6 +38,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if config.getoption("capture") == "no" or "REVERB_TEST_URL" in os.environ:
         return 0
     return min(2 * (os.cpu_count() or 1), 8)
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C end the programs that tests start. A shell starts ``make test &`` with Ctrl-C ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
