@@ -26,7 +26,7 @@ from tests.test_secrets import SECRET, raised
 from tests.watching import client_tasks, turns, wait_turns
 
 LEASE = 1.0
-"""Seconds."""
+"""In seconds, where a test waits for the end of a lease, or for an engine that does not answer."""
 
 
 class Engine(Protocol):
@@ -58,11 +58,13 @@ class Setting:
     def __init__(self, engine: Engine, make: Callable[..., Sink]) -> None:
         self.engine = engine
         self._make = make
+        self.lease = 20.0
+        """Of the sinks made from now on, in seconds. They wait half of it for an answer."""
         self._names = count(1)
         self.opened: list[Sink] = []
 
     def sink(self, relay: str | None = None, **options: Any) -> Sink:
-        options = {"lease": LEASE, "url": self.engine.url, **options}
+        options = {"lease": self.lease, "url": self.engine.url, **options}
         sink = self._make(options.pop("url"), relay=relay or f"relay-{next(self._names)}", **options)
         self.opened.append(sink)
         return sink
@@ -171,6 +173,7 @@ async def test_a_holder_may_acquire_again_with_a_higher_epoch(setting: Setting) 
 
 
 async def test_a_lease_runs_out_and_each_holder_has_a_higher_epoch(setting: Setting) -> None:
+    setting.lease = LEASE
     first, second = await setting.opened_sink(), await setting.opened_sink("two")
     old = await granted(first)
     assert await second.acquire() is None
@@ -180,6 +183,7 @@ async def test_a_lease_runs_out_and_each_holder_has_a_higher_epoch(setting: Sett
 
 
 async def test_a_lease_that_is_renewed_does_not_run_out(setting: Setting) -> None:
+    setting.lease = LEASE
     first, second = await setting.opened_sink("one"), await setting.opened_sink()
     grant = await granted(first)
     end = time.monotonic() + 2.5 * LEASE
@@ -190,6 +194,7 @@ async def test_a_lease_that_is_renewed_does_not_run_out(setting: Setting) -> Non
 
 
 async def test_a_lease_that_ran_out_and_that_nobody_took_is_renewed(setting: Setting) -> None:
+    setting.lease = LEASE
     first, second = await setting.opened_sink("one"), await setting.opened_sink()
     grant = await granted(first)
     await no_holder(second)
@@ -208,6 +213,7 @@ async def no_holder(sink: Sink) -> None:
 
 
 async def test_a_lease_that_another_one_took_is_not_renewed(setting: Setting) -> None:
+    setting.lease = LEASE
     first, second = await setting.opened_sink(), await setting.opened_sink("two")
     old = await granted(first)
     new = await granted_in_time(second)
@@ -228,6 +234,7 @@ async def test_a_lease_that_is_given_back_is_free_at_once(setting: Setting) -> N
 
 
 async def test_who_was_deposed_gives_nothing_back(setting: Setting) -> None:
+    setting.lease = LEASE
     first, second = await setting.opened_sink(), await setting.opened_sink("two")
     old = await granted(first)
     new = await granted_in_time(second)
@@ -242,6 +249,7 @@ async def test_who_was_deposed_gives_nothing_back(setting: Setting) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 200_000])
 async def test_watermark_and_state_are_there_for_all_and_outlive_the_lease(setting: Setting, size: int) -> None:
+    setting.lease = LEASE
     first, second, third = [await setting.opened_sink() for _ in range(3)]
     state = bytes(range(256)) * (size // 256) + b"\x00" * (size % 256)
     grant = await granted(first)
@@ -276,6 +284,7 @@ async def test_a_state_changes_and_comes_back(setting: Setting) -> None:
 
 
 async def test_others_are_those_that_said_lately_that_they_are_ready(setting: Setting) -> None:
+    setting.lease = LEASE
     first, second, third = [await setting.opened_sink() for _ in range(3)]
     grant = await granted(first)
     assert (await first.renew(grant.epoch, None, b"")).others == 0
@@ -302,6 +311,7 @@ async def test_others_are_those_that_said_lately_that_they_are_ready(setting: Se
 
 
 async def test_a_deposed_writer_gets_nothing_in(setting: Setting) -> None:
+    setting.lease = LEASE
     first, second = await setting.opened_sink(), await setting.opened_sink()
     old = await granted(first)
     await first.append(old.epoch, entries(old, 1, 3))
@@ -315,6 +325,7 @@ async def test_a_deposed_writer_gets_nothing_in(setting: Setting) -> None:
 
 
 async def test_entries_under_way_while_another_one_takes_over_are_in_before_it_or_never(setting: Setting) -> None:
+    setting.lease = LEASE
     first, second = await setting.opened_sink(), await setting.opened_sink()
     old = await granted(first)
     seen = []
@@ -335,6 +346,7 @@ async def test_entries_under_way_while_another_one_takes_over_are_in_before_it_o
 
 async def test_what_the_engine_gets_late_is_refused(setting: Setting) -> None:
     """What a relay has sent is on its way for so long that another one has taken over when it arrives."""
+    setting.lease = LEASE
     async with Line(setting.engine.port) as line:
         first = await setting.opened_sink(url=setting.engine.url.replace(str(setting.engine.port), str(line.port)))
         second = await setting.opened_sink("two")
@@ -427,6 +439,7 @@ async def test_what_is_repeated_is_in_once(setting: Setting) -> None:
 
 
 async def test_a_repeat_after_a_lost_answer_is_in_once(setting: Setting) -> None:
+    setting.lease = LEASE
     sink = await setting.opened_sink()
     grant = await granted(sink)
     await sink.append(grant.epoch, entries(grant, 1, 2))
@@ -589,6 +602,7 @@ async def append_in_time(sink: Sink, epoch: int, written: list[Entry], deadline:
 
 
 async def test_an_engine_that_is_not_there_is_an_error_in_time(setting: Setting) -> None:
+    setting.lease = LEASE
     sink = await setting.opened_sink()
     other = setting.sink()
     grant = await granted(sink)
@@ -648,6 +662,7 @@ async def test_a_wrong_password_is_a_mistake_in_the_settings(tmp_path: Path, nam
 
 
 async def test_an_engine_is_used_again_when_it_answers_again(setting: Setting) -> None:
+    setting.lease = LEASE
     sink = await setting.opened_sink("one")
     grant = await granted(sink)
     setting.engine.pause()
