@@ -28,6 +28,6 @@ def test_not_in_use(reverb_server: ReverbServer) -> None:
 
 
 def test_what_goes_wrong(reverb_server: ReverbServer) -> None:
-    fails("channel", "", code=2, says="must be a string")
+    fails("channel", "", code=2, says="must be a non-empty string")
     fails("channel", "news", "--port", "1", request_timeout="0.1", code=3, says="cannot connect to")
     fails("channel", "news", code=4, says="with 401", app_secret="wr0ng")

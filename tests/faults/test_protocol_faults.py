@@ -309,7 +309,7 @@ async def test_a_greeting_that_is_none_and_what_comes_behind_it(caplog: pytest.L
         await peer.wait_closed()
 
     async with stage(first(greet_nobody)) as it:
-        with pytest.raises(ProtocolError, match="without a socket id"):
+        with pytest.raises(ProtocolError, match="without a valid socket_id"):
             await it.client.connect()
     check_log(caplog)
 
