@@ -12,8 +12,8 @@ and increment it in the transaction of the change. Then the numbers grow in the 
 
 Events and answers may come late, twice, or in another order: older data changes nothing. The program fetches all
 items at the start, after each gap, when a number is missing, after an event that it could not store, and every
-hour. It retries until that works. The copy is the file ``inventory.db`` (or ``DATABASE``): read its view ``inventory``. The program ends on
-Ctrl-C and SIGTERM.
+hour. It retries until that works. The copy is the file ``inventory.db`` (or ``DATABASE``): read its view
+``inventory``. The program ends on Ctrl-C and SIGTERM.
 """
 
 from __future__ import annotations
