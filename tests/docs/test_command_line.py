@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import typer
@@ -51,3 +52,24 @@ def test_the_commands_for_the_http_api(name: str) -> None:
     section = PAGE.section("Settings")
     has_option = any("--app-id" in parameter.opts for parameter in load(name).params)
     assert has_option == bool(re.search(rf"`{name}(?: --all)?`", section.partition("`--app-id` is")[2]))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_have_the_words_of_their_help(name: str) -> None:
+    heading = re.search(rf"^## (`reverb {name}\b.*`)$", PAGE.text, re.M)
+    assert heading
+    parameters = {option: each for each in load(name).params for option in each.opts}
+    for rows in PAGE.tables(heading[1]):
+        for option, text, *_ in rows:
+            if option.startswith("`--"):
+                parameter = parameters[option.strip("`").partition(" ")[0]]
+                assert text.replace("`", "") == described(parameter)
+
+
+def described(parameter: Any) -> str:
+    """The help of an option as text, with its default."""
+    text = re.sub(r"\\([*\\])", r"\1", parameter.help).removesuffix(".")
+    default = parameter.default
+    if "Default:" in text or default in (None, False):
+        return text
+    return f"{text}. Default: {default:g}" if isinstance(default, float) else f"{text}. Default: {default}"

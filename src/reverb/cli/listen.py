@@ -72,8 +72,8 @@ def listen(
         typer.Option(
             metavar="SECONDS",
             min=0,
-            help="Stop after so many seconds. The exit code is 5 if no event came, or fewer than --count. "
-            "Default: no limit.",
+            help="Stop so many seconds after all channels are subscribed. The exit code is 5 if no event came, "
+            "or fewer than --count. Default: no limit.",
         ),
     ] = None,
     command: Annotated[
