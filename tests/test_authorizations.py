@@ -319,7 +319,7 @@ async def test_who_signs_for_a_user() -> None:
     assert signed.auth.startswith("key:")
     assert signed.user_data == '{"id":"7"}'
     assert await authenticator(both, None)("1.1") == UserAuth("key:signature", "{}")
-    with pytest.raises(ConfigurationError, match="leave user_data out"):
+    with pytest.raises(ConfigurationError, match="leave out user_data"):
         authenticator(both, {"id": "7"})
     for nobody in (None, only_channels):
         with pytest.raises(ConfigurationError, match="REVERB_APP_SECRET"):

@@ -131,5 +131,5 @@ def authenticator(authorizer: Authorizer | None, user_data: dict[str, Any] | Non
             "authenticate_user"
         )
     if user_data is not None:
-        raise ConfigurationError("the authorizer decides who the user is: leave user_data out")
+        raise ConfigurationError("the authorizer decides who the user is: leave out user_data")
     return found

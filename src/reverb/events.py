@@ -42,8 +42,8 @@ class Events(str, Enum):
     """The state of the connection changed: ``{"previous", "current"}``, two :class:`ConnectionState`."""
     RECONNECTED = "reverb:reconnected"
     """The client has reconnected: ``{"downtime", "attempts"}``, the seconds without a connection and the number of
-    attempts. It has asked for every channel again. The server does not send again the events that were published
-    meanwhile."""
+    attempts. It has sent the subscribes for all channels again. The server does not send again the events that
+    were published meanwhile."""
 
     RESUBSCRIBED = "reverb:resubscribed"
     """A channel is subscribed again after a reconnect: ``{"downtime"}``, the seconds for which it was not

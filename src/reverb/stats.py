@@ -40,5 +40,5 @@ class Stats(msgspec.Struct, frozen=True):
     """Events that the client dropped to make room for later ones, on channels with ``max_pending``. On other
     channels it drops nothing: at the limit ``REVERB_MAX_PENDING_BYTES`` it stops reading, and the server waits."""
     missing: int
-    """Channels that the program has subscribed to and that are not subscribed now: the connection is lost or just
-    made again, or the server refuses them."""
+    """Channels that the program has subscribed to and that are not subscribed now: the connection is lost, the
+    client has just reconnected, or the server refuses them."""

@@ -206,5 +206,5 @@ async def test_a_gap(block: Block, client: ReverbClient, server: ReverbServer) -
     await fragment.run()
     await server.restart()
     await until(lambda: fragment.printed and fetch_orders.calls)
-    assert re.fullmatch(r"offline for \d+ seconds, back after \d+ attempts", fragment.printed[0])
+    assert re.fullmatch(r"no connection for \d+ seconds, \d+ attempts to connect", fragment.printed[0])
     assert fetch_orders.calls[0][::2] == (Events.RESUBSCRIBED, "orders")

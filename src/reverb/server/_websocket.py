@@ -1,4 +1,4 @@
-"""A client's WebSocket connection: the greeting, and the effect of each message."""
+"""A client's WebSocket connection: the first message, and the effect of each message after it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class Connection:
             self._transport.write(encoded)
 
     def open(self, origin: str, refused: int | None = None) -> None:
-        """Greet the client, or refuse it: with the error ``refused``, or because of the application's settings.
+        """Send the first message, or refuse the client.
+
+        The reason is the error ``refused``, or the application's settings.
 
         ``origin`` is the header of that name, or empty.
         """
