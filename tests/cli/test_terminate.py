@@ -116,4 +116,4 @@ async def test_too_many_channels_are_not_looked_at(settings: dict[str, str], tmp
 def test_what_goes_wrong(reverb_server: ReverbServer) -> None:
     fails("terminate", "ann", "--port", "1", request_timeout="0.1", code=3, says="cannot connect to")
     fails("terminate", "ann", "--app-id", "none", code=4, says="with 404")
-    fails("terminate", "", code=2, says="id of a user must be a string")
+    fails("terminate", "", code=2, says="id of a user must be a non-empty string")
