@@ -136,10 +136,10 @@ class TestTheLease:
         await holder.append(grant.epoch, entries(grant.epoch, 1))
 
     async def test_its_length_is_that_of_its_holder(self, make: Make) -> None:
-        patient, hasty = make("a", lease=20), make("b", lease=0.2)
+        patient, hasty = make("a", lease=20), make("b", lease=2)
         await acquired(patient)
         assert (await hasty.check_lease(is_ready=False)).holder == "a"
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(2.05)
         assert await hasty.acquire() is None
 
     async def test_what_is_given_back_is_not_renewed(self, make: Make) -> None:
