@@ -125,7 +125,6 @@ async def test_says_in_the_end_what_could_not_be_written(
         await command.out.expect('"pending": 3')
         command.send_signal(signal.SIGTERM)
         await command.err.expect("the log may lack 3 events that it has received: redis://")
-        command.send_signal(signal.SIGTERM)
         assert await command.exit_code() == 0
         assert "Traceback" not in command.err.text
 
