@@ -597,7 +597,7 @@ class TestAnEngineThatIsAway:
             server.resume()
 
     async def test_what_was_not_answered_is_written_once(self, server: Nats, make: Make, client: Client) -> None:
-        sink = make(lease=0.6)
+        sink = make(lease=2)
         epoch = await acquired(sink)
         server.pause()
         try:
@@ -611,7 +611,7 @@ class TestAnEngineThatIsAway:
         assert await ids(client) == [f"{epoch}-{number}" for number in range(1, 411)]
 
     async def test_a_renewal_that_was_not_answered(self, server: Nats, make: Make) -> None:
-        sink = make(lease=0.6)
+        sink = make(lease=2)
         epoch = await acquired(sink)
         server.pause()
         try:

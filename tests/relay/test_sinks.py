@@ -325,8 +325,7 @@ async def test_a_deposed_writer_gets_nothing_in(setting: Setting) -> None:
 
 
 async def test_entries_under_way_while_another_one_takes_over_are_in_before_it_or_never(setting: Setting) -> None:
-    setting.lease = LEASE
-    first, second = await setting.opened_sink(), await setting.opened_sink()
+    first, second = await setting.opened_sink(lease=LEASE), await setting.opened_sink()  # which reads all at once
     old = await granted(first)
     seen = []
 
