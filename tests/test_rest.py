@@ -313,7 +313,12 @@ GET = Request("GET", "/apps/42/channels")
         ),
         (404, b"No matching application for ID [42].", 404, r"ID \[42\].; check REVERB_APP_ID and REVERB_PATH"),
         (413, b"Payload too large.", 413, "Payload too large.; set REVERB_MAX_REQUEST_SIZE"),
-        (422, b'{"name":["The name field is required."],"data":["No."]}', 422, "name: The name .*; data: No."),
+        (
+            422,
+            b'{"name":["It is too long.","It is odd."],"data":["No."]}',
+            422,
+            "422: name: It is too long. It is odd.; data: No.",
+        ),
         (422, b'{"message":"No."}', 422, "with 422: No."),
         (500, b"Internal server error.", 500, "with 500: Internal server error.$"),
         (502, b"<html><h1>Bad gateway</h1></html>", 502, "with 502: an HTML page; the server is starting"),
