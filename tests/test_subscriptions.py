@@ -277,6 +277,25 @@ def test_what_its_own_authorizer_leaves_is_not_waited_for() -> None:
     life.attempt("private-a")
 
 
+def test_what_its_own_authorizer_leaves_may_be_asked_for_twice_and_left_twice() -> None:
+    life = Life()
+    first = life.add_waiter("private-a")
+    left = life.sign("private-a")
+    first.withdraw()
+    second = life.add_waiter("private-a")
+    successor = life.sign("private-a")
+    life.send(left)
+    life.send(successor)
+    second.withdraw()
+    life.subscriptions.succeeded("private-a", None)
+    assert Unsubscribe("private-a") in life.commands()
+    life.ping()
+    assert Unsubscribe("private-a") in life.commands()
+    assert left.state is successor.state is State.GONE
+    life.add_waiter("private-a")
+    life.attempt("private-a")
+
+
 def test_a_waiter_that_was_resolved_and_is_withdrawn_before_it_is_given_leaves() -> None:
     life = Life()
     caller = life.add_waiter()
@@ -1131,6 +1150,21 @@ def test_the_error_may_come_behind_the_pongs_to_several_pings_that_were_sent_bef
         life.requests.sent_ping()
     leave(life)
     for _ in range(3):
+        life.subscriptions.ponged()
+    life.subscriptions.errored(RATE_LIMIT)
+    life.commands()
+    life.ping()
+    assert life.kinds() == [Answered, Unsubscribe]
+
+
+def test_the_error_may_come_behind_the_pong_to_what_was_sent_last_before_the_unsubscribe() -> None:
+    life = Life()
+    life.subscribe()
+    for _ in range(2):
+        life.requests.sent_ping()
+    life.subscriptions.leave("a", LEFT)
+    life.requests.sent_silent()
+    for _ in range(2):
         life.subscriptions.ponged()
     life.subscriptions.errored(RATE_LIMIT)
     life.commands()
