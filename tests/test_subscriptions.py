@@ -642,6 +642,18 @@ def test_a_guess_does_not_last() -> None:
     assert report.is_lasting
 
 
+def test_a_refusal_that_a_ping_makes_sure_may_last() -> None:
+    life = Life()
+    life.requests.sent_silent()
+    first, second = (life.subscriptions.want(name, "item") for name in ("private-a", "private-b"))
+    life.attempt("private-a")
+    life.attempt("private-b")
+    for error in (INVALID, UNAUTHORIZED):
+        assert not life.subscriptions.errored(error)
+    life.ping_as_commanded()
+    assert (first.state, second.state) == (State.REFUSED, State.REJECTED)
+
+
 def test_a_refusal_may_name_the_channel() -> None:
     life = Life()
     a, b = life.add_waiter("private-a"), life.add_waiter("private-b")
