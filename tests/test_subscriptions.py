@@ -233,8 +233,9 @@ def test_who_withdraws_takes_nothing_from_others(when: str) -> None:
     assert b.results == [None]
 
 
-def test_what_nobody_wants_before_it_was_asked_for_is_forgotten() -> None:
-    life = Life()
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_what_nobody_wants_before_it_was_asked_for_is_forgotten(is_connected: bool) -> None:
+    life = Life(is_connected=is_connected)
     caller = life.add_waiter()
     caller.withdraw()
     assert life.commands() == [Forgotten(caller.waiter.subscription)]
@@ -272,8 +273,10 @@ def test_what_its_own_authorizer_leaves_is_not_waited_for() -> None:
     subscription = life.sign("private-a")
     caller.withdraw()
     life.send(subscription)
-    life.add_waiter("private-a")
+    successor = life.add_waiter("private-a").waiter.subscription
+    assert life.subscriptions.is_stuck(successor)
     life.ping()
+    assert not life.subscriptions.is_stuck(successor)
     life.attempt("private-a")
 
 
