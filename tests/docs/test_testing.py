@@ -42,12 +42,6 @@ def write_files(path: Path, pyproject: str = "") -> int:
     return sum(len(re.findall(r"^(?:async )?def test_", text, re.M)) for text in FILES.values())
 
 
-@pytest.fixture(autouse=True)
-def _unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests make errors of warnings, also of what coverage leaves open in the processes that it measures."""
-    monkeypatch.setenv("COVERAGE_PROCESS_CONFIG", "")
-
-
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_every_test_runs(pytester: pytest.Pytester, configuration: str) -> None:
     count = write_files(pytester.path, CONFIGURATIONS[configuration])
