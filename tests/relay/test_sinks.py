@@ -330,7 +330,7 @@ async def test_entries_under_way_while_another_one_takes_over_are_in_before_it_o
     seen = []
 
     async def write() -> None:
-        for begin in range(1, 100_000, 200):
+        for begin in count(1, 200):
             await first.append(old.epoch, entries(old, begin, begin + 199))
 
     writing = asyncio.create_task(write())
