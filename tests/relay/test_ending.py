@@ -78,6 +78,19 @@ async def test_cancelled_after_each_number_of_turns(client: ReverbClient, engine
     assert client_tasks() == set()
 
 
+async def test_cancelled_between_the_lease_and_the_lead_it_gives_the_lease_back(
+    client: ReverbClient, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(MemorySink, "tail", hang)
+    task = asyncio.create_task(Relay(client, ["orders"], to="memory:", lease=LEASE).run())
+    await until(lambda: engine.holder is not None)
+    await end(task)
+    assert (engine.holder, engine.open_sinks) == (None, 0)
+
+
 async def test_what_can_not_be_written_in_the_end_is_counted(
     client: ReverbClient,
     engine: MemoryEngine,

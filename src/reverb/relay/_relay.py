@@ -513,9 +513,16 @@ class Relay:
         grant = await self._sink.acquire()
         if grant is None:
             return
-        self._adjust(grant.lease_status, asked)
-        tail = await self._sink.tail(self._replica.tail_since(grant))
-        await self._catch_up(tail)
+        status = grant.lease_status
+        self._adjust(status, asked)
+        try:
+            tail = await self._sink.tail(self._replica.tail_since(grant))
+            await self._catch_up(tail)
+        except asyncio.CancelledError:
+            # This relay ends before it leads. The next one need not wait for the end of the lease.
+            with suppress(ReverbError):
+                await self._sink.release(grant.epoch, status.watermark, status.state)
+            raise
         self._replica.take_over(grant, tail)
         self._empty.clear()
         if self._find is not None:
