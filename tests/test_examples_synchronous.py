@@ -25,6 +25,9 @@ from tests.watching import until
 
 __all__ = ["server", "target"]  # fixtures
 
+# Django's development server leaves its socket open when Ctrl-C ends it.
+LENIENT = {"PYTHONWARNINGS": "error,ignore::ResourceWarning"}
+
 
 def read(name: str) -> str:
     return (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
@@ -246,7 +249,7 @@ async def test_publish_django_runs_by_itself(server: ReverbServer, target: Targe
         (port,) = free_ports(1)
         async with (
             open_http() as http,
-            run("publish_django", target, tmp_path, PORT=str(port)) as command,
+            run("publish_django", target, tmp_path, PORT=str(port), **LENIENT) as command,
         ):
             await wait_for_port(port)
             async with http.post(f"http://127.0.0.1:{port}/orders", data={"item": "lamp"}) as response:
