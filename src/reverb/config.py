@@ -233,19 +233,7 @@ class ReverbConfig(Credentials):
             dotenv: str | PathLike[str] | None = ".env",
             env: Mapping[str, str] | None = None,
             **settings: Unpack[Settings],
-        ) -> Self:
-            """Read the settings from the keyword arguments, the environment, and the file ``.env``, in this order.
-
-            The variable of a setting is ``REVERB_`` and its name in upper case. An empty one counts as not set.
-
-            Args:
-                dotenv: Path of the file, which is read as Laravel reads it. None: no file. Default: ``.env``.
-                env: Variables to use instead of the environment. Default: None, the environment.
-                **settings: Settings as keyword arguments.
-
-            Raises:
-                ConfigurationError: Settings are missing or invalid, or the file can't be read.
-            """
+        ) -> Self: ...
 
     @property
     def address(self) -> str:
