@@ -23,14 +23,14 @@ METADATA = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE
 
 
 def build(folder: Path) -> list[Path]:
-    """Build an sdist, and a wheel from it, into ``folder``; return both."""
+    """Build an sdist, and a wheel from it, into ``folder``; return the wheel and the sdist."""
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     environment = {**os.environ, "SOURCE_DATE_EPOCH": epoch()}
     # Times in archives are those of the last commit, or a fixed one, never those of the checkout's files.
     done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
         sys.exit(f"{done.stdout}{done.stderr}the build failed")
-    return sorted(folder.iterdir())
+    return [*folder.glob("*.whl"), *folder.glob("*.tar.gz")]
 
 
 def epoch() -> str:
@@ -43,15 +43,20 @@ def hash_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def package_files() -> set[str]:
+    """Return the files of the package as a wheel names them."""
+    return {
+        f"reverb/{path.relative_to(PACKAGE).as_posix()}"
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
 def check_wheel(path: Path) -> None:
     """Fail if the wheel has not exactly the package's files, and its metadata."""
     names = set(zipfile.ZipFile(path).namelist())
     package = {name for name in names if name.startswith("reverb/")}
-    expected = {
-        str(Path("reverb", each.relative_to(PACKAGE)).as_posix())
-        for each in PACKAGE.rglob("*")
-        if each.is_file() and "__pycache__" not in each.parts
-    }
+    expected = package_files()
     if package != expected:
         sys.exit(f"{path.name} is not the package, the difference is {sorted(package ^ expected)}")
     rest = {name.partition("/")[2] for name in names - package}
@@ -78,18 +83,17 @@ def check_sdist(path: Path) -> None:
         sys.exit(f"{path.name} is not the repository, the difference is {sorted(names ^ expected)}")
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(prog="make dist", description="Build what is released, and inspect it.")
     parser.add_argument("--tag", help="the tag that is released; its version has to be the package's")
     parser.add_argument("--folder", type=Path, default=ROOT / "dist", help="where it goes")
     options = parser.parse_args()
     shutil.rmtree(options.folder, ignore_errors=True)
-    wheel, sdist = sorted(build(options.folder), key=lambda path: path.suffix != ".whl")
+    wheel, sdist = build(options.folder)
     with tempfile.TemporaryDirectory() as again:
         for path in build(Path(again)):
             if hash_of(path) != hash_of(options.folder / path.name):
-                print(f"{path.name} is another one when it is built again", file=sys.stderr)
-                return 1
+                sys.exit(f"{path.name} is another one when it is built again")
     if options.tag is not None:
         check_tag(wheel, options.tag)
     check_wheel(wheel)
@@ -99,8 +103,7 @@ def main() -> int:
     subprocess.run([scripts / "twine", "check", "--strict", wheel, sdist], check=True)  # noqa: S603
     for path in (wheel, sdist):
         print(f"{path.name}  {path.stat().st_size:,} bytes  sha256 {hash_of(path)}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
