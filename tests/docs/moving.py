@@ -8,9 +8,11 @@ import re
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from reverb import ChannelAuth, EndpointAuthorizer, Events, ReverbClient
 from reverb.server import ReverbServer
 from tests.cli.processes import Command
 from tests.cli.processes import reverb as run_module
@@ -52,6 +54,22 @@ def check_calls(page: Page, column: int, names: Mapping[str, Any]) -> None:
                 _check(ast.parse(code), names)
             except (AttributeError, TypeError, KeyError) as error:
                 raise AssertionError(f"{code}: {error!r}") from error
+
+
+async def names_of_ours(client: ReverbClient) -> dict[str, Any]:
+    """Return what the calls of this package begin with, on the pages about clients in Python."""
+
+    async def authorize(socket_id: str, channel_name: str) -> ChannelAuth:
+        raise NotImplementedError
+
+    return {
+        "client": client,
+        "channel": await client.subscribe("private-orders"),
+        "authorize": authorize,
+        "handler": print,
+        "partial": partial,
+        **{each.__name__: each for each in (ReverbClient, EndpointAuthorizer, Events)},
+    }
 
 
 def _check(tree: ast.AST, names: Mapping[str, Any]) -> None:

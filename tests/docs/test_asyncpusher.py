@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reverb import ChannelAuth, Events, ReverbClient
+from reverb import ReverbClient
 from reverb.server import ReverbServer
-from tests.docs.moving import check_calls, check_that_it_ships
+from tests.docs.moving import check_calls, check_that_it_ships, names_of_ours
 from tests.docs.pages import Block, Page
 
 asyncpusher: Any = pytest.importorskip("asyncpusher")
@@ -35,15 +34,4 @@ async def test_the_calls_of_asyncpusher() -> None:
 
 
 async def test_our_calls(client: ReverbClient) -> None:
-    async def authorize(socket_id: str, channel_name: str) -> ChannelAuth:
-        raise NotImplementedError
-
-    names = {
-        "client": client,
-        "channel": await client.subscribe("private-orders"),
-        "authorize": authorize,
-        "handler": print,
-        "partial": partial,
-        **{each.__name__: each for each in (ReverbClient, Events)},
-    }
-    check_calls(PAGE, 1, names)
+    check_calls(PAGE, 1, await names_of_ours(client))

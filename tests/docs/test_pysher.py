@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reverb import ChannelAuth, EndpointAuthorizer, Events, ReverbClient
+from reverb import ReverbClient
 from reverb.server import ReverbServer
-from tests.docs.moving import check_calls, check_that_it_ships
+from tests.docs.moving import check_calls, check_that_it_ships, names_of_ours
 from tests.docs.pages import Block, Page
 
 pysher: Any = pytest.importorskip("pysher")
@@ -34,15 +33,4 @@ def test_the_calls_of_pysher() -> None:
 
 
 async def test_our_calls(client: ReverbClient) -> None:
-    async def authorize(socket_id: str, channel_name: str) -> ChannelAuth:
-        raise NotImplementedError
-
-    names = {
-        "client": client,
-        "channel": await client.subscribe("private-orders"),
-        "authorize": authorize,
-        "handler": print,
-        "partial": partial,
-        **{each.__name__: each for each in (ReverbClient, EndpointAuthorizer, Events)},
-    }
-    check_calls(PAGE, 1, names)
+    check_calls(PAGE, 1, await names_of_ours(client))
