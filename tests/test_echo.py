@@ -9,7 +9,6 @@ import asyncio
 import gc
 import inspect
 import json
-import os
 import re
 import subprocess
 from base64 import b64encode
@@ -34,9 +33,10 @@ from reverb import (
     TimeoutError,
 )
 from reverb.echo import EchoChannel, _format
+from tests.missing import pusher_js
 
 from .loops import every_loop
-from .node import CACHE, installed_command
+from .node import CACHE
 from .scripted import TEXT, Peer, ScriptedServer, encode_frame, encode_message
 from .test_client import UNAUTHORIZED, confirm_all, make_client
 from .test_dispatch import Recorder
@@ -57,13 +57,7 @@ MEMBERS = '{"presence":{"count":2,"ids":["1","2"],"hash":{"1":{"name":"Ann"},"2"
 
 def made_by(script: str) -> Any:
     """Return what a script in ``vectors/`` makes with what is installed from npm."""
-    try:
-        node, *_ = installed_command("pusher_js")
-    except OSError:
-        reason = "Laravel Echo and pusher-js are not installed; `make test` installs them"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    node, _ = pusher_js()
     command = [node, str(VECTORS_DIRECTORY / script), str(CACHE / "pusher_js")]
     made = subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8", timeout=30)
     return json.loads(made.stdout)

@@ -28,6 +28,7 @@ from reverb.server import App, ReverbServer
 from reverb.webhooks import ChannelOccupied, Webhook
 from tests.docs.pages import Block, Page
 from tests.integration.servers import SOKETI_CONFIG, MissingError, Target, free_ports, run_soketi
+from tests.missing import missing
 from tests.test_dispatch import Recorder
 from tests.test_webhooks import headers_for, make_body
 from tests.watching import until
@@ -85,7 +86,7 @@ def soketi(directory: Path) -> Iterator[Target]:
         with run_soketi(directory, config=config) as soketi:
             yield replace(soketi.target, app_id="42")
     except MissingError as error:
-        pytest.skip(str(error))
+        missing(error)
 
 
 @asynccontextmanager

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-
-import pytest
 
 from reverb import Events, ReverbClient
 from reverb.server import ReverbServer
@@ -18,7 +15,7 @@ from tests.docs.moving import check_calls, check_that_it_ships
 from tests.docs.pages import Block, Page
 from tests.integration.servers import Target
 from tests.laravel import Laravel
-from tests.node import installed_command
+from tests.missing import pusher_js
 from tests.test_subscribing import SCENES
 
 PAGE = Page("docs/moving/pusher-js.md")
@@ -43,23 +40,11 @@ async def test_the_programs_in_python(block: Block, server: ReverbServer, tmp_pa
         await check_that_it_ships(block, server, tmp_path)
 
 
-def node() -> tuple[str, Path]:
-    """The command that runs Node, and the directory with pusher-js and Laravel Echo."""
-    try:
-        command, package = installed_command("pusher_js")
-    except OSError:
-        reason = "pusher-js is not installed; `make test` installs it"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return command, Path(package).parents[1]
-
-
 @PAGE.block_of("From Laravel Echo", "From pusher-js")
 async def test_the_programs_in_javascript(block: Block, server: ReverbServer, tmp_path: Path) -> None:
     assert block.language == "js"
-    command, directory = node()
-    tmp_path.joinpath("node_modules").symlink_to(directory / "node_modules", target_is_directory=True)
+    command, package = pusher_js()
+    tmp_path.joinpath("node_modules").symlink_to(Path(package).parent, target_is_directory=True)
     async with authorizing(block) as block:
         program = tmp_path / "program.mjs"
         program.write_text(block.text.replace("8080", str(server.port)), encoding="utf-8")
@@ -77,7 +62,7 @@ async def test_the_programs_in_javascript(block: Block, server: ReverbServer, tm
 
 
 async def test_the_calls_of_pusher_js() -> None:
-    command, directory = node()
+    command, package = pusher_js()
     (rows,) = PAGE.tables("Calls")
     paths = [re.match(r"`([\w.]+)", row[0])[1] for row in rows]  # type: ignore[index]
     script = """
@@ -93,7 +78,11 @@ async def test_the_calls_of_pusher_js() -> None:
         process.exit(0);
     """
     process = await asyncio.create_subprocess_exec(
-        command, "-e", script.replace("PATHS", json.dumps(paths)), cwd=directory, stdout=asyncio.subprocess.PIPE
+        command,
+        "-e",
+        script.replace("PATHS", json.dumps(paths)),
+        cwd=Path(package).parents[1],
+        stdout=asyncio.subprocess.PIPE,
     )
     out, _ = await process.communicate()
     # These are there when the server has told them.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -16,6 +15,7 @@ from tests.integration.servers import (
     line_to,
     run_soketi,
 )
+from tests.missing import missing
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +24,7 @@ def soketi_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Soketi]
         with run_soketi(tmp_path_factory.mktemp("soketi")) as soketi:
             yield soketi
     except MissingError as reason:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(reason))
-        pytest.skip(str(reason))
+        missing(reason)
 
 
 @pytest.fixture

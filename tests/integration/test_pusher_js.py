@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +16,7 @@ from reverb import PresenceChannel, ReverbClient
 from reverb.crypto import derive_shared_secret, encrypt
 from tests.integration.servers import Target, free_ports
 from tests.integration.test_client import client_for, unique
-from tests.node import installed_command
+from tests.missing import pusher_js
 from tests.test_dispatch import Recorder
 from tests.test_examples import run, wait_for_port
 from tests.watching import until
@@ -61,13 +60,7 @@ class Browser:
 async def browsing(server: Target, tmp_path: Path) -> AsyncIterator[Browser]:
     """A browser that is connected, and the backend that authorises it."""
     pytest.importorskip("fastapi")
-    try:
-        node, package = installed_command("pusher_js")
-    except OSError:
-        reason = "pusher-js is not installed; `make test` installs it"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    node, package = pusher_js()
     (port,) = free_ports(1)
     settings = {
         "key": server.key,

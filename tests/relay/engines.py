@@ -13,22 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
-from typing import NoReturn
 
 import pytest
 from typing_extensions import Self
 
 from tests.integration.servers import free_ports
+from tests.missing import missing
 
 DEADLINE = 20.0
 """Seconds that an engine may take to start."""
-
-
-def missing(why: str) -> NoReturn:
-    """Skip a test whose engine is not there; where all has to be there, fail it."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(why)
-    pytest.skip(why)
 
 
 def _binary() -> str | Path:

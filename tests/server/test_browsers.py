@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -17,7 +16,8 @@ from reverb.crypto import derive_shared_secret, encrypt
 from reverb.server import ReverbServer
 from tests.cli.processes import reverb
 from tests.integration.servers import Target
-from tests.node import CACHE, installed_command
+from tests.missing import pusher_js
+from tests.node import CACHE
 
 MASTER_KEY = b"master key of the application!!!"
 DEADLINE = 15.0
@@ -80,13 +80,7 @@ class Page:
 
 @pytest.fixture(params=["pusher", "echo"])
 async def page(request: pytest.FixtureRequest, served: Served) -> AsyncIterator[Page]:
-    try:
-        node, *_ = installed_command("pusher_js")
-    except OSError:
-        reason = "pusher-js is not installed: make test does that"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    node, _ = pusher_js()
     script = Path(__file__).with_name("life.cjs")
     arguments = [str(CACHE / "pusher_js"), request.param, served.target.host, str(served.target.port)]
     process = await asyncio.create_subprocess_exec(
