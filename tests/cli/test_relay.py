@@ -55,8 +55,7 @@ async def test_one_that_is_killed_is_followed_by_the_other(
     async with reverb(*relay, env=environment, cwd=tmp_path) as first:
         await first.err.expect(r"leads now")
         async with reverb(*relay, env=environment, cwd=tmp_path) as second:
-            await second.err.expect(r"connected to")
-            await embedded.wait_for_connections(2)
+            await until(lambda: len(embedded.subscriptions.get("orders", [])) == 2)
             for number in range(10):
                 await embedded.publish("orders", "e", {"n": number // 2})
             await entries(valkey, 10)
@@ -119,6 +118,7 @@ async def test_says_in_the_end_what_could_not_be_written(
     relay = ("relay", "orders", "--json", "--to", valkey.url, "--lease", "2")
     async with reverb(*relay, env=settings, cwd=tmp_path) as command:
         await command.err.expect("leads now")
+        await embedded.wait_for_subscription("orders")
         valkey.kill()
         for number in range(3):
             await embedded.publish("orders", "e", {"n": number})
