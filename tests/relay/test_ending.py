@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reverb import ReverbClient, ReverbError
-from reverb.relay import Relay, _relay
+from reverb.relay import EngineError, Relay, _relay
 from reverb.relay._log import Entry
 from reverb.server import ReverbServer
 from tests.loops import every_loop
@@ -89,6 +89,42 @@ async def test_cancelled_between_the_lease_and_the_lead_it_gives_the_lease_back(
     await until(lambda: engine.holder is not None)
     await end(task)
     assert (engine.holder, engine.open_sinks) == (None, 0)
+
+
+async def test_it_gives_the_lease_back_though_the_engine_is_slow(
+    client: ReverbClient, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_reading = asyncio.Event()
+
+    async def hang(*_: Any) -> None:
+        is_reading.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(MemorySink, "tail", hang)
+    task = asyncio.create_task(Relay(client, ["orders"], to="memory:", lease=LEASE).run())
+    await asyncio.wait_for(is_reading.wait(), 10)
+    engine.pause()
+    asyncio.get_running_loop().call_later(0.5, engine.resume)
+    await end(task)
+    assert engine.holder is None
+
+
+async def test_it_gives_the_lease_back_though_the_engine_fails_for_a_moment(
+    client: ReverbClient, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, attempts = MemorySink.release, 0
+
+    async def fail_once(sink: MemorySink, epoch: int, watermark: int | None, state: bytes) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise EngineError("the engine is away")
+        await release(sink, epoch, watermark, state)
+
+    monkeypatch.setattr(MemorySink, "release", fail_once)
+    _, task = await leading(client)
+    await end(task)
+    assert (engine.holder, attempts) == (None, 2)
 
 
 async def test_what_can_not_be_written_in_the_end_is_counted(

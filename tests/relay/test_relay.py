@@ -24,13 +24,13 @@ from reverb import (
     ReverbConfig,
 )
 from reverb.auth import ChannelAuth, sign_channel
-from reverb.relay import Find, Relay, _relay
+from reverb.relay import EngineError, Find, Relay, _relay
 from reverb.relay._log import Entry
 from reverb.relay._redis import RedisSink
 from reverb.server import ReverbServer
 from tests.faults.proxy import FaultProxy, Link
 from tests.relay.engines import Valkey
-from tests.relay.memory import MemoryEngine
+from tests.relay.memory import MemoryEngine, MemorySink
 from tests.watching import client_tasks, until
 
 LEASE = 0.6
@@ -392,6 +392,52 @@ async def test_a_follower_knows_when_it_did_not_follow_a_channel(
         await until(lambda: relay.status.gaps >= 2)
     gaps = [json.loads(entry.data) for entry in engine.log]
     assert gaps[0]["to"] == gaps[1]["from"] < gaps[1]["to"]
+
+
+async def test_a_relay_that_can_not_read_the_log_does_not_keep_others_from_leading(
+    reverb_server: ReverbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = MemoryEngine()  # where a lease has no end
+    engine.install(monkeypatch)
+    read = MemorySink.tail
+    unable: str | None = None
+
+    async def fail_for_one(sink: MemorySink, since: int) -> list[Entry]:
+        nonlocal unable
+        unable = unable or engine.holder
+        if engine.holder == unable:
+            raise EngineError("the log can't be read")
+        return await read(sink, since)
+
+    monkeypatch.setattr(MemorySink, "tail", fail_for_one)
+    async with running(ReverbClient(), ["orders"], "memory:") as first:
+        await until(lambda: first.status.problem == "the log can't be read")
+        async with running(ReverbClient(), ["orders"], "memory:") as second:
+            await until(lambda: second.status.role == "leader")
+            await reverb_server.publish("orders", "shipped", {"id": 7})
+            await until(lambda: [entry.event for entry in engine.log] == ["shipped"])
+
+
+async def test_an_engine_that_goes_away_during_a_takeover_holds_nobody_up_when_it_is_back(
+    reverb_server: ReverbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = MemoryEngine()  # where a lease has no end
+    engine.install(monkeypatch)
+    read = MemorySink.tail
+    outages = 0
+
+    async def fail_once(sink: MemorySink, since: int) -> list[Entry]:
+        nonlocal outages
+        outages += 1
+        engine.is_away = outages == 1
+        return await read(sink, since)
+
+    monkeypatch.setattr(MemorySink, "tail", fail_once)
+    async with running(ReverbClient(), ["orders"], "memory:") as relay:
+        await until(lambda: relay.status.problem)
+        engine.is_away = False
+        await until(lambda: relay.status.role == "leader" and relay.status.problem is None)
+    assert outages == 2
 
 
 async def test_ends_though_a_cancellation_is_lost(

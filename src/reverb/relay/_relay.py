@@ -230,6 +230,8 @@ class Relay:
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
         self._empty: dict[str, int] = {}
         """Found channels that have no subscribers any more, and when that was seen first."""
+        self._unreleased: tuple[int, int | None, bytes] | None = None
+        """The lease that this relay holds and does not lead with: the arguments for :meth:`Sink.release`."""
         self._left: int | None = None
         """The number of entries that were not written at the end."""
         self._received = self._written = self._again = self._gaps = self._takeovers = 0
@@ -496,7 +498,9 @@ class Relay:
         if not self._is_open:
             await sink.open()
             self._is_open = True
-        if replica.epoch is None:
+        if self._unreleased is not None:
+            await self._release()
+        elif replica.epoch is None:
             replica.observed(await self._timed(sink.check_lease(is_ready=replica.is_ready)))
             if self._find is not None:
                 await self._follow_found()
@@ -514,15 +518,17 @@ class Relay:
         if grant is None:
             return
         status = grant.lease_status
+        self._unreleased = grant.epoch, status.watermark, status.state
         self._adjust(status, asked)
         try:
             tail = await self._sink.tail(self._replica.tail_since(grant))
-            await self._catch_up(tail)
-        except asyncio.CancelledError:
-            # This relay ends before it leads. The next one need not wait for the end of the lease.
-            with suppress(ReverbError):
-                await self._sink.release(grant.epoch, status.watermark, status.state)
+        except EngineError:
+            # Another relay may be able to read the log. It need not wait for the end of the lease.
+            with suppress(EngineError):
+                await self._release()
             raise
+        await self._catch_up(tail)
+        self._unreleased = None
         self._replica.take_over(grant, tail)
         self._empty.clear()
         if self._find is not None:
@@ -552,9 +558,11 @@ class Relay:
     async def _release(self) -> None:
         replica = self._replica
         if replica.epoch is not None:
-            epoch, (watermark, state) = replica.epoch, replica.progress()
+            self._unreleased = replica.epoch, *replica.progress()
             replica.lease_lost()
-            await self._sink.release(epoch, watermark, state)
+        if self._unreleased is not None:
+            await self._sink.release(*self._unreleased)
+            self._unreleased = None
 
     async def _timed(self, asking: Coroutine[Any, Any, LeaseStatus]) -> LeaseStatus:
         asked = time.monotonic()
@@ -657,12 +665,13 @@ class Relay:
         replica = self._replica
         self._left = replica.unwritten if self._problems or replica.epoch is not None else 0
         backoff = Backoff(0.1, 1.0)
-        while replica.epoch is not None:
+        while replica.epoch is not None or self._unreleased is not None:
             try:
-                try:
-                    await self._write_within(0.8 * _END_TIMEOUT)
-                finally:
-                    self._left = replica.pending
+                if replica.epoch is not None:
+                    try:
+                        await self._write_within(0.8 * _END_TIMEOUT)
+                    finally:
+                        self._left = replica.pending
                 await self._release()
             except LeaseLostError:
                 if replica.others:  # another relay is ready, and has the remaining events
