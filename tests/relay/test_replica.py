@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from reverb.relay._alignment import SLACK
-from reverb.relay._log import Entry, Grant, LeaseStatus
+from reverb.relay._log import GAP, Entry, Grant, LeaseStatus
 from reverb.relay._replica import Replica, State
 
 LEASE = 5000
@@ -103,6 +103,14 @@ class TestWriting:
         replica.received("a", "client-x", b"{}", "7", 11_000)
         assert replica.next_batch(10) == [Entry("a", "client-x", b"{}", "7", 11_000, 10_500, 1, 1)]
 
+    def test_a_gap_entry_tells_when_and_why_events_may_be_missing(self) -> None:
+        replica = leader()
+        receive(replica, "x")
+        replica.subscribed("a", 12_000)
+        _, gap = replica.next_batch(10)
+        data = b'{"from":10000,"to":12000,"reason":"disconnect"}'
+        assert gap == Entry("a", GAP, data, None, received_at=12_000, sent_after=10_000, epoch=1, number=2)
+
     def test_a_batch_is_the_same_until_it_is_stored(self) -> None:
         replica = leader()
         receive(replica, "abc")
@@ -114,6 +122,9 @@ class TestWriting:
         replica.stored()
         assert replica.pending == 2
         assert [entry.number for entry in replica.next_batch(100)] == [3, 4]
+        replica.stored()
+        receive(replica, "e", 12_000)
+        assert [entry.number for entry in replica.next_batch(100)] == [5]
 
     def test_each_reign_counts_anew(self) -> None:
         replica = leader()
@@ -139,6 +150,8 @@ class TestWriting:
         assert replica.lag(12_000) == 0
         receive(replica, "ab")
         assert replica.lag(12_000) == 1000
+        assert replica.lag(11_000) == 0
+        assert replica.lag(10_990) == 0  # the estimate of the engine's clock was corrected
         replica.next_batch(1)
         assert replica.lag(12_000) == 1000
         replica.stored()
@@ -687,6 +700,11 @@ class TestTakingOver:
         replica.subscribed("f", 20_100)
         assert written(replica) == [("f", 15_000 - SLACK, 20_100, "start")]
 
+    def test_what_the_last_leader_found_lacks_events_from_now_on_if_no_watermark_is_known(self) -> None:
+        replica = follower()
+        replica.take_over(Grant(2, lease_status(20_000, found=["f"])), [])
+        assert state_of(replica).uncovered == {"f": 20_000}
+
     def test_how_much_of_the_log_it_needs(self) -> None:
         replica = Replica(lease=LEASE, most_bytes=10**6)
         granted = Grant(2, lease_status(20_000, watermark=15_000))
@@ -851,6 +869,7 @@ class TestTheBound:
         assert shown(replica.next_batch(2)) == [("a", 10_000, 13_000, "buffer"), "d"]
         assert replica.watermark == 10_000
         replica.stored()
+        assert replica.watermark == 10_000
         assert written(replica) == ["e", "f"]
         assert replica.watermark == 20_000
 
@@ -870,6 +889,21 @@ class TestTheBound:
         receive(replica, "x", 11_000, "a")
         receive(replica, "y", 12_000, "b")
         assert written(replica) == [("a", 10_000, 11_000, "buffer"), ("b", 10_000, 12_000, "buffer")]
+
+    def test_it_remembers_for_the_last_10_000_channels_that_it_does_not_follow_what_was_given_up(self) -> None:
+        replica = follower("a", most_bytes=0)
+        receive(replica, "x", 11_000, "a")
+        for number in range(10_000):
+            receive(replica, "x", 12_000, f"c{number}")
+        receive(replica, "y", 13_000, "c0")
+        receive(replica, "x", 14_000, "new")
+        replica.take_over(Grant(2, lease_status(watermark=10_500)), [])
+        assert written(replica) == [
+            ("a", 10_000, 11_000, "buffer"),
+            *[(f"c{number}", 10_000, 12_000, "buffer") for number in range(2, 10_000)],
+            ("c0", 10_000, 13_000, "buffer"),
+            ("new", 10_000, 14_000, "buffer"),
+        ]
 
     def test_what_is_written_is_forgotten_without_a_gap(self) -> None:
         replica = leader(most_bytes=1000)
@@ -911,6 +945,11 @@ class TestTheBound:
         replica.take_over(Grant(2, lease_status(watermark=11_000)), [])
         receive(replica, "x" * 20, 12_000)
         assert replica.pending <= 10
+
+    def test_events_of_the_same_time_as_those_that_are_given_up_are_kept(self) -> None:
+        replica = leader(most_bytes=1000)
+        receive(replica, "abcd", step=0)
+        assert written(replica) == [("a", 10_000, 11_000, "buffer"), "b", "c", "d"]
 
     def test_payloads_count(self) -> None:
         replica = leader(most_bytes=10_000)
