@@ -756,7 +756,6 @@ class _PlainTextError(Exception):
 
 
 class _Error(msgspec.Struct):
-    code: int = 0
     err_code: int = 0
     description: str = ""
 

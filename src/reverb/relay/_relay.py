@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from secrets import token_hex
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
@@ -40,8 +40,6 @@ from ._replica import Replica
 __all__ = ["Find", "Relay", "RelayStatus"]
 
 log = logging.getLogger("reverb.relay")
-
-T = TypeVar("T")
 
 _BATCH = 500
 """The largest number of entries in one write."""

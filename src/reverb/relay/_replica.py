@@ -292,7 +292,7 @@ class Replica:
         self._begun = {item.channel for item in missing} if is_fresh else None
         self._gaps.extend(item for item in missing if isinstance(item, Gap))
         self._pings.append((self._put, self._after))
-        self._unsure_until = max((entry.received_at for entry in tail), default=-SLACK) + SLACK
+        self._unsure_until = max((entry.received_at for entry in tail), default=0) + SLACK
         self._raise_watermark()
 
     def lease_lost(self) -> None:
@@ -437,7 +437,7 @@ class Replica:
             return
         age = SLACK + self._keep
         limit = self.watermark - age
-        safe = min(limit, *(since - age for since in self._uncovered.values()), limit)
+        safe = min([limit, *(since - age for since in self._uncovered.values())])
         while self._record and _time_of(self._record[0]) < safe:
             self._release(self._record.popleft())
         if self._record and _time_of(self._record[0]) < limit:  # kept for an uncovered channel
