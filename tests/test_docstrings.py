@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
-import reverb
-
-if sys.version_info < (3, 11):
-    pytest.skip("the tools of the documentation need Python 3.11", allow_module_level=True)
-
 import griffe
 from tools import docstrings
+
+import reverb
 
 SRC = Path(reverb.__file__).parents[1]
 MADE_BY_THE_PACKAGE = {

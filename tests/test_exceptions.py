@@ -127,8 +127,9 @@ def test_raised_again_and_again_it_gathers_no_traceback(error: reverb.ReverbErro
     assert lengths == {1}
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="notes came with Python 3.11")
 def test_a_note_is_for_the_one_who_adds_it() -> None:
+    if sys.version_info < (3, 11):
+        pytest.skip("notes came with Python 3.11")
     error = reverb.ConnectionError("what failed")
     error.add_note("kept")
     first, second = again(error), again(error)

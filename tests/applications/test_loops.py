@@ -89,9 +89,10 @@ def test_two_clients_in_two_threads(reverb_server: ReverbServer) -> None:
     reverb_server.blocking.wait_for_connections(0)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are there from Python 3.12 on")
 def test_eager_tasks_for_the_whole_life_of_a_program(reverb_server: ReverbServer) -> None:
     """As in Home Assistant: the loop is told when it is made, before anything runs."""
+    if sys.version_info < (3, 12):
+        pytest.skip("eager tasks came with Python 3.12")
     heard: list[Any] = []
 
     async def main() -> None:

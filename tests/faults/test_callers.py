@@ -181,20 +181,19 @@ async def under_wait_for(cell: Cell) -> None:
     await asyncio.wait_for(cell.call_here(), 2 * DEADLINE)
 
 
-async def in_a_task_group(cell: Cell) -> None:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(cell.call_here())
-
-
 WAYS: dict[str, tuple[Any, Any]] = {
     "an async handler": (bind_async, Cell.call_here),
     "a task of a plain handler": (bind_plain, Cell.call_here),
     "a handler's child": (bind_async, in_a_child),
     "a handler's wait_for": (bind_async, under_wait_for),
-    "a handler's TaskGroup": (bind_async, in_a_task_group),
 }
-if sys.version_info < (3, 11):
-    del WAYS["a handler's TaskGroup"]
+if sys.version_info >= (3, 11):
+
+    async def in_a_task_group(cell: Cell) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(cell.call_here())
+
+    WAYS["a handler's TaskGroup"] = (bind_async, in_a_task_group)
 
 
 @each_kind

@@ -26,7 +26,7 @@ Frame = dict[str, Any]
 class Page:
     """Sends requests, and collects what arrives."""
 
-    def __init__(self, socket: ClientWebSocketResponse) -> None:
+    def __init__(self, socket: ClientWebSocketResponse[Any]) -> None:
         self.socket = socket
         self.frames: list[Frame] = []
         self._numbers = count(1)
