@@ -14,12 +14,16 @@ import reverb
 _LIBRARY = Path(reverb.__file__).parent
 
 
-async def until(condition: Callable[[], Any], deadline: float = 5.0) -> None:
-    """Wait for a condition that nothing announces; fail after ``deadline`` seconds."""
-    end = monotonic() + deadline
+async def until(condition: Callable[[], Any], deadline: float = 5.0, *, pause: float = 0.005) -> None:
+    """Wait for a condition that nothing announces; fail after ``deadline`` seconds.
+
+    It looks often at first, and at least every ``pause`` seconds: each look costs time of the processor.
+    """
+    begin = monotonic()
     while not condition():
-        assert monotonic() < end, "the condition was not met in time"
-        await asyncio.sleep(0.001)
+        waited = monotonic() - begin
+        assert waited < deadline, "the condition was not met in time"
+        await asyncio.sleep(min(0.001 + waited / 20, pause))
 
 
 def turns() -> Iterator[int]:

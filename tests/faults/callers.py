@@ -218,8 +218,8 @@ class Stage:
         self.config = ReverbConfig(
             **{
                 **server.settings,
-                "reconnect_delay_min": 0.002,
-                "reconnect_delay_max": 0.01,
+                "reconnect_delay_min": 0.0005,
+                "reconnect_delay_max": 0.002,
                 "auth_concurrency": AUTH_CONCURRENCY,
                 "drain_timeout": DRAIN_TIMEOUT,
                 "subscribe_timeout": 5.0,
@@ -578,7 +578,7 @@ class Cell:
             return f"events not heard: {dict(lacking)}; heard, and not expected: {dict(surplus)}"
 
         # A channel that was just subscribed may hold its events until it is bound.
-        await until(lambda: all(self.heard[key] for key in expected), wrong, pause=0.001)
+        await until(lambda: all(self.heard[key] for key in expected), wrong, pause=0.005)
         await in_time(self.client.ping(), "ping()")
         await turns(3)
         if heard() != expected:
