@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 import hypothesis
@@ -46,10 +47,16 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_finish() -> None:
-    """Keep the thousands of collected tests out of garbage collections, which tests cause often."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep garbage collections away from the thousands of tests while they are collected, and from then on."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, loops.LoopFactory]:
@@ -72,6 +79,14 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
         if name.startswith("REVERB_") and not name.startswith("REVERB_TEST_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Runs pytest without the plugins that are only there for our own tests, and take half the time to import."""
+    names = ("hypothesispytest", "platformdirs", "timeout", "valkey", "xdist", "xdist.looponfail")
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"-p no:{name}" for name in names))
+    return pytester
 
 
 @pytest.fixture(autouse=True)
