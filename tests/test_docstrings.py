@@ -44,6 +44,7 @@ def public_modules() -> Iterator[griffe.Module]:
             yield module
 
 
+@cache
 def public_objects() -> dict[str, griffe.Object]:
     """All that a program can name without an underscore, by its path. What has several names is there once."""
     found: dict[int, tuple[str, griffe.Object]] = {}
@@ -65,9 +66,6 @@ def _add(found: dict[int, tuple[str, griffe.Object]], path: str, member: griffe.
                 _add(found, f"{path}.{name}", each)
 
 
-OBJECTS = public_objects()
-
-
 def docstring_of(each: griffe.Object) -> griffe.Docstring | None:
     if not each.docstring and isinstance(each.parent, griffe.Class):
         return docstrings.inherited_docstring(each)
@@ -80,12 +78,12 @@ def sections(each: griffe.Object, kind: griffe.DocstringSectionKind) -> list[gri
 
 
 def test_every_public_name_has_a_docstring() -> None:
-    assert [path for path, each in OBJECTS.items() if docstring_of(each) is None] == []
+    assert [path for path, each in public_objects().items() if docstring_of(each) is None] == []
 
 
 def test_the_first_line_is_a_sentence() -> None:
     wrong = []
-    for path, each in OBJECTS.items():
+    for path, each in public_objects().items():
         docstring = docstring_of(each)
         first = docstring.value.partition("\n\n")[0] if docstring else "."
         if not first.rstrip().endswith((".", ":")):
@@ -138,7 +136,7 @@ def described_in(each: griffe.Object) -> list[str]:
 def test_every_argument_is_described() -> None:
     wrong = [
         f"{path}: described {described_in(each)}, expected {arguments_of(each)}"
-        for path, each in OBJECTS.items()
+        for path, each in public_objects().items()
         if path not in MADE_BY_THE_PACKAGE and described_in(each) != arguments_of(each)
     ]
     assert wrong == []
@@ -146,7 +144,7 @@ def test_every_argument_is_described() -> None:
 
 def test_what_is_raised_exists() -> None:
     wrong = []
-    for path, each in OBJECTS.items():
+    for path, each in public_objects().items():
         for section in sections(each, griffe.DocstringSectionKind.raises):
             for raised in section.value:
                 name = str(raised.annotation)

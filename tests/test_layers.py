@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from importlinter.api import read_configuration
 
 ROOT = Path(__file__).parents[1]
 
-CONTRACTS: list[dict[str, Any]] = read_configuration(str(ROOT / "pyproject.toml"))["contracts_options"]
+
+def contracts() -> list[dict[str, Any]]:
+    from importlinter.api import read_configuration  # takes long, in each process that collects tests
+
+    found: list[dict[str, Any]] = read_configuration(str(ROOT / "pyproject.toml"))["contracts_options"]
+    return found
+
 
 VIOLATIONS = {
     "A module imports from its own layer and from those below": (
@@ -58,13 +63,13 @@ VIOLATIONS = {
 def test_the_contract_has_the_layers_of_the_map() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\n## Where things are\n")[2]
     rows = re.findall(r"^\| \w+ \| (`.*?) \|", text.partition("\n\nOnly ")[0], re.M)
-    (contract,) = (each for each in CONTRACTS if each["type"] == "layers")
+    (contract,) = (each for each in contracts() if each["type"] == "layers")
     layers = [layer.split(" : ") for layer in contract["layers"]]
     assert layers == [re.findall(r"`(\w+)(?:\.py|/)`", row) for row in rows]
 
 
 def test_each_module_has_one_layer() -> None:
-    (contract,) = (each for each in CONTRACTS if each["type"] == "layers")
+    (contract,) = (each for each in contracts() if each["type"] == "layers")
     named = [module for layer in contract["layers"] for module in layer.split(" : ")]
     package = ROOT / "src" / "reverb"
     modules = {path.stem for path in package.glob("*.py")} | {
@@ -93,7 +98,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_a_violation_for_each_contract() -> None:
-    assert VIOLATIONS.keys() == {contract["name"] for contract in CONTRACTS}
+    assert VIOLATIONS.keys() == {contract["name"] for contract in contracts()}
 
 
 @pytest.mark.parametrize("contract", VIOLATIONS)
