@@ -1,8 +1,9 @@
 """Installs what the tests need beside Python packages.
 
 From npm: soketi, a Pusher-protocol server we did not write, and the clients that browsers have, pusher-js and
-Laravel Echo. soketi runs on Node 20 only (on later versions every handshake hangs). From Debian: Chromium, for the
-page of ``reverb console``, where this is root and has apt-get, as in a container; elsewhere developers choose.
+Laravel Echo. soketi runs on Node 20 only (on later versions every handshake hangs). From Debian: Chromium without
+windows, for the page of ``reverb console``, where this is root and has apt-get, as in a container; elsewhere
+developers choose.
 
 Where an installation fails, the tests that need it are skipped; with ``CI=true`` it is an error.
 """
@@ -29,9 +30,9 @@ def install_chromium() -> None:
     apt = shutil.which("apt-get")
     if chromium.find() is not None or apt is None or not hasattr(os, "geteuid") or os.geteuid() != 0:
         return
-    print("Installing chromium with apt-get ...", flush=True)
+    print(f"Installing {chromium.HEADLESS} with apt-get ...", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for step in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
+    for step in (["update"], ["install", "--yes", "--no-install-recommends", chromium.HEADLESS]):
         command = [apt, "-qq", *step]
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, timeout=APT_TIMEOUT)
 
@@ -41,7 +42,7 @@ def main() -> int:
     try:
         install_chromium()
     except (OSError, subprocess.SubprocessError) as error:
-        print(f"chromium could not be installed: {error}", flush=True)
+        print(f"{chromium.HEADLESS} could not be installed: {error}", flush=True)
         if os.environ.get("CI") == "true":
             status = 1
         else:
