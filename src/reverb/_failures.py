@@ -377,7 +377,7 @@ def strips_path(config: ReverbConfig) -> str:
 
 
 def _redirected(config: ReverbConfig, status: int, location: str) -> Failure:
-    target = location.partition("?")[0].replace(config.app_key, "…")
+    target = re.sub("//[^/]*@", "//", re.split("[?#]", location)[0]).replace(config.app_key, "…")
     seen = f"HTTP status {status}: it redirects to {visible(target) or 'nowhere'}"
     match = re.match(r"(https?)://([^/:]+)(?::(\d+))?", target)
     if match is not None and match[1] == "https" and config.scheme == "ws":

@@ -675,7 +675,7 @@ BROKEN = [
         "key-in-two-places",
         key_in_two_places,
         "app key",
-        "REVERB_APP_KEY comes from the environment, and differs in /",
+        "REVERB_APP_KEY comes from the environment, and differs in .env",
     ),
     row(
         "secret-with-a-hash",
@@ -823,6 +823,12 @@ async def test_a_101_with_more_tokens_is_no_matter_of_the_greeting(
     assert failures(steps) in (["HTTP upgrade"], ["ping"])
     if failures(steps) == ["HTTP upgrade"]:
         assert "Connection: keep-alive, Upgrade" in steps["HTTP upgrade"].detail
+
+
+async def test_a_server_whose_name_is_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async with odd_101(Server=f"nginx{100 * 'x'}")(monkeypatch, tmp_path) as settings:
+        steps = await examine(settings)
+    assert steps["HTTP upgrade"].detail == f"/app/… is a WebSocket, by nginx{55 * 'x'}…"
 
 
 async def test_two_servers_that_know_nothing_of_each_other() -> None:

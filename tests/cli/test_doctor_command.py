@@ -124,7 +124,7 @@ def test_json(server: BlockingServer, doctor: Callable[..., Result]) -> None:
     lines = [json.loads(line) for line in result.output.splitlines()]
     settings = {each["variable"]: each for each in lines[0].pop("settings")}
     assert settings["REVERB_APP_KEY"]["source"] == "--key; differs in environment"
-    assert settings["REVERB_APP_KEY"]["value"] == "nope"
+    assert settings["REVERB_APP_KEY"]["value"] == "******** (4 characters)"
     assert settings["REVERB_AUTH_TOKEN"] == {
         "variable": "REVERB_AUTH_TOKEN",
         "value": "******** (17 characters)",

@@ -112,7 +112,7 @@ class Context(NamedTuple):
 
 
 def _name_source(source: str) -> str:
-    return {"argument": "the option", "environment": "the environment"}.get(source, source)
+    return {"argument": "the option", "environment": "the environment"}.get(source, ".env")
 
 
 # --- to the server ---------------------------------------------------------------------------------------------

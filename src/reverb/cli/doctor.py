@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any, NamedTuple
@@ -14,13 +14,13 @@ from rich.status import Status
 from rich.text import Text
 
 from .. import ReverbConfig
-from .._checks import is_url
 from .._settings import Found, SecretStr, look_up, variable_of
 from .._visible import bare
 from ..exceptions import ConfigurationError
 from .examination import Examination, Step
 from .options import Given, configure, takes_server
 from .process import ExitCode, complete, make_cancel
+from .redaction import MASK, Redaction, holds_url
 from .view import OutputConsole, print_json, printable
 
 __all__ = ["describe", "doctor", "rows_of"]
@@ -29,7 +29,8 @@ _ALWAYS_SHOWN = ("host", "port", "scheme", "path", "origin", "app_id", "app_key"
 _OPTIONS = {"app_key": "key"}
 """Options whose names differ from the names of their settings."""
 _DOTENV = ".env"
-_MASK = "********"
+_NOT_POSTED = ("app_key",)
+"""Settings that are not secret, and that ``--json`` hides: anybody who has them can connect."""
 _NOTHING = "-"
 _MAX_VALUE_WIDTH = 36
 _MIN_TEXT_WIDTH = 30
@@ -111,17 +112,21 @@ class Row(NamedTuple):
 
 
 def rows_of(
-    found: Mapping[str, Found], config: ReverbConfig | None, options: Mapping[str, str] = _OPTIONS
+    found: Mapping[str, Found],
+    config: ReverbConfig | None,
+    options: Mapping[str, str] = _OPTIONS,
+    hidden: Collection[str] = (),
 ) -> list[Row]:
     """Return the settings to show: the most important ones, and all others that are set.
 
-    ``options`` has the options whose names differ from the names of their settings."""
-    rows = []
+    ``options`` has the options whose names differ from the names of their settings. ``hidden`` are settings to
+    mask as well, although they are not secret."""
+    rows, redact = [], Redaction(found)
     first = [name for name in _ALWAYS_SHOWN if name in found]
     others = [name for name, each in found.items() if name not in _ALWAYS_SHOWN and each.source != "default"]
     for name in first + others:
         each = found[name]
-        value = _shown(name, each)
+        value = _shown(name, each, is_hidden=name in hidden)
         if config is not None and name in ("host", "path", "scheme") and getattr(config, name) != value:
             value = f"{value}, used as {getattr(config, name)}" if getattr(config, name) else value
         source = _source(name, each.source, options)
@@ -129,20 +134,17 @@ def rows_of(
             source += f"; differs in {' and '.join(_source(name, other, options) for other in each.differing)}"
         if each.hint:
             source += "; cut off at #"
-        rows.append(Row(variable_of(name), value or None, source))
+        rows.append(Row(variable_of(name), redact(value) or None, source))
     return rows
 
 
-def _shown(name: str, found: Found) -> str:
+def _shown(name: str, found: Found, *, is_hidden: bool) -> str:
     if found.value is None:
         return ""
     text = found.text
-    if not isinstance(found.value, SecretStr):
+    if not isinstance(found.value, SecretStr) and not is_hidden:
         return text
-    # These are secret because their URLs may have a password, which bare() removes.
-    if name in ("auth_endpoint", "proxy") and is_url(text, "http", "https", "socks5"):
-        return bare(text)
-    return f"{_MASK} ({len(text)} characters)"
+    return bare(text) if holds_url(name, text) else f"{MASK} ({len(text)} characters)"
 
 
 def _source(name: str, source: str, options: Mapping[str, str]) -> str:
@@ -275,11 +277,12 @@ def describe(step: Step, rows: Sequence[Row] = ()) -> dict[str, Any]:
 
 
 class _JsonLines:
-    """Prints one JSON object per step, for programs."""
+    """Prints one JSON object per step, for programs and for public reports."""
 
     def __init__(self, on_broken_pipe: Callable[[], None]) -> None:
         self._on_broken_pipe = on_broken_pipe
         self._rows: Sequence[Row] = []
+        self._redact = Redaction({})
 
     def __enter__(self) -> None: ...
 
@@ -289,10 +292,11 @@ class _JsonLines:
         """Print nothing: the step is printed at its end."""
 
     def settings(self, found: Mapping[str, Found], config: ReverbConfig | None) -> None:
-        self._rows = rows_of(found, config)
+        self._rows = rows_of(found, config, hidden=_NOT_POSTED)
+        self._redact = Redaction(found, *_NOT_POSTED)
 
     def step(self, step: Step) -> None:
-        fields = describe(step, self._rows)
+        fields = describe(step.redacted(self._redact), self._rows)
         self._rows = []
         print_json(fields, self._on_broken_pipe)
 

@@ -31,7 +31,7 @@ from .._protocol import (
 )
 from .._settings import Checked, Found, setting, variable_of
 from .._tasks import spawn
-from .._visible import bare
+from .._visible import bare, visible
 from ..auth import ChannelAuth, load_aiohttp
 from ..exceptions import AuthenticationError, ConfigurationError, ConnectionError, ReverbError
 from . import diagnosis
@@ -46,6 +46,7 @@ from .probe import (
     speaks,
     upgrade_key,
 )
+from .redaction import Redaction
 from .view import plural
 
 __all__ = ["Examination", "Step"]
@@ -78,6 +79,10 @@ class Step:
     """The likely causes of a failure, the most likely first."""
     exit_code: int = 0
     """The exit code of the command if this is the first step that failed."""
+
+    def redacted(self, redact: Callable[[str], str]) -> Step:
+        """Return the step with texts from ``redact``, which hides secrets."""
+        return replace(self, detail=redact(self.detail), causes=tuple(map(redact, self.causes)))
 
 
 class _Skipped(Exception):  # noqa: N818
@@ -120,6 +125,7 @@ class Examination:
         self._context = Context(config, found, server.server_path, server.server_port)
         self._begin = begin
         self._report = report
+        self._redact = Redaction(found)
         self._ssl_context = ssl_context
         self._done: set[str] = set()
         """The steps after which the steps that need them can run."""
@@ -185,7 +191,7 @@ class Examination:
         else:
             step = Step(name, True, self._seconds, detail)
             self._done.add(name)
-        self._report(step)
+        self._report(step.redacted(self._redact))
 
     async def _within(self, seconds: float | None, work: Awaitable[T]) -> T:
         """Do the work of a step, and measure its time. None means that the work has its own time limit.
@@ -310,7 +316,7 @@ class Examination:
             if refusal is not None and refusal.code is None:
                 raise Problem.of(_failures.not_websocket(unusual, answer.headers))
         by = answer.headers.get("server") or answer.headers.get("x-powered-by")
-        return f"{self._config.path}/app/… is a WebSocket" + (f", by {by}" if by else "")
+        return f"{self._config.path}/app/… is a WebSocket" + (f", by {visible(by, 60)}" if by else "")
 
     async def _ask_for_upgrade(self, line: TcpConnection, config: ReverbConfig, key: str) -> Answer:
         url = urlsplit(url_of(config))
