@@ -81,6 +81,15 @@ def state_of(replica: Replica) -> State:
     return msgspec.json.decode(replica.progress()[1], type=State)
 
 
+def test_before_server_and_engine_have_answered_it_knows_nothing() -> None:
+    replica = Replica(lease=LEASE, most_bytes=10**6)
+    replica.follow("a", 10_000)
+    assert (replica.epoch, replica.watermark, replica.found, replica.found_at) == (None, None, None, None)
+    assert (replica.others, replica.pending, replica.unwritten, replica.missing) == (0, 0, 0, 1)
+    assert not replica.is_ready
+    assert not replica.has_all_until(10_000)
+
+
 class TestWriting:
     def test_a_leader_writes_what_it_receives_and_a_follower_does_not(self) -> None:
         replica = follower()
