@@ -28,6 +28,7 @@ class MemoryEngine:
         self.epoch = 0
         self.watermark: int | None = None
         self.state = b""
+        self.others = 0
         self._answering = asyncio.Event()
         self._answering.set()
 
@@ -54,7 +55,7 @@ class MemoryEngine:
             raise EngineError("the engine is away")
 
     def lease_status(self) -> LeaseStatus:
-        return LeaseStatus(time.time_ns() // 1_000_000, self.holder, self.watermark, self.state)
+        return LeaseStatus(time.time_ns() // 1_000_000, self.holder, self.watermark, self.state, self.others)
 
 
 class MemorySink:

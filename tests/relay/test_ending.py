@@ -145,6 +145,24 @@ async def test_what_can_not_be_written_in_the_end_is_counted(
     assert engine.open_sinks == 0
 
 
+@pytest.mark.parametrize("others", [0, 1])
+async def test_what_a_deposed_relay_could_not_write_is_counted_unless_another_one_is_ready(
+    client: ReverbClient, engine: MemoryEngine, publish: Publish, caplog: pytest.LogCaptureFixture, others: int
+) -> None:
+    engine.others = others
+    relay, task = await leading(client)
+    await until(lambda: relay.status.others == others)
+    engine.pause()
+    await publish(5)
+    await until(lambda: relay.status.pending == 5)
+    engine.epoch, engine.holder = engine.epoch + 1, "another"
+    asyncio.get_running_loop().call_later(0.3, engine.resume)
+    await end(task)
+    assert relay.status.pending == (0 if others else 5)
+    assert ("the log may lack 5 events" in caplog.text) == (not others)
+    assert engine.holder == "another"
+
+
 async def test_an_engine_that_hangs_holds_up_the_end_for_a_stated_time_only(
     client: ReverbClient,
     engine: MemoryEngine,

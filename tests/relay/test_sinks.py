@@ -233,6 +233,19 @@ async def test_a_lease_that_is_given_back_is_free_at_once(setting: Setting) -> N
     assert (new.lease_status.watermark, new.lease_status.state) == (17, b"left")
 
 
+async def test_a_lease_is_given_back_once(setting: Setting) -> None:
+    first, second = await setting.opened_sink(), await setting.opened_sink("two")
+    old = await granted(first)
+    await first.release(old.epoch, 17, b"left")
+    await first.release(old.epoch, 18, b"late")
+    new = await granted(second)
+    assert (new.lease_status.watermark, new.lease_status.state) == (17, b"left")
+    await first.release(old.epoch, 19, b"later")
+    await second.release(old.epoch, 20, b"of another epoch")
+    lease_status = await first.check_lease(is_ready=True)
+    assert (lease_status.holder, lease_status.watermark, lease_status.state) == ("two", 17, b"left")
+
+
 async def test_who_was_deposed_gives_nothing_back(setting: Setting) -> None:
     setting.lease = LEASE
     first, second = await setting.opened_sink(), await setting.opened_sink("two")
