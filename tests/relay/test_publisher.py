@@ -16,7 +16,18 @@ import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 
 from reverb import APIError, ConfigurationError, ReverbAPI
-from reverb.relay import DeadLetter, Item, NatsSource, Published, Publisher, RedisSource, Report, Source, Waiting
+from reverb.relay import (
+    DeadLetter,
+    EngineError,
+    Item,
+    NatsSource,
+    Published,
+    Publisher,
+    RedisSource,
+    Report,
+    Source,
+    Waiting,
+)
 from reverb.server import ReverbServer
 from tests.integration.servers import free_ports
 from tests.relay.nats_server import Nats
@@ -246,6 +257,29 @@ async def test_an_engine_that_is_away_when_it_is_to_acknowledge(stream: Stream, 
         await running.until_done(5)
     assert await stream.left() == 0
     assert numbers_of(server) == list(range(5))
+
+
+async def test_an_engine_that_is_away_while_events_wait_for_the_api(stream: Stream, server: ReverbServer) -> None:
+    await fill(stream, range(3))
+    (port,) = free_ports(1)
+    source = stream.source(claim_after=1)
+    hold = source.hold
+    attempts = 0
+
+    async def fail_once(items: Sequence[Item]) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise EngineError("the engine is away")
+        await hold(items)
+
+    source.hold = fail_once  # type: ignore[method-assign]
+    async with publishing(source, {**server.settings, "port": port}) as running:
+        await running.until(lambda: attempts)
+        async with ReverbServer(port=port) as late:
+            await running.until_done(3)
+            assert numbers_of(late) == [0, 1, 2]
+    assert await stream.left() == 0
 
 
 async def test_a_group_shares_the_work(stream: Stream, server: ReverbServer) -> None:
