@@ -77,11 +77,13 @@ coverage: $(STAMP)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# Typer before 0.26 uses names that later versions of Click warn about.
+# The tools of developers, too, in their lowest versions. Some would bring later versions of what the package needs.
 lowest: $(STAMP)
 	@$(BIN)/python -m tests.integration.install
 	@$(call VENV,.venv-lowest)
-	@$(BIN)/uv pip install --quiet --resolution lowest-direct --python .venv-lowest/bin/python --editable '.[dev]' click==8.2.1
+	@$(BIN)/python -m tools.lowest > .venv-lowest/lowest.txt
+	@$(BIN)/uv pip install --quiet --resolution lowest-direct --override .venv-lowest/lowest.txt \
+	    --python .venv-lowest/bin/python --editable '.[dev]'
 	.venv-lowest/bin/pytest $(ARGS)
 
 bare: $(STAMP)

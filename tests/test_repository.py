@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tools.lowest import lowest
 
 from reverb.cli.app import load as load_command
 
@@ -111,6 +112,15 @@ def test_mutants_are_made_of_files_that_exist() -> None:
     paths = re.findall(r'"(.*\.py)"', section)
     assert len(paths) > 2
     assert [path for path in paths if not (ROOT / path).is_file()] == []
+
+
+def test_make_lowest_takes_the_lower_bounds_of_the_package() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    _, _, package = text.partition("\ndependencies = [")
+    package, _, developers = package.partition("\ndev = [")
+    assert developers
+    bounds = re.findall(r'"([\w-]+)>=([\d.]+)"', package)
+    assert lowest() == sorted({f"{name.lower()}=={version}" for name, version in bounds})
 
 
 def test_files_end_with_one_newline() -> None:
