@@ -164,6 +164,7 @@ async def check_sharing(shop: Shop, run: Run) -> None:
         while not all(said(each) for each in readers):
             assert time.monotonic() < deadline, "not every reader is at work"
             await shop.change(next(numbers), "new")
+            await asyncio.sleep(0.02)  # they take a second to start
         for how in (signal.SIGTERM, signal.SIGKILL):
             reader = readers[how == signal.SIGKILL]
             before = len(said(reader))
@@ -175,7 +176,7 @@ async def check_sharing(shop: Shop, run: Run) -> None:
         for _ in range(100):
             await shop.change(next(numbers), "new")
         sent = next(numbers)
-        await until(shop.is_copied, 2 * DEADLINE)
+        await until(shop.is_copied, 2 * DEADLINE, pause=0.05)
         await shop.is_finished()
         assert await readers[0].exit_code() == 0
         assert "Traceback" not in readers[0].err.text, readers[0].err.text
@@ -267,7 +268,7 @@ async def test_redis_group_reads_all_when_pending_entries_are_trimmed(redis_shop
     async with redis_shop.run("redis_group", "reverb", STUCK_AFTER="0.2") as reader:
         await reader.out.expect(r"may be missing \(.* trimmed before")
         await reader.out.expect("^order 2: new$")
-        await until(redis_shop.is_copied)
+        await until(redis_shop.is_copied, pause=0.05)
         await redis_shop.is_finished()
         await end(reader)
 
@@ -301,7 +302,7 @@ async def test_redis_group_reads_all_when_unread_entries_are_trimmed(redis_shop:
         await redis.xtrim("reverb", maxlen=1, approximate=False)
     async with redis_shop.run("redis_group", "reverb") as reader:
         await reader.out.expect(r"may be missing \(entries were trimmed")
-        await until(redis_shop.is_copied)
+        await until(redis_shop.is_copied, pause=0.05)
         await end(reader)
 
 
@@ -394,7 +395,7 @@ async def check_hand_over(shop: Shop, reader: str, *worker: str, **env: str) -> 
                 await shop.change(number, "new")
             await shop.is_finished()
             await end(command)
-        await until(shop.is_copied, DEADLINE)
+        await until(shop.is_copied, DEADLINE, pause=0.05)
         tasks.send_signal(signal.SIGTERM)
         assert await tasks.exit_code() == 0, tasks.err.text
         assert "Traceback" not in tasks.err.text, tasks.err.text
