@@ -87,9 +87,15 @@ async def read_frame(reader: asyncio.StreamReader) -> Frame:
     elif size == 127:
         (size,) = struct.unpack("!Q", await reader.readexactly(8))
     mask = await reader.readexactly(4)
-    masked = await reader.readexactly(size)
-    payload = bytes(byte ^ mask[i % 4] for i, byte in enumerate(masked))
-    return Frame(first & 0x0F, payload, fin=bool(first & 0x80))
+    payload = await reader.readexactly(size)
+    return Frame(first & 0x0F, masked(payload, mask), fin=bool(first & 0x80))
+
+
+def masked(payload: bytes, mask: bytes) -> bytes:
+    """Mask the payload of a frame, or unmask it; byte by byte, this would take long."""
+    size = len(payload)
+    repeated = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")).to_bytes(size, "big")
 
 
 class Peer:

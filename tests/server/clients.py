@@ -16,6 +16,7 @@ import yarl
 
 from reverb.auth import sign_channel, sign_request
 from reverb.server import App, ReverbServer
+from tests.scripted import masked
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 CONTINUATION = 0
@@ -79,8 +80,7 @@ class Client:
             length = bytes((0xFE,)) + size.to_bytes(2, "big")
         else:
             length = bytes((0xFF,)) + size.to_bytes(8, "big")
-        masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(raw))
-        self._writer.write(bytes(((0x80 if fin else 0) | opcode,)) + length + mask + masked)
+        self._writer.write(bytes(((0x80 if fin else 0) | opcode,)) + length + mask + masked(raw, mask))
 
     def subscribe(self, channel: str, channel_data: str | None = None, app: App = DEFAULT_APP) -> None:
         data = {"channel": channel}

@@ -19,6 +19,7 @@ from reverb.server._frames import (
     error_frame,
     frame,
 )
+from tests.scripted import masked
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def sent(payload: bytes, opcode: int = TEXT, *, fin: bool = True, rsv: int = 0) 
     mask, size = b"\x01\x02\xf3\x04", len(payload)
     first = (0x80 if fin else 0) | rsv | opcode
     length = bytes((0x80 | size,)) if size < 126 else bytes((0xFE,)) + size.to_bytes(2, "big")
-    return bytes((first,)) + length + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+    return bytes((first,)) + length + mask + masked(payload, mask)
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 300, 10_000])
