@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -59,6 +59,15 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
+    """Do the same for what a file of tests has left, such as modules: collections would take longer and longer."""
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
+
+
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, loops.LoopFactory]:
     """Tell pytest-asyncio of all event loops where a test chooses among them, and else of one.
 
@@ -72,13 +81,25 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, loops.LoopFact
     return {name: loops.available()[name]}
 
 
+@pytest.fixture(scope="session")
+def _empty_directories() -> list[Path]:
+    """Working directories in which no test has left anything. Making one for each test takes long."""
+    return []
+
+
 @pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _no_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, _empty_directories: list[Path]
+) -> Iterator[None]:
     """Keep the developer's own ``REVERB_…`` variables and ``.env`` out of the tests."""
     for name in os.environ:
         if name.startswith("REVERB_") and not name.startswith("REVERB_TEST_"):
             monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+    directory = _empty_directories.pop() if _empty_directories else tmp_path_factory.mktemp("cwd")
+    monkeypatch.chdir(directory)
+    yield
+    if directory.is_dir() and not any(directory.iterdir()):
+        _empty_directories.append(directory)
 
 
 @pytest.fixture
