@@ -42,7 +42,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C end the programs that tests start. A shell starts ``make test &`` with Ctrl-C ignored."""
+    """Start programs as a shell does: Ctrl-C ends them, and they write their output when a buffer is full.
+
+    A shell starts ``make test &`` with Ctrl-C ignored. Containers often have PYTHONUNBUFFERED.
+    """
+    os.environ.pop("PYTHONUNBUFFERED", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

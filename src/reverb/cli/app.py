@@ -79,7 +79,7 @@ app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"python-reverb {__version__}")
+        print(f"python-reverb {__version__}", flush=True)  # so that main() sees that it can't be written
         raise typer.Exit
 
 
