@@ -12,7 +12,10 @@ import sys
 import termios
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
+
+from tests.cli.fork_server import ForkedProcess, ForkServer
 
 DEADLINE = 15.0
 """Seconds for whatever a test waits for."""
@@ -94,7 +97,11 @@ class Command:
     """A running ``reverb`` command. In a terminal, ``out`` and ``err`` are the same."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, out: Output, err: Output, terminal: int | None
+        self,
+        process: asyncio.subprocess.Process | ForkedProcess,
+        out: Output,
+        err: Output,
+        terminal: int | None,
     ) -> None:
         self.out = out
         self.err = err
@@ -120,6 +127,21 @@ class Command:
         return code
 
 
+def _environment() -> dict[str, str]:
+    changes = ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE")
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith("REVERB_") and name not in changes
+    }
+    return {**kept, "PYTHONWARNINGS": "error", "TERM": "xterm-256color"}
+
+
+@cache
+def _fork_server() -> ForkServer | None:
+    if sys.platform != "linux" or "COVERAGE_PROCESS_CONFIG" in os.environ:  # coverage does not measure forks
+        return None
+    return ForkServer(_environment())
+
+
 @asynccontextmanager
 async def reverb(
     *arguments: str,
@@ -129,37 +151,38 @@ async def reverb(
     width: int = 120,
     module: str = "reverb",
     stdin: Path = Path(os.devnull),
+    forked: bool = True,
 ) -> AsyncIterator[Command]:
     """Run ``reverb`` with these arguments, and none of the tests' own ``REVERB_`` variables.
 
-    Outside a terminal its standard input is the file ``stdin``.
+    Outside a terminal its standard input is the file ``stdin``. The process comes from a fork server, if it can:
+    ``forked=False`` is for tests of the start.
     """
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("REVERB_") and name not in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE")
-    }
-    environment |= {"PYTHONWARNINGS": "error", "TERM": "xterm-256color", **(env or {})}
-    command = [sys.executable, "-m", module, *arguments]
+    environment = {**_environment(), **(env or {})}
     if terminal:
         ours, theirs = os.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
         fds = (theirs, theirs, theirs)
-        command = [sys.executable, "-c", _TAKE_TERMINAL, *command]
         outputs = [Output(ours)]
     else:
         (ours, out), (their_err, err) = os.pipe(), os.pipe()
         fds = (os.open(stdin, os.O_RDONLY), out, err)
         outputs = [Output(ours), Output(their_err)]
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=fds[0],
-        stdout=fds[1],
-        stderr=fds[2],
-        env=environment,
-        cwd=cwd,
-        start_new_session=True,
-    )
+    server = _fork_server() if forked else None
+    process: asyncio.subprocess.Process | ForkedProcess
+    if server is not None and server.can_start(environment):
+        process = await server.start(module, arguments, fds, env=environment, cwd=cwd)
+    else:
+        command = [sys.executable, "-m", module, *arguments]
+        process = await asyncio.create_subprocess_exec(
+            *([sys.executable, "-c", _TAKE_TERMINAL, *command] if terminal else command),
+            stdin=fds[0],
+            stdout=fds[1],
+            stderr=fds[2],
+            env=environment,
+            cwd=cwd,
+            start_new_session=True,
+        )
     for fd in set(fds):
         os.close(fd)
     try:
@@ -168,5 +191,7 @@ async def reverb(
         if process.returncode is None:
             os.kill(process.pid, signal.SIGKILL)
             await process.wait()
+        if isinstance(process, ForkedProcess):
+            process.close()
         for output in outputs:
             output.close()

@@ -27,7 +27,7 @@ SHARED = {"--host", "--port", "--app-id", "--key", "--scheme", "--path", "--json
 
 
 async def test_version(tmp_path: Path) -> None:
-    async with reverb("--version", cwd=tmp_path) as command:
+    async with reverb("--version", cwd=tmp_path, forked=False) as command:
         assert await command.exit_code() == 0
         assert command.out.text == f"python-reverb {package.__version__}\n"
         assert command.err.text == ""
@@ -57,7 +57,7 @@ def test_the_installed_script_is_the_same(tmp_path: Path) -> None:
     ],
 )
 async def test_help(arguments: list[str], wanted: list[str], tmp_path: Path) -> None:
-    async with reverb(*arguments, cwd=tmp_path) as command:
+    async with reverb(*arguments, cwd=tmp_path, forked=False) as command:
         assert await command.exit_code() == 0
         for text in wanted:
             assert text in command.out.text
