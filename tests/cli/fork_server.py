@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import gc
+import io
 import json
 import os
 import runpy
@@ -108,7 +109,11 @@ class ForkServer:
 
 
 def _read_at_start(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if name.startswith(_READ_AT_START)}
+    return {
+        name: value
+        for name, value in env.items()
+        if name.startswith(_READ_AT_START) and name != "PYTHONUNBUFFERED"  # which forks heed, too
+    }
 
 
 if sys.platform == "linux":
@@ -125,7 +130,7 @@ if sys.platform == "linux":
         """Import what commands need, and nothing that starts a thread."""
         from reverb.cli.app import COMMANDS, load
 
-        for name in ("aiohttp.web", "reverb.crypto", "reverb.server"):
+        for name in ("aiohttp.web", "nats", "redis.asyncio", "reverb.crypto", "reverb.server"):
             import_module(name)
         for name in COMMANDS:
             load(name)
@@ -191,20 +196,25 @@ if sys.platform == "linux":
             os.close(stream)
         if os.isatty(0):
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        # Python's own were opened for the streams of the server, such as without line buffering.
-        sys.stdin = _open(0, "r", sys.stdin)
-        sys.stdout = _open(1, "w", sys.stdout)
-        sys.stderr = _open(2, "w", sys.stderr, buffering=1)
         os.environ.clear()
         os.environ.update(wanted["env"])
+        # Those that Python has opened at the start know that they are not a terminal, for example.
+        sys.stdin, sys.stdout, sys.stderr = (
+            _open(*each) for each in enumerate((sys.stdin, sys.stdout, sys.stderr))
+        )
         os.chdir(wanted["cwd"])
         sys.path[0] = os.getcwd()
         sys.argv = ["", *wanted["arguments"]]
         runpy.run_module(wanted["module"], run_name="__main__", alter_sys=True)
         sys.exit()
 
-    def _open(number: int, mode: str, before: TextIO, buffering: int = -1) -> Any:
-        return open(number, mode, buffering, encoding=before.encoding, errors=before.errors, closefd=False)
+    def _open(number: int, before: TextIO) -> io.TextIOWrapper:
+        """Open a stream as Python does when it starts."""
+        unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
+        mode, buffering = ("rb", -1) if number == 0 else ("wb", 0 if unbuffered else -1)
+        file = open(number, mode, buffering, closefd=False)  # noqa: SIM115 - the process has it to its end
+        by_line = not unbuffered and (number == 2 or file.isatty())
+        return io.TextIOWrapper(file, before.encoding, before.errors, "\n", by_line, write_through=unbuffered)
 
     def main() -> None:
         _import()

@@ -19,7 +19,7 @@ import asyncio, json, locale, os, signal, sys, threading, warnings
 
 streams = [sys.stdin, sys.stdout, sys.stderr]
 filters = [each for each in warnings.filters if each[2].__module__ == "builtins"]
-attributes = ["encoding", "errors", "line_buffering", "newlines"]
+attributes = ["encoding", "errors", "line_buffering", "write_through"]
 json.dump({
     "arguments": sys.argv,
     "path": sys.path,
@@ -28,7 +28,8 @@ json.dump({
     "is main": sys.modules["__main__"].__dict__ is globals(),
     "directory": os.getcwd(),
     "variables": {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"},
-    "streams": [[stream.isatty(), *(getattr(stream, each) for each in attributes)] for stream in streams],
+    "streams": [[getattr(stream, each) for each in attributes] for stream in streams],
+    "buffers": [[type(stream.buffer).__name__, stream.isatty()] for stream in streams],
     "descriptors": sorted(os.listdir("/proc/self/fd")),
     "signals": {number.name: str(signal.getsignal(number)) for number in signal.valid_signals() if number < 32},
     "blocked": list(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
@@ -47,16 +48,17 @@ print()
 async def run(program: str, cwd: Path, **options: Any) -> tuple[int, str, str]:
     """Return the exit code, the output, and the error output."""
     cwd.joinpath("program.py").write_text(program, encoding="utf-8")
-    async with reverb("an", "argument", module="program", env={"COLOUR": "red"}, cwd=cwd, **options) as command:
+    async with reverb("an", "argument", module="program", cwd=cwd, **options) as command:
         code = await command.exit_code()
         return code, await command.out.end(), command.err.text
 
 
+@pytest.mark.parametrize("env", [{"COLOUR": "red"}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
-async def test_what_a_program_sees(tmp_path: Path, terminal: bool) -> None:
-    code, started, _ = await run(PROGRAM, tmp_path, terminal=terminal, forked=False)
+async def test_what_a_program_sees(tmp_path: Path, terminal: bool, env: dict[str, str]) -> None:
+    code, started, _ = await run(PROGRAM, tmp_path, terminal=terminal, env=env, forked=False)
     assert code == 0, started
-    code, forked, _ = await run(PROGRAM, tmp_path, terminal=terminal)
+    code, forked, _ = await run(PROGRAM, tmp_path, terminal=terminal, env=env)
     assert code == 0, forked
     assert json.loads(forked) == json.loads(started)
 
