@@ -36,12 +36,8 @@ ifneq ($(INTACT),yes)
 .PHONY: $(STAMP)
 endif
 
-# Installs the project, editable, with an extra.
-INSTALL = if command -v uv >/dev/null 2>&1; then \
-	    uv pip install --quiet --python $(BIN)/python --editable '$(1)'; \
-	else \
-	    $(BIN)/python -m pip install -qq --disable-pip-version-check --editable '$(1)'; \
-	fi
+# Installs a dependency group of pyproject.toml, beside what the extra dev has installed.
+GROUP = $(BIN)/uv pip install --quiet --python $(BIN)/python --group
 
 # Makes another environment, with the interpreter of this one.
 VENV = $(BIN)/uv venv --quiet --clear --python $(BIN)/python '$(1)'
@@ -57,6 +53,8 @@ check: $(STAMP)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 src
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin src
 	@$(BIN)/lint-imports --no-logo
 	$(BIN)/typos
 	$(BIN)/zizmor --offline --quiet --persona=pedantic .github
@@ -96,7 +94,7 @@ uvloop: $(STAMP)
 	REVERB_TEST_LOOP=uvloop $(BIN)/pytest $(ARGS)
 
 mutants: $(STAMP)
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group mutants
+	@$(GROUP) mutants
 	@rm -rf mutants
 	$(BIN)/mutmut run $(ARGS)
 	@$(BIN)/mutmut results | grep -v "not checked$$" || echo "Tests noticed each mistake."
@@ -145,12 +143,15 @@ $(STAMP): pyproject.toml
 	    fi; \
 	fi; \
 	echo "Installing the project and its tools into .venv ..."; \
-	command -v uv >/dev/null 2>&1 || $(BIN)/python -m pip install -qq --disable-pip-version-check 'pip>=21.3'; \
-	$(call INSTALL,.[dev]); \
+	if command -v uv >/dev/null 2>&1; then \
+	    uv pip install --quiet --python $(BIN)/python --editable '.[dev]'; \
+	else \
+	    $(BIN)/python -m pip install -qq --disable-pip-version-check 'pip>=21.3'; \
+	    $(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'; \
+	fi; \
 	echo '$(CURDIR)' > $(STAMP)
 
-# What only benchmarks need: other clients to measure, and what draws the plot.
 $(BENCH_STAMP): $(STAMP)
 	@echo "Installing what is measured beside the client into .venv ..."
-	@$(call INSTALL,.[bench])
+	@$(GROUP) bench
 	@touch $(BENCH_STAMP)

@@ -13,6 +13,11 @@ import pytest
 import yaml
 from tools.lowest import lowest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # which pytest needs there
+
 from reverb.cli.app import load as load_command
 
 ROOT = Path(__file__).parents[1]
@@ -94,6 +99,24 @@ def test_the_commands_of_the_dockerfile() -> None:
     copied = set(re.findall(r"[\w./]+", " ".join(re.findall(r"^COPY ([^-].*) \S+$", text, re.M))))
     allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8")
     assert {each.removeprefix("./") for each in copied} == set(re.findall("^!(.*)$", allowed, re.M))
+
+
+def test_each_tool_of_developers_is_written_once() -> None:
+    """pip installs the extra, ``uv sync`` the group of the same name, and make adds the other groups."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    groups, extras = pyproject["dependency-groups"], pyproject["project"]["optional-dependencies"]
+    assert groups.pop("dev") == ["python-reverb[dev]"]
+    written = [each for tools in (extras["dev"], *groups.values()) for each in tools]
+    names = [re.split("[<>=;]", each)[0] for each in written]
+    assert len(names) == len(set(names))
+    assert "ruff" in names
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert set(re.findall(r"\$\(GROUP\) (\w+)", makefile)) == groups.keys()
+
+
+def test_types_are_checked_for_every_system() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert set(re.findall(r"mypy --platform (\w+) .* src$", makefile, re.M)) == {"win32", "darwin"}
 
 
 def test_hooks_are_the_tools_of_make_check() -> None:
