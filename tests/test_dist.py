@@ -48,8 +48,12 @@ def test_the_tag_is_the_version(tmp_path: Path) -> None:
 
 
 def test_the_build(tmp_path: Path) -> None:
-    """Its size is bounded, so that nothing large gets in unseen."""
+    """Its size is bounded, packed and installed, so that nothing large gets in unseen."""
     wheel, sdist = dist.build(tmp_path)
     dist.check_wheel(wheel)
     assert wheel.stat().st_size < 500_000
+    files = zipfile.ZipFile(wheel).infolist()
+    assert sum(each.file_size for each in files) < 1_500_000
+    assert len(files) < 170
+    assert max(each.file_size for each in files) < 100_000
     assert sdist.name.endswith(".tar.gz")
