@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import ssl
+import struct
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
@@ -14,6 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import aiohappyeyeballs
 import pytest
 
 from reverb import ConnectionError, ProtocolError, ReverbConfig, ReverbError, TimeoutError, _connection
@@ -25,6 +28,7 @@ from reverb.server import ReverbServer
 
 from .certificates import make_certificates
 from .faults.proxy import FaultProxy, Link
+from .loops import every_loop
 from .scripted import (
     BINARY,
     CLOSE,
@@ -532,6 +536,42 @@ async def test_tls_spoken_to_a_plain_port(inbox: Inbox, script: Callable[[Peer],
         error = await refusal(server, inbox, scheme="wss")
         assert isinstance(error, ConnectionError)
         assert "REVERB_SCHEME" in str(error).partition("; or: ")[0]
+
+
+@every_loop
+@pytest.mark.parametrize("proxy", [None, "http", "socks5"])
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_a_reset_right_after_the_connect_leaves_no_descriptor(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str | None
+) -> None:
+    """Neither an open one, nor the number of one that is closed, which another part of the program may get."""
+    connect = aiohappyeyeballs.start_connection
+    made: list[tuple[socket.socket, int]] = []
+
+    async def connect_and_be_reset(*args: Any, **options: Any) -> socket.socket:
+        ours = await connect(*args, **options)
+        theirs, _ = listener.accept()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        made.append((ours, ours.fileno()))
+        return ours
+
+    monkeypatch.setattr(aiohappyeyeballs, "start_connection", connect_and_be_reset)
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+        config = ReverbConfig(
+            app_key="key",
+            host="127.0.0.1",
+            port=port,
+            scheme=scheme,
+            proxy=None if proxy is None else f"{proxy}://127.0.0.1:{port}",
+        )
+        with pytest.raises(ConnectionError):
+            await Connection(config, Dispatcher(1_000_000, nothing), Traffic(), inbox, nothing).open(None)
+        ((ours, number),) = made
+        await until(lambda: ours.fileno() == -1)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
 
 
 async def test_tls_spoken_to_the_embedded_server_in_plain(inbox: Inbox) -> None:

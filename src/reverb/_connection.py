@@ -11,6 +11,7 @@ from contextlib import suppress
 from enum import Enum
 from inspect import isawaitable
 from time import monotonic
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohappyeyeballs
@@ -194,11 +195,24 @@ class Connection(picows.WSListener):
             )
         )
 
+        # With TLS, the loop's own transport has the socket. asyncio's transports close the socket object. uvloop's
+        # close the descriptor alone: if the server resets the connection before create_connection() has returned,
+        # the object keeps the number, and would later close what has that number by then.
+        loop = asyncio.get_running_loop()
+        loop_takes_descriptor = config.scheme == "wss" and not isinstance(loop, asyncio.BaseEventLoop)
+
+        def forget_descriptor(_: asyncio.Future[tuple[picows.WSTransport, picows.WSListener]]) -> None:
+            if self._socket is not None and self._transport is None:
+                self._socket.detach()
+
+        if loop_takes_descriptor:
+            connecting.add_done_callback(forget_descriptor)
+
         def abort() -> None:
             # picows leaves the socket open if it is cancelled in the HTTP handshake, so end the socket.
             if self._transport is not None:
                 self._transport.disconnect(graceful=False)
-            elif self._socket is not None:
+            elif self._socket is not None and not (loop_takes_descriptor and self._stage is not _Stage.UPGRADE):
                 with suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)
             else:
@@ -208,7 +222,7 @@ class Connection(picows.WSListener):
             self._timed_out = True
             abort()
 
-        timer = asyncio.get_running_loop().call_later(config.connect_timeout, time_out)
+        timer = loop.call_later(config.connect_timeout, time_out)
         try:
             await asyncio.wait({connecting})
             refusal = self._refusal(connecting) or await self._established
@@ -708,11 +722,8 @@ class Connection(picows.WSListener):
         If not, the connection was reset or timed out, or it was reset after the end, as happens with TLS.
         """
         assert self._socket is not None
-        try:
-            self._socket.getpeername()  # raises unless one direction is still connected
-        except OSError:
-            return False
-        return not self.requests.open_pings
+        # The address is empty unless one direction is still connected.
+        return bool(self._socket.getpeername()) and not self.requests.open_pings
 
     def _fail(self, reason: str, code: picows.WSCloseCode = picows.WSCloseCode.GOING_AWAY) -> None:
         """End the connection without waiting for the server."""
@@ -781,13 +792,24 @@ class Connection(picows.WSListener):
 
 
 class _Socket(socket.socket):
-    """A socket that the event loop forgets when it is closed.
+    """A connected socket, in the way that libraries below need it."""
 
-    aiofastnet 1.2 makes the loop read from a connection that broke while connecting, and closes it. The next
-    socket with the same number, in any part of the program, would then fail with "No such file or directory".
-    """
+    def getpeername(self) -> Any:
+        """Return the peer's address; an empty one unless one direction is still connected.
+
+        If this raised after a reset, picows 2.3 would connect again, and leave the socket open when that fails.
+        """
+        try:
+            return super().getpeername()
+        except OSError:
+            return ()
 
     def close(self) -> None:
+        """Close, and make the event loop forget the socket.
+
+        aiofastnet 1.2 makes the loop read from a connection that broke while connecting, and closes it. The next
+        socket with the same number, in any part of the program, would then fail with "No such file or directory".
+        """
         if self.fileno() >= 0:
             # RuntimeError: asyncio's own transports remove the reader themselves, or the loop is closed.
             with suppress(NotImplementedError, RuntimeError):
