@@ -13,6 +13,7 @@ from typing import Any
 
 import nats
 import pytest
+import redis.asyncio
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 
 from reverb import APIError, ConfigurationError, ReverbAPI
@@ -414,6 +415,27 @@ async def test_a_database_that_redis_has_not(tmp_path: Path) -> None:
     with RedisStream(tmp_path) as stream:
         url = stream.server.url.removesuffix("/0") + "/99"
         await fails(RedisSource(url, group="g"), "check the name of the stream, and the number of the database")
+
+
+async def test_a_connection_to_redis_that_uvloop_has_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def write(*_: object, **__: object) -> None:
+        raise RuntimeError(message)
+
+    with RedisStream(tmp_path) as stream:
+        source = stream.source()
+        await source.open()
+        with monkeypatch.context() as patch:
+            patch.setattr(redis.asyncio.Connection, "send_packed_command", write)
+            message = "unable to perform operation on <TCPTransport closed=True 0x1>; the handler is closed"
+            with pytest.raises(EngineError, match="the connection was closed"):
+                await source.lag()
+            message = "a fault"
+            with pytest.raises(RuntimeError, match="a fault"):
+                await source.lag()
+        assert await source.lag() == 0
+        await source.close()
 
 
 async def test_a_redis_that_is_too_old(tmp_path: Path) -> None:

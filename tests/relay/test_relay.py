@@ -29,6 +29,7 @@ from reverb.relay._log import Entry
 from reverb.relay._redis import RedisSink
 from reverb.server import ReverbServer
 from tests.faults.proxy import FaultProxy, Link
+from tests.loops import every_loop
 from tests.relay.engines import Valkey
 from tests.relay.memory import MemoryEngine, MemorySink
 from tests.watching import client_tasks, until
@@ -236,6 +237,7 @@ async def test_while_the_engine_is_away_it_keeps_what_it_receives(
     assert len([each for each in told if "keeps trying" in each.getMessage()]) == 1
 
 
+@every_loop
 async def test_a_problem_with_the_engine_ends_when_another_relay_leads(
     reverb_server: ReverbServer, valkey: Valkey
 ) -> None:

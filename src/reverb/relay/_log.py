@@ -12,7 +12,7 @@ import msgspec
 
 from ..exceptions import ConnectionError, ReverbError
 
-__all__ = ["GAP", "EngineError", "Entry", "Grant", "LeaseLostError", "LeaseStatus", "Sink"]
+__all__ = ["GAP", "EngineError", "Entry", "Grant", "LeaseLostError", "LeaseStatus", "Sink", "is_closed_transport"]
 
 GAP = "reverb:gap"
 """The event of a gap entry, which says that events of its channel may be missing at this point of the log.
@@ -84,6 +84,15 @@ class EngineError(ConnectionError):
     """Raised when the engine can't be reached or does not answer in time.
 
     It is not known whether the engine carried the request out."""
+
+
+def is_closed_transport(error: BaseException) -> bool:
+    """Return whether something was written to a connection that is closed, on uvloop.
+
+    uvloop raises a :class:`RuntimeError` then, which the engines' libraries pass on. asyncio's loops say it later,
+    with an :class:`OSError`.
+    """
+    return isinstance(error, RuntimeError) and str(error).endswith("the handler is closed")
 
 
 class LeaseLostError(ReverbError):

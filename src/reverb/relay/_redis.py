@@ -26,7 +26,7 @@ from redis.backoff import NoBackoff
 
 from .._tasks import spawn
 from ..exceptions import ConfigurationError, plural
-from ._log import EngineError, Entry, Grant, LeaseLostError, LeaseStatus
+from ._log import EngineError, Entry, Grant, LeaseLostError, LeaseStatus, is_closed_transport
 
 __all__ = ["RedisSink"]
 
@@ -463,6 +463,8 @@ class RedisSink:
             return ConfigurationError(f"{self.address} can't keep the log of a relay: {text}")
         if isinstance(error, exceptions.RedisError | OSError):
             return EngineError(f"{self.address} failed: {text}")
+        if is_closed_transport(error):
+            return EngineError(f"the connection to {self.address} was closed")
         return error
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .._settings import SecretStr
 from .._visible import quoted
 from ..exceptions import ConfigurationError
-from ._log import EngineError
+from ._log import EngineError, is_closed_transport
 from ._publisher import Item, address_of
 
 if TYPE_CHECKING:
@@ -191,6 +191,10 @@ class RedisSource:
             raise ConfigurationError(f"{self.address} answered: {error}; {advice}") from None
         except (exceptions.RedisError, OSError) as error:
             raise EngineError(f"can't reach {self.address}: {error}") from None
+        except RuntimeError as error:
+            if not is_closed_transport(error):
+                raise
+            raise EngineError(f"can't reach {self.address}: the connection was closed") from None
 
 
 def _connect(url: SecretStr, address: str) -> Redis:
