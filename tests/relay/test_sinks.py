@@ -25,7 +25,7 @@ from tests.relay.nats_server import Nats
 from tests.test_secrets import SECRET, raised
 from tests.watching import client_tasks, turns, wait_turns
 
-LEASE = 1.0
+LEASE = 2.0
 """In seconds, where a test waits for the end of a lease, or for an engine that does not answer."""
 
 
