@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -45,6 +46,28 @@ def test_the_tag_is_the_version(tmp_path: Path) -> None:
     for tag in ("v1.1", "1.0", "v1.0.0", ""):
         with pytest.raises(SystemExit, match=rf"^the tag is {tag}, and the package's version is 1\.0$"):
             dist.check_tag(wheel, tag)
+
+
+def test_an_sdist_whose_tests_fail(tmp_path: Path) -> None:
+    sdist = tmp_path / "python_reverb-1.0.tar.gz"
+    for body in ("pass", "open('missing.txt')"):
+        folder = tmp_path / "python_reverb-1.0"
+        folder.mkdir(exist_ok=True)
+        (folder / "test_package.py").write_text(f"def test(): {body}\n")
+        with tarfile.open(sdist, "w:gz") as archive:
+            archive.add(folder, folder.name)
+        if body == "pass":
+            dist.check_tests(sdist)
+        else:
+            with pytest.raises(
+                SystemExit, match=r"missing\.txt(?s:.*)the tests in python_reverb-1\.0\.tar\.gz fail"
+            ):
+                dist.check_tests(sdist)
+
+
+def test_a_machine_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert dist.epoch() == "1577836800"
 
 
 def test_the_build(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "reverb"
+AROUND = "test_dist or test_layers or test_package or test_repository"
+"""Tests that look at files around the package."""
 METADATA = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 
 
@@ -35,8 +37,11 @@ def build(folder: Path) -> list[Path]:
 
 def epoch() -> str:
     git = ["git", "log", "-1", "--format=%ct"]
-    found = subprocess.run(git, cwd=ROOT, capture_output=True, text=True)  # noqa: S603
-    return found.stdout.strip() or "1577836800"
+    try:
+        found = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()  # noqa: S603
+    except FileNotFoundError:  # git is not installed
+        found = ""
+    return found or "1577836800"
 
 
 def hash_of(path: Path) -> str:
@@ -83,6 +88,22 @@ def check_sdist(path: Path) -> None:
         sys.exit(f"{path.name} is not the repository, the difference is {sorted(names ^ expected)}")
 
 
+def check_tests(sdist: Path) -> None:
+    """Fail if the tests of the unpacked sdist can't be collected, or if those fail that look at files around them.
+
+    Those who package this for a distribution run the tests there.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(sdist) as archive:
+            archive.extractall(folder, filter="data")
+        (unpacked,) = Path(folder).iterdir()
+        command = [sys.executable, "-m", "pytest", "-q", "-n0", "-k", AROUND]
+        environment = {**os.environ, "PYTHONPATH": str(unpacked / "src")}
+        done = subprocess.run(command, cwd=unpacked, env=environment, capture_output=True, text=True)  # noqa: S603
+    if done.returncode:
+        sys.exit(f"{done.stdout}{done.stderr}the tests in {sdist.name} fail where it is unpacked")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make dist", description="Build what is released, and inspect it.")
     parser.add_argument("--tag", help="the tag that is released; its version has to be the package's")
@@ -98,6 +119,7 @@ def main() -> None:
         check_tag(wheel, options.tag)
     check_wheel(wheel)
     check_sdist(sdist)
+    check_tests(sdist)
     scripts = Path(sys.executable).parent
     subprocess.run([scripts / "check-wheel-contents", wheel], check=True)  # noqa: S603
     subprocess.run([scripts / "twine", "check", "--strict", wheel, sdist], check=True)  # noqa: S603
