@@ -455,7 +455,10 @@ class RedisSink:
                 f"a key of the stream is in use for something else on {self.address}; "
                 f"choose another name or database: {text}"
             )
-        if isinstance(error, exceptions.MovedError | exceptions.ClusterCrossSlotError):
+        # Before version 6, the library has no classes of their own for these answers.
+        if isinstance(error, exceptions.MovedError | exceptions.ClusterCrossSlotError) or (
+            isinstance(error, exceptions.ResponseError) and text.startswith(("MOVED", "CROSSSLOT"))
+        ):
             return ConfigurationError(
                 f"{self.address} belongs to a cluster, which a relay can't use; name a server without a cluster"
             )
