@@ -91,7 +91,9 @@ class ForkServer:
         becomes the one that controls the process.
         """
         link = self._send(streams, module=module, arguments=arguments, env=dict(env), cwd=str(cwd))
-        return ForkedProcess(int(await asyncio.get_running_loop().sock_recv(link, 16)), link)
+        pid = await asyncio.get_running_loop().sock_recv(link, 16)
+        assert pid, "the fork server has ended; its error output says why"
+        return ForkedProcess(int(pid), link)
 
     def _send(self, streams: Sequence[int], **request: Any) -> socket.socket:
         link, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
@@ -128,13 +130,17 @@ if sys.platform == "linux":
 
     def _import() -> None:
         """Import what commands need, and nothing that starts a thread."""
-        from reverb.cli.app import COMMANDS, load
-
         for name in ("aiohttp.web", "nats", "redis.asyncio", "reverb.crypto", "reverb.server"):
-            import_module(name)
-        for name in COMMANDS:
-            load(name)
-        load("channels").make_context("channels", [])  # typer imports the rest when it reads the first arguments
+            with suppress(ImportError, Warning):  # then processes that need it say so
+                import_module(name)
+        with suppress(ImportError, Warning):
+            from reverb.cli.app import COMMANDS, load
+
+            for name in COMMANDS:
+                load(name)
+            load("channels").make_context(
+                "channels", []
+            )  # typer imports the rest when it reads the first arguments
         gc.collect()
         gc.freeze()
 

@@ -31,7 +31,7 @@ json.dump({
     "streams": [[getattr(stream, each) for each in attributes] for stream in streams],
     "buffers": [[type(stream.buffer).__name__, stream.isatty()] for stream in streams],
     "descriptors": sorted(os.listdir("/proc/self/fd")),
-    "signals": {int(number): str(signal.getsignal(number)) for number in signal.valid_signals() if number < 32},
+    "signals": {number.name: str(signal.getsignal(number)) for number in signal.Signals},
     "blocked": list(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
     "wakeup": signal.set_wakeup_fd(-1),
     "leads": [os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid()],
