@@ -229,7 +229,7 @@ class Relay:
         self._empty: dict[str, int] = {}
         """Found channels that have no subscribers any more, and when that was seen first."""
         self._unreleased: tuple[int, int | None, bytes] | None = None
-        """The lease that this relay holds and does not lead with: the arguments for :meth:`Sink.release`."""
+        """The lease that this relay holds and does not lead with: the arguments for its sink's ``release()``."""
         self._left: int | None = None
         """The number of entries that were not written at the end."""
         self._received = self._written = self._again = self._gaps = self._takeovers = 0
