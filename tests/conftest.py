@@ -38,7 +38,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
         return 0
     if config.getoption("capture") == "no" or "REVERB_TEST_URL" in os.environ:
         return 0
-    return min(2 * (os.cpu_count() or 1), 8)
+    return min(4 * (os.cpu_count() or 1), 8)
 
 
 def pytest_configure() -> None:

@@ -212,9 +212,14 @@ async def test_who_listens_learns_that_the_disk_is_full(
         process = await asyncio.create_subprocess_exec(
             *command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, env={**os.environ, **embedded.env}
         )
-    await embedded.wait_for_subscription("news")
-    await embedded.publish("news", "paid", {})
-    _, told = await asyncio.wait_for(process.communicate(), 15)
+    try:
+        await embedded.wait_for_subscription("news", timeout=15)
+        await embedded.publish("news", "paid", {})
+        _, told = await asyncio.wait_for(process.communicate(), 15)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert process.returncode == 1
     assert told.decode().endswith("reverb: can't write the output: No space left on device\n")
 
