@@ -155,11 +155,12 @@ async def reverb(
     module: str = "reverb",
     stdin: Path = Path(os.devnull),
     forked: bool = True,
+    is_read: bool = True,
 ) -> AsyncIterator[Command]:
     """Run ``reverb`` with these arguments, and none of the tests' own ``REVERB_`` variables.
 
     Outside a terminal its standard input is the file ``stdin``. The process comes from a fork server, if it can:
-    ``forked=False`` is for tests of the start.
+    ``forked=False`` is for tests of the start. With ``is_read=False`` nobody reads its output, from the start on.
     """
     environment = {**_environment(), **(env or {})}
     if terminal:
@@ -171,6 +172,8 @@ async def reverb(
         (ours, out), (their_err, err) = os.pipe(), os.pipe()
         fds = (os.open(stdin, os.O_RDONLY), out, err)
         outputs = [Output(ours), Output(their_err)]
+        if not is_read:
+            outputs[0].close()
     server = _fork_server() if forked else None
     process: asyncio.subprocess.Process | ForkedProcess
     if server is not None and server.can_start(environment):

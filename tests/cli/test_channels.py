@@ -107,7 +107,6 @@ async def test_an_answer_that_takes_its_time(settings: dict[str, str], tmp_path:
 
 async def test_nobody_reads(crowd: None, settings: dict[str, str], tmp_path: Path) -> None:
     for form in ([], ["--json"]):
-        async with reverb("channels", *form, env=settings, cwd=tmp_path) as command:
-            command.out.close()
+        async with reverb("channels", *form, env=settings, cwd=tmp_path, is_read=False) as command:
             assert await command.exit_code() == 0
             assert command.err.text == ""

@@ -158,8 +158,7 @@ def test_every_command_and_option_is_documented(command: str) -> None:
 )
 async def test_an_output_that_nobody_reads(arguments: list[str], settings: dict[str, str], tmp_path: Path) -> None:
     """Of the commands that have no such test among their own."""
-    async with reverb(*arguments, env=settings, cwd=tmp_path) as command:
-        command.out.close()
+    async with reverb(*arguments, env=settings, cwd=tmp_path, is_read=False) as command:
         assert await command.exit_code() == 0
         load = f"putting load on 127.0.0.1:{settings['REVERB_PORT']}; press Ctrl-C to stop\n"
         assert command.err.text.replace(load, "") == ""

@@ -133,8 +133,7 @@ async def test_an_output_that_nobody_reads(
     redis_stream: RedisStream, embedded: ReverbServer, settings: dict[str, str], tmp_path: Path
 ) -> None:
     arguments = ["--from", redis_stream.server.url, "--group", "g", "--json"]
-    async with reverb("publish", *arguments, env=settings, cwd=tmp_path) as command:
-        command.out.close()
+    async with reverb("publish", *arguments, env=settings, cwd=tmp_path, is_read=False) as command:
         await fill(redis_stream, 1)
         assert await command.exit_code() == 0
         assert command.err.text == ""

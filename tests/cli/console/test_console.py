@@ -163,8 +163,7 @@ async def test_a_signal_ends_it_at_once_though_pages_are_open(
 
 
 async def test_an_output_that_nobody_reads(settings: dict[str, str], tmp_path: Path) -> None:
-    async with reverb("console", "--no-open", env=settings, cwd=tmp_path) as command:
-        command.out.close()
+    async with reverb("console", "--no-open", env=settings, cwd=tmp_path, is_read=False) as command:
         assert await command.exit_code() == 0
         assert command.err.text == ""
 
