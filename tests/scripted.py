@@ -62,6 +62,12 @@ def encode_message(event: str, data: Any = MISSING, channel: str = MISSING, **mo
     return json.dumps({k: v for k, v in fields.items() if v is not MISSING}, separators=(",", ":"))
 
 
+def accept_of(key: str) -> str:
+    """Return the ``Sec-WebSocket-Accept`` that belongs to a client's ``Sec-WebSocket-Key``."""
+    digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
+    return base64.b64encode(digest).decode()
+
+
 def encode_frame(opcode: int, payload: bytes | str, *, fin: bool = True) -> bytes:
     """Return one unmasked frame, as servers send them."""
     if isinstance(payload, str):
@@ -130,11 +136,10 @@ class Peer:
     async def upgrade(self, extra_headers: Mapping[str, str] | None = None) -> None:
         """Read the client's request and answer 101."""
         request = await self.read_request()
-        key = request.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         headers = {
             "Upgrade": "websocket",
             "Connection": "Upgrade",
-            "Sec-WebSocket-Accept": base64.b64encode(hashlib.sha1(key.encode()).digest()).decode(),
+            "Sec-WebSocket-Accept": accept_of(request.headers["sec-websocket-key"]),
             **(extra_headers or {}),
         }
         await self._send_head(HTTPStatus.SWITCHING_PROTOCOLS, headers)

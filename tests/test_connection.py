@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import ssl
 import struct
@@ -38,6 +39,7 @@ from .scripted import (
     HungUpError,
     Peer,
     ScriptedServer,
+    accept_of,
     encode_frame,
     encode_message,
 )
@@ -572,6 +574,101 @@ async def test_a_reset_right_after_the_connect_leaves_no_descriptor(
         await until(lambda: ours.fileno() == -1)
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(number)
+
+
+@every_loop
+@pytest.mark.parametrize("end", ["in the answer", "behind a message"])
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_a_reset_that_arrives_together_with_data_is_noticed_at_once(
+    inbox: Inbox, tmp_path: Path, scheme: str, end: str
+) -> None:
+    certificates = make_certificates(tmp_path)
+    is_over = asyncio.Event()
+
+    def accept() -> tuple[socket.socket, bytes]:
+        peer, _ = listener.accept()
+        if scheme == "wss":
+            peer = certificates.server.wrap_socket(peer, server_side=True)
+        key = re.search(rb"Sec-WebSocket-Key: (\S+)", peer.recv(4096))
+        assert key is not None
+        head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        return peer, f"{head}Sec-WebSocket-Accept: {accept_of(key[1].decode())}\r\n\r\n".encode()
+
+    def send_and_reset(data: bytes) -> None:
+        """In one turn of the loop, so that the client sees both at the same time."""
+        peer.sendall(data)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        listener.settimeout(5)
+        config = ReverbConfig(
+            app_key="key",
+            host="127.0.0.1",
+            port=listener.getsockname()[1],
+            scheme=scheme,
+            connect_timeout=60,
+            ping_interval=60,
+        )
+        connection = Connection(config, Dispatcher(1_000_000, nothing), Traffic(), inbox, is_over.set)
+        opening = asyncio.ensure_future(connection.open(certificates.client if scheme == "wss" else None))
+        peer, answer = await asyncio.to_thread(accept)
+        if end == "in the answer":
+            send_and_reset(answer[:30])
+            with pytest.raises(ConnectionError):
+                await asyncio.wait_for(opening, 5)
+        else:
+            greeting = encode_message("pusher:connection_established", '{"socket_id":"1.1"}')
+            peer.sendall(answer + encode_frame(TEXT, greeting))
+            await asyncio.wait_for(opening, 5)
+            send_and_reset(encode_frame(TEXT, encode_message("last")))
+            await asyncio.wait_for(is_over.wait(), 5)
+            await asyncio.wait_for(connection.wait_lost(), 5)
+    assert client_tasks() == set()
+
+
+@every_loop
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_an_attempt_ends_even_if_nobody_notices_the_end_of_its_socket(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
+) -> None:
+    connect = aiohappyeyeballs.start_connection
+    descriptors: list[int] = []
+    is_requested, may_hang_up = asyncio.Event(), asyncio.Event()
+
+    async def connect_without_shutdown(*args: Any, **options: Any) -> socket.socket:
+        ours = await connect(*args, **options)
+        monkeypatch.setattr(ours, "shutdown", lambda _: None)
+        descriptors.append(ours.fileno())
+        return ours
+
+    def is_closed() -> bool:
+        try:
+            os.fstat(descriptors[0])
+        except OSError:
+            return True
+        return False
+
+    async def script(peer: Peer) -> None:
+        await peer.read_request()
+        is_requested.set()
+        await may_hang_up.wait()
+
+    monkeypatch.setattr(aiohappyeyeballs, "start_connection", connect_without_shutdown)
+    async with ScriptedServer(script) as server:
+        connection = connection_to(server, inbox, connect_timeout=60 if is_cancelled else 0.2)
+        opening = asyncio.ensure_future(connection.open(None))
+        await asyncio.wait_for(is_requested.wait(), 5)
+        if is_cancelled:
+            opening.cancel()
+        await asyncio.wait({opening}, timeout=5)
+        if is_cancelled:
+            assert opening.cancelled()
+        else:
+            assert isinstance(opening.exception(), TimeoutError)
+        assert client_tasks() == set()
+        may_hang_up.set()
+        await until(is_closed)
 
 
 async def test_tls_spoken_to_the_embedded_server_in_plain(inbox: Inbox) -> None:

@@ -34,6 +34,8 @@ _picows_log.setLevel(logging.WARNING)
 
 _CLOSE_TIMEOUT = 2.0
 """Seconds that the server has to answer our close frame."""
+_ABORT_TIMEOUT = 0.5
+"""Seconds that picows has to notice that we have ended its socket. Then we cancel the attempt to connect."""
 _ATTEMPT_DELAY = 0.25
 """Seconds before the next address of a host is tried in parallel (RFC 8305 recommends 250 ms)."""
 _ROUND_TRIP_INTERVAL = 60.0
@@ -175,6 +177,8 @@ class Connection(picows.WSListener):
         in the end, cancellation included, the socket is closed by then, or will be at once.
         """
         config = self._config
+        loop = asyncio.get_running_loop()
+        has_own_transports = not isinstance(loop, asyncio.BaseEventLoop)  # as uvloop
         connecting = spawn(
             picows.ws_connect(
                 lambda: self,
@@ -189,40 +193,43 @@ class Connection(picows.WSListener):
                 proxy=None if config.proxy is None else config.proxy.get_secret_value(),
                 socket_factory=self._open_socket,
                 # If a TLS handshake ends early, aiofastnet 1.2 calls the loop's exception handler in a way that
-                # logging can't print. The standard library's TLS raises.
-                use_aiofastnet=False if config.scheme == "wss" else None,
+                # logging can't print. The standard library's TLS raises. On uvloop, aiofastnet does not notice a
+                # reset that arrives together with data: uvloop reports both once, and aiofastnet only reads the
+                # data then.
+                use_aiofastnet=False if config.scheme == "wss" or has_own_transports else None,
                 logger_name=_picows_log,
             )
         )
 
-        # With TLS, the loop's own transport has the socket. asyncio's transports close the socket object. uvloop's
-        # close the descriptor alone: if the server resets the connection before create_connection() has returned,
-        # the object keeps the number, and would later close what has that number by then.
-        loop = asyncio.get_running_loop()
-        loop_takes_descriptor = config.scheme == "wss" and not isinstance(loop, asyncio.BaseEventLoop)
-
+        # asyncio's transports close the socket object. uvloop's close the descriptor alone: if the server resets
+        # the connection before create_connection() has returned, the object keeps the number, and would later
+        # close what has that number by then.
         def forget_descriptor(_: asyncio.Future[tuple[picows.WSTransport, picows.WSListener]]) -> None:
             if self._socket is not None and self._transport is None:
                 self._socket.detach()
 
-        if loop_takes_descriptor:
+        if has_own_transports:
             connecting.add_done_callback(forget_descriptor)
-
-        def abort() -> None:
-            # picows leaves the socket open if it is cancelled in the HTTP handshake, so end the socket.
-            if self._transport is not None:
-                self._transport.disconnect(graceful=False)
-            elif self._socket is not None and not (loop_takes_descriptor and self._stage is not _Stage.UPGRADE):
-                with suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
-            else:
-                connecting.cancel()
 
         def time_out() -> None:
             self._timed_out = True
             abort()
 
         timer = loop.call_later(config.connect_timeout, time_out)
+
+        def abort() -> None:
+            nonlocal timer
+            timer.cancel()
+            if self._transport is not None:
+                self._transport.disconnect(graceful=False)
+            elif self._stage is _Stage.UPGRADE and self._socket is not None:
+                # picows leaves the socket open if it is cancelled in the HTTP handshake, so end the socket.
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+                timer = loop.call_later(_ABORT_TIMEOUT, connecting.cancel)
+            else:
+                connecting.cancel()
+
         try:
             await asyncio.wait({connecting})
             refusal = self._refusal(connecting) or await self._established
