@@ -5,6 +5,8 @@
 
 runs a test on asyncio's own loop, on one with eager tasks (which are there from Python 3.12 on), and on uvloop.
 Where uvloop is not installed, as on Windows, that is skipped. A test without the marker runs on asyncio's own.
+
+uvloop's timers count whole milliseconds, so they may be up to 1 ms early: no test is that exact.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ async def test_the_round_trip_of_a_ping() -> None:
         assert client.stats.round_trip is None
         await until(lambda: client.stats.round_trip is not None)
         assert client.stats.round_trip is not None
-        assert 0.1 <= client.stats.round_trip < 5
+        assert 0.09 < client.stats.round_trip < 5  # uvloop's timers are up to 1 ms early
 
 
 async def test_a_busy_connection_is_pinged_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""Commands that run for events: what they are told, in which order, and how they end."""
+"""Commands that run for events: what they are told, in which order, and how they end.
+
+They run on asyncio's own loop, as the command line does.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from reverb import ReverbConfig
 from reverb._settings import variables_of
 from reverb.cli.commands import VARIABLES, Commands
 from reverb.cli.serve import ServerSettings
+from tests.loops import only_asyncio
 from tests.watching import until
 
 
@@ -35,12 +39,14 @@ class Told(list[str]):
     ],
     ids=["object", "text", "number", "surrogate", "much", "nothing", "out-of-range"],
 )
+@only_asyncio
 async def test_the_payload(data: Any, payload: str, tmp_path: Path) -> None:
     async with Commands(f"cat > {tmp_path}/payload", _unexpected) as commands:
         await commands.put("e", data, "news", None)
     assert (tmp_path / "payload").read_text(encoding="utf-8") == payload
 
 
+@only_asyncio
 async def test_the_variables(tmp_path: Path) -> None:
     run = f'printf "%s|" "$REVERB_CHANNEL" "$REVERB_EVENT" "$REVERB_USER_ID" >> {tmp_path}/log'
     async with Commands(run, _unexpected) as commands:
@@ -55,6 +61,7 @@ def test_the_variables_are_no_settings() -> None:
         assert variables_of(settings).keys().isdisjoint(VARIABLES)
 
 
+@only_asyncio
 async def test_one_after_another(tmp_path: Path) -> None:
     run = f'echo "begin $REVERB_EVENT" >> {tmp_path}/log; sleep 0.01; echo "end $REVERB_EVENT" >> {tmp_path}/log'
     async with Commands(run, _unexpected) as commands:
@@ -64,6 +71,7 @@ async def test_one_after_another(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text().splitlines() == expected
 
 
+@only_asyncio
 async def test_failing_is_told() -> None:
     told = Told()
     async with Commands(
@@ -79,6 +87,7 @@ async def test_failing_is_told() -> None:
     ]
 
 
+@only_asyncio
 async def test_one_that_cannot_be_run_is_told_and_the_next_one_runs(tmp_path: Path) -> None:
     told = Told()
     async with Commands(f"cat > {tmp_path}/payload", told) as commands:
@@ -90,6 +99,7 @@ async def test_one_that_cannot_be_run_is_told_and_the_next_one_runs(tmp_path: Pa
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
+@only_asyncio
 async def test_cancelling_ends_the_present_one_and_what_it_started(
     stubborn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +127,7 @@ async def test_cancelling_ends_the_present_one_and_what_it_started(
     assert not (tmp_path / "late").exists()
 
 
+@only_asyncio
 async def test_cancelling_while_one_is_being_started() -> None:
     sleep = ["sleep", f"9{os.getpid()}"]
     for turns in range(1, 30):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cli.processes import reverb
+from tests.loops import only_asyncio
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server needs Linux")
 
@@ -53,6 +54,7 @@ async def run(program: str, cwd: Path, **options: Any) -> tuple[int, str, str]:
         return code, await command.out.end(), command.err.text
 
 
+@only_asyncio  # a process that uvloop starts also gets the inheritable descriptors of this one
 @pytest.mark.parametrize("env", [{"COLOUR": "red"}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
 async def test_what_a_program_sees(tmp_path: Path, terminal: bool, env: dict[str, str]) -> None:

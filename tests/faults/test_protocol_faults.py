@@ -292,7 +292,7 @@ async def test_silence_in_the_handshake(silence: Script) -> None:
         start = monotonic()
         with pytest.raises(TimeoutError, match="REVERB_CONNECT_TIMEOUT"):
             await it.client.connect()
-        assert 0.3 <= monotonic() - start < 4
+        assert 0.29 < monotonic() - start < 4
         assert it.server.connections == 1
         await it.client.connect()
         await it.subscribe()
@@ -326,7 +326,7 @@ async def test_no_confirmation() -> None:
         start = monotonic()
         with pytest.raises(TimeoutError, match="REVERB_SUBSCRIBE_TIMEOUT"):
             await it.client.subscribe("news")
-        assert 0.3 <= monotonic() - start < 4
+        assert 0.29 < monotonic() - start < 4
         assert it.client.is_connected
         assert it.client.channels == {}
 
@@ -367,7 +367,7 @@ async def test_no_pong() -> None:
         await it.client.connect()
         await it.subscribe()
         await it.check_alive(connection=3)
-        assert 0.6 <= monotonic() - start < 5  # twice the ping interval and the patience for a pong
+        assert 0.59 < monotonic() - start < 5  # twice the ping interval and the patience for a pong
 
 
 async def test_a_pause_that_begins_while_a_pong_is_awaited() -> None:
@@ -522,7 +522,7 @@ async def test_codes_after_which_it_backs_off(code: int | None) -> None:
         await it.subscribe()
         await it.check_alive(connection=2)
         await until(lambda: it.reconnects)
-        assert 0.1 <= it.reconnects[0]["downtime"] < 4
+        assert 0.09 < it.reconnects[0]["downtime"] < 4
 
 
 @pytest.mark.parametrize("code", AT_ONCE)
@@ -582,8 +582,8 @@ async def test_a_server_that_accepts_and_drops_sees_growing_delays(monkeypatch: 
         await it.client.connect()
         await until(lambda: len(arrivals) >= 6)
     delays = [after - before for before, after in pairwise(arrivals)]
-    for shorter, longer in pairwise(delays[:5]):
-        assert longer > 1.5 * shorter
+    for delay, planned in zip(delays[:5], (0.04, 0.08, 0.16, 0.32, 0.64), strict=True):
+        assert delay > planned - 0.01
     assert it.client.state is ConnectionState.DISCONNECTED
 
 
