@@ -75,12 +75,12 @@ coverage: $(STAMP)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# The tools of developers, too, in their lowest versions. Some would bring later versions of what the package needs.
+# Developers' tools ask for later versions of some packages, so what this package needs is overridden.
 lowest: $(STAMP)
 	@$(BIN)/python -m tests.integration.install
 	@$(call VENV,.venv-lowest)
 	@$(BIN)/python -m tools.lowest > .venv-lowest/lowest.txt
-	@$(BIN)/uv pip install --quiet --resolution lowest-direct --override .venv-lowest/lowest.txt \
+	@$(BIN)/uv pip install --quiet --override .venv-lowest/lowest.txt \
 	    --python .venv-lowest/bin/python --editable '.[dev]'
 	.venv-lowest/bin/pytest $(ARGS)
 

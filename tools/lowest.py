@@ -1,6 +1,7 @@
 """Prints the lowest version of each package that python-reverb needs, for ``make lowest``.
 
-``uv pip install --resolution lowest-direct`` alone takes later ones where a developers' tool asks for them.
+``uv pip install --resolution lowest-direct`` takes later ones where a developers' tool asks for them, and the lowest
+versions of those tools, which are nothing to users.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from importlib.metadata import metadata, requires
 from packaging.requirements import Requirement
 
 DISTRIBUTION = "python-reverb"
-FOR_DEVELOPERS = {"dev", "bench"}
+FOR_DEVELOPERS = {"dev"}
 
 
 def lowest() -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import REGISTRY, generate_latest
-from prometheus_client.registry import Collector
 
 from reverb import ReverbClient, Stats
 from reverb._metrics import METRICS
@@ -18,6 +18,9 @@ from reverb.bindable import queue_of
 from tests.docs.pages import Block, Fragment, Page
 from tests.test_dispatch import Recorder
 from tests.test_opentelemetry import collect
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector  # not there in the lowest version
 
 PAGE = Page("docs/guides/observability.md")
 block_of = PAGE.block_of
