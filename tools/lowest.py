@@ -1,7 +1,7 @@
 """Prints the lowest version of each package that python-reverb needs, for ``make lowest``.
 
-``uv pip install --resolution lowest-direct`` takes later ones where a developers' tool asks for them, and the lowest
-versions of those tools, which are nothing to users.
+``uv pip install --resolution lowest-direct`` takes later ones where a developers' tool asks for them, and the
+lowest versions of those tools, which are nothing to users.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 
 DISTRIBUTION = "python-reverb"
 FOR_DEVELOPERS = {"dev"}
+OPENTELEMETRY = "opentelemetry-api", "opentelemetry-sdk"
+"""What the package needs, and what tests need beside it, in the same version."""
 
 
 def lowest() -> list[str]:
@@ -24,7 +26,7 @@ def lowest() -> list[str]:
             found |= {
                 f"{requirement.name}=={bound.version}" for bound in requirement.specifier if bound.operator == ">="
             }
-    return sorted(found)
+    return sorted(found | {pin.replace(*OPENTELEMETRY) for pin in found})
 
 
 if __name__ == "__main__":
