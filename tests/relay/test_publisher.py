@@ -417,22 +417,30 @@ async def test_a_database_that_redis_has_not(tmp_path: Path) -> None:
         await fails(RedisSource(url, group="g"), "check the name of the stream, and the number of the database")
 
 
-async def test_a_connection_to_redis_that_uvloop_has_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("unable to perform operation on <TCPTransport closed=True 0x1>; the handler is closed"),
+        AttributeError("'NoneType' object has no attribute '_add_writer'"),
+    ],
+    ids=["uvloop", "asyncio"],
+)
+async def test_a_connection_to_redis_that_the_loop_has_closed(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def write(*_: object, **__: object) -> None:
-        raise RuntimeError(message)
+        raise raised
 
     with RedisStream(tmp_path) as stream:
         source = stream.source()
         await source.open()
         with monkeypatch.context() as patch:
             patch.setattr(redis.asyncio.Connection, "send_packed_command", write)
-            message = "unable to perform operation on <TCPTransport closed=True 0x1>; the handler is closed"
+            raised = error
             with pytest.raises(EngineError, match="the connection was closed"):
                 await source.lag()
-            message = "a fault"
-            with pytest.raises(RuntimeError, match="a fault"):
+            raised = type(error)("a fault")
+            with pytest.raises(type(error), match="a fault"):
                 await source.lag()
         assert await source.lag() == 0
         await source.close()

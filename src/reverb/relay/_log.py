@@ -87,12 +87,15 @@ class EngineError(ConnectionError):
 
 
 def is_closed_transport(error: BaseException) -> bool:
-    """Return whether something was written to a connection that is closed, on uvloop.
+    """Return whether something was written to a closed connection, in a way that the event loop did not expect.
 
-    uvloop raises a :class:`RuntimeError` then, which the engines' libraries pass on. asyncio's loops say it later,
-    with an :class:`OSError`.
+    The engines' libraries pass on what it raises then: uvloop a :class:`RuntimeError`, and the transports of some
+    versions of Python (3.13.0 is one) an :class:`AttributeError`. Others say it later, with an :class:`OSError`.
     """
-    return isinstance(error, RuntimeError) and str(error).endswith("the handler is closed")
+    text = str(error)
+    return (isinstance(error, RuntimeError) and text.endswith("the handler is closed")) or (
+        isinstance(error, AttributeError) and "_add_writer" in text
+    )
 
 
 class LeaseLostError(ReverbError):

@@ -191,7 +191,7 @@ class RedisSource:
             raise ConfigurationError(f"{self.address} answered: {error}; {advice}") from None
         except (exceptions.RedisError, OSError) as error:
             raise EngineError(f"can't reach {self.address}: {error}") from None
-        except RuntimeError as error:
+        except (AttributeError, RuntimeError) as error:
             if not is_closed_transport(error):
                 raise
             raise EngineError(f"can't reach {self.address}: the connection was closed") from None
