@@ -125,9 +125,10 @@ async def end(*commands: Command) -> None:
 
 
 def said(*commands: Command) -> list[str]:
-    """What the programs have said of orders. FastStream's log may come before the end of such a line, because it is
-    written in another thread."""
-    line = re.compile(r"^order \d+: (?:new(?:, and nobody heard of it)?|paid)", re.MULTILINE)
+    """What the programs have said of orders.
+
+    FastStream's log may come before the end of such a line, because it is written in another thread."""
+    line = re.compile(r"^order \d+: .*?(?=\d{4}-\d\d-\d\d |$)", re.MULTILINE)
     return [each for command in commands for each in line.findall(command.out.text)]
 
 
