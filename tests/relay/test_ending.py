@@ -22,13 +22,6 @@ LEASE = 0.6
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> MemoryEngine:
-    engine = MemoryEngine()
-    engine.install(monkeypatch)
-    return engine
-
-
-@pytest.fixture
 async def client(reverb_server: ReverbServer) -> AsyncIterator[ReverbClient]:
     async with ReverbClient() as client:
         yield client

@@ -377,10 +377,8 @@ async def test_finds_channels_and_the_others_follow(reverb_server: ReverbServer,
 
 
 async def test_a_follower_knows_when_it_did_not_follow_a_channel(
-    reverb_server: ReverbServer, monkeypatch: pytest.MonkeyPatch
+    reverb_server: ReverbServer, engine: MemoryEngine
 ) -> None:
-    engine = MemoryEngine()
-    engine.install(monkeypatch)
     engine.holder = "another"
     async with running(ReverbClient(), [], "memory:", find=Find(interval=0.2)) as relay:
         engine.state = b'{"channels":["orders"]}'
@@ -396,10 +394,8 @@ async def test_a_follower_knows_when_it_did_not_follow_a_channel(
 
 
 async def test_a_relay_that_can_not_read_the_log_does_not_keep_others_from_leading(
-    reverb_server: ReverbServer, monkeypatch: pytest.MonkeyPatch
+    reverb_server: ReverbServer, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = MemoryEngine()  # where a lease has no end
-    engine.install(monkeypatch)
     read = MemorySink.tail
     unable: str | None = None
 
@@ -420,10 +416,8 @@ async def test_a_relay_that_can_not_read_the_log_does_not_keep_others_from_leadi
 
 
 async def test_an_engine_that_goes_away_during_a_takeover_holds_nobody_up_when_it_is_back(
-    reverb_server: ReverbServer, monkeypatch: pytest.MonkeyPatch
+    reverb_server: ReverbServer, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = MemoryEngine()  # where a lease has no end
-    engine.install(monkeypatch)
     read = MemorySink.tail
     outages = 0
 

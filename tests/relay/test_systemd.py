@@ -23,10 +23,8 @@ __all__ = ["manager", "watchdog"]  # fixtures
 
 @pytest.mark.usefixtures("watchdog")
 async def test_what_it_does_and_what_keeps_it_from_that(
-    reverb_server: ReverbServer, manager: Manager, monkeypatch: pytest.MonkeyPatch
+    reverb_server: ReverbServer, manager: Manager, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = MemoryEngine()
-    engine.install(monkeypatch)
     monkeypatch.setattr(_systemd, "_LOOK_INTERVAL", 0.01)
     connected = f"READY=1\nSTATUS=connected to {reverb_server.host}:{reverb_server.port}"
     async with ReverbClient() as client:
