@@ -31,6 +31,7 @@ from tests.certificates import make_certificates
 from tests.faults.proxy import FaultProxy, Link
 from tests.integration.servers import free_ports
 from tests.relay.nats_server import Nats
+from tests.relay.test_sinks import granted_in_time
 from tests.test_secrets import SECRET, raised
 from tests.watching import turns, until, wait_turns
 
@@ -103,14 +104,6 @@ async def ids(client: Client) -> list[str]:
 async def acquired(sink: NatsSink) -> int:
     grant = await sink.acquire()
     assert grant is not None, "another relay holds the lease"
-    return grant.epoch
-
-
-async def acquired_behind_another_attempt(sink: NatsSink) -> int:
-    """Acquire what an attempt that was given up, and is still on its way, may change in between."""
-    end = time.monotonic() + 10
-    while (grant := await sink.acquire()) is None:
-        assert time.monotonic() < end, "another relay holds the lease"
     return grant.epoch
 
 
@@ -741,7 +734,7 @@ class TestCallersThatGiveUp:
             ended = acquiring.done()
             acquiring.cancel()
             await asyncio.gather(acquiring, return_exceptions=True)
-            new = await acquired_behind_another_attempt(sink)
+            new = (await granted_in_time(sink, 10)).epoch  # the first one may still be on its way
             assert new > epoch
             epoch = new
             if ended:

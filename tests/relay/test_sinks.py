@@ -115,10 +115,10 @@ async def granted(sink: Sink) -> Grant:
 
 
 async def granted_in_time(sink: Sink, deadline: float = 4 * LEASE) -> Grant:
-    """Try to acquire until the lease of another one has run out."""
+    """Try to acquire until nobody else holds or changes the lease."""
     end = time.monotonic() + deadline
     while (grant := await sink.acquire()) is None:
-        assert time.monotonic() < end, "the lease did not run out"
+        assert time.monotonic() < end, "the lease did not become free"
         await asyncio.sleep(0.02)
     return grant
 
