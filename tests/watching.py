@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -13,6 +13,17 @@ from typing import Any
 import reverb
 
 _LIBRARY = Path(reverb.__file__).parent
+
+
+@asynccontextmanager
+async def owned(process: asyncio.subprocess.Process) -> AsyncIterator[None]:
+    """Kill a process that still runs at the end of the block, so that it does not outlive its test."""
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def until(condition: Callable[[], Any], deadline: float = 5.0, *, pause: float = 0.005) -> None:

@@ -20,6 +20,7 @@ from reverb.cli.process import ExitCode
 from reverb.server import ReverbServer
 from tests.cli.in_process import invoke
 from tests.cli.processes import reverb
+from tests.watching import owned
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 DOCUMENTATION = (REFERENCE / "command-line.md").read_text(encoding="utf-8")
@@ -211,14 +212,10 @@ async def test_who_listens_learns_that_the_disk_is_full(
         process = await asyncio.create_subprocess_exec(
             *command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, env={**os.environ, **embedded.env}
         )
-    try:
+    async with owned(process):
         await embedded.wait_for_subscription("news", timeout=15)
         await embedded.publish("news", "paid", {})
         _, told = await asyncio.wait_for(process.communicate(), 15)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
     assert process.returncode == 1
     assert told.decode().endswith("reverb: can't write the output: No space left on device\n")
 

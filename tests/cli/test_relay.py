@@ -24,7 +24,7 @@ from reverb.server import ReverbServer
 from tests.cli.in_process import invoke
 from tests.cli.processes import DEADLINE, reverb
 from tests.relay.engines import Valkey
-from tests.watching import until
+from tests.watching import owned, until
 
 
 @pytest.fixture
@@ -81,16 +81,12 @@ sys.exit(reverb.run(lambda client: Relay(client, "orders", to={valkey.url!r}, le
 """
     environment = {**os.environ, **settings}
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, env=environment, cwd=tmp_path)
-    try:
+    async with owned(process):
         await embedded.wait_for_subscription("orders", timeout=DEADLINE)
         await embedded.publish("orders", "e", {})
         await entries(valkey, 1)
         process.terminate()
         assert await asyncio.wait_for(process.wait(), DEADLINE) == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def test_finds_channels(

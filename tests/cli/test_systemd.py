@@ -21,6 +21,7 @@ from reverb.cli.app import app
 from reverb.cli.systemd import systemd
 from reverb.server import ReverbServer
 from tests.cli.processes import reverb
+from tests.watching import owned
 
 
 def parse(text: str) -> configparser.ConfigParser:
@@ -184,12 +185,8 @@ async def test_on_systemd(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    try:
+    async with owned(process):
         out, _ = await asyncio.wait_for(process.communicate(), 40)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
     assert process.returncode == 0, out.decode()
     connected = f"connected to 127.0.0.1:{embedded.port}"
     assert [line for line in out.decode().splitlines() if ": " in line] == [

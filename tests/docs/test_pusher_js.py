@@ -17,6 +17,7 @@ from tests.integration.servers import Target
 from tests.laravel import Laravel
 from tests.missing import pusher_js
 from tests.test_subscribing import SCENES
+from tests.watching import owned
 
 PAGE = Page("docs/moving/pusher-js.md")
 ENDPOINT = "https://example.com/api/broadcasting/auth"
@@ -50,15 +51,12 @@ async def test_the_programs_in_javascript(block: Block, server: ReverbServer, tm
         program.write_text(block.text.replace("8080", str(server.port)), encoding="utf-8")
         process = await asyncio.create_subprocess_exec(command, str(program), stdout=asyncio.subprocess.PIPE)
         assert process.stdout is not None
-        try:
+        async with owned(process):
             await server.wait_for_subscription("private-orders", 15)
             target = Target("embedded", server.host, server.port)
             await target.publish("private-orders", "App\\Events\\OrderShipped", {"id": 7})
             line = await asyncio.wait_for(process.stdout.readline(), 15)
             assert line == b"order 7 is on its way\n"
-        finally:
-            process.kill()
-            await process.wait()
 
 
 async def test_the_calls_of_pusher_js() -> None:

@@ -19,7 +19,7 @@ from tests.integration.test_client import client_for, unique
 from tests.missing import pusher_js
 from tests.test_dispatch import Recorder
 from tests.test_examples import run, wait_for_port
-from tests.watching import until
+from tests.watching import owned, until
 
 SCRIPT = Path(__file__).parent / "pusher_js" / "browser.mjs"
 MASTER_KEY = 32 * b"m"
@@ -77,16 +77,12 @@ async def browsing(server: Target, tmp_path: Path) -> AsyncIterator[Browser]:
             node, str(SCRIPT), str(Path(package).parents[1]), json.dumps(settings), stdin=pipe, stdout=pipe
         )
         assert process.stdin is not None
-        try:
+        async with owned(process):
             browser = Browser(process)
             await browser.expect("connected")
             yield browser
             process.stdin.close()
             assert await asyncio.wait_for(process.wait(), 10) == 0
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
 
 
 @pytest.fixture
