@@ -62,6 +62,11 @@ def encode_message(event: str, data: Any = MISSING, channel: str = MISSING, **mo
     return json.dumps({k: v for k, v in fields.items() if v is not MISSING}, separators=(",", ":"))
 
 
+def reset_when_closed(connection: socket.socket) -> None:
+    """Let a TCP connection end with an RST, not with an end of stream."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def accept_of(key: str) -> str:
     """Return the ``Sec-WebSocket-Accept`` that belongs to a client's ``Sec-WebSocket-Key``."""
     digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
@@ -245,8 +250,7 @@ class Peer:
 
     def reset(self) -> None:
         """Drop the connection with a TCP RST."""
-        linger = struct.pack("ii", 1, 0)
-        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        reset_when_closed(self._writer.get_extra_info("socket"))
         self._writer.transport.abort()
 
     async def wait_closed(self, deadline: float | None = None) -> None:

@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import ssl
-import struct
 import sys
 import traceback
 import warnings
@@ -45,6 +44,7 @@ from .scripted import (
     accept_of,
     encode_frame,
     encode_message,
+    reset_when_closed,
 )
 from .watching import client_tasks, turns, until, wait_turns
 
@@ -556,7 +556,7 @@ async def test_a_reset_right_after_the_connect_leaves_no_descriptor(
     async def connect_and_be_reset(*args: Any, **options: Any) -> socket.socket:
         ours = await connect(*args, **options)
         theirs, _ = listener.accept()
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_when_closed(theirs)
         theirs.close()
         made.append((ours, ours.fileno()))
         return ours
@@ -600,7 +600,7 @@ async def test_a_reset_that_arrives_together_with_data_is_noticed_at_once(
     def send_and_reset(data: bytes) -> None:
         """In one turn of the loop, so that the client sees both at the same time."""
         peer.sendall(data)
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_when_closed(peer)
         peer.close()
 
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:

@@ -25,6 +25,8 @@ from time import monotonic
 from types import TracebackType
 from typing import cast
 
+from tests.scripted import reset_when_closed
+
 _BUFFER = 256 * 1024
 """Bytes under way in one direction at which reading pauses: the proxy passes back-pressure on."""
 _CONNECT_TIMEOUT = 5.0
@@ -337,9 +339,8 @@ class Link:
         """Drop both sockets with an RST."""
         for pipe in self._pipes(Towards.BOTH):
             if pipe.sink is not None:
-                linger = struct.pack("ii", 1, 0)
                 with suppress(OSError):
-                    pipe.sink.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    reset_when_closed(pipe.sink.get_extra_info("socket"))
         self.abort()
 
     def black_hole(self, towards: Towards = Towards.BOTH) -> None:
