@@ -13,12 +13,12 @@ import pytest
 import yaml
 from tools.lowest import lowest
 
+from reverb.cli.app import load as load_command
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib  # which pytest needs there
-
-from reverb.cli.app import load as load_command
 
 ROOT = Path(__file__).parents[1]
 GITHUB = ROOT / ".github"
@@ -30,6 +30,10 @@ pytestmark = pytest.mark.skipif(
 
 def load(path: str) -> Any:
     return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+
+
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def targets() -> set[str]:
@@ -65,8 +69,8 @@ def test_actions_are_pinned_by_hash() -> None:
 
 
 def test_every_version_of_python_is_tested() -> None:
-    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    supported = set(re.findall(r'"Programming Language :: Python :: (3\.\d+)"', pyproject))
+    classifiers = "\n".join(pyproject()["project"]["classifiers"])
+    supported = set(re.findall(r"^Programming Language :: Python :: (3\.\d+)$", classifiers, re.M))
     assert supported < set(load(".github/workflows/ci.yml")["jobs"]["test"]["strategy"]["matrix"]["python"])
 
 
@@ -103,8 +107,7 @@ def test_the_commands_of_the_dockerfile() -> None:
 
 def test_each_tool_of_developers_is_written_once() -> None:
     """pip installs the extra, ``uv sync`` the group of the same name, and make adds the other groups."""
-    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    groups, extras = pyproject["dependency-groups"], pyproject["project"]["optional-dependencies"]
+    groups, extras = pyproject()["dependency-groups"], pyproject()["project"]["optional-dependencies"]
     assert groups.pop("dev") == ["python-reverb[dev]"]
     written = [each for tools in (extras["dev"], *groups.values()) for each in tools]
     names = [re.split("[<>=;]", each)[0] for each in written]
@@ -130,20 +133,18 @@ def test_hooks_are_the_tools_of_make_check() -> None:
 
 def test_mutants_are_made_of_files_that_exist() -> None:
     """mutmut ignores modules that do not exist."""
-    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    section = pyproject.partition("\n[tool.mutmut]\n")[2].partition("\n[")[0]
-    paths = re.findall(r'"(.*\.py)"', section)
+    settings = pyproject()["tool"]["mutmut"]
+    paths = [*settings["only_mutate"], *settings["pytest_add_cli_args_test_selection"]]
     assert len(paths) > 2
     assert [path for path in paths if not (ROOT / path).is_file()] == []
 
 
 def test_make_lowest_takes_the_lower_bounds_of_the_package() -> None:
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    _, _, package = text.partition("\ndependencies = [")
-    package, _, developers = package.partition("\ndev = [")
-    assert developers
-    bounds = re.findall(r'"([\w-]+)>=([\d.]+)"', package)
-    pins = {f"{name.lower()}=={version}" for name, version in bounds}
+    project = pyproject()["project"]
+    extras = project["optional-dependencies"]
+    del extras["dev"]
+    written = [each for needed in (project["dependencies"], *extras.values()) for each in needed]
+    pins = {each.lower().replace(">=", "==") for each in written if not each.startswith("python-reverb[")}
     assert lowest() == sorted(pins | {pin.replace("opentelemetry-api", "opentelemetry-sdk") for pin in pins})
 
 
